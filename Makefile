@@ -1,0 +1,45 @@
+# The README's commands. Everything lives in .venv; .tools holds the installer when there is no uv on this machine.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+VENV := .venv
+BIN := $(VENV)/bin
+export DAGSTER_DISABLE_TELEMETRY := 1
+
+.PHONY: help setup demo ui test lint lock bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed  ## Create .venv and install the pinned packages
+
+.tools/bin/uv:
+	@echo "fetching uv $(UV_VERSION) ..."
+	@$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet uv==$(UV_VERSION)
+
+$(VENV)/.installed: requirements.txt pyproject.toml | $(filter .tools/bin/uv,$(UV))
+	@echo "installing the pinned packages into $(VENV) (a few GB the first time; torch brings CUDA libraries) ..."
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@$(UV) pip sync --python $(BIN)/python requirements.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup  ## Run the whole pipeline on the sample world
+	@$(BIN)/facecaption demo
+
+ui: setup  ## Open the Dagster UI on what the demo materialised
+	@$(BIN)/facecaption ui
+
+lint: setup  ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+test: lint  ## Lint, type check and run the tests
+	@$(BIN)/pytest
+
+lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt anew from pyproject.toml
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-emit-index-url \
+		--no-emit-package opencv-python --no-emit-package onnxruntime --no-emit-package flatbuffers \
+		pyproject.toml --output-file requirements.txt
+
+clean:  ## Remove the demo's files (not .venv)
+	@rm -rf .facecaption

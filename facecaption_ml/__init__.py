@@ -1,0 +1,1 @@
+"""The FaceCaption library: plain functions and classes over images, tables and models. It never imports dagster."""

@@ -1,0 +1,114 @@
+"""The Polars schema of every table, once. Keys: ``sample_id`` names a source row, ``face_id`` = ``{sample_id}_{k}`` a face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import polars as pl
+
+from facecaption_ml.taxonomy import ATTRIBUTES
+
+Schema = Mapping[str, "pl.DataType | type[pl.DataType]"]
+
+# The Hugging Face image layout, so that datasets.load_dataset("parquet", …) shows pictures.
+IMAGE: Final = pl.Struct({"bytes": pl.Binary, "path": pl.String})
+BOX: Final = pl.Array(pl.Float32, 4)  # x0, y0, x1, y1 in pixels of the source image
+LANDMARKS: Final = pl.Array(pl.Float32, (5, 2))  # eyes, nose, mouth corners, as drawn left to right, source pixels
+
+SCHEMAS: Final[Mapping[str, Schema]] = {
+    "source_manifest": {
+        "sample_id": pl.String,
+        "url": pl.String,
+        "alt_text": pl.String,
+        "width": pl.Int32,
+        "height": pl.Int32,
+        "nsfw": pl.String,
+        "duplicate_url": pl.Boolean,  # an earlier row of the whole source has the same URL
+        "shard": pl.String,
+    },
+    "raw_images": {
+        "sample_id": pl.String,
+        "url": pl.String,
+        "alt_text": pl.String,
+        "status": pl.String,  # a FetchStatus
+        "error": pl.String,  # what went wrong in words; null where status is ok
+        "image": IMAGE,  # the bytes as received; null unless status is ok
+        "width": pl.Int32,  # after EXIF orientation
+        "height": pl.Int32,
+        "sha256": pl.String,  # of the received bytes
+        "attempts": pl.Int16,
+        "fetched_at": pl.Datetime("ms", "UTC"),
+    },
+    "face_crops": {
+        "face_id": pl.String,
+        "sample_id": pl.String,
+        "url": pl.String,
+        "alt_text": pl.String,
+        "image": IMAGE,  # the aligned crop
+        "width": pl.Int32,  # of the crop
+        "height": pl.Int32,
+        "box": BOX,
+        "landmarks": LANDMARKS,
+        "score": pl.Float32,
+        "roll_degrees": pl.Float32,  # rotation taken out; positive: the face leaned clockwise
+    },
+    "face_attributes": {
+        "face_id": pl.String,
+        **{name: pl.Float32 for name in ATTRIBUTES},
+        "gender": pl.String,  # male, female or null
+        "labels": pl.List(pl.String),
+        "dropped_conflicts": pl.List(pl.String),
+    },
+    "template_captions": {
+        "face_id": pl.String,
+        "template_caption": pl.String,
+        "labels": pl.List(pl.String),
+        "gender": pl.String,
+    },
+    "llm_captions": {
+        "face_id": pl.String,
+        "caption": pl.String,
+        "caption_source": pl.String,  # llm or template
+        "attempts": pl.Int16,
+        "missing": pl.List(pl.String),
+        "invented": pl.List(pl.String),
+    },
+    "facecaption_dataset": {
+        "face_id": pl.String,
+        "url": pl.String,
+        "box": BOX,
+        "caption": pl.String,
+        "template_caption": pl.String,
+        "alt_text": pl.String,
+        "labels": pl.List(pl.String),
+        "split": pl.String,  # train, validation or test, by source URL
+    },
+}
+
+
+class SchemaError(ValueError):
+    """A table does not have the columns or types that its schema names."""
+
+
+def conform(frame: pl.DataFrame, table: str) -> pl.DataFrame:
+    """The frame with exactly the columns of ``table``'s schema, in its order.
+
+    Raises SchemaError naming the table and the first column that is missing, superfluous or of another type.
+    """
+    schema = SCHEMAS[table]
+    for name in schema:
+        if name not in frame.columns:
+            raise SchemaError(f"table {table}: column {name!r} is missing")
+    for name in frame.columns:
+        if name not in schema:
+            raise SchemaError(f"table {table}: unexpected column {name!r}")
+    for name, dtype in schema.items():
+        if frame.schema[name] != dtype:
+            raise SchemaError(f"table {table}: column {name!r} is {frame.schema[name]}, should be {dtype}")
+    return frame.select(list(schema))
+
+
+def empty(table: str) -> pl.DataFrame:
+    """No rows, with the columns of ``table``."""
+    return pl.DataFrame(schema=dict(SCHEMAS[table]))
