@@ -86,17 +86,22 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     },
 }
 
+OPTIONAL: Final[Mapping[str, Schema]] = {
+    "facecaption_dataset": {"image": IMAGE},  # the crop, only on request
+}
+
 
 class SchemaError(ValueError):
     """A table does not have the columns or types that its schema names."""
 
 
 def conform(frame: pl.DataFrame, table: str) -> pl.DataFrame:
-    """The frame with exactly the columns of ``table``'s schema, in its order.
+    """The frame with exactly the columns of ``table``'s schema, in its order, optional ones last.
 
     Raises SchemaError naming the table and the first column that is missing, superfluous or of another type.
     """
-    schema = SCHEMAS[table]
+    present = {name: dtype for name, dtype in OPTIONAL.get(table, {}).items() if name in frame.columns}
+    schema = {**SCHEMAS[table], **present}
     for name in schema:
         if name not in frame.columns:
             raise SchemaError(f"table {table}: column {name!r} is missing")

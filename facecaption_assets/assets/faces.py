@@ -1,0 +1,112 @@
+"""From raw images to aligned face crops."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from facecaption_assets import checks, previews
+from facecaption_assets.compute import ONE_A100
+from facecaption_assets.progress import Progress
+from facecaption_assets.settings import Settings
+from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_ml.schemas import empty
+
+GROUP = "faces"
+_NEEDED: Final = ("sample_id", "url", "alt_text", "status", "image", "width", "height")
+_SHEET_CROPS: Final = 18
+
+
+def face_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``face_crops``."""
+    return [
+        shard_asset(
+            name="face_crops",
+            open_work=_open_detector,
+            deps=["raw_images"],
+            checks=checks.FACE_CROPS,
+            group=GROUP,
+            kinds={"pytorch", "parquet"},
+            description=(
+                "Faces found by RetinaFace, cut from the original pixels with the eyes level, in native resolution. Kept "
+                "where the score exceeds 0.98 and both sides of the box exceed 128 px (paper §3.1)."
+            ),
+            code_version="1",
+            compute=ONE_A100,
+            settings=settings,
+            required_resources={"detector"},
+        )
+    ]
+
+
+@contextlib.contextmanager
+def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
+    from facecaption_ml.faces import CropRules, crop_table
+
+    settings = work.settings
+    detector = work.context.resources.detector.load()
+    rules = CropRules(
+        min_score=settings.min_face_score, min_side=settings.min_face_side, margin=settings.crop_margin
+    )
+
+    def crop(shard: str) -> ShardResult:
+        rows_in, faces, images = 0, Counter[str](), Counter[str]()
+        frames = [empty("face_crops")]
+        total = work.store.row_count("raw_images", shard)
+        progress = Progress(f"face_crops {shard}", "images")
+        for batch in work.store.iter_table("raw_images", shard, columns=_NEEDED):
+            found = crop_table(batch, detector, rules)
+            frames.append(found.frame)
+            faces.update(found.faces)
+            images.update(found.images)
+            rows_in += len(batch)
+            progress(rows_in, total)
+        crops = pl.concat(frames)
+        dropped = {reason: count for reason, count in faces.items() if reason != "kept"}
+        conserved = checks.conserved("faces_conserved", sum(faces.values()), len(crops), dropped)
+        return ShardResult(
+            frame=crops,
+            metadata=_metadata(crops, faces, images, detector.weights_version),
+            checks=[
+                checks.Check(
+                    conserved.name,
+                    conserved.passed and sum(images.values()) == rows_in == total,
+                    {**conserved.metadata, "images in": total, **{f"images: {k}": v for k, v in images.items()}},
+                ),
+                checks.crop_thresholds(crops, rules.min_score, rules.min_side),
+                checks.unique(crops, "face_id", "unique_faces"),
+            ],
+        )
+
+    yield crop
+
+
+def _metadata(crops: pl.DataFrame, faces: Counter[str], images: Counter[str], weights: str) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "faces": previews.counts(faces, "face"),
+        "images": previews.counts(images, "image"),
+        "detector weights": weights,
+    }
+    if len(crops):
+        x0, y0, x1, y1 = (crops["box"].arr.get(i).to_numpy() for i in range(4))
+        metadata["mean width, px"] = round(float(np.mean(x1 - x0)), 1)
+        metadata["face sizes"] = previews.figure(
+            previews.histogram(np.minimum(x1 - x0, y1 - y0), "shorter side of the face box, px"), "face sizes"
+        )
+        metadata["scores"] = previews.figure(previews.histogram(crops["score"].to_numpy(), "score"), "scores")
+        metadata["crops"] = contact_sheet_of(crops.head(_SHEET_CROPS), None)
+    return metadata
+
+
+def contact_sheet_of(crops: pl.DataFrame, texts: list[str] | None) -> dg.MarkdownMetadataValue:
+    """The pictures of a few rows of ``face_crops`` on one sheet, with a line of text each."""
+    from facecaption_ml.decoding import decode_image
+    from facecaption_ml.faces import contact_sheet
+
+    pictures = [decode_image(data) for data in crops["image"].struct.field("bytes")]
+    texts = texts or [f"{score:.3f}" for score in crops["score"]]
+    return previews.picture(contact_sheet(pictures, texts), "face crops")

@@ -1,0 +1,182 @@
+"""The released data set: shards of it, and the packed folder with its data card."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import dagster as dg
+import polars as pl
+
+from facecaption_assets import checks, previews
+from facecaption_assets.assets.captions import released_captions
+from facecaption_assets.compute import CPU
+from facecaption_assets.progress import Progress
+from facecaption_assets.settings import Settings
+from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_ml.funnel import total_counts
+from facecaption_ml.release import (
+    PREFIX,
+    SPLITS,
+    ReleaseSummary,
+    data_card,
+    release_table,
+    split_of,
+    summary_json,
+    write_release,
+)
+from facecaption_ml.removals import RemovalList
+from facecaption_ml.sources import sample_id
+from facecaption_ml.store import Store, StoreError
+
+GROUP = "release"
+
+
+def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``facecaption_dataset`` and ``facecaption_release``."""
+    return [
+        shard_asset(
+            name="facecaption_dataset",
+            open_work=_open_release,
+            deps=["raw_images", "face_crops", "template_captions"],
+            checks=checks.FACECAPTION_DATASET,
+            group=GROUP,
+            kinds={"polars", "parquet"},
+            description=(
+                "URL, face box, captions, labels and split of each pair; no pixels unless FACECAPTION_RELEASE_IMAGES. "
+                "What the removal list names is left out on every rebuild."
+            ),
+            code_version="1",
+            compute=CPU,
+            settings=settings,
+        ),
+        _facecaption_release(settings),
+    ]
+
+
+@contextlib.contextmanager
+def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
+    settings = work.settings
+    removed = RemovalList.read(settings.removal_list)
+    columns = ["face_id", "sample_id", "url", "box", "alt_text", *(["image"] if settings.release_images else [])]
+
+    def release(shard: str) -> ShardResult:
+        captions = released_captions(work, shard)
+        crops = work.store.read_table("face_crops", shard, columns=columns)
+        sha256_of = dict(work.store.read_table("raw_images", shard, columns=["sample_id", "sha256"]).iter_rows())
+        released, outcomes = release_table(
+            crops, captions, sha256_of, removed, settings.validation_share, settings.test_share
+        )
+        dropped = {reason: count for reason, count in outcomes.items() if reason != "released"}
+        return ShardResult(
+            frame=released,
+            metadata={
+                "faces": previews.counts(outcomes, "face"),
+                "splits": previews.counts(
+                    {split: int((released["split"] == split).sum()) for split in SPLITS}, "split"
+                ),
+                "examples": previews.rows(
+                    ["URL", "caption", "alt text"],
+                    list(released.select("url", "caption", "alt_text").head(8).iter_rows()),
+                ),
+            },
+            checks=[
+                checks.conserved("faces_conserved", len(captions), len(released), dropped),
+                checks.removals_honoured(released, sha256_of, removed),
+                checks.one_split_per_url(released),
+                checks.unique(released, "face_id", "unique_faces"),
+            ],
+        )
+
+    yield release
+
+
+def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
+    @dg.asset(
+        deps=["facecaption_dataset", "raw_images"],
+        group_name=GROUP,
+        kinds={"parquet", "huggingface"},
+        owners=["team:data"],
+        code_version="1",
+        op_tags=CPU.op_tags,
+        required_resource_keys={"store", "grammar"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "images_in_one_split",
+                asset="facecaption_release",
+                description="No image, by URL, is in two splits of the packed files.",
+            )
+        ],
+    )
+    def facecaption_release(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        """Every finished shard packed into a folder that ``datasets.load_dataset`` opens, with a data card.
+
+        Images that another URL has already brought are left out. Shards that are not there yet are named in the metadata
+        and do not hold the release up.
+        """
+        store: Store = context.resources.store.open()
+        expected, shards = store.shards("source_manifest"), store.shards("facecaption_dataset")
+        if not shards:
+            raise StoreError("no shard of facecaption_dataset is there yet: materialise it first")
+        funnel = total_counts(store, expected)
+        versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
+        summary = write_release(
+            store,
+            shards,
+            lambda summary: _card_files(summary, funnel, versions, settings.release_images),
+            Progress("facecaption_release", "shards"),
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": summary.faces,
+                "dagster/uri": store.uri(PREFIX),
+                "shards": f"{len(shards)} of {len(expected)}",
+                "missing shards": ", ".join(sorted(set(expected) - set(shards))[:20]) or "none",
+                "splits": previews.counts(summary.by_split, "split"),
+                "faces of repeated images left out": summary.duplicate_faces,
+                "mean words": round(summary.mean_words, 2),
+                "mean side, px": round(summary.mean_side, 1),
+                "funnel": previews.rows(["stage", "count"], list(funnel.items())),
+                "category shares": previews.figure(
+                    previews.bars(summary.category_shares, "share of labels"), "category shares"
+                ),
+            },
+            check_results=[_images_in_one_split(store, settings)],
+        )
+
+    return facecaption_release
+
+
+def _card_files(
+    summary: ReleaseSummary, funnel: Mapping[str, int], versions: Mapping[str, str], pixels: bool
+) -> dict[str, bytes]:
+    drawn = {
+        "funnel": previews.bars({stage: float(count) for stage, count in funnel.items()}, "count"),
+        "categories": previews.bars(summary.category_shares, "share of labels"),
+        "words": previews.histogram(
+            list(summary.words), "words per caption", weights=list(summary.words.values())
+        ),
+    }
+    return {
+        "README.md": data_card(summary, funnel, versions, pixels),
+        "summary.json": summary_json(summary, funnel),
+        **{f"figures/{name}.png": previews.figure_png(figure) for name, figure in drawn.items()},
+    }
+
+
+def _images_in_one_split(store: Store, settings: Settings) -> dg.AssetCheckResult:
+    """Read back from the packed files, since they are what users get.
+
+    Each row's split must be the one that its URL alone decides; then no URL can be in two, and nothing has to be remembered
+    from one file to the next.
+    """
+    rows, wrong = 0, []
+    for key in store.keys(f"{PREFIX}/data/"):
+        frame = pl.read_parquet(store.read_bytes(key), columns=["url", "split"]).unique()
+        rows += len(frame)
+        for url, split in frame.iter_rows():
+            if split_of(sample_id(url), settings.validation_share, settings.test_share) != split:
+                wrong.append(url)
+    return dg.AssetCheckResult(
+        check_name="images_in_one_split",
+        passed=not wrong,
+        metadata={"urls": rows, "in a wrong split": len(wrong), "examples": sorted(wrong)[:5]},
+    )

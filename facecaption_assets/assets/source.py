@@ -1,0 +1,183 @@
+"""From a list of URLs to raw images."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from facecaption_assets import checks, previews
+from facecaption_assets.compute import CPU, DOWNLOAD
+from facecaption_assets.partitions import SHARDS
+from facecaption_assets.progress import Progress, logger
+from facecaption_assets.settings import Settings
+from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset, table_schema
+from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
+from facecaption_ml.sources import ManifestCounts, SourceError, build_shards
+from facecaption_ml.store import Store
+
+GROUP = "source"
+
+
+def source_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``source_manifest`` and ``raw_images``."""
+    return [_source_manifest(settings), _raw_images(settings)]
+
+
+def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name=GROUP,
+        kinds={"polars", "parquet"},
+        owners=["team:data"],
+        code_version="1",
+        op_tags=CPU.op_tags,
+        required_resource_keys={"store", "source"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "rows_conserved",
+                asset="source_manifest",
+                description="Rows of the source = rows in shards + rows dropped by reason.",
+            )
+        ],
+        metadata={"dagster/column_schema": table_schema("source_manifest")},
+    )
+    def source_manifest(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        """The list of images to fetch, in shards.
+
+        Reads a LAION-Face style table (Parquet, CSV, TSV, JSONL; local or S3), a folder of pictures, or the sample world;
+        leaves out NSFW rows unless allowed; marks URLs that occur more than once; registers the shards as partitions.
+        """
+        store: Store = context.resources.store.open()
+        counts = ManifestCounts()
+        batches = context.resources.source.batches()
+        rows, names = _write_shards(store, settings, batches, counts)
+        if not names:
+            raise SourceError(f"source {settings.source}: no usable row among {counts.rows} (FACECAPTION_SOURCE)")
+        _register(context.instance, store, names)
+        kept = counts.by_outcome["kept"]
+        dropped = {reason: count for reason, count in counts.by_outcome.items() if reason != "kept"}
+        conserved = checks.conserved("rows_conserved", counts.rows, rows, dropped)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": rows,
+                "dagster/uri": store.uri("source_manifest"),
+                "shards": len(names),
+                "rows": previews.counts(counts.by_outcome, "outcome"),
+                "duplicate URLs": counts.duplicates,
+                "source": settings.source,
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name="rows_conserved",
+                    passed=conserved.passed and rows == kept,
+                    metadata=dict(conserved.metadata),
+                )
+            ],
+        )
+
+    return source_manifest
+
+
+def _write_shards(
+    store: Store, settings: Settings, batches: Iterator[pl.DataFrame], counts: ManifestCounts
+) -> tuple[int, list[str]]:
+    store.check_writable()
+    rows, names = 0, []
+    progress = Progress("source_manifest", "rows written")
+    for frame in build_shards(
+        batches,
+        settings.shard_size,
+        counts,
+        allow_nsfw=settings.allow_nsfw,
+        nsfw_values=settings.nsfw_values,
+    ):
+        name = frame["shard"][0]
+        store.write_table("source_manifest", frame, name)
+        names.append(name)
+        rows += len(frame)
+        progress(rows, 0)
+    return rows, names
+
+
+def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> None:
+    """The partitions become the manifest's shards; those of an earlier, longer source go."""
+    assert SHARDS.name
+    present = set(instance.get_dynamic_partitions(SHARDS.name))
+    for name in sorted(present - set(names)):
+        instance.delete_dynamic_partition(SHARDS.name, name)
+        store.delete(store.table_key("source_manifest", name))
+        logger.info("source_manifest: %s is gone from the source; its partition is removed, its tables stay", name)
+    instance.add_dynamic_partitions(SHARDS.name, names)
+
+
+def _raw_images(settings: Settings) -> dg.AssetsDefinition:
+    return shard_asset(
+        name="raw_images",
+        open_work=_open_download,
+        deps=["source_manifest"],
+        checks=checks.RAW_IMAGES,
+        group=GROUP,
+        kinds={"python", "parquet"},
+        description=(
+            "Every URL of the shard fetched, or the reason why not. Running a shard again fetches only rows whose failure "
+            "may pass (DNS, time-outs, 5xx). A shard whose success rate is under FACECAPTION_SUCCESS_FLOOR does not count "
+            "as done."
+        ),
+        code_version="1",
+        compute=DOWNLOAD,
+        settings=settings,
+        required_resources={"downloader"},
+    )
+
+
+@contextlib.contextmanager
+def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
+    with work.context.resources.downloader.session() as policy:
+
+        def fetch(shard: str) -> ShardResult:
+            manifest = work.store.read_table("source_manifest", shard)
+            raw = fetch_raw_images(
+                manifest, policy, _previous(work.store, shard), on_progress=Progress(f"raw_images {shard}", "URLs")
+            )
+            rate = success_rate(raw)
+            floor = work.settings.success_floor
+            reason = f"only {rate:.1%} of the images arrived; the floor is {floor:.0%} (FACECAPTION_SUCCESS_FLOOR)"
+            return ShardResult(
+                frame=raw,
+                metadata=_download_metadata(raw, rate),
+                checks=[
+                    checks.rows_conserved(manifest, raw),
+                    checks.failures_explained(raw),
+                    checks.unique(raw.filter(pl.col("status") == "ok"), "sha256", "unique_images"),
+                    checks.denials_honoured(raw, work.context.resources.downloader.denied()),
+                ],
+                rejected=reason if rate < floor else None,
+            )
+
+        yield fetch
+
+
+def _previous(store: Store, shard: str) -> pl.DataFrame | None:
+    """The rows of an earlier run of the shard, done or not."""
+    for incomplete in (False, True):
+        if store.has_table("raw_images", shard, incomplete=incomplete):
+            return store.read_table("raw_images", shard, incomplete=incomplete)
+    return None
+
+
+def _download_metadata(raw: pl.DataFrame, rate: float) -> dict[str, Any]:
+    fetched = raw.filter(pl.col("status") == "ok")
+    sizes = fetched["image"].struct.field("bytes").bin.size()
+    metadata: dict[str, Any] = {
+        "success rate": round(rate, 4),
+        "status": previews.counts(count_by_status(raw), "status"),
+        "megabytes": round(float(sizes.sum() or 0) / 1e6, 1),
+    }
+    failures = raw.filter(pl.col("status") != "ok").select("status", "url", "error").head(12)
+    if len(failures):
+        metadata["failures"] = previews.rows(["status", "URL", "reason"], list(failures.iter_rows()))
+    if len(fetched):
+        sides = fetched.select(pl.min_horizontal("width", "height")).to_series().to_numpy()
+        metadata["sizes"] = previews.figure(previews.histogram(sides, "shorter side, px"), "shorter sides")
+    return metadata

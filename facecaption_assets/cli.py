@@ -1,0 +1,136 @@
+"""``facecaption …`` for people who do not open the UI."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from facecaption_assets.settings import PREFIX, Settings, SettingsError, load_settings
+
+# Faults of the user's input or surroundings: one line, no traceback. Modules name theirs by these bases.
+_USER_ERRORS = (ValueError, OSError, RuntimeError)
+
+
+class _OneLineErrors(click.Group):
+    """Ends with one line and exit status 1 where a command meets bad input; ``--debug`` shows the traceback instead."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.exceptions.Exit:
+            raise
+        except _USER_ERRORS as error:
+            if ctx.params.get("debug"):
+                raise
+            line = (str(error) or type(error).__name__).splitlines()[0]
+            raise click.ClickException(line) from error
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--profile", default=None, help="production, sample or photos; default: FACECAPTION_PROFILE, else sample.")
+@click.pass_context
+def main(ctx: click.Context, debug: bool, profile: str | None) -> None:
+    """From a list of image URLs to a face–caption data set.
+
+    Settings are FACECAPTION_* environment variables: see `facecaption settings`.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("facecaption")
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [handler]
+    if profile:
+        os.environ[f"{PREFIX}PROFILE"] = profile
+
+
+@main.command()
+def demo() -> None:
+    """Run the whole pipeline on the sample world."""
+    from facecaption_assets.demo import run_demo
+
+    run_demo(_settings_of_demo())
+
+
+@main.command()
+@click.option("--first", help="First shard; default: the first registered.")
+@click.option("--last", help="Last shard; default: the last registered, or FIRST alone where that is given.")
+@click.option("--skip-source", is_flag=True, help="Keep the shards that are registered; do not read the source again.")
+def run(first: str | None, last: str | None, skip_source: bool) -> None:
+    """Run the pipeline on FACECAPTION_SOURCE, from the URLs to the packed release."""
+    from facecaption_assets.demo import run_pipeline
+
+    run_pipeline(load_settings(), first, last, skip_source)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=3000, show_default=True)
+def ui(host: str, port: int) -> None:
+    """Open the Dagster UI, with the daemon that backfills and schedules need."""
+    from facecaption_assets.instance import prepare_home
+
+    settings = load_settings()
+    prepare_home(settings)
+    os.environ[f"{PREFIX}HOME"] = str(settings.home)
+    click.echo(f"Dagster UI: http://{host}:{port}  (Ctrl-C stops it)", err=True)
+    command = ["dagster", "dev", "-m", "facecaption_assets.definitions", "-h", host, "-p", str(port)]
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+@main.command()
+@click.option("--shard", "shards", multiple=True, help="Only these shards.")
+def status(shards: tuple[str, ...]) -> None:
+    """What each stage has left of each shard, and over all."""
+    from facecaption_assets.status import show_status
+
+    show_status(load_settings(), shards)
+
+
+@main.command()
+@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON per photo.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Also write a picture of all faces with their captions.")
+@click.option("--min-score", default=0.9, show_default=True, help="Faces must score above this.")
+@click.option("--weights", default="bundled", show_default=True, help="Detector: bundled, download or a .pth file.")
+@click.option("--attributes", default="bundled", show_default=True, help="Attribute predictor: bundled or a folder.")
+@click.option("--seed", default=0, show_default=True)
+def caption(
+    photos: tuple[Path, ...],
+    as_json: bool,
+    sheet: Path | None,
+    min_score: float,
+    weights: str,
+    attributes: str,
+    seed: int,
+) -> None:
+    """Faces, attributes and a caption for each, of your own PHOTOS (files, or folders of them)."""
+    from facecaption_assets.caption_command import caption_photos
+
+    if not caption_photos(photos, as_json, sheet, min_score, weights, attributes, seed):
+        sys.exit(1)
+
+
+@main.command()
+def settings() -> None:
+    """Every setting, its value here, and what it is for."""
+    values = load_settings()
+    for name, field in Settings.model_fields.items():
+        value = getattr(values, name)
+        click.echo(f"{PREFIX}{name.upper()}={value}" + (f"   # {field.description}" if field.description else ""))
+
+
+def _settings_of_demo() -> Settings:
+    settings = load_settings(profile="sample")
+    if settings.source != "sample":
+        raise SettingsError(f"the demo runs on the sample world: unset {PREFIX}SOURCE, or use `facecaption run`")
+    return settings
+
+
+if __name__ == "__main__":
+    main()

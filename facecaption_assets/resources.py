@@ -1,0 +1,214 @@
+"""What assets are given: the store, the source, the downloader, the detector, the predictor and the grammar."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+
+from facecaption_assets.settings import Settings
+from facecaption_ml.removals import RemovalList
+from facecaption_ml.sources import SourceColumns, normalise, read_source
+from facecaption_ml.store import Store
+
+if TYPE_CHECKING:
+    from facecaption_ml.attributes import AttributePredictor
+    from facecaption_ml.captions import CaptionGrammar
+    from facecaption_ml.faces import FaceDetector
+    from facecaption_ml.images import DownloadPolicy
+    from facecaption_ml.sample.world import SampleWorld
+
+SAMPLE = "sample"
+
+
+class StoreResource(dg.ConfigurableResource):
+    """Where tables and checkpoints live."""
+
+    root: str
+    endpoint: str = ""
+    region: str = ""
+
+    def open(self) -> Store:
+        options = {"aws_endpoint_url": self.endpoint, "aws_region": self.region}
+        return Store(self.root, {key: value for key, value in options.items() if value})
+
+
+class SourceResource(dg.ConfigurableResource):
+    """The list of images: a table, a folder, or the sample world."""
+
+    location: str
+    columns: dict[str, str]
+    sample_seed: int
+    sample_scenes: int
+    endpoint: str = ""
+
+    def batches(self) -> Iterator[pl.DataFrame]:
+        """Batches of ``url, alt_text, width, height, nsfw``. Raises SourceError naming what is wrong with the source."""
+        if self.location == SAMPLE:
+            yield normalise(self.sample_world().manifest())
+        else:
+            options = {"aws_endpoint_url": self.endpoint} if self.endpoint else {}
+            yield from read_source(self.location, SourceColumns(**self.columns), options)
+
+    def sample_world(self) -> "SampleWorld":
+        from facecaption_ml.sample.world import SampleWorld
+
+        return SampleWorld(seed=self.sample_seed, scenes=self.sample_scenes)
+
+
+class DownloaderResource(dg.ConfigurableResource):
+    """How images are fetched; for the sample world, also the server that they are fetched from."""
+
+    options: dict[str, Any]
+    source: str
+    sample_seed: int
+    sample_scenes: int
+    deny_list: str = ""
+    removal_list: str = ""
+
+    def denied(self) -> RemovalList:
+        """What is never fetched: the deny list and the removal list together."""
+        return RemovalList.read(self.deny_list) | RemovalList.read(self.removal_list)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator["DownloadPolicy"]:
+        """The policy of a run. The sample world's server lives as long as the block."""
+        from facecaption_ml.images import DownloadPolicy
+
+        denied = self.denied()
+        options: dict[str, Any] = {
+            **self.options,
+            "denied_urls": denied.urls,
+            "denied_hosts": denied.hosts,
+            "denied_sha256": denied.sha256,
+        }
+        if self.source != SAMPLE:
+            folder = Path(self.source).expanduser()
+            if not self.source.startswith("s3://") and folder.exists():
+                options["allow_files_under"] = (folder if folder.is_dir() else folder.parent).resolve()
+            yield DownloadPolicy(**options)
+            return
+        from facecaption_ml.sample.server import serve_in_subprocess
+
+        with serve_in_subprocess(seed=self.sample_seed, scenes=self.sample_scenes) as server:
+            yield DownloadPolicy(**options, connect_to=server.connect_to)
+
+
+class DetectorResource(dg.ConfigurableResource):
+    """RetinaFace."""
+
+    weights: str
+    network: str
+    device: str
+    working_size: int
+    batch_size: int
+    threads: int
+    weights_folder: str
+
+    def load(self) -> "FaceDetector":
+        from facecaption_ml.faces import FaceDetector
+
+        device = resolve_device(self.device, self.threads)
+        return FaceDetector.load(
+            self.weights,
+            device=device,
+            network=self.network,
+            working_size=self.working_size,
+            batch_size=self.batch_size,
+            weights_folder=self.weights_folder,
+        )
+
+
+class PredictorResource(dg.ConfigurableResource):
+    """The attribute predictor: the checkpoint that the ``attribute_model`` asset left in the store."""
+
+    device: str
+    threads: int
+    cache: str
+
+    def load(self, store: Store) -> "AttributePredictor":
+        from facecaption_ml.attributes import AttributePredictor
+
+        folder = store.local_folder("attribute_model", Path(self.cache))
+        return AttributePredictor.load(folder, device=resolve_device(self.device, self.threads))
+
+
+class GrammarResource(dg.ConfigurableResource):
+    """The template captions' grammar."""
+
+    path: str
+
+    def load(self) -> "CaptionGrammar":
+        from facecaption_ml.captions import CaptionGrammar
+
+        return CaptionGrammar.load(self.path)
+
+
+def resolve_device(device: str, threads: int) -> str:
+    """``auto`` becomes cuda where there is one. On the CPU the number of torch threads is set on purpose."""
+    import os
+
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(threads or os.cpu_count() or 1)
+    return device
+
+
+def build_resources(settings: Settings) -> dict[str, Any]:
+    """Every resource from the settings."""
+    return {
+        "store": StoreResource(root=settings.store_root, endpoint=settings.s3_endpoint, region=settings.s3_region),
+        "source": SourceResource(
+            location=settings.source,
+            columns={
+                "url": settings.url_column,
+                "text": settings.text_column,
+                "width": settings.width_column,
+                "height": settings.height_column,
+                "nsfw": settings.nsfw_column,
+            },
+            sample_seed=settings.seed,
+            sample_scenes=settings.sample_scenes,
+            endpoint=settings.s3_endpoint,
+        ),
+        "downloader": DownloaderResource(
+            options={
+                "connections": settings.connections,
+                "connections_per_host": settings.connections_per_host,
+                "connect_timeout_s": settings.connect_timeout_s,
+                "read_timeout_s": settings.read_timeout_s,
+                "total_timeout_s": settings.total_timeout_s,
+                "max_bytes": settings.max_image_bytes,
+                "max_pixels": settings.max_image_pixels,
+                "max_redirects": settings.max_redirects,
+                "retries": settings.retries,
+                "backoff_s": settings.backoff_s,
+                "contact": settings.user_agent_contact,
+                "respect_opt_out": settings.respect_opt_out,
+                "allow_private_addresses": settings.allow_private_addresses,
+            },
+            source=settings.source,
+            sample_seed=settings.seed,
+            sample_scenes=settings.sample_scenes,
+            deny_list=settings.deny_list,
+            removal_list=settings.removal_list,
+        ),
+        "detector": DetectorResource(
+            weights=settings.detector_weights,
+            network=settings.detector_network,
+            device=settings.device,
+            working_size=settings.detector_working_size,
+            batch_size=settings.detector_batch_size,
+            threads=settings.threads,
+            weights_folder=str(settings.home / "weights"),
+        ),
+        "predictor": PredictorResource(
+            device=settings.device, threads=settings.threads, cache=str(settings.home / "cache")
+        ),
+        "grammar": GrammarResource(path=settings.grammar),
+    }

@@ -1,0 +1,154 @@
+"""The ``FACECAPTION_*`` environment as one typed object; profiles overlay the defaults (``profiles.toml``)."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX: Final = "FACECAPTION_"
+_PROFILES: Final = tomllib.loads((Path(__file__).parent / "profiles.toml").read_text(encoding="utf-8"))
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or has an unusable value; the message names it."""
+
+
+class Settings(BaseSettings):
+    """Every setting of the pipeline, with the paper's value as the default where the paper gives one."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    profile: str = Field("sample", description="production, sample or photos: which overlay of profiles.toml applies")
+    home: Path = Field(Path(".facecaption"), description="folder of everything this project writes on this machine")
+    store: str = Field("", description="folder or s3://bucket/prefix of the tables; default HOME/store")
+    s3_endpoint: str = Field("", description="address of an S3 server other than AWS")
+    s3_region: str = ""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(0, ge=0, description="threads for models on the CPU; 0: all cores")
+
+    source: str = Field("", description="table file, folder or s3:// address of the images; 'sample': the sample world")
+    url_column: str = "URL"
+    text_column: str = "TEXT"
+    width_column: str = "WIDTH"
+    height_column: str = "HEIGHT"
+    nsfw_column: str = "NSFW"
+    nsfw_values: list[str] = Field(["NSFW"], description="words of the NSFW column that exclude a row")
+    allow_nsfw: bool = False
+    shard_size: int = Field(10_000, ge=1, le=1_000_000, description="source rows in a shard")
+    shards_per_run: int = Field(1, ge=1, description="shards that one run of a backfill takes")
+
+    connections: int = Field(128, ge=1)
+    connections_per_host: int = Field(4, ge=1)
+    connect_timeout_s: float = Field(5.0, gt=0)
+    read_timeout_s: float = Field(10.0, gt=0)
+    total_timeout_s: float = Field(30.0, gt=0)
+    max_image_bytes: int = Field(20_000_000, ge=1)
+    max_image_pixels: int = Field(100_000_000, ge=1)
+    max_redirects: int = Field(5, ge=0)
+    retries: int = Field(2, ge=0)
+    backoff_s: float = Field(0.5, ge=0)
+    user_agent_contact: str = Field("", description="URL or address of whoever runs the download, for the User-Agent")
+    respect_opt_out: bool = True
+    allow_private_addresses: bool = False
+    deny_list: str = Field("", description="file of URLs, hosts and SHA-256 hashes that are never downloaded")
+    success_floor: float = Field(0.3, ge=0, le=1, description="a shard with a lower share of good images is not done")
+
+    detector_weights: str = Field("bundled", description="bundled, download, or a .pth file")
+    detector_network: Literal["mobile0.25", "resnet50"] = "mobile0.25"
+    detector_working_size: int = Field(640, ge=64)
+    detector_batch_size: int = Field(8, ge=1)
+    min_face_score: float = Field(0.98, ge=0, le=1)
+    min_face_side: int = Field(128, ge=1, description="pixels; both sides of a face box must exceed it")
+    crop_margin: float = Field(0.3, ge=0, le=2, description="share of the box's sides added on each side")
+
+    attribute_weights: str = Field("", description="bundled or a checkpoint folder; default: train on attribute_data")
+    attribute_data: str = Field("", description="CelebA-layout folder, or 'sample' for drawn portraits")
+    attribute_preset: str = "resnet50"
+    attribute_epochs: int = Field(0, ge=0, description="0: the preset's own number")
+    attribute_threshold: float = Field(0.85, gt=0.5, lt=1)
+    min_labels: int = Field(6, ge=1, description="fewest valid labels of a kept face (more than five)")
+
+    grammar: str = Field("bundled", description="bundled or a grammar file")
+    seed: int = Field(0, ge=0)
+
+    release_images: bool = Field(False, description="put the crops' pixels into the release")
+    removal_list: str = Field("", description="file of URLs, face ids, sample ids and SHA-256 hashes to leave out")
+    validation_share: float = Field(0.05, ge=0, lt=1)
+    test_share: float = Field(0.05, ge=0, lt=1)
+
+    sample_scenes: int = Field(600, ge=1)
+    sample_portraits: int = Field(2500, ge=100, description="labelled portraits for the attribute model")
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.home / "dagster"
+
+    @property
+    def store_root(self) -> str:
+        return self.store or str(self.home / "store")
+
+    @property
+    def storage_options(self) -> dict[str, str]:
+        given = {"aws_endpoint_url": self.s3_endpoint, "aws_region": self.s3_region}
+        return {key: value for key, value in given.items() if value}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _ProfileSource(settings_cls, init_settings)
+
+
+class _ProfileSource(PydanticBaseSettingsSource):
+    """The values of the chosen profile, below the environment and above the defaults."""
+
+    def __init__(self, settings_cls: type[BaseSettings], init: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._init = init
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        default = Settings.model_fields["profile"].default
+        profile = self._init().get("profile") or os.environ.get(f"{PREFIX}PROFILE") or default
+        if profile not in _PROFILES:
+            raise SettingsError(f"{PREFIX}PROFILE is {profile!r}: the profiles are {', '.join(_PROFILES)}")
+        return dict(_PROFILES[profile])
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from overrides, environment, profile and defaults, in that order of precedence.
+
+    Raises SettingsError with one line that names the first setting that is unknown or unusable.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, sorted(known), n=1)
+            raise SettingsError(f"unknown setting {name}" + (f": did you mean {close[0]}?" if close else ""))
+    try:
+        settings = Settings(**{key: value for key, value in overrides.items() if value is not None})
+    except SettingsError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"{name} is {first['input']!r}: {first['msg']}") from None
+    except Exception as error:  # pydantic-settings wraps unreadable list values in an error of its own
+        raise SettingsError(str(error).splitlines()[0]) from None
+    if settings.validation_share + settings.test_share >= 1:
+        raise SettingsError(f"{PREFIX}VALIDATION_SHARE and {PREFIX}TEST_SHARE leave nothing to train on")
+    return settings.model_copy(update={"home": settings.home.expanduser().resolve()})

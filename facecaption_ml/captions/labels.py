@@ -1,0 +1,62 @@
+"""Label sets as bits: one for each of CelebA's 40 attributes, and one for a gender known to be female."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from facecaption_ml.taxonomy import ATTRIBUTES, EXCLUSIVE_GROUPS, FEMALE, Gender, settle_conflicts
+
+NAMES: Final[tuple[str, ...]] = (*ATTRIBUTES, FEMALE)
+BIT: Final[dict[str, int]] = {name: 1 << i for i, name in enumerate(NAMES)}
+MALE_BIT: Final = BIT["Male"]
+FEMALE_BIT: Final = BIT[FEMALE]
+
+
+def _excluded(name: str) -> int:
+    bits = 0
+    for group in EXCLUSIVE_GROUPS:
+        if name in group:
+            for other in group:
+                bits |= BIT[other]
+    return bits & ~BIT[name]
+
+
+EXCLUDES: Final[dict[int, int]] = {BIT[name]: _excluded(name) for name in NAMES}
+"""For each attribute's bit the bits of those that cannot hold beside it."""
+
+
+def names_of(bits: int) -> tuple[str, ...]:
+    """Attribute names of the set bits, in the order of ``taxonomy.ATTRIBUTES``, FEMALE last."""
+    return tuple(name for i, name in enumerate(NAMES) if bits >> i & 1)
+
+
+def label_bits(labels: Iterable[str], gender: Gender | None) -> int:
+    """The labels as bits: gender counted as Male or FEMALE, conflicts settled (``taxonomy.settle_conflicts``).
+
+    Order and repetition of ``labels`` do not matter. Raises ValueError for an unknown attribute, an unknown gender, and
+    for gender "female" beside the label Male.
+    """
+    bits = 0
+    try:
+        for name in labels:
+            bits |= BIT[name]
+    except KeyError as error:
+        raise ValueError(f"unknown attribute {error.args[0]!r}; the names are CelebA's, see taxonomy.ATTRIBUTES") from None
+    if gender == "female":
+        if bits & MALE_BIT:
+            raise ValueError("gender is 'female' but the labels have 'Male'")
+        bits |= FEMALE_BIT
+    elif gender == "male":
+        if bits & FEMALE_BIT:
+            raise ValueError(f"gender is 'male' but the labels have {FEMALE!r}")
+        bits |= MALE_BIT
+    elif gender is not None:
+        raise ValueError(f"gender is {gender!r}, should be 'male', 'female' or None")
+    rest = bits
+    while rest:
+        lowest = rest & -rest
+        if EXCLUDES[lowest] & bits:
+            return sum(BIT[name] for name in settle_conflicts(names_of(bits))[0])
+        rest ^= lowest
+    return bits

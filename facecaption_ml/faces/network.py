@@ -1,0 +1,197 @@
+"""facexlib's RetinaFace, loaded with given weights and rebuilt as fewer, fused convolutions with the same mathematics.
+
+RetinaFace: Deng et al., CVPR 2020. The two networks are those of facexlib 0.3.0 (facexlib/detection/retinaface.py).
+What is merged, besides batch norms: the two convolutions of an SSH block that read its input, the two that read
+``conv5X5_1``, and the three heads of a level.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from facecaption_ml.faces.fusion import Extent, FusedConv
+from facecaption_ml.faces.weights import NetworkName, Weights, fit_state
+
+if TYPE_CHECKING:
+    from facexlib.detection.retinaface import RetinaFace
+
+ANCHORS_PER_CELL = 2
+VALUES_PER_ANCHOR = 16  # two class logits, four of the box, ten of the landmarks
+
+
+def facexlib_network(weights: Weights, network: NetworkName) -> RetinaFace:
+    """facexlib's own model on the CPU, in evaluation mode. Raises WeightsError where the weights do not fit."""
+    from facexlib.detection.retinaface import RetinaFace
+
+    # Its random initialisation, soon overwritten, must not move the process's generator; torchvision warns about facexlib.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = RetinaFace(network_name=network, device="cpu")
+    fit_state(weights, model, network)
+    return model.eval()
+
+
+class FusedRetinaFace(nn.Module):
+    """RetinaFace for inference: float RGB minus the mean colour in, one map of raw values per level out."""
+
+    def __init__(self, model: RetinaFace) -> None:
+        super().__init__()
+        slope = _slope(model.fpn.output1)
+        self.stages = nn.ModuleList(_mobilenet(model.body) if "stage1" in model.body else _resnet(model.body))
+        self.laterals = nn.ModuleList(
+            FusedConv.folded(block[0], block[1], slope)
+            for block in (model.fpn.output1, model.fpn.output2, model.fpn.output3)
+        )
+        self.merges = nn.ModuleList(
+            FusedConv.folded(block[0], block[1], slope) for block in (model.fpn.merge1, model.fpn.merge2)
+        )
+        self.contexts = nn.ModuleList(_Context(block) for block in (model.ssh1, model.ssh2, model.ssh3))
+        heads = zip(model.ClassHead, model.BboxHead, model.LandmarkHead, strict=True)
+        self.heads = nn.ModuleList(_joint_head(*level) for level in heads)
+
+    def forward(self, x: Tensor, extent: Extent | None = None) -> list[Tensor]:
+        """Per level (strides 8, 16, 32) the values of every anchor, [B, 32, H/stride, W/stride].
+
+        ``x``: float [B, 3, H, W], RGB 0–255 minus the mean (123, 117, 104), H and W multiples of 32 where ``extent``
+        is given, zero outside the pictures. Of the 32 channels 16 belong to each of a cell's two anchors: logits of
+        background and face, then the box's and the landmarks' offsets.
+        """
+        levels = []
+        for stage in self.stages:
+            x = stage(x, extent)
+            levels.append(x)
+        fine, middle, coarse = (lateral(level) for lateral, level in zip(self.laterals, levels[-3:], strict=True))
+        middle = self.merges[1](middle.add_(_enlarged(coarse, middle)), extent)
+        fine = self.merges[0](fine.add_(_enlarged(middle, fine)), extent)
+        features = [context(level, extent) for context, level in zip(self.contexts, (fine, middle, coarse), strict=True)]
+        return [head(feature) for head, feature in zip(self.heads, features, strict=True)]
+
+    def pack(self, height: int, width: int) -> None:
+        """Prepack every convolution's weights for pictures of about this size. Does nothing off the CPU."""
+        handles = [
+            module.register_forward_pre_hook(lambda module, args: module.pack(args[0]))
+            for module in self.modules()
+            if isinstance(module, FusedConv)
+        ]
+        first = next(self.buffers())
+        with torch.inference_mode():
+            zeros = torch.zeros(1, 3, height, width, device=first.device, dtype=first.dtype)
+            self(zeros.contiguous(memory_format=torch.channels_last))
+        for handle in handles:
+            handle.remove()
+
+
+class _Context(nn.Module):
+    """An SSH context module (Najibi et al., ICCV 2017) with its five convolutions run as three.
+
+    ReLU after leaky ReLU is ReLU, so the activations inside the block may run over the channels that only take the ReLU
+    at its end as well.
+    """
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        slope = _slope(block.conv5X5_1)
+        narrow, middle, wide = (b[0] for b in (block.conv3X3, block.conv5X5_1, block.conv7x7_3))
+        self.shares = (narrow.out_channels, middle.out_channels)
+        self.outer = FusedConv.side_by_side(
+            FusedConv.folded(narrow, block.conv3X3[1], None),
+            FusedConv.folded(middle, block.conv5X5_1[1], None),
+            narrow,
+            slope,
+        )
+        self.inner = FusedConv.side_by_side(
+            FusedConv.folded(block.conv5X5_2[0], block.conv5X5_2[1], None),
+            FusedConv.folded(block.conv7X7_2[0], block.conv7X7_2[1], None),
+            block.conv5X5_2[0],
+            slope,
+        )
+        self.last = FusedConv.folded(wide, block.conv7x7_3[1], 0.0)
+
+    def forward(self, x: Tensor, extent: Extent | None) -> Tensor:
+        three, five = self.outer(x, extent).split(self.shares, dim=1)
+        five, seven = self.inner(five, extent).chunk(2, dim=1)
+        return torch.cat([three, five, self.last(seven, extent)], dim=1).relu_()
+
+
+class _Stage(nn.Module):
+    """Layers one after the other; those that look beyond a pixel are told the pictures' extent."""
+
+    def __init__(self, layers: Iterator[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, extent: Extent | None) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, extent)
+        return x
+
+
+class _Bottleneck(nn.Module):
+    """A residual block of ResNet-50 (He et al., CVPR 2016) with its batch norms folded in."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.reduce = FusedConv.folded(block.conv1, block.bn1, 0.0)
+        self.spread = FusedConv.folded(block.conv2, block.bn2, 0.0)
+        self.expand = FusedConv.folded(block.conv3, block.bn3, None)
+        self.shortcut = None if block.downsample is None else FusedConv.folded(*block.downsample, None)
+
+    def forward(self, x: Tensor, extent: Extent | None) -> Tensor:
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        return self.expand(self.spread(self.reduce(x), extent)).add_(shortcut).relu_()
+
+
+class _MaxPool(nn.Module):
+    """ResNet's pooling. Its input is a ReLU's, so that zeros beyond the picture never win over the picture."""
+
+    def forward(self, x: Tensor, extent: Extent | None) -> Tensor:
+        if extent is not None:
+            extent.restore_border(x)
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+
+def _mobilenet(body: Any) -> Iterator[_Stage]:
+    """The three stages of facexlib's MobileNetV1; every block is (convolution, batch norm, leaky ReLU), once or twice."""
+    for name in ("stage1", "stage2", "stage3"):
+        triples = ((block[i], block[i + 1], block[i + 2]) for block in body[name] for i in range(0, len(block), 3))
+        stage = _Stage(FusedConv.folded(conv, norm, act.negative_slope) for conv, norm, act in triples)
+        if name == "stage1":
+            _take_rgb(stage.layers[0])
+        yield stage
+
+
+def _resnet(body: Any) -> Iterator[_Stage]:
+    """Stem with the first layer, then the three layers whose outputs feed the pyramid."""
+    stem = FusedConv.folded(body["conv1"], body["bn1"], 0.0)
+    _take_rgb(stem)
+    yield _Stage(iter([stem, _MaxPool(), *(_Bottleneck(block) for block in body["layer1"])]))
+    for name in ("layer2", "layer3", "layer4"):
+        yield _Stage(_Bottleneck(block) for block in body[name])
+
+
+def _take_rgb(first: nn.Module) -> None:
+    """facexlib's networks read BGR; swapping the first convolution's inputs saves swapping every picture's channels."""
+    assert isinstance(first, FusedConv)
+    first.weight = first.weight.flip(1).contiguous(memory_format=torch.channels_last)
+
+
+def _joint_head(classes: Any, boxes: Any, landmarks: Any) -> FusedConv:
+    """The three heads of a level as one 1×1 convolution whose outputs are grouped by anchor."""
+    parts = [head.conv1x1 for head in (classes, boxes, landmarks)]
+    weight = torch.cat([p.weight.view(ANCHORS_PER_CELL, -1, *p.weight.shape[1:]) for p in parts], dim=1).flatten(0, 1)
+    bias = torch.cat([p.bias.view(ANCHORS_PER_CELL, -1) for p in parts], dim=1).flatten()
+    return FusedConv(weight, bias, parts[0], None)
+
+
+def _slope(block: Any) -> float:
+    return float(block[2].negative_slope)
+
+
+def _enlarged(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=like.shape[2:], mode="nearest")

@@ -1,0 +1,145 @@
+"""The rows of raw_images: what an earlier run already settled, and tables made of results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from facecaption_ml.images.status import FetchStatus
+from facecaption_ml.schemas import SCHEMAS, conform
+
+if TYPE_CHECKING:
+    from facecaption_ml.images.policy import DownloadPolicy
+
+# Ends that no request leads to; they are found anew on each run, as the lists they come from may have changed.
+_FOUND_WITHOUT_REQUEST: Final = (FetchStatus.denied, FetchStatus.duplicate_url, FetchStatus.invalid_url)
+_MAX_ATTEMPTS: Final = 32_767  # Int16
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Bytes that decode, their size after EXIF orientation, and their SHA-256 in hex."""
+
+    data: bytes
+    width: int
+    height: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of raw_images in the making."""
+
+    sample_id: str
+    url: str | None
+    alt_text: str | None
+    status: FetchStatus
+    error: str | None = None
+    picture: Picture | None = None  # with status ok
+    sha256: str | None = None
+    attempts: int = 0  # requests in all runs; hops and robots.txt are not counted
+    fetched_at: datetime | None = None  # null where nothing was requested
+
+    def failed(self, status: FetchStatus, error: str) -> Row:
+        """The row ended by ``status``: no picture, but the hash stays, as deny lists and duplicates need it."""
+        return replace(self, status=status, error=error, picture=None)
+
+
+def settle_without_request(row: Row, duplicate_url: bool, policy: DownloadPolicy) -> Row | None:
+    """The row if it ends before any request is made (deny lists, repeated URL), else None."""
+    if row.sample_id in policy.denied_sample_ids:
+        return row.failed(FetchStatus.denied, "sample_id is on a deny list")
+    if row.url is not None and row.url.strip() in policy.denied_urls:
+        return row.failed(FetchStatus.denied, "URL is on a deny list")
+    if duplicate_url:
+        return row.failed(FetchStatus.duplicate_url, "an earlier row has the same URL")
+    return None
+
+
+def settled_earlier(previous: pl.DataFrame | None, policy: DownloadPolicy) -> dict[tuple[str, str | None], Row]:
+    """Rows of the shard's earlier table that need no request, by sample_id and URL, deny lists applied anew.
+
+    Left out, so fetched again: failures that may pass, rows that earlier ended without a request, rows no longer
+    denied, and repeated images whose first copy is now denied and so cannot stand for them.
+    """
+    if previous is None:
+        return {}
+    rows = [deny_by_hash(_from_table(row), policy) for row in conform(previous, "raw_images").iter_rows(named=True)]
+    kept = {
+        row.sha256
+        for row in rows
+        if row.status is FetchStatus.ok and settle_without_request(row, False, policy) is None
+    }
+    return {(row.sample_id, row.url): row for row in rows if _is_settled(row, kept, policy)}
+
+
+def _is_settled(row: Row, kept_images: set[str | None], policy: DownloadPolicy) -> bool:
+    if row.status is FetchStatus.duplicate_image:
+        return row.sha256 in kept_images
+    if row.status is FetchStatus.denied:
+        return row.sha256 in policy.denied_sha256
+    return not row.status.may_pass and row.status not in _FOUND_WITHOUT_REQUEST
+
+
+def _from_table(values: dict) -> Row:
+    image = values["image"]
+    picture = None
+    if values["status"] == FetchStatus.ok:
+        picture = Picture(image["bytes"], values["width"], values["height"], values["sha256"])
+    kept = ("sample_id", "url", "alt_text", "error", "sha256", "attempts", "fetched_at")
+    return Row(status=FetchStatus(values["status"]), picture=picture, **{name: values[name] for name in kept})
+
+
+def to_table(rows: Sequence[Row]) -> pl.DataFrame:
+    """raw_images with these rows in this order."""
+    pictures = [row.picture for row in rows]
+    images = [
+        picture and {"bytes": picture.data, "path": f"{row.sample_id}.{_extension(picture.data)}"}
+        for row, picture in zip(rows, pictures, strict=True)
+    ]
+    columns = {
+        "sample_id": [row.sample_id for row in rows],
+        "url": [row.url for row in rows],
+        "alt_text": [row.alt_text for row in rows],
+        "status": [row.status.value for row in rows],
+        "error": [row.error for row in rows],
+        "image": images,
+        "width": [picture and picture.width for picture in pictures],
+        "height": [picture and picture.height for picture in pictures],
+        "sha256": [row.sha256 for row in rows],
+        "attempts": [min(row.attempts, _MAX_ATTEMPTS) for row in rows],
+        "fetched_at": [row.fetched_at for row in rows],
+    }
+    return conform(pl.DataFrame(columns, schema=dict(SCHEMAS["raw_images"])), "raw_images")
+
+
+def _extension(data: bytes) -> str:
+    return {b"\xff\xd8": "jpg", b"\x89P": "png", b"GI": "gif"}.get(data[:2], "webp")
+
+
+def deny_by_hash(row: Row, policy: DownloadPolicy) -> Row:
+    """The row, or its denial where its SHA-256 is on the deny list."""
+    if row.sha256 is None or row.sha256 not in policy.denied_sha256:
+        return row
+    return row.failed(FetchStatus.denied, "SHA-256 is on a deny list")
+
+
+class RepeatedImages:
+    """Marks rows whose bytes an earlier row has. Rows must come in manifest order, so the first keeps its image."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+
+    def mark(self, row: Row) -> Row:
+        if row.sha256 is None or row.status not in (FetchStatus.ok, FetchStatus.duplicate_image):
+            return row
+        first = self._first.get(row.sha256)
+        if first is not None:
+            return row.failed(FetchStatus.duplicate_image, f"same bytes as sample {first}")
+        if row.status is FetchStatus.ok:
+            self._first[row.sha256] = row.sample_id
+        return row

@@ -1,0 +1,79 @@
+"""How fetching one URL can end, and what a shard's statuses add up to."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import polars as pl
+
+
+class FetchStatus(StrEnum):
+    """The end of one row of raw_images. Exactly ``ok`` rows carry an image."""
+
+    ok = "ok"
+    invalid_url = "invalid_url"  # no URL, or not one that this downloader may open
+    denied = "denied"  # on a deny list: sample, URL, host or SHA-256
+    duplicate_url = "duplicate_url"  # an earlier row of the source has the same URL
+    duplicate_image = "duplicate_image"  # an earlier row of the shard has the same bytes
+    opted_out = "opted_out"  # X-Robots-Tag, TDM reservation or robots.txt
+    refused_address = "refused_address"  # the host's address is not public, or the file is outside the allowed folder
+    dns_error = "dns_error"
+    connect_error = "connect_error"  # refused, unreachable, reset, or closed without an answer
+    tls_error = "tls_error"
+    timeout = "timeout"
+    protocol_error = "protocol_error"  # the answer is not valid HTTP
+    http_client_error = "http_client_error"  # 4xx, and codes that bring no picture
+    rate_limited = "rate_limited"  # 429
+    http_server_error = "http_server_error"  # 5xx
+    too_many_redirects = "too_many_redirects"
+    too_large = "too_large"
+    truncated = "truncated"  # the connection ended before the announced length
+    not_an_image = "not_an_image"
+    undecodable = "undecodable"
+    too_many_pixels = "too_many_pixels"
+    missing_file = "missing_file"  # file:// or s3:// without such an object
+    read_error = "read_error"  # file:// or s3:// that could not be read
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether a later run may succeed, so that the row is worth fetching again."""
+        return self in _MAY_PASS
+
+
+_MAY_PASS: Final = frozenset(
+    {
+        FetchStatus.dns_error,
+        FetchStatus.connect_error,
+        FetchStatus.timeout,
+        FetchStatus.rate_limited,
+        FetchStatus.http_server_error,
+        FetchStatus.truncated,
+        FetchStatus.read_error,
+    }
+)
+_FETCHED: Final = (FetchStatus.ok, FetchStatus.duplicate_image)
+_NOT_ASKED_FOR: Final = (FetchStatus.denied, FetchStatus.duplicate_url, FetchStatus.opted_out)
+
+
+def count_by_status(raw: pl.DataFrame) -> dict[str, int]:
+    """Rows of raw_images per status, for the statuses that occur, in the enum's order. The counts sum to the rows."""
+    counts = dict(raw["status"].value_counts().iter_rows())
+    return {status.value: counts[status.value] for status in FetchStatus if status.value in counts}
+
+
+def success_rate(raw: pl.DataFrame) -> float:
+    """Share, 0 to 1, of pictures received (repeated ones too) among the rows that were to be fetched.
+
+    Rows that are denied, a repeated URL or opted out say nothing about the network and are left out; 1 where nothing
+    was to be fetched.
+    """
+    wanted = raw.filter(~pl.col("status").is_in([status.value for status in _NOT_ASKED_FOR]))
+    if wanted.is_empty():
+        return 1.0
+    return int(wanted["status"].is_in([status.value for status in _FETCHED]).sum()) / wanted.height
+
+
+def retryable(raw: pl.DataFrame) -> pl.DataFrame:
+    """The rows of raw_images whose failure may pass and that the next run will fetch again."""
+    return raw.filter(pl.col("status").is_in([status.value for status in FetchStatus if status.may_pass]))

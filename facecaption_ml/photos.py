@@ -1,0 +1,73 @@
+"""Captions for the faces of single photographs: detection, attributes and grammar in one call."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from facecaption_ml.attributes import label_faces
+from facecaption_ml.captions import caption_seed
+from facecaption_ml.faces import Face, align_and_crop
+from facecaption_ml.decoding import decode_image
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from facecaption_ml.attributes import AttributePredictor
+    from facecaption_ml.captions import CaptionGrammar
+    from facecaption_ml.faces import FaceDetector
+    from facecaption_ml.taxonomy import Gender
+
+
+@dataclass(frozen=True)
+class CaptionedFace:
+    """One face of a photograph. ``crop`` is the aligned uint8 RGB crop in native resolution."""
+
+    face: Face
+    gender: Gender | None
+    labels: tuple[str, ...]
+    caption: str
+    crop: np.ndarray
+
+    def as_json(self) -> dict[str, Any]:
+        """Box in pixels to one decimal, score to four."""
+        return {
+            "box": [round(float(value), 1) for value in self.face.box],
+            "score": round(float(self.face.score), 4),
+            "gender": self.gender,
+            "labels": list(self.labels),
+            "caption": self.caption,
+        }
+
+
+@dataclass(frozen=True)
+class PhotoCaptioner:
+    """Captions every face that scores above ``min_score``, whatever its size and number of labels."""
+
+    detector: FaceDetector
+    predictor: AttributePredictor
+    grammar: CaptionGrammar
+    min_score: float = 0.9
+    margin: float = 0.3
+    threshold: float = 0.85
+    seed: int = 0
+
+    def caption(self, data: bytes) -> tuple[np.ndarray, list[CaptionedFace]]:
+        """The decoded RGB picture and its faces, likeliest first. Raises UndecodableImage where ``data`` is no picture.
+
+        The same bytes always give the same captions.
+        """
+        image = decode_image(data)
+        faces = [face for face in self.detector.detect([image])[0] if face.score > self.min_score]
+        if not faces:
+            return image, []
+        crops = [align_and_crop(image, face, self.margin)[0] for face in faces]
+        labelled = label_faces(self.predictor.predict(crops), threshold=self.threshold, min_labels=0)
+        photo = hashlib.sha256(data).hexdigest()[:16]
+        captioned = []
+        for k, (face, crop, found) in enumerate(zip(faces, crops, labelled, strict=True)):
+            seed = caption_seed(f"{photo}_{k}", self.grammar.version, self.seed)
+            text = self.grammar.caption(found.labels, found.gender, seed)
+            captioned.append(CaptionedFace(face, found.gender, tuple(found.labels), text, crop))
+        return image, captioned

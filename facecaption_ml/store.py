@@ -1,0 +1,271 @@
+"""Where tables, checkpoints and pictures live: a local folder or ``s3://bucket/prefix``, whole objects, atomic writes.
+
+One shard of one table is one Parquet object, ``<root>/<table>/<shard>.parquet``; a table without shards is
+``<root>/<table>.parquet``. An object is there whole or not at all: locally it is written beside its final name, synced and
+renamed; on S3 an object appears when its upload completes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+import polars as pl
+
+from facecaption_ml.object_storage import S3Location
+from facecaption_ml.schemas import conform
+
+ROW_GROUP_ROWS: Final = 512
+"""Rows in a row group: some 30–60 MB of pictures, so that a reader never needs more of a table than that."""
+_STALE_AFTER_S: Final = 3600.0
+
+
+class StoreError(RuntimeError):
+    """The store cannot be reached, read or written; the message names the place and the setting that points there."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Tables and files under one root.
+
+    ``root`` is a folder or ``s3://bucket/prefix``; ``storage_options`` are the object-store options of Polars
+    (``aws_endpoint_url``, ``aws_region``, ``aws_access_key_id``, ``aws_secret_access_key``); without them the usual AWS
+    environment applies.
+    """
+
+    root: str
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root.rstrip("/") if self.is_s3 else str(Path(self.root).resolve()))
+
+    @property
+    def is_s3(self) -> bool:
+        return self.root.startswith("s3://")
+
+    @property
+    def _s3(self) -> S3Location:
+        return S3Location.from_url(self.root, self.storage_options)
+
+    def uri(self, key: str) -> str:
+        """The full address of the object ``key`` (parts separated by ``/``)."""
+        return f"{self.root}/{key}"
+
+    # -- tables ------------------------------------------------------------------------------------------------------
+
+    def table_key(self, table: str, shard: str | None = None, *, incomplete: bool = False) -> str:
+        if shard is None:
+            return f"{table}.parquet"
+        return f"{table}/{'incomplete/' if incomplete else ''}{shard}.parquet"
+
+    def write_table(
+        self, table: str, frame: pl.DataFrame, shard: str | None = None, *, incomplete: bool = False
+    ) -> str:
+        """Write a table of ``schemas.SCHEMAS`` whole and return its address.
+
+        ``incomplete`` keeps the rows of a shard that does not count as done apart from the finished ones.
+        Raises SchemaError where the frame does not fit, StoreError where the store cannot be written.
+        """
+        key = self.table_key(table, shard, incomplete=incomplete)
+        frame = conform(frame, table)
+        with self._writing(key):
+            if self.is_s3:
+                frame.write_parquet(
+                    self.uri(key), row_group_size=ROW_GROUP_ROWS, statistics=False, storage_options=self._options()
+                )
+            else:
+                with self._replacing(key) as file:
+                    frame.write_parquet(file, row_group_size=ROW_GROUP_ROWS, statistics=False)
+        if not incomplete and shard is not None:
+            self.delete(self.table_key(table, shard, incomplete=True))
+        return self.uri(key)
+
+    def read_table(
+        self,
+        table: str,
+        shard: str | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        incomplete: bool = False,
+    ) -> pl.DataFrame:
+        """Read a table, or only some of its columns. Raises StoreError where it is absent or damaged."""
+        return self._collect(self.table_key(table, shard, incomplete=incomplete), columns)
+
+    def iter_table(
+        self, table: str, shard: str, *, columns: Sequence[str] | None = None, batch_rows: int = 128
+    ) -> Iterator[pl.DataFrame]:
+        """The rows of a shard in order, ``batch_rows`` at a time, for tables whose pictures should not all be in memory."""
+        import pyarrow.parquet as pq
+
+        key = self.table_key(table, shard)
+        self._require(key)
+        try:
+            with self._open_for_arrow(key) as source, pq.ParquetFile(source) as parquet:
+                for batch in parquet.iter_batches(batch_size=batch_rows, columns=list(columns) if columns else None):
+                    frame = pl.from_arrow(batch)
+                    assert isinstance(frame, pl.DataFrame)
+                    yield frame
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot read {self.uri(key)}: {_first_line(error)}") from error
+
+    def row_count(self, table: str, shard: str | None = None) -> int:
+        key = self.table_key(table, shard)
+        self._require(key)
+        return int(self._scan(key).select(pl.len()).collect().item())
+
+    def has_table(self, table: str, shard: str | None = None, *, incomplete: bool = False) -> bool:
+        return self.exists(self.table_key(table, shard, incomplete=incomplete))
+
+    def shards(self, table: str) -> list[str]:
+        """The shards of a table that are complete, sorted."""
+        names = (key.removeprefix(f"{table}/") for key in self.keys(f"{table}/"))
+        return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet") and "/" not in name)
+
+    def _collect(self, key: str, columns: Sequence[str] | None) -> pl.DataFrame:
+        self._require(key)
+        try:
+            scan = self._scan(key)
+            return (scan.select(columns) if columns is not None else scan).collect()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StoreError(f"cannot read {self.uri(key)}: {_first_line(error)}") from error
+
+    def _scan(self, key: str) -> pl.LazyFrame:
+        return pl.scan_parquet(self.uri(key), storage_options=self._options(), glob=False)
+
+    def _open_for_arrow(self, key: str) -> contextlib.AbstractContextManager[Any]:
+        if not self.is_s3:
+            return contextlib.nullcontext(self.uri(key))
+        return self._s3.open(key)
+
+    # -- other objects -----------------------------------------------------------------------------------------------
+
+    def write_bytes(self, key: str, data: bytes) -> str:
+        with self._writing(key):
+            if self.is_s3:
+                self._s3.put(key, data)
+            else:
+                with self._replacing(key) as file:
+                    file.write(data)
+        return self.uri(key)
+
+    def read_bytes(self, key: str) -> bytes:
+        self._require(key)
+        return self._s3.get(key) if self.is_s3 else Path(self.uri(key)).read_bytes()
+
+    def exists(self, key: str) -> bool:
+        if self.is_s3:
+            with self._reaching():
+                return self._s3.exists(key)
+        return Path(self.uri(key)).is_file()
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens where there is none."""
+        with self._writing(key):
+            if self.is_s3:
+                self._s3.delete(key)
+            else:
+                Path(self.uri(key)).unlink(missing_ok=True)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """The keys of all objects that start with ``prefix``, sorted; unfinished writes are not among them."""
+        if self.is_s3:
+            with self._reaching():
+                return sorted(self._s3.keys(prefix))
+        root = Path(self.root)
+        folder = root / prefix.rpartition("/")[0]
+        found = (path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
+        return sorted(key for key in found if key.startswith(prefix) and not Path(key).name.startswith("."))
+
+    def upload_folder(self, folder: Path, prefix: str) -> None:
+        """Copy every file of a local folder under ``prefix``."""
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            self.write_bytes(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+    def local_folder(self, prefix: str, cache: Path) -> Path:
+        """A local folder with the files under ``prefix``: the store's own where it is local, else a copy in ``cache``.
+
+        Raises StoreError where there is no such object.
+        """
+        keys = self.keys(f"{prefix}/")
+        if not keys:
+            raise StoreError(f"nothing under {self.uri(prefix)}: materialise {prefix.split('/')[0]!r} first")
+        if not self.is_s3:
+            return Path(self.uri(prefix))
+        for key in keys:
+            target = cache / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(self._s3.get(key))
+        return cache / prefix
+
+    # -- plumbing ----------------------------------------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        """Write and remove a small object. Raises StoreError naming the root where that fails."""
+        key = f".probe-{uuid.uuid4().hex}"
+        self.write_bytes(key, b"")
+        self.delete(key)
+
+    def _options(self) -> dict[str, str] | None:
+        return dict(self.storage_options) or None
+
+    def _require(self, key: str) -> None:
+        if not self.exists(key):
+            table, _, shard = key.removesuffix(".parquet").partition("/")
+            what = f"table {table!r} has no shard {shard!r} yet" if shard else f"{table!r} is not there yet"
+            raise StoreError(f"{what}: materialise it first (looked at {self.uri(key)})")
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise StoreError(
+                f"cannot reach {self.root} (FACECAPTION_STORE, FACECAPTION_S3_ENDPOINT): {_first_line(error)}"
+            ) from error
+
+    @contextlib.contextmanager
+    def _writing(self, key: str) -> Iterator[None]:
+        try:
+            if self.is_s3:
+                with self._reaching():
+                    yield
+            else:
+                yield
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StoreError(f"cannot write {self.uri(key)} (FACECAPTION_STORE): {_first_line(error)}") from error
+
+    @contextlib.contextmanager
+    def _replacing(self, key: str) -> Iterator[IO[bytes]]:
+        """A file that takes the place of ``key`` when the block ends well, and leaves no trace when it does not."""
+        target = Path(self.uri(key))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_stale(target.parent)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _sweep_stale(folder: Path) -> None:
+    """Remove what killed writers left behind; younger files may belong to a writer that is still at work."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _STALE_AFTER_S:
+                path.unlink()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
