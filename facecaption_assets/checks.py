@@ -81,7 +81,9 @@ def failures_explained(raw: pl.DataFrame) -> Check:
 def denials_honoured(raw: pl.DataFrame, denied: RemovalList) -> Check:
     kept = raw.filter(pl.col("status") == "ok").select("url", "sample_id", "sha256")
     bad = [url for url, sample_id, sha256 in kept.iter_rows() if denied.reason(url, f"{sample_id}_0", sha256)]
-    return Check("denials_honoured", not bad, {"offending": len(bad), "examples": _examples(bad), "listed": len(denied)})
+    return Check(
+        "denials_honoured", not bad, {"offending": len(bad), "examples": _examples(bad), "listed": len(denied)}
+    )
 
 
 def removals_honoured(released: pl.DataFrame, sha256_of: Mapping[str, str | None], removed: RemovalList) -> Check:
@@ -91,7 +93,9 @@ def removals_honoured(released: pl.DataFrame, sha256_of: Mapping[str, str | None
         for face_id, url in released.select("face_id", "url").iter_rows()
         if removed.reason(url, face_id, sha256_of.get(face_id.rpartition("_")[0]))
     ]
-    return Check("removals_honoured", not bad, {"offending": len(bad), "examples": _examples(bad), "listed": len(removed)})
+    return Check(
+        "removals_honoured", not bad, {"offending": len(bad), "examples": _examples(bad), "listed": len(removed)}
+    )
 
 
 def crop_thresholds(crops: pl.DataFrame, min_score: float, min_side: int) -> Check:

@@ -33,7 +33,9 @@ class _OneLineErrors(click.Group):
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.option("--profile", default=None, help="production, sample or photos; default: FACECAPTION_PROFILE, else sample.")
+@click.option(
+    "--profile", default=None, help="production, sample or photos; default: FACECAPTION_PROFILE, else sample."
+)
 @click.pass_context
 def main(ctx: click.Context, debug: bool, profile: str | None) -> None:
     """From a list of image URLs to a face–caption data set.

@@ -177,9 +177,7 @@ class _Recorder:
             )
         return dg.MaterializeResult(check_results=[self._summary(name) for name in sorted(self._checks)])
 
-    def _fail(
-        self, shard: str, reason: str, trace: str | None, metadata: Mapping[str, Any] | None = None
-    ) -> None:
+    def _fail(self, shard: str, reason: str, trace: str | None, metadata: Mapping[str, Any] | None = None) -> None:
         self._failures[shard] = reason
         self.last_line = f"FAILED: {reason}"
         self._context.log.error(f"{self._asset} {shard} failed: {reason}" + (f"\n{trace}" if trace else ""))

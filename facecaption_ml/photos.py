@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from facecaption_ml.attributes import label_faces
 from facecaption_ml.captions import caption_seed
-from facecaption_ml.faces import Face, align_and_crop
 from facecaption_ml.decoding import decode_image
+from facecaption_ml.faces import Face, align_and_crop
 
 if TYPE_CHECKING:
     import numpy as np

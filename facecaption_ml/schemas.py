@@ -55,7 +55,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     },
     "face_attributes": {
         "face_id": pl.String,
-        **{name: pl.Float32 for name in ATTRIBUTES},
+        **dict.fromkeys(ATTRIBUTES, pl.Float32),
         "gender": pl.String,  # male, female or null
         "labels": pl.List(pl.String),
         "dropped_conflicts": pl.List(pl.String),

@@ -7,6 +7,7 @@ mark the URLs that occur more than once in the whole source (400 MB for 50M rows
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -197,7 +198,9 @@ def _list_s3(location: str, options: Mapping[str, str]) -> list[str]:
         place = S3Location.from_url(location, options)
         parent = S3Location(place.bucket, "", place.options)
         keys = [
-            key for key in parent.keys(place.prefix) if key == place.prefix or key.startswith(f"{place.prefix}/".lstrip("/"))
+            key
+            for key in parent.keys(place.prefix)
+            if key == place.prefix or key.startswith(f"{place.prefix}/".lstrip("/"))
         ]
     except (BotoCoreError, ClientError, ValueError) as error:
         raise SourceError(f"source {location}: {str(error).splitlines()[0]}") from error
@@ -210,9 +213,12 @@ def _read_table(name: str, columns: SourceColumns, storage_options: Mapping[str,
     options = dict(storage_options or {}) if name.startswith("s3://") else None
     kind = name.lower().rpartition(".")[2]
     try:
+        if kind in ("jsonl", "ndjson"):
+            yield from _read_json_lines(name, columns, options)
+            return
         if kind == "parquet":
             scan = pl.scan_parquet(name, storage_options=options, glob=False)
-        elif kind in ("csv", "tsv"):
+        else:
             scan = pl.scan_csv(
                 name,
                 separator="\t" if kind == "tsv" else ",",
@@ -222,19 +228,57 @@ def _read_table(name: str, columns: SourceColumns, storage_options: Mapping[str,
                 storage_options=options,
                 glob=False,
             )
-        else:
-            scan = pl.scan_ndjson(name, ignore_errors=True, infer_schema_length=10_000, storage_options=options)
         present = scan.collect_schema().names()
-        if columns.url not in present:
-            raise SourceError(
-                f"source {name}: no column {columns.url!r} for the URLs (it has {', '.join(present[:12])}); "
-                "name it with FACECAPTION_URL_COLUMN"
-            )
+        _require_url(name, present, columns)
         wanted = [c for c in (columns.url, columns.text, columns.width, columns.height, columns.nsfw) if c in present]
         for batch in scan.select(wanted).collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
             yield _normalised(batch, columns)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise SourceError(f"source {name}: cannot be read as {kind}: {str(error).splitlines()[0]}") from error
+
+
+def _read_json_lines(name: str, columns: SourceColumns, options: dict[str, str] | None) -> Iterator[pl.DataFrame]:
+    """One object a line; a line that is none becomes a row without a URL (Polars' own reader stops at the first)."""
+    lines = pl.scan_csv(
+        name,
+        has_header=False,
+        new_columns=["line"],
+        separator="\x01",  # occurs in no JSON text, so that a line stays whole
+        quote_char=None,
+        infer_schema=False,
+        truncate_ragged_lines=True,
+        encoding="utf8-lossy",
+        storage_options=options,
+        glob=False,
+    )
+    wanted = (columns.url, columns.text, columns.width, columns.height, columns.nsfw)
+    first = True
+    for batch in lines.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
+        rows = [_json_object(line) for line in batch["line"] if line is not None]
+        if first:
+            _require_url(name, list({key: None for row in rows for key in row}), columns)
+            first = False
+        values = {
+            column: pl.Series([None if (v := row.get(column)) is None else str(v) for row in rows], dtype=pl.String)
+            for column in wanted
+        }
+        yield _normalised(pl.DataFrame(values), columns)
+
+
+def _json_object(line: str) -> dict[str, object]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _require_url(name: str, present: list[str], columns: SourceColumns) -> None:
+    if columns.url not in present:
+        raise SourceError(
+            f"source {name}: no column {columns.url!r} for the URLs (it has {', '.join(present[:12]) or 'none'}); "
+            "name it with FACECAPTION_URL_COLUMN"
+        )
 
 
 def _normalised(frame: pl.DataFrame, columns: SourceColumns) -> pl.DataFrame:

@@ -106,7 +106,6 @@ def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
 
 
 def _train(settings: Settings) -> Path:
-    from facecaption_ml.attributes import train_attributes
 
     if not settings.attribute_data:
         raise SettingsError(

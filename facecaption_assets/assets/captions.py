@@ -54,10 +54,7 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
             "mean words": round(float(words.mean() or 0.0), 2),  # type: ignore[arg-type]
             "examples": previews.rows(
                 ["face", "caption", "labels"],
-                [
-                    (face_id, text, ", ".join(labels))
-                    for face_id, text, labels, _ in captions.head(12).iter_rows()
-                ],
+                [(face_id, text, ", ".join(labels)) for face_id, text, labels, _ in captions.head(12).iter_rows()],
             ),
         }
         if len(captions):

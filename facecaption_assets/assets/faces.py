@@ -49,9 +49,7 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
 
     settings = work.settings
     detector = work.context.resources.detector.load()
-    rules = CropRules(
-        min_score=settings.min_face_score, min_side=settings.min_face_side, margin=settings.crop_margin
-    )
+    rules = CropRules(min_score=settings.min_face_score, min_side=settings.min_face_side, margin=settings.crop_margin)
 
     def crop(shard: str) -> ShardResult:
         rows_in, faces, images = 0, Counter[str](), Counter[str]()

@@ -151,9 +151,7 @@ def _card_files(
     drawn = {
         "funnel": previews.bars({stage: float(count) for stage, count in funnel.items()}, "count"),
         "categories": previews.bars(summary.category_shares, "share of labels"),
-        "words": previews.histogram(
-            list(summary.words), "words per caption", weights=list(summary.words.values())
-        ),
+        "words": previews.histogram(list(summary.words), "words per caption", weights=list(summary.words.values())),
     }
     return {
         "README.md": data_card(summary, funnel, versions, pixels),

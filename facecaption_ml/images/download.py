@@ -10,6 +10,7 @@ plus what is in flight: per connection one body (max_bytes at most) and per proc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -77,7 +78,7 @@ def iter_fetched(
 ) -> Iterator[pl.DataFrame]:
     """As fetch_raw_images, in tables of ``chunk_rows`` rows, each as soon as its rows and all before are done."""
     rows, jobs = _plan(conform(manifest, "source_manifest"), policy, previous)
-    waiting = {job.index for job in jobs}
+    waiting = {job.row for job in jobs}
     repeated = RepeatedImages()
     start = end = 0  # rows[start:end] are done, in order and not yet handed out
     for finished in _run_in_thread(rows, jobs, policy):
@@ -165,7 +166,8 @@ class _ShardDownload:
         self._report = report
         self._finished: Finished = []
         self._loop = asyncio.new_event_loop()
-        self._stopping: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stop_wanted = False
         self._decoders = ThreadPoolExecutor(min(_MOST_DECODERS, _processors()), thread_name_prefix="decode")
         self._readers = ThreadPoolExecutor(_STORED_READS_IN_FLIGHT, thread_name_prefix="stored")
 
@@ -182,13 +184,14 @@ class _ShardDownload:
 
     def stop(self) -> None:
         """Ends the work from another thread; harmless once it is over."""
-        try:
-            self._loop.call_soon_threadsafe(lambda: self._stopping and self._stopping.cancel())
-        except RuntimeError:  # the loop is closed
-            pass
+        self._stop_wanted = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
 
     async def _main(self) -> None:
-        self._stopping = asyncio.current_task()
+        self._task = asyncio.current_task()
+        if self._stop_wanted:
+            return
         async with HttpFetcher(self._policy) as http:
             workers = [self._work(self._queue, http) for _ in range(self._policy.connections)]
             workers += [self._work(self._stored, http) for _ in range(_STORED_READS_IN_FLIGHT)]
@@ -204,17 +207,18 @@ class _ShardDownload:
     async def _report_at_intervals(self) -> None:
         while True:
             await asyncio.sleep(_REPORT_S)
-            batch, self._finished = self._finished, []
-            self._report(batch)
+            if self._finished:
+                batch, self._finished = self._finished, []
+                self._report(batch)
 
     async def _work(self, queue: HostQueue, http: HttpFetcher) -> None:
         while (job := queue.next()) is not None:
             row = await self._fetch_row(job, http, keep_alive=queue.has_more(job))
-            self._finished.append((job.index, row))
+            self._finished.append((job.row, row))
             queue.done(job)
 
     async def _fetch_row(self, job: Job, http: HttpFetcher, keep_alive: bool) -> Row:
-        row = self._rows[job.index]
+        row = self._rows[job.row]
         attempts = row.attempts
         try:
             async with asyncio.timeout(self._policy.total_timeout_s) as deadline:

@@ -12,7 +12,7 @@ from yarl import URL
 class Job(NamedTuple):
     """A row to fetch. ``url`` is None for file:// and s3:// rows."""
 
-    index: int
+    row: int  # its place in the manifest
     url: URL | None
 
 
@@ -33,7 +33,11 @@ class HostQueue:
         )
 
     def next(self) -> Job | None:
-        return self._jobs[self._turns.popleft()].popleft() if self._turns else None
+        while self._turns:
+            waiting = self._jobs[self._turns.popleft()]
+            if waiting:  # another turn of this host may have taken its last job
+                return waiting.popleft()
+        return None
 
     def done(self, job: Job) -> None:
         """The job's connection is free again for its host."""

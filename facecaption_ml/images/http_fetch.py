@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import zlib
 from contextlib import asynccontextmanager
 from functools import partial
@@ -43,7 +44,7 @@ def parse_url(text: str | None) -> URL:
             raise ValueError("control characters")
         url = URL(text)
         if url.scheme not in ("http", "https"):
-            raise ValueError(f"scheme {url.scheme or 'missing'!r} is not http or https")
+            raise ValueError(f"scheme {url.scheme!r} is not http or https" if url.scheme else "no scheme")
         if not url.raw_host or not (url.port or 0) > 0:
             raise ValueError("no host or no valid port")
         address = literal_address(url.raw_host)
@@ -239,5 +240,6 @@ def _as_failure(error: Exception) -> FetchFailure:
         case aiohttp.ServerDisconnectedError():
             return FetchFailure(FetchStatus.connect_error, "closed without an answer", transient=True)
         case aiohttp.ClientOSError() | OSError():
-            return FetchFailure(FetchStatus.connect_error, error.strerror or str(error), transient=True)
+            reason = os.strerror(error.errno) if error.errno else "no connection"
+            return FetchFailure(FetchStatus.connect_error, reason, transient=True)
     return FetchFailure(FetchStatus.protocol_error, f"invalid HTTP answer ({type(error).__name__})")

@@ -1,0 +1,83 @@
+"""The pipeline from the shell: the demo on the sample world, and the same stages on a user's own source."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from facecaption_assets.automation import SHARD_ASSETS
+from facecaption_assets.instance import Pipeline
+from facecaption_assets.settings import Settings
+from facecaption_assets.status import show_status
+from facecaption_ml.store import Store
+
+
+def run_demo(settings: Settings) -> None:
+    """Every asset on the sample world, then where to look."""
+    click.echo(
+        f"FaceCaption demo: {settings.sample_scenes} drawn scenes behind a loopback web server, "
+        f"{settings.sample_portraits} labelled portraits. Everything goes to {settings.home}",
+        err=True,
+    )
+    run_pipeline(settings, None, None, skip_source=False)
+
+
+def run_pipeline(settings: Settings, first: str | None, last: str | None, skip_source: bool) -> None:
+    """Source, attribute model, all shard assets, release. Raises RunFailedError or UnknownShardError."""
+    started = time.monotonic()
+    pipeline = Pipeline(settings)
+    if not skip_source:
+        _stage(pipeline, "the list of images", "source_manifest")
+    shards = pipeline.shards()
+    pipeline.check_shards([name for name in (first, last) if name])
+    if not shards:
+        pipeline.check_shards(["shard-00000"])
+    begin, end = first or shards[0], last or (first or shards[-1])
+    _stage(pipeline, "the attribute predictor", "attribute_model")
+    _stage(pipeline, f"shards {begin} to {end}", *SHARD_ASSETS, first=begin, last=end)
+    _stage(pipeline, "the release", "facecaption_release")
+    minutes, seconds = divmod(round(time.monotonic() - started), 60)
+    click.echo(f"\nDone in {minutes} min {seconds} s.\n", err=True)
+    show_status(settings, ())
+    _where_to_look(settings, _write_sheet(settings, shards))
+
+
+def _stage(pipeline: Pipeline, label: str, *assets: str, first: str | None = None, last: str | None = None) -> None:
+    click.echo(f"• {label} …", err=True)
+    started = time.monotonic()
+    pipeline.run(*assets, first=first, last=last)
+    click.echo(f"  {', '.join(assets)}: {time.monotonic() - started:.0f} s", err=True)
+
+
+def _where_to_look(settings: Settings, sheet: Path | None) -> None:
+    store = settings.store_root
+    click.echo("\nWhere to look:")
+    if sheet:
+        click.echo(f"  faces and captions   {sheet}")
+    click.echo(f"  released data set    {store}/release   (datasets.load_dataset opens it; README.md is its card)")
+    click.echo(f"  tables by shard      {store}/<table>/<shard>.parquet")
+    click.echo("  runs, lineage        make ui   (or: facecaption ui)")
+    click.echo("  your own pictures    .venv/bin/facecaption caption PHOTO…")
+
+
+def _write_sheet(settings: Settings, shards: Sequence[str]) -> Path | None:
+    """A picture of the first captioned faces, in HOME. None where no face was captioned."""
+    from facecaption_ml.decoding import decode_image, encode_jpeg
+    from facecaption_ml.faces import contact_sheet
+
+    store = Store(settings.store_root, settings.storage_options)
+    for shard in shards:
+        if not store.has_table("facecaption_dataset", shard):
+            continue
+        released = store.read_table("facecaption_dataset", shard, columns=["face_id", "caption"]).head(12)
+        crops = store.read_table("face_crops", shard, columns=["face_id", "image"])
+        rows = released.join(crops, on="face_id", how="inner", maintain_order="left")
+        if len(rows):
+            pictures = [decode_image(data) for data in rows["image"].struct.field("bytes")]
+            path = settings.home / "faces_and_captions.jpg"
+            path.write_bytes(encode_jpeg(contact_sheet(pictures, rows["caption"].to_list(), columns=4, cell=260)))
+            return path
+    return None

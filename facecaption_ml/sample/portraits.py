@@ -1,0 +1,121 @@
+"""Portraits painted from the 40 attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from facecaption_ml.sample import accessories, attire, facial_hair, features, hair, skin
+from facecaption_ml.sample.anatomy import CHIN_Y, Pose
+from facecaption_ml.sample.backgrounds import add_grain, paint_background
+from facecaption_ml.sample.canvas import Array, Canvas
+from facecaption_ml.sample.looks import Look, look_of
+from facecaption_ml.sample.sitting import Sitting, Stroke
+from facecaption_ml.taxonomy import ATTRIBUTES
+
+_PORTRAIT_STREAM: Final = 0xFACE
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One drawn person.
+
+    ``image`` RGB uint8 [size, size, 3]; ``box`` x0, y0, x1, y1 in pixels, forehead to chin and ear to ear as RetinaFace
+    draws it; ``landmarks`` float32 [5, 2] (eyes, nose, mouth corners, each pair from the picture's left); ``strokes`` the
+    lines of the drawing in the order in which one sketches.
+    """
+
+    image: npt.NDArray[np.uint8]
+    box: Box
+    landmarks: Array
+    labels: frozenset[str]
+    strokes: tuple[Stroke, ...]
+
+
+def draw_portrait(labels: Collection[str], seed: int, size: int = 256) -> Portrait:
+    """A head-and-shoulders portrait of a person with exactly these positive attributes (CelebA's names).
+
+    What the attributes leave open (colours, style, pose, light, background) follows from ``seed`` (any int ≥ 0), so two
+    seeds give two different people. ``size`` is in pixels, at least 48. Raises ValueError for an unknown attribute.
+    """
+    held = frozenset(labels)
+    unknown = sorted(held - set(ATTRIBUTES))
+    if unknown:
+        raise ValueError(f"unknown attribute {unknown[0]!r}; the names are CelebA's, see facecaption_ml.taxonomy")
+    if size < 48:
+        raise ValueError(f"size is {size} pixels; a portrait needs at least 48")
+    rng = np.random.default_rng((_PORTRAIT_STREAM, seed))
+    canvas = Canvas(np.empty((3, size, size), np.float32))
+    paint_background(canvas, rng)
+    scale = size * rng.uniform(0.285, 0.325)
+    centre = (size * rng.uniform(0.46, 0.54), size * rng.uniform(0.44, 0.49))
+    sitting = paint_person(canvas, held, rng, centre, scale)
+    if "Blurry" in held:
+        blur_person(sitting)
+    add_grain(canvas, rng, rng.uniform(2.0, 6.0))
+    return Portrait(canvas.image(), face_box(sitting), features.landmarks(sitting), held, sitting.sketch())
+
+
+def paint_person(
+    canvas: Canvas, labels: frozenset[str], rng: np.random.Generator, centre: tuple[float, float], scale: float
+) -> Sitting:
+    """Paint one person over what is on the canvas; ``centre`` between the eyes, ``scale`` pixels a head unit."""
+    pose = Pose(
+        centre, scale, yaw=float(rng.normal(0, 0.14).clip(-0.32, 0.32)), pitch=float(rng.normal(0, 0.06).clip(-0.14, 0.14)),
+        roll=float(rng.normal(0, 0.07).clip(-0.2, 0.2)),
+    )  # fmt: skip
+    light = float(rng.choice([-1, 1]) * rng.uniform(0.25, 1.0))
+    look = look_of(labels, rng)
+    sitting = Sitting(canvas, pose, look, rng, light)
+    before = canvas.planes.copy()
+    hair.paint_hair_behind(sitting)
+    skin.paint_neck(sitting)
+    attire.paint_clothes(sitting)
+    attire.paint_necklace(sitting)
+    skin.paint_ears(sitting)
+    skin.paint_face(sitting)
+    skin.paint_condition(sitting)
+    features.paint_nose(sitting)
+    facial_hair.paint_beard_below_mouth(sitting)
+    features.paint_mouth(sitting)
+    facial_hair.paint_mustache(sitting)
+    features.paint_eyes(sitting)
+    features.paint_brows(sitting)
+    hair.paint_hair_front(sitting)
+    accessories.paint_glasses(sitting)
+    accessories.paint_hat(sitting)
+    accessories.paint_earrings(sitting)
+    del before
+    return sitting
+
+
+def face_box(sitting: Sitting) -> Box:
+    """Forehead to chin and ear to ear, in pixels."""
+    shape = sitting.look.shape
+    rim = sitting.outline_px[sitting.outline[:, 1] > -0.62]
+    x0, y0 = rim.min(axis=0)
+    x1, y1 = rim.max(axis=0)
+    top = sitting.pose.face([(0, -0.70)])[0, 1]
+    chin = sitting.pose.solid([(0, CHIN_Y * shape.length)], 0.6)[0, 1]
+    return float(x0), float(min(top, y0)), float(x1), float(max(y1, chin))
+
+
+def blur_person(sitting: Sitting) -> None:
+    """Put the person out of focus, the surroundings along with them, by an amount relative to the face."""
+    canvas, pose = sitting.canvas, sitting.pose
+    sigma = float(sitting.rng.uniform(0.055, 0.09)) * pose.scale
+    x, y = pose.centre
+    reach = 2.6 * pose.scale
+    x0, x1 = max(int(x - reach), 0), min(int(x + reach), canvas.width)
+    y0, y1 = max(int(y - reach), 0), min(int(y + reach), canvas.height)
+    for plane in canvas.planes:
+        plane[y0:y1, x0:x1] = cv2.GaussianBlur(plane[y0:y1, x0:x1], (0, 0), sigma)
+
+
+__all__ = ["Look", "Portrait", "Stroke", "draw_portrait"]
