@@ -84,8 +84,8 @@ def _first_failure(result: dg.ExecuteInProcessResult) -> str:
             if data.user_failure_data and data.user_failure_data.description:
                 return str(data.user_failure_data.description)
             error = data.error
-            while error and error.cause:
-                error = error.cause
+            while error and error.cause and (error.cls_name or "").startswith("Dagster"):
+                error = error.cause  # Dagster's wrapper says less than what it wraps
             if error:
                 return " ".join(error.message.split(": ", 1)[-1].split())
     return "the run failed; see `facecaption ui`"

@@ -9,8 +9,9 @@ import dagster as dg
 import polars as pl
 
 from facecaption_assets.settings import Settings
+from facecaption_ml.object_storage import read_object
 from facecaption_ml.removals import RemovalList
-from facecaption_ml.sources import SourceColumns, normalise, read_source
+from facecaption_ml.sources import SourceColumns, SourceError, normalise, read_source
 from facecaption_ml.store import Store
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class SourceResource(dg.ConfigurableResource):
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """Batches of ``url, alt_text, width, height, nsfw``. Raises SourceError naming what is wrong with the source."""
+        if not self.location:
+            raise SourceError("FACECAPTION_SOURCE is not set: a table of URLs, a folder of pictures, or 'sample'")
         if self.location == SAMPLE:
             yield normalise(self.sample_world().manifest())
         else:
@@ -66,8 +69,10 @@ class DownloaderResource(dg.ConfigurableResource):
     source: str
     sample_seed: int
     sample_scenes: int
+    contact: str = ""
     deny_list: str = ""
     removal_list: str = ""
+    endpoint: str = ""
 
     def denied(self) -> RemovalList:
         """What is never fetched: the deny list and the removal list together."""
@@ -81,20 +86,31 @@ class DownloaderResource(dg.ConfigurableResource):
         denied = self.denied()
         options: dict[str, Any] = {
             **self.options,
+            "contact": self.contact or None,
             "denied_urls": denied.urls,
             "denied_hosts": denied.hosts,
             "denied_sha256": denied.sha256,
+            "denied_sample_ids": denied.sample_ids,
         }
         if self.source != SAMPLE:
-            folder = Path(self.source).expanduser()
-            if not self.source.startswith("s3://") and folder.exists():
-                options["allow_files_under"] = (folder if folder.is_dir() else folder.parent).resolve()
-            yield DownloadPolicy(**options)
+            yield DownloadPolicy(**options, **self._own_pictures())
             return
         from facecaption_ml.sample.server import serve_in_subprocess
 
         with serve_in_subprocess(seed=self.sample_seed, scenes=self.sample_scenes) as server:
             yield DownloadPolicy(**options, connect_to=server.connect_to)
+
+
+    def _own_pictures(self) -> dict[str, Any]:
+        """How rows are read that are no web addresses; only where the source itself is a folder or a prefix of pictures.
+
+        A list of URLs from elsewhere never gets to read this machine's files.
+        """
+        if self.source.startswith("s3://"):
+            storage = {"aws_endpoint_url": self.endpoint} if self.endpoint else {}
+            return {"open_object": lambda url: read_object(url, storage)}
+        folder = Path(self.source).expanduser()
+        return {"allow_files_under": folder.resolve()} if folder.is_dir() else {}
 
 
 class DetectorResource(dg.ConfigurableResource):
@@ -189,15 +205,16 @@ def build_resources(settings: Settings) -> dict[str, Any]:
                 "max_redirects": settings.max_redirects,
                 "retries": settings.retries,
                 "backoff_s": settings.backoff_s,
-                "contact": settings.user_agent_contact,
                 "respect_opt_out": settings.respect_opt_out,
                 "allow_private_addresses": settings.allow_private_addresses,
             },
             source=settings.source,
             sample_seed=settings.seed,
             sample_scenes=settings.sample_scenes,
+            contact=settings.user_agent_contact,
             deny_list=settings.deny_list,
             removal_list=settings.removal_list,
+            endpoint=settings.s3_endpoint,
         ),
         "detector": DetectorResource(
             weights=settings.detector_weights,

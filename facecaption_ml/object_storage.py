@@ -79,6 +79,15 @@ class S3Location:
         return _client(self.options)
 
 
+def read_object(url: str, options: Mapping[str, str]) -> bytes:
+    """The object at ``s3://bucket/key``. Raises FileNotFoundError where there is none."""
+    place = S3Location.from_url(url, options)
+    bucket = S3Location(place.bucket, "", place.options)
+    if not bucket.exists(place.prefix):
+        raise FileNotFoundError(url)
+    return bucket.get(place.prefix)
+
+
 @lru_cache(maxsize=8)
 def _client(options: tuple[tuple[str, str], ...]) -> Any:
     import boto3

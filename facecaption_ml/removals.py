@@ -67,13 +67,18 @@ class RemovalList:
         """Why a face must go, or None: removed_url, removed_host, removed_hash, removed_sample or removed_face."""
         if url in self.urls:
             return "removed_url"
-        if self.hosts and (urlsplit(url).hostname or "") in self.hosts:
+        if self.hosts and self._host_removed(urlsplit(url).hostname or ""):
             return "removed_host"
         if sha256 in self.sha256:
             return "removed_hash"
         if face_id.rpartition("_")[0] in self.sample_ids:
             return "removed_sample"
         return "removed_face" if face_id in self.face_ids else None
+
+    def _host_removed(self, host: str) -> bool:
+        """A host is removed with all its subdomains."""
+        parts = host.split(".")
+        return any(".".join(parts[start:]) in self.hosts for start in range(len(parts)))
 
 
 def _classify(line: str, path: str, number: int) -> tuple[str, str]:

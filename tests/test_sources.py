@@ -132,7 +132,9 @@ def test_a_manifest_and_pictures_on_s3(tmp_path: Path, s3_server: dict[str, str]
         list(read_source("s3://data/nothing-here", None, options))
 
 
-urls = st.lists(st.one_of(st.none(), st.just(""), st.sampled_from([f"http://h{i}.test/" for i in range(9)])), max_size=40)
+urls = st.lists(
+    st.one_of(st.none(), st.just(""), st.sampled_from([f"http://h{i}.test/" for i in range(9)])), max_size=40
+)
 
 
 @given(urls, st.integers(1, 7), st.integers(1, 9))

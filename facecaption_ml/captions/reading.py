@@ -50,15 +50,11 @@ class Mentions:
                 self.asserted |= _NO_BEARD
             else:
                 self.denied |= _NO_BEARD
-        elif (kind == GROWTH) != negative:
-            if kind == GROWTH:
-                self.facial_hair = True
-            else:
-                self.asserted |= _NO_BEARD
-                self.ruled_out |= _GROWTHS
-        elif kind == BARE:
+        elif kind == GROWTH and not negative:
+            self.facial_hair = True
+        elif kind == BARE and negative:
             self.denied |= _NO_BEARD
-        else:
+        else:  # "no facial hair", "clean-shaven"
             self.asserted |= _NO_BEARD
             self.ruled_out |= _GROWTHS
 
@@ -108,7 +104,8 @@ class _Sentence:
             for claim in item.claims:
                 self._say(claim, negative, i)
             if item.of and not (item.head and self._ends_phrase(i)):
-                self.pending.append((item, negative))
+                if not self._follows_its_noun(i, item, negative):
+                    self.pending.append((item, negative))
             elif item.head:
                 self._noun(i, item, negative)
         self._flush(len(self.items), last=True)
@@ -121,6 +118,16 @@ class _Sentence:
             self.mentions.add(claim, True)
         else:
             self.said.append((claim, place))
+
+    def _follows_its_noun(self, i: int, item: Entry, negative: bool) -> bool:
+        """Whether the adjective stands right behind a noun that it fits ("her mouth slightly open"), and if so says it."""
+        before = next((it for it in reversed(self.items[:i]) if it.role != "passing"), None)
+        if self.pending or before is None or not before.head:
+            return False
+        claims = item.of.get(before.head, ())
+        for claim in claims:
+            self._say(claim, negative, i)
+        return bool(claims)
 
     def _ends_phrase(self, i: int) -> bool:
         """Whether a word that is both adjective and noun ("gold") stands as the noun."""

@@ -45,9 +45,8 @@ class Extent:
             features[:, :, rows : rows + 1].zero_()
             features[:, :, :, columns : columns + 1].zero_()
             return
-        inner = [(i, size) for i, size in enumerate(sizes)]
-        below = [(i, rows) for i, (rows, _) in inner if rows < features.shape[2]]
-        beside = [(i, columns) for i, (_, columns) in inner if columns < features.shape[3]]
+        below = [(i, rows) for i, (rows, _) in enumerate(sizes) if rows < features.shape[2]]
+        beside = [(i, columns) for i, (_, columns) in enumerate(sizes) if columns < features.shape[3]]
         if below:
             features[[i for i, _ in below], :, [rows for _, rows in below]] = 0
         if beside:
@@ -65,7 +64,7 @@ class FusedConv(nn.Module):
         self.bias: Tensor
         self.stride = [int(s) for s in like.stride]
         self.padding = [int(p) for p in like.padding]  # type: ignore[arg-type]  # facexlib's are numbers, never words
-        self.groups = like.groups * weight.shape[0] // like.out_channels if like.groups > 1 else 1
+        self.groups = like.groups
         self.slope = slope
         self._packed: Tensor | None = None
 
@@ -113,9 +112,7 @@ def _has_packed_convolution() -> bool:
     try:
         x, weight, bias = torch.linspace(-1, 1, 1024).view(1, 16, 8, 8), torch.ones(16, 16, 3, 3), torch.ones(16)
         packed = torch.ops.mkldnn._reorder_convolution_weight(weight, [1, 1], [1, 1], [1, 1], 1, list(x.shape))
-        y = torch.ops.mkldnn._convolution_pointwise(
-            x, packed, bias, [1, 1], [1, 1], [1, 1], 1, "leaky_relu", [0.1], ""
-        )
+        y = torch.ops.mkldnn._convolution_pointwise(x, packed, bias, [1, 1], [1, 1], [1, 1], 1, "leaky_relu", [0.1], "")
     except (AttributeError, RuntimeError, TypeError) as error:
         log.debug("no packed convolutions, the plain ones are used: %s", error)
         return False

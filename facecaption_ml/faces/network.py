@@ -69,7 +69,9 @@ class FusedRetinaFace(nn.Module):
         fine, middle, coarse = (lateral(level) for lateral, level in zip(self.laterals, levels[-3:], strict=True))
         middle = self.merges[1](middle.add_(_enlarged(coarse, middle)), extent)
         fine = self.merges[0](fine.add_(_enlarged(middle, fine)), extent)
-        features = [context(level, extent) for context, level in zip(self.contexts, (fine, middle, coarse), strict=True)]
+        features = [
+            context(level, extent) for context, level in zip(self.contexts, (fine, middle, coarse), strict=True)
+        ]
         return [head(feature) for head, feature in zip(self.heads, features, strict=True)]
 
     def pack(self, height: int, width: int) -> None:

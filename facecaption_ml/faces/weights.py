@@ -47,27 +47,30 @@ class Weights:
     version: str
 
 
-def check_network_name(network: str) -> None:
-    """Raises ValueError unless ``network`` is a NetworkName."""
-    if network not in get_args(NetworkName):
-        raise ValueError(f"network: {network!r} is not one of {', '.join(get_args(NetworkName))}")
+def check_network_name(network: str) -> NetworkName:
+    """``network`` where it is a NetworkName, else ValueError."""
+    for name in get_args(NetworkName):
+        if name == network:
+            return name
+    raise ValueError(f"network: {network!r} is not one of {', '.join(get_args(NetworkName))}")
 
 
 def load_weights(
-    source: str | Path = BUNDLED, network: NetworkName = "mobile0.25", download_folder: Path | None = None
+    source: str | Path = BUNDLED, network: NetworkName = "mobile0.25", weights_folder: str | Path | None = None
 ) -> Weights:
     """The weights of ``network`` from ``source``: ``"bundled"``, ``"download"`` or the path of a ``.pth`` file.
 
-    ``download`` uses facexlib's own downloader and keeps the file in ``download_folder`` (default:
+    ``download`` uses facexlib's own downloader and keeps the file in ``weights_folder`` (default:
     ``~/.cache/facecaption``), never in site-packages. Raises WeightsError where nothing usable is found.
     """
-    check_network_name(network)
     if source == BUNDLED:
         if network != "mobile0.25":
-            raise WeightsError(f"weights: the bundled ones are those of mobile0.25; give {network} a .pth or 'download'")
+            raise WeightsError(
+                f"weights: the bundled ones are those of mobile0.25; give {network} a .pth or 'download'"
+            )
         return _bundled()
     if source == DOWNLOAD:
-        return _from_file(_download(network, download_folder or Path.home() / ".cache" / "facecaption"))
+        return _from_file(_download(network, Path(weights_folder or Path.home() / ".cache" / "facecaption")))
     return _from_file(Path(source))
 
 
@@ -98,7 +101,7 @@ def _download(network: NetworkName, folder: Path) -> Path:
     except OSError as error:  # URLError and HTTPError are OSErrors
         raise WeightsError(
             f"weights: cannot download {DOWNLOAD_URLS[network]} into {folder} ({_first_line(error)}); "
-            "set the detector weights to 'bundled' or to a local .pth file"
+            "set FACECAPTION_DETECTOR_WEIGHTS to 'bundled' or to a local .pth file"
         ) from error
 
 

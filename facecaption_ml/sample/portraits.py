@@ -66,14 +66,11 @@ def paint_person(
     canvas: Canvas, labels: frozenset[str], rng: np.random.Generator, centre: tuple[float, float], scale: float
 ) -> Sitting:
     """Paint one person over what is on the canvas; ``centre`` between the eyes, ``scale`` pixels a head unit."""
-    pose = Pose(
-        centre, scale, yaw=float(rng.normal(0, 0.14).clip(-0.32, 0.32)), pitch=float(rng.normal(0, 0.06).clip(-0.14, 0.14)),
-        roll=float(rng.normal(0, 0.07).clip(-0.2, 0.2)),
-    )  # fmt: skip
+    yaw, pitch, roll = np.clip(rng.normal(0, (0.14, 0.06, 0.07)), (-0.32, -0.14, -0.2), (0.32, 0.14, 0.2)).tolist()
+    pose = Pose(centre, scale, yaw, pitch, roll)
     light = float(rng.choice([-1, 1]) * rng.uniform(0.25, 1.0))
     look = look_of(labels, rng)
     sitting = Sitting(canvas, pose, look, rng, light)
-    before = canvas.planes.copy()
     hair.paint_hair_behind(sitting)
     skin.paint_neck(sitting)
     attire.paint_clothes(sitting)
@@ -91,7 +88,6 @@ def paint_person(
     accessories.paint_glasses(sitting)
     accessories.paint_hat(sitting)
     accessories.paint_earrings(sitting)
-    del before
     return sitting
 
 

@@ -58,7 +58,10 @@ class World:
             self.computed.append(shard)
             if shard in self.raising:
                 raise OSError("the disk is full")
-            checks = [Check("hard", shard not in self.failing_check), Check("soft", shard not in self.warning_check, {}, False)]
+            checks = [
+                Check("hard", shard not in self.failing_check),
+                Check("soft", shard not in self.warning_check, {}, False),
+            ]
             return ShardResult(rows(shard), {"shard": shard}, checks, "too few" if shard in self.rejected else None)
 
         yield compute
@@ -98,7 +101,9 @@ class World:
         return {name: value.value for name, value in materialization.metadata.items()}
 
     def check_outcomes(self, check: str, run: dg.ExecuteInProcessResult) -> dict[str | None, str]:
-        history = self.instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(KEY, check), limit=50)
+        history = self.instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(KEY, check), limit=50
+        )
         return {record.partition: record.status.value for record in history if record.run_id == run.run_id}
 
 
@@ -186,7 +191,9 @@ world.run(tags=test_shards.RANGE)
 
 def test_a_killed_process_keeps_the_shards_it_had_done(tmp_path: Path) -> None:
     code = _KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdout
     assert process.stdout.readline().strip() == "second shard"
     time.sleep(0.2)

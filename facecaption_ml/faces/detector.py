@@ -1,0 +1,226 @@
+"""Faces in pictures of any size: facexlib's RetinaFace, fused, batched and run by several threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import cv2
+import numpy as np
+import torch
+
+from facecaption_ml.decoding import as_rgb
+from facecaption_ml.faces.anchors import Candidates, decode, suppress_overlaps
+from facecaption_ml.faces.fusion import Extent
+from facecaption_ml.faces.network import FusedRetinaFace, facexlib_network
+from facecaption_ml.faces.weights import BUNDLED, check_network_name, load_weights
+from facecaption_ml.faces.workers import core_count, single_core_pool
+
+Precision = Literal["float32", "float16", "bfloat16"]
+
+MEAN_RGB: Final = (123.0, 117.0, 104.0)  # facexlib 0.3.0, RetinaFace.mean_tensor, there in BGR order
+# Pictures are padded to multiples of this, so that oneDNN meets few shapes (each new one costs it as much as a picture).
+PADDING_MULTIPLE: Final = 64
+_CUDA_BATCH: Final = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A detected face; coordinates are pixels of the source picture and may lie outside it.
+
+    box: x0, y0, x1, y1. landmarks: float32 [5, 2], image-left eye, image-right eye, nose, image-left and -right mouth
+    corner (of an upright face). score: 0–1.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: np.ndarray
+    score: float
+
+    @property
+    def width(self) -> float:
+        return self.box[2] - self.box[0]
+
+    @property
+    def height(self) -> float:
+        return self.box[3] - self.box[1]
+
+
+@dataclass(frozen=True)
+class DetectorOptions:
+    """How a FaceDetector works. Raises ValueError naming the option that is out of range.
+
+    working_size: px; the longest side of a picture is reduced to it. enlarge: smaller pictures are brought up to it too.
+    batch_size: pictures of like size that go through the network together; None: 1 on a CPU, where more is no faster, 32 on
+    a GPU. min_score: detections at or below it are not reported. nms_iou: the overlap above which the weaker goes.
+    """
+
+    working_size: int = 640
+    enlarge: bool = False
+    batch_size: int | None = None
+    min_score: float = 0.5
+    nms_iou: float = 0.4
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if self.working_size < 32:
+            raise ValueError(f"working_size: {self.working_size} is below 32 px")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size: {self.batch_size} is below 1")
+        if not 0 < self.min_score < 1:
+            raise ValueError(f"min_score: {self.min_score} is not between 0 and 1")
+        if not 0 < self.nms_iou <= 1:
+            raise ValueError(f"nms_iou: {self.nms_iou} is not above 0 and at most 1")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision: {self.precision!r} is not one of {', '.join(get_args(Precision))}")
+
+
+@dataclass(frozen=True)
+class _WorkingImage:
+    """A picture reduced to the working size."""
+
+    pixels: np.ndarray  # RGB uint8 [h, w, 3]
+    source_size: tuple[int, int]  # height, width
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        height, width = (-(-side // PADDING_MULTIPLE) * PADDING_MULTIPLE for side in self.size)
+        return height, width
+
+
+class FaceDetector:
+    """RetinaFace over pictures of any size and mix of sizes.
+
+    The result for a picture does not depend on the pictures beside it: padding is invisible to the network
+    (see fusion.Extent). On a CPU, each of PyTorch's threads takes pictures of its own instead of sharing every layer.
+    """
+
+    def __init__(
+        self,
+        network: FusedRetinaFace,
+        weights_version: str,
+        device: str = "cpu",
+        options: DetectorOptions | None = None,
+    ) -> None:
+        self.options = options or DetectorOptions()
+        self.weights_version = weights_version
+        self.device = torch.device(device)
+        self._dtype: torch.dtype = getattr(torch, self.options.precision)
+        self._network = network.to(self.device, self._dtype).eval()
+        self._network.pack(self.options.working_size, self.options.working_size)
+        self._batch_size = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else 1)
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._pool_lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        weights: str | Path = BUNDLED,
+        device: str = "cpu",
+        *,
+        network: str = "mobile0.25",
+        weights_folder: str | Path | None = None,
+        working_size: int = 640,
+        enlarge: bool = False,
+        batch_size: int | None = None,
+        min_score: float = 0.5,
+        nms_iou: float = 0.4,
+        precision: Precision = "float32",
+    ) -> FaceDetector:
+        """A detector with ``weights``: ``"bundled"``, ``"download"`` (see load_weights) or the path of a ``.pth`` file.
+
+        The other arguments are those of DetectorOptions. Raises WeightsError for weights that are not there or do not
+        fit, ValueError for an option out of range.
+        """
+        name = check_network_name(network)
+        options = DetectorOptions(working_size, enlarge, batch_size, min_score, nms_iou, precision)
+        found = load_weights(weights, name, weights_folder)
+        fused = FusedRetinaFace(facexlib_network(found, name))
+        return cls(fused, found.version, device, options)
+
+    def detect(self, images: Sequence[np.ndarray | bytes]) -> list[list[Face]]:
+        """The faces of each picture, best first (ties from left to right).
+
+        ``images``: RGB uint8 [H, W, 3] arrays or encoded pictures. Raises UndecodableImage for bytes that hold no
+        picture and ValueError for an array of another shape or type.
+        """
+        runs = [images[i : i + self._batch_size] for i in range(0, len(images), self._batch_size)]
+        if self._worker_count() < 2 or len(runs) < 2:
+            found = [self._detect_run(run) for run in runs]
+        else:
+            found = list(self._workers().map(self._detect_run, runs))
+        return [faces for run in found for faces in run]
+
+    def _worker_count(self) -> int:
+        """Threads that take pictures; on a GPU two, so that one prepares a batch while the other's is computed."""
+        return 2 if self.device.type == "cuda" else core_count()
+
+    def _workers(self) -> ThreadPoolExecutor:
+        count = self._worker_count()
+        with self._pool_lock:
+            if self._pool is None or self._pool[0] != count:
+                self._pool = (count, single_core_pool(count))
+            return self._pool[1]
+
+    @torch.inference_mode()
+    def _detect_run(self, images: Sequence[np.ndarray | bytes]) -> list[list[Face]]:
+        working = [self._reduce(as_rgb(image)) for image in images]
+        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, image in enumerate(working):
+            alike[image.padded].append(i)
+        faces: list[list[Face]] = [[] for _ in images]
+        for indices in alike.values():
+            for i, found in zip(indices, self._detect_batch([working[i] for i in indices]), strict=True):
+                faces[i] = found
+        return faces
+
+    def _reduce(self, image: np.ndarray) -> _WorkingImage:
+        height, width = image.shape[:2]
+        scale = self.options.working_size / max(height, width)
+        if scale == 1 or (scale > 1 and not self.options.enlarge):
+            return _WorkingImage(image, (height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        return _WorkingImage(cv2.resize(image, size, interpolation=method), (height, width))
+
+    def _detect_batch(self, images: Sequence[_WorkingImage]) -> list[list[Face]]:
+        """Faces of pictures that share a padded size."""
+        extent = Extent([image.size for image in images], images[0].padded)
+        pixels = torch.from_numpy(_network_input(images)).to(self.device, self._dtype).permute(0, 3, 1, 2)
+        levels = self._network(pixels, extent)
+        candidates = decode(levels, extent, self.options.min_score)
+        return [
+            _faces_in_source(suppress_overlaps(found, self.options.nms_iou), image)
+            for found, image in zip(candidates, images, strict=True)
+        ]
+
+
+def _network_input(images: Sequence[_WorkingImage]) -> np.ndarray:
+    """Float32 [B, H, W, 3]: RGB minus the mean colour, and zero where a picture is padded."""
+    height, width = images[0].padded
+    batch = np.zeros((len(images), height, width * 3), dtype=np.float32)
+    for row, image in zip(batch, images, strict=True):
+        h, w = image.size
+        # Row by row of whole pixels: numpy is slow over an innermost axis of three.
+        flat = np.ascontiguousarray(image.pixels).reshape(h, w * 3)
+        np.subtract(flat, np.tile(np.float32(MEAN_RGB), w), out=row[:h, : w * 3])
+    return batch.reshape(len(images), height, width, 3)
+
+
+def _faces_in_source(found: Candidates, image: _WorkingImage) -> list[Face]:
+    """Faces in pixels of the source; both sides have their own scale, as the working size is rounded to whole pixels."""
+    (height, width), (h, w) = image.source_size, image.size
+    scale = np.array([width / w, height / h], dtype=np.float32)
+    boxes, landmarks = found.boxes * np.tile(scale, 2), found.landmarks * scale
+    return [
+        Face((float(x0), float(y0), float(x1), float(y1)), points, float(score))
+        for (x0, y0, x1, y1), points, score in zip(boxes, landmarks, found.scores, strict=True)
+    ]

@@ -1,0 +1,85 @@
+"""The code location as users meet it: the asset graph, its labels, and what each asset asks of a machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from facecaption_assets.automation import SHARD_ASSETS
+from facecaption_assets.partitions import SHARDS
+
+REPOSITORY = Path(__file__).parents[2]
+
+GRAPH = {
+    "source_manifest": set(),
+    "raw_images": {"source_manifest"},
+    "face_crops": {"raw_images"},
+    "attribute_model": set(),
+    "face_attributes": {"face_crops", "attribute_model"},
+    "template_captions": {"face_attributes"},
+    "facecaption_dataset": {"raw_images", "face_crops", "template_captions"},
+    "facecaption_release": {"facecaption_dataset", "raw_images"},
+}
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from facecaption_assets.definitions import defs
+    return defs
+
+
+def specs(definitions: dg.Definitions) -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
+
+
+def test_the_lineage(definitions: dg.Definitions) -> None:
+    found = {name: {dep.asset_key.to_user_string() for dep in spec.deps} for name, spec in specs(definitions).items()}
+    assert found == GRAPH
+
+
+def test_shard_assets_are_partitioned_by_shard_and_nothing_else_is(definitions: dg.Definitions) -> None:
+    partitioned = {name for name, spec in specs(definitions).items() if spec.partitions_def == SHARDS}
+    assert partitioned == set(SHARD_ASSETS)
+
+
+def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
+    for name, spec in specs(definitions).items():
+        assert spec.description, name
+        assert spec.group_name not in (None, "default"), name
+        assert spec.owners, name
+        assert spec.kinds, name
+        assert spec.code_version, name
+
+
+def test_gpu_work_is_tagged_for_a100_nodes(definitions: dg.Definitions) -> None:
+    for name in ("face_crops", "face_attributes", "attribute_model"):
+        tags = definitions.get_assets_def(name).op.tags
+        config = tags["dagster-k8s/config"]
+        text = config if isinstance(config, str) else str(config)
+        assert "nvidia.com/gpu" in text, name
+        assert "A100" in text, name
+
+
+def test_every_table_has_checks(definitions: dg.Definitions) -> None:
+    checked = {key.asset_key.to_user_string() for key in definitions.resolve_asset_graph().asset_check_keys}
+    assert checked == set(GRAPH)
+
+
+def test_a_wrong_profile_stops_the_code_location_with_one_line() -> None:
+    code = "import facecaption_assets.definitions"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={"FACECAPTION_PROFILE": "laptop", "PATH": ""},
+    )
+    assert done.returncode == 1
+    assert "FACECAPTION_PROFILE is 'laptop': the profiles are" in done.stderr.splitlines()[-1]

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from facecaption_assets.settings import SettingsError, load_settings
+
+
+def test_the_papers_values_are_the_defaults() -> None:
+    settings = load_settings(profile="production")
+    assert (settings.min_face_score, settings.min_face_side, settings.attribute_threshold) == (0.98, 128, 0.85)
+    assert settings.min_labels == 6
+    assert settings.shard_size == 10_000
+
+
+def test_environment_beats_profile_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(profile="sample").shard_size == 150
+    monkeypatch.setenv("FACECAPTION_SHARD_SIZE", "7")
+    assert load_settings(profile="sample").shard_size == 7
+    monkeypatch.setenv("FACECAPTION_PROFILE", "photos")
+    assert load_settings().attribute_weights == "bundled"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("FACECAPTION_PROFILE", "laptop", r"FACECAPTION_PROFILE is 'laptop'.*production.*sample"),
+        ("FACECAPTION_SHARD_SIZ", "3", "unknown setting FACECAPTION_SHARD_SIZ: did you mean FACECAPTION_SHARD_SIZE"),
+        ("FACECAPTION_SHARD_SIZE", "many", "FACECAPTION_SHARD_SIZE is 'many'"),
+        ("FACECAPTION_MIN_FACE_SCORE", "98", "FACECAPTION_MIN_FACE_SCORE is '98'"),
+        ("FACECAPTION_NSFW_VALUES", "NSFW", "nsfw_values"),
+        ("FACECAPTION_TEST_SHARE", "0.97", "nothing to train on"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=words) as caught:
+        load_settings()
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_do_not_depend_on_the_folder_of_later_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings()
+    assert settings.home == tmp_path / ".facecaption"
+    assert settings.store_root == str(tmp_path / ".facecaption" / "store")
