@@ -136,7 +136,7 @@ def fetch(manifest: Path, out: Path) -> None:
     from facecaption_ml.images import DownloadPolicy, fetch_raw_images
 
     policy = DownloadPolicy(connections=CONNECTIONS, retries=0, allow_private_addresses=True)
-    fetch_raw_images(pl.read_parquet(manifest), policy).write_parquet(out)
+    fetch_raw_images(pl.read_parquet(manifest), policy).write_parquet(out, compression="snappy")
 
 
 def timed(command: list[str]) -> tuple[float, float, float]:

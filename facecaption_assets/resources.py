@@ -100,7 +100,6 @@ class DownloaderResource(dg.ConfigurableResource):
         with serve_in_subprocess(seed=self.sample_seed, scenes=self.sample_scenes) as server:
             yield DownloadPolicy(**options, connect_to=server.connect_to)
 
-
     def _own_pictures(self) -> dict[str, Any]:
         """How rows are read that are no web addresses; only where the source itself is a folder or a prefix of pictures.
 

@@ -199,7 +199,9 @@ class _Recorder:
         """The result that the step owes: of its one shard, or of all of a range together."""
         found = [(shard, check) for shard, check in self._found if check.name == name]
         failed = [shard for shard, check in found if not check.passed]
-        metadata = dict(found[0][1].metadata) if len(found) == 1 else {"shards": len(found), "failed": failed}
+        metadata: dict[str, Any] = (
+            dict(found[0][1].metadata) if len(found) == 1 else {"shards": len(found), "failed": failed}
+        )
         return dg.AssetCheckResult(
             check_name=name,
             passed=not failed,

@@ -69,6 +69,11 @@ def verify_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     return (height, width) if _orientation(image) in _SWAPS_SIDES else (width, height)
 
 
+def image_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height in pixels as stored (EXIF orientation not applied), from the header. Raises UndecodableImage."""
+    return _open(data, max_pixels).size
+
+
 def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
     """A JPEG of an RGB uint8 [H, W, 3] array. Raises ValueError for another array or a side over 65,535 px."""
     _require_rgb(image)

@@ -44,14 +44,15 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
 
     def caption(shard: str) -> ShardResult:
         attributes = work.store.read_table("face_attributes", shard)
+        progress = Progress(f"template_captions {shard}", "faces")
         captions = caption_table(
-            attributes, grammar, work.settings.seed, on_progress=Progress(f"template_captions {shard}", "faces")
+            attributes, grammar, work.settings.seed, on_progress=lambda done: progress(done, len(attributes))
         )
         words = captions["template_caption"].str.split(" ").list.len()
         metadata = {
             "grammar version": grammar.version,
             "seed": work.settings.seed,
-            "mean words": round(float(words.mean() or 0.0), 2),  # type: ignore[arg-type]
+            "mean words": round(float(words.mean() or 0.0), 2),
             "examples": previews.rows(
                 ["face", "caption", "labels"],
                 [(face_id, text, ", ".join(labels)) for face_id, text, labels, _ in captions.head(12).iter_rows()],

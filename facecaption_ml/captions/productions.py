@@ -23,7 +23,7 @@ class GrammarError(ValueError):
     """The grammar text cannot be used; the message names the file, the line and the production."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one object for each name of a grammar
 class Name:
     """A nonterminal: its text, the attribute it asserts (a bit, or 0) and what its guards need and forbid (bits)."""
 

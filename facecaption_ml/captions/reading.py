@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from facecaption_ml.captions.labels import BIT
 from facecaption_ml.captions.lexicon import BARE, BEARD, DENIES, GROWTH, HINT, SAYS, Claim, Entry, Lexicon, tokens
 from facecaption_ml.captions.negation import negated
+from facecaption_ml.taxonomy import FEMALE
 
 _NO_BEARD = BIT["No_Beard"]
 _FLUSHING = frozenset({"determiner", "preposition", "verb", "copula", "contrast", "relative", "no", "without", "not", "nor"})
@@ -61,6 +62,8 @@ class Mentions:
 
 _GROWTHS = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | BIT["5_o_Clock_Shadow"]
 
+_GENDERS = BIT["Male"] | BIT[FEMALE]
+
 
 def read(text: str, lexicon: Lexicon) -> Mentions:
     """Everything that the text says about the 40 attributes and the gender."""
@@ -102,7 +105,8 @@ class _Sentence:
             elif role in ("seen", "gone", "less"):
                 self._postfix(i, item, negative)
             for claim in item.claims:
-                self._say(claim, negative, i)
+                # a gender is told even under a negation: "there is no beard on his face"
+                self._say(claim, negative and not claim[0] & _GENDERS, i)
             if item.of and not (item.head and self._ends_phrase(i)):
                 if not self._follows_its_noun(i, item, negative):
                     self.pending.append((item, negative))

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from itertools import accumulate, permutations
+from functools import cache
+from itertools import accumulate, combinations, permutations
 from random import Random
 from typing import Final, NamedTuple
 
@@ -30,22 +31,24 @@ MOST_UNITS: Final = 4  # in one sentence
 _CATEGORY: Final = {BIT[name]: i for i, names in enumerate(CATEGORIES.values()) for name in names}
 
 
-class Frame(NamedTuple):
-    """A sentence with holes: its weight, its ``%s`` text, its slots in order, whether a slot opens it."""
+class Shape(NamedTuple):
+    """The sentences with the same slots: their weight together, and their ``%s`` texts as a table."""
 
     weight: float
-    text: str
     slots: tuple[Name, ...]
-    opens_with_slot: bool
+    texts: Table
 
 
 class Filling(NamedTuple):
-    """A frame for the next units: how many it takes, and for each hole the unit's place among them and its tables."""
+    """A shape for the next units: how many it takes, and for each hole the unit's place among them and its tables."""
 
     takes: int
-    text: str
+    texts: Table
     holes: tuple[tuple[int, dict[int, Table]], ...]
-    opens_with_slot: bool
+
+
+Plan = tuple[list[float], list[Filling]]
+"""Cumulated probabilities and what they choose."""
 
 
 class Sampler:
@@ -54,12 +57,12 @@ class Sampler:
     def __init__(self, rules: Rules, known: int) -> None:
         self._rules = rules
         self._book = PhraseBook(rules, known)
-        self._openings = list(self._frames("OPENING"))
-        self._sentences = list(self._frames("SENTENCE"))
-        intros = {frame.slots[0] for frame in self._openings if frame.slots}
-        if len(intros) != 1:
+        self._openings = self._shapes("OPENING")
+        self._sentences = self._shapes("SENTENCE")
+        intros = {shape.slots[:1] for shape in self._openings}
+        if len(intros) != 1 or () in intros:
             raise GrammarError("every OPENING must begin with the same slot, which names the person")
-        self._intro = intros.pop()
+        self._intro = intros.pop()[0]
         self._intro_scope = rules.scope[self._intro]
         self._slots = sorted({s for f in self._sentences for s in f.slots}, key=lambda s: s.text)
         self._tables: dict[Name, dict[int, Table]] = {slot: {} for slot in self._slots}
@@ -68,8 +71,10 @@ class Sampler:
         self._intro_choices: dict[int, tuple[list[float], list[tuple[int, Table]]]] = {}
         self._partitions: dict[int, tuple[list[float], list[tuple[int, ...]]]] = {}
         self._fits: dict[int, int] = {}
-        self._opening_fillings: dict[int, tuple[list[float], list[Filling]]] = {}
-        self._sentence_fillings: dict[int, tuple[list[float], list[Filling]]] = {}
+        self._filled: dict[tuple[tuple[int, ...], bool], list[tuple[float, Filling]]] = {}
+        self._opening_plans: dict[int, Plan] = {}
+        self._sentence_plans: dict[int, Plan] = {}
+        self._opening_units = max(len(shape.slots) for shape in self._openings) - 1
 
     def caption(self, labels: int, seed: int) -> str:
         """One caption that asserts exactly ``labels`` (settled, bits)."""
@@ -82,21 +87,22 @@ class Sampler:
         fits = [self._fits[unit] for unit in units]
         sentences = []
         count, at = len(units), 0
-        fillings, opening = self._opening_fillings, True
+        plans, opening, ahead = self._opening_plans, True, self._opening_units
         while opening or at < count:
             key = 0
-            for fit in reversed(fits[at : at + MOST_UNITS]):
+            for fit in fits[at : at + ahead][::-1]:
                 key = key << 8 | fit
-            plan = fillings.get(key) or self._plan(key, opening)
-            takes, text, holes, raised = plan[1][bisect_right(plan[0], draw())]
+            plan = plans.get(key) or self._plan(key, opening)
+            takes, (bounds, texts), holes = plan[1][bisect_right(plan[0], draw())]
+            text = texts[bisect_right(bounds, draw())]
             words = [intro] if opening else []
             for place, tables in holes:
                 bounds, texts = tables[units[at + place]]
                 words.append(texts[bisect_right(bounds, draw())] if len(texts) > 1 else texts[0])
             sentence = text % tuple(words)
-            sentences.append(sentence[0].upper() + sentence[1:] if raised else sentence)
+            sentences.append(sentence if text[0] != "%" else sentence[0].upper() + sentence[1:])
             at += takes
-            fillings, opening = self._sentence_fillings, False
+            plans, opening, ahead = self._sentence_plans, False, MOST_UNITS
         return " ".join(sentences)
 
     def _units(self, labels: int, draw: Callable[[], float]) -> list[int]:
@@ -151,38 +157,50 @@ class Sampler:
                 if table:
                     self._tables[slot][unit] = table
                     fit |= 1 << i
-            alone = {frame.slots[0] for frame in self._sentences if len(frame.slots) == 1}
+            alone = {shape.slots[0] for shape in self._sentences if len(shape.slots) == 1}
             self._fits[unit] = fit if any(fit >> i & 1 and s in alone for i, s in enumerate(self._slots)) else 0
         return self._fits[unit]
 
-    def _plan(self, key: int, opening: bool) -> tuple[list[float], list[Filling]]:
-        """The frames for the next units, given which slots each of them fits (8 bits a unit)."""
-        fits = [key >> 8 * i & 255 for i in range(MOST_UNITS) if key >> 8 * i]
-        weights: list[float] = []
-        fillings: list[Filling] = []
-        for frame in self._openings if opening else self._sentences:
-            slots = frame.slots[1:] if opening else frame.slots
-            if len(slots) > len(fits):
-                continue
-            wanted = [1 << self._slots.index(slot) for slot in slots]
-            orders = [o for o in permutations(range(len(slots))) if all(fits[u] & w for u, w in zip(o, wanted, strict=True))]
-            for order in orders:
-                weights.append(frame.weight / len(orders))
-                holes = tuple((u, self._tables[s]) for u, s in zip(order, slots, strict=True))
-                fillings.append(Filling(len(slots), frame.text, holes, frame.opens_with_slot))
-        if not fillings:
+    def _plan(self, key: int, opening: bool) -> Plan:
+        """The sentences for the next units, given which slots each of them fits (8 bits a unit)."""
+        fits = tuple(key >> 8 * i & 255 for i in range(MOST_UNITS) if key >> 8 * i)
+        parts = [self._fill(fits[:count], opening) for count in range(len(fits) + 1)]
+        weights = [w for part in parts for w, _ in part]
+        if not weights:
             raise GrammarError("no sentence takes the next units; every slot needs a frame of its own")
-        plan = _bounds(weights), fillings
-        (self._opening_fillings if opening else self._sentence_fillings)[key] = plan
+        plan = _bounds(weights), [filling for part in parts for _, filling in part]
+        (self._opening_plans if opening else self._sentence_plans)[key] = plan
         return plan
 
-    def _frames(self, symbol: str) -> Iterator[Frame]:
+    def _fill(self, fits: tuple[int, ...], opening: bool) -> list[tuple[float, Filling]]:
+        """The sentences that take exactly these units."""
+        if (fits, opening) in self._filled:
+            return self._filled[fits, opening]
+        fillings: list[tuple[float, Filling]] = []
+        for shape in self._openings if opening else self._sentences:
+            slots = shape.slots[1:] if opening else shape.slots
+            if len(slots) == len(fits):
+                wanted = [1 << self._slots.index(slot) for slot in slots]
+                orders = [o for o in _orders(slots) if all(fits[u] & w for u, w in zip(o, wanted, strict=True))]
+                for order in orders:
+                    holes = tuple((u, self._tables[s]) for u, s in zip(order, slots, strict=True))
+                    fillings.append((shape.weight / len(orders), Filling(len(slots), shape.texts, holes)))
+        self._filled[fits, opening] = fillings
+        return fillings
+
+    def _shapes(self, symbol: str) -> list[Shape]:
+        """The frames of OPENING or SENTENCE, those with the same slots together."""
+        frames: dict[tuple[Name, ...], dict[str, float]] = {}
         for weight, symbols in self._flat(self._rules.names[symbol], ()):
-            words = [s.replace("%", "%%") if isinstance(s, str) else "%s" for s in symbols]
-            text = spaced(" ".join(words))
-            raised = not isinstance(symbols[0], str)
-            slots = tuple(s for s in symbols if isinstance(s, Name))
-            yield Frame(weight, text if raised else text[0].upper() + text[1:], slots, raised)
+            text = spaced(" ".join(s.replace("%", "%%") if isinstance(s, str) else "%s" for s in symbols))
+            texts = frames.setdefault(tuple(s for s in symbols if isinstance(s, Name)), {})
+            text = text[0].upper() + text[1:]
+            texts[text] = texts.get(text, 0.0) + weight
+        return [
+            Shape(sum(texts.values()), slots, (tuple(_bounds(list(texts.values()))), tuple(texts)))
+            for slots, texts in frames.items()
+            if sum(texts.values())
+        ]
 
     def _flat(self, name: Name, above: tuple[Name, ...]) -> Iterator[tuple[float, list[str | Name]]]:
         """The plan's productions written out down to words and slots; wordless nonterminals become their words."""
@@ -224,12 +242,21 @@ def _components(rules: Rules, slots: list[Name]) -> list[int]:
                 joined = name.asserts
                 for scope in scopes:
                     joined |= scope
-                joined |= sum(g for g in groups if g & joined and g & ~joined) and 0
                 for group in [g for g in groups if g & joined]:
                     groups.remove(group)
                     joined |= group
                 groups.append(joined)
     return sorted(groups)
+
+
+@cache
+def _orders(slots: tuple[Name, ...]) -> list[tuple[int, ...]]:
+    """Ways to put units into slots; the units' order is random already, so equal slots take them as they come."""
+    return [
+        order
+        for order in permutations(range(len(slots)))
+        if all(a < b or s is not t for (a, s), (b, t) in combinations(zip(order, slots, strict=True), 2))
+    ]
 
 
 def _partitions(bits: int) -> list[tuple[int, ...]]:

@@ -17,13 +17,11 @@ import torch
 from torch import Tensor
 
 from facecaption_ml.faces.fusion import Extent
+from facecaption_ml.faces.network import ANCHORS_PER_CELL, VALUES_PER_ANCHOR, LevelValues
 
-STRIDES: Final = (8, 16, 32)
-ANCHOR_SIZES: Final = ((16, 32), (64, 128), (256, 512))  # px, two for each cell of a level
+ANCHOR_SIZES: Final = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # px, of the two anchors of a cell, by stride
 CENTRE_VARIANCE: Final = 0.1
 SIZE_VARIANCE: Final = 0.2
-_ANCHORS: Final = 2
-_VALUES: Final = 16
 
 
 @dataclass(frozen=True)
@@ -35,12 +33,12 @@ class Candidates:
     scores: np.ndarray  # float32 [N]
 
 
-def decode(levels: Sequence[Tensor], extent: Extent, min_score: float) -> list[Candidates]:
+def decode(levels: Sequence[LevelValues], extent: Extent, min_score: float) -> list[Candidates]:
     """The candidates with a score above ``min_score`` of every picture of a batch.
 
-    ``levels``: the network's outputs [B, 32, h, w] at strides 8, 16 and 32. Order: score descending, then x, then y.
+    Order: score descending, then x, then y.
     """
-    found = [_decode_level(k, values, extent, min_score) for k, values in enumerate(levels)]
+    found = [_decode_level(level, extent, min_score) for level in levels]
     picture = torch.cat([f[0] for f in found]).cpu().numpy()
     values = torch.cat([f[1] for f in found]).cpu().numpy()
     order = np.lexsort((values[:, 2], values[:, 1], -values[:, 0], picture))
@@ -50,21 +48,20 @@ def decode(levels: Sequence[Tensor], extent: Extent, min_score: float) -> list[C
     return [Candidates(row[:, 1:5], row[:, 5:].reshape(-1, 5, 2), row[:, 0]) for row in rows]
 
 
-def _decode_level(level: int, values: Tensor, extent: Extent, min_score: float) -> tuple[Tensor, Tensor]:
+def _decode_level(level: LevelValues, extent: Extent, min_score: float) -> tuple[Tensor, Tensor]:
     """Picture index [N] and float32 [N, 15] (score, box, landmarks) of a level's candidates."""
-    batch, _, height, width = values.shape
-    anchors = values.permute(0, 2, 3, 1).reshape(batch, height, width, _ANCHORS, _VALUES)
+    anchors = level.values.permute(0, 2, 3, 1).unflatten(3, (ANCHORS_PER_CELL, VALUES_PER_ANCHOR))
     # The softmax over two logits is the logistic function of their difference.
     difference = anchors[..., 1].float() - anchors[..., 0].float()
     passing = difference > math.log(min_score / (1 - min_score))
-    for i, (rows, columns) in enumerate(extent.at(values)):
-        passing[i, rows:] = False
-        passing[i, :, columns:] = False
+    for i, (rows, columns) in enumerate(extent.cells(level.stride) if extent.has_padding else ()):
+        passing[i, rows - level.top :] = False
+        passing[i, :, columns - level.left :] = False
     picture, y, x, k = passing.nonzero(as_tuple=True)
     chosen = anchors[picture, y, x, k].float()
     score = torch.sigmoid(difference[picture, y, x, k])
-    size = torch.tensor(ANCHOR_SIZES[level], dtype=torch.float32, device=values.device)[k][:, None]
-    centre = (torch.stack([x, y], dim=1) + 0.5) * STRIDES[level]
+    size = torch.tensor(ANCHOR_SIZES[level.stride], dtype=torch.float32, device=chosen.device)[k][:, None]
+    centre = (torch.stack([x + level.left, y + level.top], dim=1) + 0.5) * level.stride
     middle = centre + chosen[:, 2:4] * CENTRE_VARIANCE * size
     sides = size * torch.exp(chosen[:, 4:6] * SIZE_VARIANCE)
     points = centre[:, None] + chosen[:, 6:].view(-1, 5, 2) * CENTRE_VARIANCE * size[:, None]

@@ -52,7 +52,7 @@ class CropRules:
     """
 
     min_score: float = 0.98
-    min_side: float = 128
+    min_side: int = 128
     margin: float = 0.3
     jpeg_quality: int = 95
 
@@ -141,7 +141,7 @@ def _crop_group(
         for rank, (face, outcome) in enumerate(zip(found, outcomes, strict=True)):
             if outcome is FaceOutcome.KEPT:
                 kept.append((row, picture, rank, face))
-    crops = list(pool.map(lambda job: _crop_row(*job, rules), kept))
+    crops = list(pool.map(lambda job: _crop_row(job[0], job[1], job[2], job[3], rules), kept))
     return CropTable(_frame(crops), _tally(FaceOutcome, faces), _tally(ImageOutcome, images))
 
 

@@ -18,6 +18,7 @@ from facecaption_ml.decoding import as_rgb
 from facecaption_ml.faces.anchors import Candidates, decode, suppress_overlaps
 from facecaption_ml.faces.fusion import Extent
 from facecaption_ml.faces.network import FusedRetinaFace, facexlib_network
+from facecaption_ml.faces.screening import has_fast_bfloat16
 from facecaption_ml.faces.weights import BUNDLED, check_network_name, load_weights
 from facecaption_ml.faces.workers import core_count, single_core_pool
 
@@ -115,6 +116,13 @@ class FaceDetector:
         self.device = torch.device(device)
         self._dtype: torch.dtype = getattr(torch, self.options.precision)
         self._network = network.to(self.device, self._dtype).eval()
+        if (
+            self.device.type == "cpu"
+            and self._dtype is torch.float32
+            and network.may_be_screened
+            and has_fast_bfloat16()
+        ):
+            self._network.screen_finest_level(self.options.min_score)
         self._network.pack(self.options.working_size, self.options.working_size)
         self._batch_size = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else 1)
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
@@ -195,7 +203,7 @@ class FaceDetector:
         """Faces of pictures that share a padded size."""
         extent = Extent([image.size for image in images], images[0].padded)
         pixels = torch.from_numpy(_network_input(images)).to(self.device, self._dtype).permute(0, 3, 1, 2)
-        levels = self._network(pixels, extent)
+        levels = self._network(pixels, extent if extent.has_padding else None)
         candidates = decode(levels, extent, self.options.min_score)
         return [
             _faces_in_source(suppress_overlaps(found, self.options.nms_iou), image)
@@ -206,12 +214,14 @@ class FaceDetector:
 def _network_input(images: Sequence[_WorkingImage]) -> np.ndarray:
     """Float32 [B, H, W, 3]: RGB minus the mean colour, and zero where a picture is padded."""
     height, width = images[0].padded
-    batch = np.zeros((len(images), height, width * 3), dtype=np.float32)
+    batch = np.empty((len(images), height, width * 3), dtype=np.float32)
     for row, image in zip(batch, images, strict=True):
         h, w = image.size
+        row[h:] = 0
+        row[:h, w * 3 :] = 0
         # Row by row of whole pixels: numpy is slow over an innermost axis of three.
         flat = np.ascontiguousarray(image.pixels).reshape(h, w * 3)
-        np.subtract(flat, np.tile(np.float32(MEAN_RGB), w), out=row[:h, : w * 3])
+        np.subtract(flat, np.tile(np.array(MEAN_RGB, dtype=np.float32), w), out=row[:h, : w * 3])
     return batch.reshape(len(images), height, width, 3)
 
 

@@ -31,19 +31,26 @@ class Extent:
         """``sizes`` are (height, width) of the pictures in a batch padded to ``padded``."""
         self.sizes = list(sizes)
         self.padded = padded
+        self.is_uniform = len(set(self.sizes)) == 1
+        self.has_padding = any(size != padded for size in self.sizes)
 
     def at(self, features: Tensor) -> list[tuple[int, int]]:
         """(height, width) of each picture in ``features`` [B, C, H, W], whose stride follows from its height."""
-        stride = self.padded[0] // features.shape[2]
+        return self.cells(self.padded[0] // features.shape[2])
+
+    def cells(self, stride: int) -> list[tuple[int, int]]:
+        """(rows, columns) of each picture on a map of ``stride``."""
         return [(-(-height // stride), -(-width // stride)) for height, width in self.sizes]
 
     def restore_border(self, features: Tensor) -> None:
         """Zero the row below and the column right of each picture, in place."""
         sizes = self.at(features)
-        if len(set(sizes)) == 1:
+        if self.is_uniform:
             rows, columns = sizes[0]
-            features[:, :, rows : rows + 1].zero_()
-            features[:, :, :, columns : columns + 1].zero_()
+            if rows < features.shape[2]:
+                features[:, :, rows].zero_()
+            if columns < features.shape[3]:
+                features[:, :, :, columns].zero_()
             return
         below = [(i, rows) for i, (rows, _) in enumerate(sizes) if rows < features.shape[2]]
         beside = [(i, columns) for i, (_, columns) in enumerate(sizes) if columns < features.shape[3]]
@@ -56,15 +63,17 @@ class Extent:
 class FusedConv(nn.Module):
     """A convolution with bias and, where ``slope`` is given, a leaky ReLU of that slope (0: a plain ReLU)."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, like: nn.Conv2d, slope: float | None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, *, stride: int = 1, groups: int = 1, slope: float | None = None
+    ) -> None:
         super().__init__()
         self.register_buffer("weight", weight.detach().contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", bias.detach().clone())
         self.weight: Tensor
         self.bias: Tensor
-        self.stride = [int(s) for s in like.stride]
-        self.padding = [int(p) for p in like.padding]  # type: ignore[arg-type]  # facexlib's are numbers, never words
-        self.groups = like.groups
+        self.stride = [stride, stride]
+        self.padding = [weight.shape[2] // 2, weight.shape[3] // 2]  # as in every convolution of these networks
+        self.groups = groups
         self.slope = slope
         self._packed: Tensor | None = None
 
@@ -78,13 +87,12 @@ class FusedConv(nn.Module):
         weight, bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
-        return cls(weight, bias, conv, slope)
+        return cls(weight, bias, stride=conv.stride[0], groups=conv.groups, slope=slope)
 
     @classmethod
-    def side_by_side(cls, first: FusedConv, second: FusedConv, like: nn.Module, slope: float | None) -> FusedConv:
+    def side_by_side(cls, first: FusedConv, second: FusedConv, slope: float | None) -> FusedConv:
         """Two convolutions of the same input as one; the outputs of ``second`` follow those of ``first``."""
-        assert isinstance(like, nn.Conv2d)
-        return cls(torch.cat([first.weight, second.weight]), torch.cat([first.bias, second.bias]), like, slope)
+        return cls(torch.cat([first.weight, second.weight]), torch.cat([first.bias, second.bias]), slope=slope)
 
     def pack(self, example: Tensor) -> None:
         """Lay the weights out as oneDNN wants them for inputs such as ``example``; without oneDNN nothing happens."""
@@ -92,6 +100,10 @@ class FusedConv(nn.Module):
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, self.padding, self.stride, [1, 1], self.groups, list(example.shape)
             )
+
+    @property
+    def is_packed(self) -> bool:
+        return self._packed is not None
 
     def forward(self, x: Tensor, extent: Extent | None = None) -> Tensor:
         if extent is not None and self.weight.shape[-1] > 1:

@@ -9,20 +9,37 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facecaption_ml.faces.fusion import Extent, FusedConv
+from facecaption_ml.faces.screening import Screen, Window, extent_within, window_to_compute
 from facecaption_ml.faces.weights import NetworkName, Weights, fit_state
 
 if TYPE_CHECKING:
     from facexlib.detection.retinaface import RetinaFace
 
-ANCHORS_PER_CELL = 2
-VALUES_PER_ANCHOR = 16  # two class logits, four of the box, ten of the landmarks
+STRIDES: Final = (8, 16, 32)
+ANCHORS_PER_CELL: Final = 2
+VALUES_PER_ANCHOR: Final = 16  # two class logits, four offsets of the box, ten of the landmarks
+
+
+@dataclass(frozen=True)
+class LevelValues:
+    """Raw values of a level, [B, 32, h, w]: 16 channels for each of a cell's two anchors.
+
+    They are the logits of background and face, then the offsets of the box and of the landmarks. ``top`` and ``left``:
+    the cell of the level at which the map starts.
+    """
+
+    values: Tensor
+    stride: int
+    top: int = 0
+    left: int = 0
 
 
 def facexlib_network(weights: Weights, network: NetworkName) -> RetinaFace:
@@ -38,7 +55,7 @@ def facexlib_network(weights: Weights, network: NetworkName) -> RetinaFace:
 
 
 class FusedRetinaFace(nn.Module):
-    """RetinaFace for inference: float RGB minus the mean colour in, one map of raw values per level out."""
+    """RetinaFace for inference: float RGB minus the mean colour in, maps of raw values out."""
 
     def __init__(self, model: RetinaFace) -> None:
         super().__init__()
@@ -54,13 +71,16 @@ class FusedRetinaFace(nn.Module):
         self.contexts = nn.ModuleList(_Context(block) for block in (model.ssh1, model.ssh2, model.ssh3))
         heads = zip(model.ClassHead, model.BboxHead, model.LandmarkHead, strict=True)
         self.heads = nn.ModuleList(_joint_head(*level) for level in heads)
+        self.screen: Screen | None = None
+        # The screen's margin was measured on this network only.
+        self.may_be_screened = model.backbone == "mobilenet0.25"
 
-    def forward(self, x: Tensor, extent: Extent | None = None) -> list[Tensor]:
-        """Per level (strides 8, 16, 32) the values of every anchor, [B, 32, H/stride, W/stride].
+    def forward(self, x: Tensor, extent: Extent | None = None) -> list[LevelValues]:
+        """The values of every anchor at strides 8, 16 and 32.
 
         ``x``: float [B, 3, H, W], RGB 0–255 minus the mean (123, 117, 104), H and W multiples of 32 where ``extent``
-        is given, zero outside the pictures. Of the 32 channels 16 belong to each of a cell's two anchors: logits of
-        background and face, then the box's and the landmarks' offsets.
+        is given, zero outside the pictures. After screen_finest_level the first level may be cut down to the part that
+        can hold a face, or be left out.
         """
         levels = []
         for stage in self.stages:
@@ -68,11 +88,34 @@ class FusedRetinaFace(nn.Module):
             levels.append(x)
         fine, middle, coarse = (lateral(level) for lateral, level in zip(self.laterals, levels[-3:], strict=True))
         middle = self.merges[1](middle.add_(_enlarged(coarse, middle)), extent)
-        fine = self.merges[0](fine.add_(_enlarged(middle, fine)), extent)
-        features = [
-            context(level, extent) for context, level in zip(self.contexts, (fine, middle, coarse), strict=True)
+        fine.add_(_enlarged(middle, fine))
+        finest = self._finest(fine, extent)
+        contexts = [context(level, extent) for context, level in zip(self.contexts[1:], (middle, coarse), strict=True)]
+        others = [
+            LevelValues(head(c), stride) for head, c, stride in zip(self.heads[1:], contexts, STRIDES[1:], strict=True)
         ]
-        return [head(feature) for head, feature in zip(self.heads, features, strict=True)]
+        return [*finest, *others]
+
+    def _finest(self, fine: Tensor, extent: Extent | None) -> list[LevelValues]:
+        whole = Window(0, fine.shape[2], 0, fine.shape[3])
+        core: Window | None = whole
+        if self.screen is not None and (extent is None or extent.is_uniform):
+            core = self.screen(fine, extent)
+        if core is None:
+            return []
+        window = window_to_compute(core, fine.shape[2], fine.shape[3])
+        inside = extent_within(extent, fine, window) if window != whole else extent
+        part = window.cut(fine) if window != whole else fine
+        values = self.heads[0](self.contexts[0](self.merges[0](part, inside), inside))
+        top, left = core.top - window.top, core.left - window.left
+        values = values[:, :, top : top + core.bottom - core.top, left : left + core.right - core.left]
+        return [LevelValues(values, STRIDES[0], core.top, core.left)]
+
+    def screen_finest_level(self, min_score: float) -> None:
+        """From now on compute the finest level in float32 only where ``min_score`` may be exceeded (see screening)."""
+        head = self.heads[0]
+        assert isinstance(head, FusedConv)
+        self.screen = Screen(self.merges[0], self.contexts[0], head, min_score)
 
     def pack(self, height: int, width: int) -> None:
         """Prepack every convolution's weights for pictures of about this size. Does nothing off the CPU."""
@@ -81,10 +124,13 @@ class FusedRetinaFace(nn.Module):
             for module in self.modules()
             if isinstance(module, FusedConv)
         ]
-        first = next(self.buffers())
+        first = next(self.laterals.buffers())
+        zeros = torch.zeros(1, 3, height, width, device=first.device, dtype=first.dtype)
+        screen = self.screen
         with torch.inference_mode():
-            zeros = torch.zeros(1, 3, height, width, device=first.device, dtype=first.dtype)
-            self(zeros.contiguous(memory_format=torch.channels_last))
+            for self.screen in {None, screen}:  # nothing passes the screen in an empty picture
+                self(zeros.contiguous(memory_format=torch.channels_last))
+        self.screen = screen
         for handle in handles:
             handle.remove()
 
@@ -104,13 +150,11 @@ class _Context(nn.Module):
         self.outer = FusedConv.side_by_side(
             FusedConv.folded(narrow, block.conv3X3[1], None),
             FusedConv.folded(middle, block.conv5X5_1[1], None),
-            narrow,
             slope,
         )
         self.inner = FusedConv.side_by_side(
             FusedConv.folded(block.conv5X5_2[0], block.conv5X5_2[1], None),
             FusedConv.folded(block.conv7X7_2[0], block.conv7X7_2[1], None),
-            block.conv5X5_2[0],
             slope,
         )
         self.last = FusedConv.folded(wide, block.conv7x7_3[1], 0.0)
@@ -142,11 +186,16 @@ class _Bottleneck(nn.Module):
         self.reduce = FusedConv.folded(block.conv1, block.bn1, 0.0)
         self.spread = FusedConv.folded(block.conv2, block.bn2, 0.0)
         self.expand = FusedConv.folded(block.conv3, block.bn3, None)
-        self.shortcut = None if block.downsample is None else FusedConv.folded(*block.downsample, None)
+        self.shortcut = None if block.downsample is None else _folded_shortcut(block.downsample)
 
     def forward(self, x: Tensor, extent: Extent | None) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return self.expand(self.spread(self.reduce(x), extent)).add_(shortcut).relu_()
+
+
+def _folded_shortcut(downsample: Any) -> FusedConv:
+    conv, norm = downsample
+    return FusedConv.folded(conv, norm, None)
 
 
 class _MaxPool(nn.Module):
@@ -188,7 +237,7 @@ def _joint_head(classes: Any, boxes: Any, landmarks: Any) -> FusedConv:
     parts = [head.conv1x1 for head in (classes, boxes, landmarks)]
     weight = torch.cat([p.weight.view(ANCHORS_PER_CELL, -1, *p.weight.shape[1:]) for p in parts], dim=1).flatten(0, 1)
     bias = torch.cat([p.bias.view(ANCHORS_PER_CELL, -1) for p in parts], dim=1).flatten()
-    return FusedConv(weight, bias, parts[0], None)
+    return FusedConv(weight, bias)
 
 
 def _slope(block: Any) -> float:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -38,8 +41,8 @@ def contact_sheet(
         raise ValueError(f"captions: {len(captions)} for {len(images)} images")
     if columns < 1 or cell < 16:
         raise ValueError(f"columns: {columns} must be at least 1, cell: {cell} at least 16 px")
-    font = ImageFont.load_default(size=max(10, cell // 12))
-    line_height = sum(font.getmetrics()) + 1
+    font = _font(max(10, cell // 12))
+    line_height = math.ceil(font.getbbox("Äg")[3]) + 2
     text_height = 0 if captions is None else line_height * _CAPTION_LINES + 2
     across = max(1, min(columns, len(images)))
     down = max(1, -(-len(images) // columns))
@@ -78,7 +81,7 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
 
 def _draw_score(draw: ImageDraw.ImageDraw, face: Face, thickness: int, size: tuple[int, int]) -> None:
     """The score on a plate at the box's upper left corner, inside the picture; its size follows the box's."""
-    font = ImageFont.load_default(size=float(np.clip(face.width / 6, 9, 12 * thickness + 4)))
+    font = _font(float(np.clip(face.width / 6, 9, 12 * thickness + 4)))
     text = f"{face.score:.2f}" if face.width < 60 else f"{face.score:.4f}"
     left, top, right, bottom = font.getbbox(text)
     width, height = right - left + 4, bottom - top + 4
@@ -86,6 +89,14 @@ def _draw_score(draw: ImageDraw.ImageDraw, face: Face, thickness: int, size: tup
     y = float(np.clip(face.box[1] - height, 0, max(0, size[1] - height)))
     draw.rectangle((x, y, x + width, y + height), fill=_BOX)
     draw.text((x + 2 - left, y + 2 - top), text, fill=(0, 0, 0), font=font)
+
+
+@lru_cache
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and has more scripts and signs than Pillow's own font."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def _fitted(image: np.ndarray, cell: int) -> Image.Image:
@@ -96,9 +107,10 @@ def _fitted(image: np.ndarray, cell: int) -> Image.Image:
     return Image.fromarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """``text`` in at most two lines of ``width`` px, cut with an ellipsis where it is longer."""
-    lines, rest = [], text.split()
+    lines: list[str] = []
+    rest = text.split()
     while rest and len(lines) < _CAPTION_LINES:
         fitting = 1
         while fitting < len(rest) and font.getlength(" ".join(rest[: fitting + 1])) <= width:
@@ -109,7 +121,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
     return lines
 
 
-def _cut(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def _cut(line: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     if font.getlength(line) <= width:
         return line
     line = line.rstrip(" …")

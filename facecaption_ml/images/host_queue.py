@@ -39,6 +39,10 @@ class HostQueue:
                 return waiting.popleft()
         return None
 
+    def has_turns(self) -> bool:
+        """Whether ``next`` may have a job, so that some row only waits for a worker."""
+        return bool(self._turns)
+
     def done(self, job: Job) -> None:
         """The job's connection is free again for its host."""
         host = _host(job)

@@ -7,7 +7,6 @@ import os
 import zlib
 from contextlib import asynccontextmanager
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -142,7 +141,7 @@ class HttpFetcher:
         if self._policy.is_denied_url(str(url), host):
             raise FetchFailure(FetchStatus.denied, f"{host} or this URL is on a deny list")
         address = literal_address(host)
-        if address is not None and not is_allowed(ip_address(str(address)), self._policy.allow_private_addresses):
+        if address is not None and not is_allowed(address, self._policy.allow_private_addresses):
             raise FetchFailure(FetchStatus.refused_address, f"{address} is not a public address")
 
     def _require_no_opt_out(self, response: aiohttp.ClientResponse) -> None:

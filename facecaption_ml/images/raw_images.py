@@ -15,8 +15,6 @@ from facecaption_ml.schemas import SCHEMAS, conform
 if TYPE_CHECKING:
     from facecaption_ml.images.policy import DownloadPolicy
 
-# Ends that no request leads to; they are found anew on each run, as the lists they come from may have changed.
-_FOUND_WITHOUT_REQUEST: Final = (FetchStatus.denied, FetchStatus.duplicate_url, FetchStatus.invalid_url)
 _MAX_ATTEMPTS: Final = 32_767  # Int16
 
 
@@ -82,7 +80,7 @@ def _is_settled(row: Row, kept_images: set[str | None], policy: DownloadPolicy) 
         return row.sha256 in kept_images
     if row.status is FetchStatus.denied:
         return row.sha256 in policy.denied_sha256
-    return not row.status.may_pass and row.status not in _FOUND_WITHOUT_REQUEST
+    return not row.status.may_pass and row.attempts > 0
 
 
 def _from_table(values: dict) -> Row:
@@ -97,24 +95,26 @@ def _from_table(values: dict) -> Row:
 def to_table(rows: Sequence[Row]) -> pl.DataFrame:
     """raw_images with these rows in this order."""
     pictures = [row.picture for row in rows]
-    images = [
-        picture and {"bytes": picture.data, "path": f"{row.sample_id}.{_extension(picture.data)}"}
-        for row, picture in zip(rows, pictures, strict=True)
-    ]
+    names = [p and f"{row.sample_id}.{_extension(p.data)}" for row, p in zip(rows, pictures, strict=True)]
     columns = {
         "sample_id": [row.sample_id for row in rows],
         "url": [row.url for row in rows],
         "alt_text": [row.alt_text for row in rows],
         "status": [row.status.value for row in rows],
         "error": [row.error for row in rows],
-        "image": images,
-        "width": [picture and picture.width for picture in pictures],
-        "height": [picture and picture.height for picture in pictures],
+        "bytes": [p and p.data for p in pictures],
+        "path": names,
+        "width": [p and p.width for p in pictures],
+        "height": [p and p.height for p in pictures],
         "sha256": [row.sha256 for row in rows],
         "attempts": [min(row.attempts, _MAX_ATTEMPTS) for row in rows],
         "fetched_at": [row.fetched_at for row in rows],
     }
-    return conform(pl.DataFrame(columns, schema=dict(SCHEMAS["raw_images"])), "raw_images")
+    schema = {**SCHEMAS["raw_images"], "bytes": pl.Binary, "path": pl.String}
+    del schema["image"]
+    frame = pl.DataFrame(columns, schema={name: schema[name] for name in columns})
+    image = pl.when(pl.col("bytes").is_not_null()).then(pl.struct("bytes", "path")).alias("image")
+    return conform(frame.with_columns(image).drop("bytes", "path"), "raw_images")
 
 
 def _extension(data: bytes) -> str:

@@ -14,11 +14,12 @@ from facecaption_ml.sample import accessories, attire, facial_hair, features, ha
 from facecaption_ml.sample.anatomy import CHIN_Y, Pose
 from facecaption_ml.sample.backgrounds import add_grain, paint_background
 from facecaption_ml.sample.canvas import Array, Canvas
-from facecaption_ml.sample.looks import Look, look_of
+from facecaption_ml.sample.looks import look_of
 from facecaption_ml.sample.sitting import Sitting, Stroke
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 _PORTRAIT_STREAM: Final = 0xFACE
+_PERSON_STREAM: Final = 0xFACED
 Box = tuple[float, float, float, float]
 
 
@@ -55,22 +56,29 @@ def draw_portrait(labels: Collection[str], seed: int, size: int = 256) -> Portra
     paint_background(canvas, rng)
     scale = size * rng.uniform(0.285, 0.325)
     centre = (size * rng.uniform(0.46, 0.54), size * rng.uniform(0.44, 0.49))
-    sitting = paint_person(canvas, held, rng, centre, scale)
+    sitting = compose_person(canvas, held, seed, centre, scale)
+    paint_person(sitting)
     if "Blurry" in held:
-        blur_person(sitting)
-    add_grain(canvas, rng, rng.uniform(2.0, 6.0))
+        put_out_of_focus(sitting, whole=True)
+    add_grain(canvas, rng, float(rng.uniform(1.0, 3.5)))
     return Portrait(canvas.image(), face_box(sitting), features.landmarks(sitting), held, sitting.sketch())
 
 
-def paint_person(
-    canvas: Canvas, labels: frozenset[str], rng: np.random.Generator, centre: tuple[float, float], scale: float
+def compose_person(
+    canvas: Canvas, labels: frozenset[str], seed: int, centre: tuple[float, float], scale: float, tilt: float = 1.0
 ) -> Sitting:
-    """Paint one person over what is on the canvas; ``centre`` between the eyes, ``scale`` pixels a head unit."""
+    """A person with pose, light and look chosen, nothing painted yet.
+
+    ``centre`` is the pixel between the eyes, ``scale`` pixels a head unit; ``tilt`` scales the head's roll.
+    """
+    rng = np.random.default_rng((_PERSON_STREAM, seed))
     yaw, pitch, roll = np.clip(rng.normal(0, (0.14, 0.06, 0.07)), (-0.32, -0.14, -0.2), (0.32, 0.14, 0.2)).tolist()
-    pose = Pose(centre, scale, yaw, pitch, roll)
     light = float(rng.choice([-1, 1]) * rng.uniform(0.25, 1.0))
-    look = look_of(labels, rng)
-    sitting = Sitting(canvas, pose, look, rng, light)
+    return Sitting(canvas, Pose(centre, scale, yaw, pitch, roll * tilt), look_of(labels, rng), rng, light)
+
+
+def paint_person(sitting: Sitting) -> None:
+    """Paint the person over what is on the canvas, from back to front."""
     hair.paint_hair_behind(sitting)
     skin.paint_neck(sitting)
     attire.paint_clothes(sitting)
@@ -88,7 +96,6 @@ def paint_person(
     accessories.paint_glasses(sitting)
     accessories.paint_hat(sitting)
     accessories.paint_earrings(sitting)
-    return sitting
 
 
 def face_box(sitting: Sitting) -> Box:
@@ -102,16 +109,31 @@ def face_box(sitting: Sitting) -> Box:
     return float(x0), float(min(top, y0)), float(x1), float(max(y1, chin))
 
 
-def blur_person(sitting: Sitting) -> None:
-    """Put the person out of focus, the surroundings along with them, by an amount relative to the face."""
+def put_out_of_focus(sitting: Sitting, whole: bool) -> None:
+    """Blur the ``whole`` picture, or only this person's head, by an amount relative to the head."""
     canvas, pose = sitting.canvas, sitting.pose
     sigma = float(sitting.rng.uniform(0.055, 0.09)) * pose.scale
-    x, y = pose.centre
-    reach = 2.6 * pose.scale
-    x0, x1 = max(int(x - reach), 0), min(int(x + reach), canvas.width)
-    y0, y1 = max(int(y - reach), 0), min(int(y + reach), canvas.height)
-    for plane in canvas.planes:
-        plane[y0:y1, x0:x1] = cv2.GaussianBlur(plane[y0:y1, x0:x1], (0, 0), sigma)
+    if whole:
+        for plane in canvas.planes:
+            _wide_blur(plane, sigma)
+        return
+    middle = pose.solid([(0.0, 0.15)], 0.0)[0]
+    spot = canvas.glow(middle, 0.95 * pose.scale, 1.05 * pose.scale)
+    if spot is None:
+        return
+    h, w = spot.cover.shape
+    weight = np.clip(spot.cover * 2.2 - 0.2, 0, 1)
+    for plane in canvas.planes[:, spot.y0 : spot.y0 + h, spot.x0 : spot.x0 + w]:
+        blurred = plane.copy()
+        _wide_blur(blurred, sigma)
+        plane += (blurred - plane) * weight
 
 
-__all__ = ["Look", "Portrait", "Stroke", "draw_portrait"]
+def _wide_blur(plane: Array, sigma: float) -> None:
+    """In place; at half the size where the blur hides that."""
+    if sigma < 3:
+        cv2.GaussianBlur(plane, (0, 0), sigma, dst=plane)
+        return
+    h, w = plane.shape
+    half = cv2.GaussianBlur(cv2.resize(plane, (w // 2, h // 2), interpolation=cv2.INTER_AREA), (0, 0), sigma / 2)
+    plane[:] = cv2.resize(half, (w, h), interpolation=cv2.INTER_LINEAR)

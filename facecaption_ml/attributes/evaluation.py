@@ -1,0 +1,114 @@
+"""How good a predictor is on held-out crops: accuracy, average precision and calibration of each attribute."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facecaption_ml.attributes.calibration import expected_calibration_error, share_right_between
+from facecaption_ml.taxonomy import ATTRIBUTES
+
+
+@dataclass(frozen=True)
+class AttributeScore:
+    """One attribute on the test split. Undefined values (one class only, nothing above 0.85) are None."""
+
+    name: str
+    positives: float  # share of positives
+    accuracy: float
+    majority: float  # accuracy of always answering the training split's majority
+    balanced_accuracy: float | None
+    average_precision: float | None
+    calibration_error: float
+    precision_above: float | None  # of the labels given p > 0.85, the share that is right
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of all attributes on one test split, and what they are scores of."""
+
+    data: str
+    rows: int
+    version: str
+    scores: tuple[AttributeScore, ...]
+    share_right_85_95: float | None
+    precision_above: float | None
+
+    @property
+    def mean_accuracy(self) -> float:
+        return float(np.mean([score.accuracy for score in self.scores]))
+
+    @property
+    def majority_accuracy(self) -> float:
+        return float(np.mean([score.majority for score in self.scores]))
+
+    @property
+    def mean_average_precision(self) -> float:
+        """Over the attributes that have both classes."""
+        return float(np.mean([s.average_precision for s in self.scores if s.average_precision is not None]))
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Evaluation:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**values, "scores": tuple(AttributeScore(**score) for score in values["scores"])})
+
+
+def evaluate(
+    probabilities: np.ndarray, labels: np.ndarray, train_positive_share: np.ndarray, data: str, version: str
+) -> Evaluation:
+    """Scores of ``probabilities`` [N, 40] against ``labels`` bool [N, 40].
+
+    ``train_positive_share`` [40] decides the majority answer, so that the baseline does not look at the test split.
+    """
+    scores = tuple(
+        _score(name, probabilities[:, i], labels[:, i], bool(train_positive_share[i] > 0.5))
+        for i, name in enumerate(ATTRIBUTES)
+    )
+    return Evaluation(
+        data,
+        len(labels),
+        version,
+        scores,
+        _defined(share_right_between(probabilities, labels, 0.85, 0.95)),
+        _defined(share_right_between(probabilities, labels, 0.85, 1.0)),
+    )
+
+
+def average_precision(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Area under the precision–recall curve as a step function, tied scores taken together; NaN with one class only."""
+    positives = int(labels.sum())
+    if positives in (0, len(labels)):
+        return float("nan")
+    order = np.argsort(-probabilities, kind="stable")
+    sorted_p, hits = probabilities[order], np.cumsum(labels[order])
+    last = np.flatnonzero(np.append(sorted_p[1:] != sorted_p[:-1], True))  # the end of each group of equal scores
+    recall = hits[last] / positives
+    precision = hits[last] / (last + 1)
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def _score(name: str, p: np.ndarray, truth: np.ndarray, majority_is_positive: bool) -> AttributeScore:
+    right = (p > 0.5) == truth
+    both = truth.any() and not truth.all()
+    return AttributeScore(
+        name=name,
+        positives=float(truth.mean()),
+        accuracy=float(right.mean()),
+        majority=float((truth == majority_is_positive).mean()),
+        balanced_accuracy=float((right[truth].mean() + right[~truth].mean()) / 2) if both else None,
+        average_precision=_defined(average_precision(p, truth)),
+        calibration_error=expected_calibration_error(p, truth),
+        precision_above=_defined(share_right_between(p, truth, 0.85, 1.0)),
+    )
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,133 @@
+"""The attribute network: one residual trunk, one output per attribute (He et al., ACM MM 2017)."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from facecaption_ml.taxonomy import ATTRIBUTES
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A row of ``presets.toml``."""
+
+    name: str
+    trunk: str
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    input: tuple[int, int]
+    dropout: float
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    mixup: float
+    average_decay: float
+
+    @classmethod
+    def named(cls, name: str) -> Preset:
+        """Raises ValueError naming the presets there are."""
+        presets = tomllib.loads((Path(__file__).parent / "presets.toml").read_text(encoding="utf-8"))
+        if name not in presets:
+            raise ValueError(f"FACECAPTION_ATTRIBUTE_PRESET is {name!r}: the presets are {', '.join(presets)}")
+        return cls.from_dict({"name": name, **presets[name]})
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preset:
+        known = {f.name for f in fields(cls)}
+        chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        return cls(**chosen)
+
+
+class AttributeNetwork(nn.Module):
+    """Pixels to 40 logits: ``forward(float [B, 3, H, W] normalised RGB) -> float [B, 40]``."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.trunk, features = _resnet50() if preset.trunk == "resnet50" else _residual(preset.widths, preset.depths)
+        self.dropout = nn.Dropout(preset.dropout)
+        self.head = nn.Linear(features, len(ATTRIBUTES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(self.trunk(x)))
+
+
+class _Excitation(nn.Module):
+    """Scales channels by what the whole picture shows (squeeze-and-excitation, Hu et al., CVPR 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(channels, channels // 8)
+        self.up = nn.Linear(channels // 8, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.sigmoid(self.up(torch.relu(self.down(x.mean((2, 3))))))
+        return x * scale[:, :, None, None]
+
+
+class _Block(nn.Module):
+    """Two 3×3 convolutions and a shortcut."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.excite = _Excitation(channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels:
+            pool = [nn.AvgPool2d(2, ceil_mode=True)] if stride == 2 else []
+            self.shortcut = nn.Sequential(
+                *pool, nn.Conv2d(channels_in, channels, 1, bias=False), nn.BatchNorm2d(channels)
+            )
+        nn.init.zeros_(self.norm2.weight)  # a new block starts as its shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.excite(self.norm2(self.conv2(y))) + self.shortcut(x))
+
+
+class _Mean(nn.Module):
+    """Mean over the picture: [B, C, H, W] → [B, C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def _residual(widths: tuple[int, ...], depths: tuple[int, ...]) -> tuple[nn.Module, int]:
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, widths[0], 3, 2, 1, bias=False),
+        nn.BatchNorm2d(widths[0]),
+        nn.ReLU(inplace=True),
+    ]
+    channels = widths[0]
+    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        for block in range(depth):
+            layers.append(_Block(channels, width, 2 if block == 0 and stage > 0 else 1))
+            channels = width
+    return nn.Sequential(*layers, _Mean()), channels
+
+
+def _resnet50() -> tuple[nn.Module, int]:
+    from torchvision.models import resnet50
+
+    trunk = resnet50(weights=None)
+    features = trunk.fc.in_features
+    trunk.fc = nn.Identity()
+    return trunk, features
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether bf16 arithmetic is faster than float32 on this device: AVX-512 BF16 or AMX on a CPU, any recent GPU."""
+    if device != "cpu":
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    flags = Path("/proc/cpuinfo")
+    return "AVX512" in capabilities and flags.exists() and "avx512_bf16" in flags.read_text(encoding="utf-8")

@@ -1,0 +1,170 @@
+"""The predictor that the pipeline uses: crops in, 40 calibrated probabilities out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+
+from facecaption_ml.attributes.calibration import sigmoid
+from facecaption_ml.attributes.data import fit
+from facecaption_ml.attributes.labels import FaceOutcome, label_faces
+from facecaption_ml.decoding import UndecodableImage, as_rgb
+from facecaption_ml.schemas import SCHEMAS, conform
+from facecaption_ml.taxonomy import ATTRIBUTES
+
+if TYPE_CHECKING:
+    import torch
+
+    from facecaption_ml.attributes.network import AttributeNetwork, Preset
+
+WEIGHTS: Final = "attributes.safetensors"
+CONFIG: Final = "config.json"
+EVALUATION: Final = "evaluation.json"
+CARD: Final = "MODEL_CARD.md"
+PIXEL_MEAN: Final = (124.0, 107.0, 97.0)
+PIXEL_STD: Final = (68.0, 63.0, 62.0)
+_BUNDLED: Final = Path(__file__).parent / "bundled"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is absent or does not fit; the message names the file."""
+
+
+def checkpoint_folder(name: str | Path) -> Path:
+    """``bundled``, a checkpoint folder, or a ``.safetensors`` file in one. Raises CheckpointError where it is incomplete."""
+    folder = _BUNDLED if str(name) == "bundled" else Path(name).expanduser()
+    if folder.suffix == ".safetensors":
+        folder = folder.parent
+    for part in (WEIGHTS, CONFIG):
+        if not (folder / part).is_file():
+            raise CheckpointError(f"attribute checkpoint {folder}: {part} is missing (FACECAPTION_ATTRIBUTE_WEIGHTS)")
+    return folder
+
+
+class AttributePredictor:
+    """Calibrated probabilities of the 40 attributes. Made by :meth:`load`."""
+
+    def __init__(
+        self, network: AttributeNetwork, preset: Preset, temperatures: np.ndarray, version: str, device: str
+    ) -> None:
+        import torch
+
+        self._network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._size = preset.input
+        self._temperatures = temperatures
+        self._device = device
+        self.version = version
+
+    @classmethod
+    def load(cls, weights: str | Path = "bundled", device: str = "cpu") -> AttributePredictor:
+        """From ``bundled``, a checkpoint folder or its ``.safetensors``. Raises CheckpointError naming what does not fit."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from facecaption_ml.attributes.network import AttributeNetwork, Preset
+
+        folder = checkpoint_folder(weights)
+        try:
+            config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            preset = Preset.from_dict(config["preset"])
+            temperatures = np.array([config["temperatures"][name] for name in ATTRIBUTES])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"attribute checkpoint {folder / CONFIG}: not a checkpoint's config: {error}"
+            ) from error
+        network = AttributeNetwork(preset)
+        try:
+            network.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
+        except (SafetensorError, RuntimeError) as error:
+            line = " ".join(str(error).split())[:160]
+            raise CheckpointError(f"attribute checkpoint {folder / WEIGHTS}: does not fit: {line}") from error
+        return cls(network, preset, temperatures, weights_version(folder / WEIGHTS), device)
+
+    def predict(self, images: Sequence[np.ndarray | bytes], batch_size: int = 64) -> np.ndarray:
+        """float32 [N, 40] in 0–1, in the order of ``ATTRIBUTES``; ``images`` are face crops, RGB uint8 arrays or encoded.
+
+        The crop and its mirror image are averaged as logits, then divided by each attribute's temperature. Raises
+        UndecodableImage where bytes are no picture.
+        """
+        logits = [
+            self.logits(np.stack([fit(as_rgb(image), self._size) for image in images[start : start + batch_size]]))
+            for start in range(0, len(images), batch_size)
+        ]
+        if not logits:
+            return np.zeros((0, len(ATTRIBUTES)), np.float32)
+        return sigmoid(np.concatenate(logits) / self._temperatures).astype(np.float32)
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Uncalibrated float64 [B, 40] of uint8 [B, H, W, 3] at the network's own size."""
+        import torch
+
+        with torch.inference_mode():
+            x = normalised(torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float())
+            both = self._network(x).double() + self._network(x.flip(3)).double()
+        return (both / 2).cpu().numpy()
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    """float [B, 3, H, W] in 0–255 → what the network takes, channels last."""
+    import torch
+
+    mean = torch.tensor(PIXEL_MEAN, device=pixels.device)[:, None, None]
+    std = torch.tensor(PIXEL_STD, device=pixels.device)[:, None, None]
+    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def weights_version(path: Path) -> str:
+    """The first 12 hex digits of the file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def attribute_table(
+    crops: pl.DataFrame,
+    predictor: AttributePredictor,
+    threshold: float = 0.85,
+    min_labels: int = 6,
+    batch_size: int = 64,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[pl.DataFrame, Counter[str]]:
+    """``face_attributes`` rows of ``crops`` (face_id, image), and all of its rows by :class:`FaceOutcome`."""
+    rows: list[dict[str, Any]] = []
+    outcomes: Counter[str] = Counter()
+    for start in range(0, len(crops), batch_size):
+        batch = crops.slice(start, batch_size)
+        ids, pictures = _decoded(batch, outcomes)
+        probabilities = predictor.predict(pictures, batch_size)
+        for face_id, p, found in zip(
+            ids, probabilities, label_faces(probabilities, threshold, min_labels), strict=True
+        ):
+            outcomes[found.outcome] += 1
+            if found.outcome is FaceOutcome.KEPT:
+                rows.append(
+                    {
+                        "face_id": face_id,
+                        **dict(zip(ATTRIBUTES, map(float, p), strict=True)),
+                        "gender": found.gender,
+                        "labels": list(found.labels),
+                        "dropped_conflicts": list(found.dropped_conflicts),
+                    }
+                )
+        if on_progress:
+            on_progress(start + len(batch), len(crops))
+    return conform(pl.DataFrame(rows, schema=dict(SCHEMAS["face_attributes"])), "face_attributes"), outcomes
+
+
+def _decoded(batch: pl.DataFrame, outcomes: Counter[str]) -> tuple[list[str], list[np.ndarray]]:
+    ids, pictures = [], []
+    for face_id, data in zip(batch["face_id"], batch["image"].struct.field("bytes"), strict=True):
+        try:
+            pictures.append(as_rgb(data or b""))
+            ids.append(face_id)
+        except UndecodableImage:
+            outcomes[FaceOutcome.UNDECODABLE] += 1
+    return ids, pictures

@@ -1,0 +1,329 @@
+"""Training of the attribute network, with checkpoint, resume, early stopping and calibration.
+
+    python -m facecaption_ml.attributes.training --data CELEBA_FOLDER --preset tiny --out FOLDER
+
+The epoch is chosen by the validation loss of the averaged weights; temperatures are fitted on the validation split; the
+test split is looked at once, at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from facecaption_ml.attributes.augmentation import augment, mix
+from facecaption_ml.attributes.calibration import fit_temperatures, sigmoid
+from facecaption_ml.attributes.data import AttributeData
+from facecaption_ml.attributes.evaluation import Evaluation, evaluate
+from facecaption_ml.attributes.network import AttributeNetwork, Preset, has_bfloat16
+from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS, normalised, weights_version
+from facecaption_ml.attributes.weighting import adaptive_weights
+from facecaption_ml.taxonomy import ATTRIBUTES
+
+logger = logging.getLogger("facecaption")
+
+STATE: Final = "training_state.pt"
+_TREND_WINDOW: Final = 2  # epochs on either side of the trend
+
+
+@dataclass
+class _Progress:
+    """What a killed training needs to go on: everything but the weights."""
+
+    epoch: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    validation_losses: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an epoch came to; losses are mean binary cross-entropies."""
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float
+
+
+def train_attributes(
+    data: AttributeData,
+    preset: str,
+    out: Path,
+    *,
+    epochs: int = 0,
+    seed: int = 0,
+    device: str = "cpu",
+    patience: int = 15,
+    resume: bool = True,
+    adaptive: float = 0.3,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> Evaluation:
+    """Train, keep the best epoch in ``out`` (weights, config, evaluation) and return its scores on the test split.
+
+    ``epochs`` 0: the preset's own number. ``patience``: epochs without a better validation loss before it stops.
+    ``adaptive`` in 0–1: how far the task weights follow the validation loss's trend (0: equal weights). A training that was
+    killed goes on after its last whole epoch where ``resume`` is set and ``out`` holds its state.
+    """
+    run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive)
+    run.restore() if resume else (out / STATE).unlink(missing_ok=True)
+    while run.progress.epoch < run.epochs and run.progress.epoch - run.progress.best_epoch <= patience:
+        report = run.run_epoch()
+        logger.info(
+            "attribute_model: epoch %d of %d, train loss %.3f, validation loss %.3f, accuracy %.2f%%, %.0f s",
+            report.epoch,
+            report.epochs,
+            report.train_loss,
+            report.validation_loss,
+            100 * report.validation_accuracy,
+            report.seconds,
+        )
+        if on_epoch:
+            on_epoch(report)
+    return run.finish()
+
+
+class _Training:
+    def __init__(
+        self, data: AttributeData, preset: Preset, out: Path, epochs: int, seed: int, device: str, adaptive: float
+    ) -> None:
+        torch.manual_seed(seed)
+        self.data, self.preset, self.out, self.seed, self.device = data, preset, out, seed, device
+        self.epochs, self.adaptive = epochs or preset.epochs, adaptive
+        self.progress = _Progress()
+        self.network = AttributeNetwork(preset).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).eval()
+        weights = [p for p in self.network.parameters() if p.ndim > 1]
+        others = [p for p in self.network.parameters() if p.ndim <= 1]  # norms and biases are not decayed
+        self.optimizer = torch.optim.AdamW(
+            [{"params": weights, "weight_decay": preset.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=preset.learning_rate,
+            fused=True,
+        )
+        self.steps_per_epoch = max(len(data.rows["train"]) // preset.batch_size, 1)
+        self.bfloat16 = has_bfloat16(device)
+        self.updates = 0
+        out.mkdir(parents=True, exist_ok=True)
+
+    def run_epoch(self) -> EpochReport:
+        started = time.monotonic()
+        epoch = self.progress.epoch
+        # Order and views follow from seed and epoch alone, so that a resumed training sees what it would have seen.
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        rows = self.data.rows["train"]
+        order = rows[torch.randperm(len(rows), generator=generator).numpy()]
+        weights = adaptive_weights(self.progress.validation_losses or [np.ones(40)], _TREND_WINDOW, self.adaptive)
+        task_weights = torch.from_numpy(weights).float().to(self.device)
+        self.network.train()
+        losses = []
+        for step in range(self.steps_per_epoch):
+            batch = order[step * self.preset.batch_size : (step + 1) * self.preset.batch_size]
+            losses.append(self._step(batch, epoch * self.steps_per_epoch + step, task_weights, generator))
+        return self._end_epoch(float(np.mean(losses)), started)
+
+    def _step(self, batch: np.ndarray, number: int, task_weights: Tensor, generator: torch.Generator) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.preset.learning_rate * _schedule(number, self.epochs * self.steps_per_epoch)
+        pixels = torch.from_numpy(self.data.images.batch(batch, self.preset.input)).permute(0, 3, 1, 2).float()
+        labels = torch.from_numpy(self.data.labels[batch]).float()
+        x, y = mix(augment(pixels.to(self.device), generator), labels.to(self.device), self.preset.mixup, generator)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+            logits = self.network(normalised(x))
+        loss = (F.binary_cross_entropy_with_logits(logits.float(), y, reduction="none").mean(0) * task_weights).mean()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the attribute loss is not finite at step {number}: lower the learning rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self._update_average()
+        return loss.item()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        self.updates += 1
+        decay = min(self.preset.average_decay, (1 + self.updates) / (10 + self.updates))
+        pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
+        for mean, value in pairs:
+            if mean.dtype.is_floating_point:
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    def _end_epoch(self, train_loss: float, started: float) -> EpochReport:
+        logits, labels = self._logits("validation")
+        per_task = np.logaddexp(0.0, np.where(labels, -logits, logits)).mean(0)
+        progress = self.progress
+        progress.epoch += 1
+        progress.validation_losses.append(per_task)
+        if per_task.mean() < progress.best_loss:
+            progress.best_loss, progress.best_epoch = float(per_task.mean()), progress.epoch
+            self._save_weights()
+        self._save_state()
+        accuracy = float(((logits > 0) == labels).mean())
+        seconds = time.monotonic() - started
+        return EpochReport(progress.epoch, self.epochs, train_loss, float(per_task.mean()), accuracy, seconds)
+
+    @torch.inference_mode()
+    def _logits(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Logits of the averaged weights, crop and mirror image together, and labels; both [N, 40]."""
+        rows = self.data.rows[split]
+        found = []
+        for start in range(0, len(rows), 256):
+            pixels = torch.from_numpy(self.data.images.batch(rows[start : start + 256], self.preset.input))
+            x = normalised(pixels.permute(0, 3, 1, 2).float().to(self.device))
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+                found.append((self.average(x).double() + self.average(x.flip(3)).double()) / 2)
+        return torch.cat(found).cpu().numpy(), self.data.labels[rows]
+
+    def _save_weights(self) -> None:
+        from safetensors.torch import save
+
+        half = {
+            name: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
+            for name, value in self.average.state_dict().items()
+        }
+        _write_whole(self.out / WEIGHTS, save(half))
+
+    def _save_state(self) -> None:
+        temporary = self.out / f".{STATE}.tmp"
+        torch.save(
+            {
+                "preset": asdict(self.preset),
+                "seed": self.seed,
+                "epochs": self.epochs,
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "updates": self.updates,
+                "epoch": self.progress.epoch,
+                "best_loss": self.progress.best_loss,
+                "best_epoch": self.progress.best_epoch,
+                "validation_losses": [losses.tolist() for losses in self.progress.validation_losses],
+                "dropout_rng": torch.get_rng_state(),
+            },
+            temporary,
+        )
+        temporary.replace(self.out / STATE)
+
+    def restore(self) -> None:
+        """Go on after the last whole epoch of a training with the same preset, seed and length; else start anew."""
+        if not (self.out / STATE).is_file():
+            return
+        state: dict[str, Any] = torch.load(self.out / STATE, weights_only=True, map_location="cpu")
+        same = state["preset"] == asdict(self.preset) and (state["seed"], state["epochs"]) == (self.seed, self.epochs)
+        if not same:
+            logger.info("attribute_model: %s is of another training; starting anew", self.out / STATE)
+            return
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = state["updates"]
+        history = [np.array(losses) for losses in state["validation_losses"]]
+        self.progress = _Progress(state["epoch"], state["best_loss"], state["best_epoch"], history)
+        torch.set_rng_state(state["dropout_rng"])
+        logger.info("attribute_model: going on after epoch %d", self.progress.epoch)
+
+    def finish(self) -> Evaluation:
+        """Calibrate the best epoch on the validation split, evaluate it on the test split, write config and scores."""
+        from safetensors.torch import load_file
+
+        best = load_file(self.out / WEIGHTS)
+        self.average.load_state_dict({name: value.float() for name, value in best.items()})
+        self.bfloat16 = False  # the predictor's own arithmetic
+        temperatures = fit_temperatures(*self._logits("validation"))
+        logits, labels = self._logits("test")
+        version = weights_version(self.out / WEIGHTS)
+        share = self.data.labels[self.data.rows["train"]].mean(0)
+        result = evaluate(sigmoid(logits / temperatures), labels, share, self.data.name, version)
+        config = {
+            "version": version,
+            "preset": asdict(self.preset),
+            "temperatures": dict(zip(ATTRIBUTES, np.round(temperatures, 4).tolist(), strict=True)),
+            "trained_on": self.data.name,
+            "best_epoch": self.progress.best_epoch,
+            "seed": self.seed,
+        }
+        _write_whole(self.out / CONFIG, json.dumps(config, indent=1).encode())
+        result.write(self.out / EVALUATION)
+        return result
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Warm-up over the first twentieth (at most 500 steps), then a cosine to zero; a share of the peak rate."""
+    warm_up = max(min(steps // 20, 500), 1)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def main() -> None:
+    """Command line."""
+    import argparse
+
+    parser = argparse.ArgumentParser(description="Train the attribute predictor on a folder with CelebA's layout.")
+    parser.add_argument(
+        "--data", required=True, help="folder with img_align_celeba, list_attr_celeba.txt, list_eval_partition.txt"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder for the checkpoint")
+    parser.add_argument("--preset", default="tiny", help="a preset of presets.toml (default: tiny)")
+    parser.add_argument("--epochs", type=int, default=0, help="default: the preset's own number")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="default: all cores")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument(
+        "--adaptive", type=float, default=0.3, help="0: equal task weights, 1: the validation loss's trend"
+    )
+    parser.add_argument("--fresh", action="store_true", help="do not go on with a training found in --out")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    from facecaption_ml.attributes.celeba import read_celeba
+
+    try:
+        data = read_celeba(given.data, Preset.named(given.preset).input)
+        result = train_attributes(
+            data,
+            given.preset,
+            given.out,
+            epochs=given.epochs,
+            seed=given.seed,
+            device=given.device,
+            resume=not given.fresh,
+            adaptive=given.adaptive,
+        )
+    except ValueError as error:
+        parser.exit(1, f"error: {error}\n")
+    logger.info(
+        "test: mean accuracy %.4f, majority class %.4f, mean AP %.4f, precision above 0.85 %s, right at 0.85–0.95 %s",
+        result.mean_accuracy,
+        result.majority_accuracy,
+        result.mean_average_precision,
+        result.precision_above,
+        result.share_right_85_95,
+    )
+
+
+if __name__ == "__main__":
+    main()

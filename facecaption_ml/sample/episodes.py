@@ -1,0 +1,50 @@
+"""Sketch episodes: the strokes of a portrait as an ordered series of ever fuller sketches."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from facecaption_ml.sample.canvas import Array
+from facecaption_ml.sample.portraits import Portrait
+
+_SUBPIXEL_BITS = 4
+
+
+def sketch_episode(portrait: Portrait, steps: int, size: int = 256) -> list[npt.NDArray[np.uint8]]:
+    """``steps`` sketches, each uint8 [size, size], black strokes (0) on white (255), each with all that was there before.
+
+    Every step adds about the same length of line; a stroke may be cut between two steps, as a pen is caught mid-stroke.
+    Raises ValueError for fewer than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; an episode has at least one")
+    scale = size / portrait.image.shape[0]
+    curves = [stroke.points * scale for stroke in portrait.strokes if len(stroke.points) > 1]
+    widths = [max(1, round(stroke.width * scale)) for stroke in portrait.strokes if len(stroke.points) > 1]
+    lengths = [float(np.hypot(*np.diff(curve, axis=0).T).sum()) for curve in curves]
+    ends = np.cumsum(lengths)
+    page = np.full((size, size), 255, np.uint8)
+    sketches, drawn = [], 0.0
+    for step in range(1, steps + 1):
+        until = float(ends[-1]) * step / steps if step < steps else float(ends[-1])
+        for curve, width, length, end in zip(curves, widths, lengths, ends, strict=True):
+            start = float(end) - length
+            if start < until and end > drawn and length > 0:
+                _draw(page, _piece(curve, max(drawn - start, 0.0), min(until - start, length)), width)
+        drawn = until
+        sketches.append(page.copy())
+    return sketches
+
+
+def _piece(curve: Array, start: float, stop: float) -> Array:
+    """The part of a curve [N, 2] between two lengths along it."""
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(curve, axis=0).T))])
+    at = np.concatenate([[start], along[(along > start) & (along < stop)], [stop]])
+    return np.stack([np.interp(at, along, curve[:, 0]), np.interp(at, along, curve[:, 1])], axis=1).astype(np.float32)
+
+
+def _draw(page: npt.NDArray[np.uint8], curve: Array, width: int) -> None:
+    fixed = np.round(curve * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    cv2.polylines(page, [fixed], False, 0, width, cv2.LINE_AA, _SUBPIXEL_BITS)
