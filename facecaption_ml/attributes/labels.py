@@ -39,9 +39,9 @@ def label_faces(
 ) -> list[FaceLabels]:
     """Labels of each row of ``probabilities`` (float [N, 40], calibrated, in the order of ``ATTRIBUTES``).
 
-    A valid label is an attribute with p > ``threshold``; gender is male above it, female where p(not Male)
-    exceeds it, else unknown. Contradictions go to the likelier side. Faces with fewer than ``min_labels`` valid labels are not kept (the paper
-    keeps those with more than five).
+    A valid label is an attribute with p > ``threshold``; gender is male above it, female where p(not Male) exceeds it, else
+    unknown. Contradictions go to the likelier side. Faces with fewer than ``min_labels`` valid labels are not kept (the
+    paper keeps those with more than five).
     """
     male = ATTRIBUTES.index("Male")
     found = []

@@ -29,6 +29,7 @@ class Preset:
     weight_decay: float
     mixup: float
     average_decay: float
+    augmentation: float
 
     @classmethod
     def named(cls, name: str) -> Preset:

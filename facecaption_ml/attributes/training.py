@@ -140,7 +140,12 @@ class _Training:
             group["lr"] = self.preset.learning_rate * _schedule(number, self.epochs * self.steps_per_epoch)
         pixels = torch.from_numpy(self.data.images.batch(batch, self.preset.input)).permute(0, 3, 1, 2).float()
         labels = torch.from_numpy(self.data.labels[batch]).float()
-        x, y = mix(augment(pixels.to(self.device), generator), labels.to(self.device), self.preset.mixup, generator)
+        x, y = mix(
+            augment(pixels.to(self.device), generator, self.preset.augmentation),
+            labels.to(self.device),
+            self.preset.mixup,
+            generator,
+        )
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
             logits = self.network(normalised(x))
         loss = (F.binary_cross_entropy_with_logits(logits.float(), y, reduction="none").mean(0) * task_weights).mean()

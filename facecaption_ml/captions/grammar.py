@@ -21,9 +21,8 @@ __all__ = ["BUNDLED", "CaptionGrammar", "GrammarError", "bundled_grammar"]
 class CaptionGrammar:
     """A probabilistic context-free grammar for face captions (paper §3.3); make one with :meth:`load`.
 
-    ``version`` is 12 hex digits of the SHA-256 of the grammar text. Loading takes a moment (nltk); a grammar keeps what
-    it worked out for label sets, so use one for many captions. Not shared between threads while it is warming up costs
-    nothing but repeated work: the results do not depend on it.
+    ``version`` is 12 hex digits of the SHA-256 of the grammar text. Loading takes a moment (nltk), and the first captions
+    are slower because a grammar keeps what it works out for parts of label sets: load one and use it for many captions.
     """
 
     def __init__(self, text: str, source: str) -> None:

@@ -42,7 +42,9 @@ def label_bits(labels: Iterable[str], gender: Gender | None) -> int:
         for name in labels:
             bits |= BIT[name]
     except KeyError as error:
-        raise ValueError(f"unknown attribute {error.args[0]!r}; the names are CelebA's, see taxonomy.ATTRIBUTES") from None
+        raise ValueError(
+            f"unknown attribute {error.args[0]!r}; the names are CelebA's, see taxonomy.ATTRIBUTES"
+        ) from None
     if gender == "female":
         if bits & MALE_BIT:
             raise ValueError("gender is 'female' but the labels have 'Male'")

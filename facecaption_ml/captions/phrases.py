@@ -61,7 +61,7 @@ class PhraseBook:
             return None
         admissible: list[tuple[float, dict[str, float]]] = []
         for weight, right in self._rules.productions[name]:
-            shared = [w for w in self._ways(right, asserted & ~name.asserts)]
+            shared = list(self._ways(right, asserted & ~name.asserts))
             if shared:
                 merged: dict[str, float] = {}
                 for wordings in shared:

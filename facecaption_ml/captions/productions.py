@@ -124,7 +124,7 @@ def _check(
 
 
 def _scope(name: Name, productions: Mapping[Name, list[tuple[float, Symbols]]], above: tuple[Name, ...]) -> int:
-    if name in above:  # only BODY may come back to itself; _flat_frames reports any other
+    if name in above:  # only BODY may; the sampler reports any other that a sentence uses
         return 0
     bits = name.asserts
     for _, right in productions[name]:

@@ -16,7 +16,9 @@ from facecaption_ml.captions.negation import negated
 from facecaption_ml.taxonomy import FEMALE
 
 _NO_BEARD = BIT["No_Beard"]
-_FLUSHING = frozenset({"determiner", "preposition", "verb", "copula", "contrast", "relative", "no", "without", "not", "nor"})
+_FLUSHING = frozenset(
+    {"determiner", "preposition", "verb", "copula", "contrast", "relative", "no", "without", "not", "nor"}
+)
 _JOINING = frozenset({"conjunction", "alternative", "comma", "nor"})
 _SEES_THROUGH = frozenset({"passing", "shape", "neutral"})
 
@@ -87,6 +89,7 @@ class _Sentence:
     pending: list[tuple[Entry, bool]] = field(default_factory=list)  # adjectives that wait for their noun
     shared: list[tuple[Entry, bool]] = field(default_factory=list)  # those of the noun before, for a noun joined to it
     group: list[str] = field(default_factory=list)  # the last nouns
+    first: list[str] = field(default_factory=list)  # the first noun
     subject: list[str] = field(default_factory=list)  # what the copula speaks of
     copular: bool = False
     said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
@@ -150,6 +153,7 @@ class _Sentence:
         self.shared = adjectives or (self.shared if compound else [])
         self.pending = []
         self.group = [*self.group, item.head] if joined else [item.head]
+        self.first = self.first or self.group
         self.copular = False
         if item.head == "person" and (not self.subject or item.words in _SUBJECTS):
             self.subject = [item.head]
@@ -164,7 +168,8 @@ class _Sentence:
         if role == "copula":
             before = self.items[i - 1] if i else None
             if not (before and before.role in (*_JOINING, "not", "contrast") and self.subject):
-                self.subject = self.group or self.subject
+                inserted = before is not None and before.role == "comma"  # "His face, free of a beard, is oval"
+                self.subject = self.first if inserted else self.group or self.subject
             self.copular = True
         elif role in ("determiner", "verb", "preposition", "contrast"):
             self.copular = False

@@ -8,7 +8,7 @@ A caption is planned in four draws, each over what the labels admit, each cached
 4. sentence frames take the next one to four units, weighted by the frames' probabilities in the grammar.
 
 Then each unit's wording is drawn from its table (``phrases.py``). After the tables are warm a caption costs about thirty
-bisections, and nothing depends on how many labels sets were seen before.
+bisections, and nothing depends on how many label sets were seen before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from facecaption_ml.captions.phrases import PhraseBook, Table, spaced
 from facecaption_ml.captions.productions import GrammarError, Name, Rules
 from facecaption_ml.taxonomy import CATEGORIES
 
-SHARE: Final = 3.0  # how much likelier units that share a phrase are than units apart, per phrase saved
+SHARE: Final = 6.0  # how much likelier units that share a phrase are than units apart, per phrase saved
 STRAY: Final = 0.4  # 0: categories never interleave; 1 and more: units come in any order
 MOST_UNITS: Final = 4  # in one sentence
 _CATEGORY: Final = {BIT[name]: i for i, names in enumerate(CATEGORIES.values()) for name in names}
@@ -107,7 +107,7 @@ class Sampler:
 
     def _units(self, labels: int, draw: Callable[[], float]) -> list[int]:
         """The labels as units, in the order of the caption."""
-        units = []
+        units: list[int] = []
         for group in self._groups:
             held = labels & group
             if held:

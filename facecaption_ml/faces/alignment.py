@@ -40,20 +40,22 @@ def align_and_crop(image: np.ndarray, face: Face, margin: float = 0.3) -> tuple[
     face's height, and the two are swapped. Pixels outside the picture repeat its border.
     """
     roll = roll_degrees(face)
-    width, height = face.width, face.height
-    if 45 < abs(roll) < 135:
-        width, height = height, width
-    crop_size = max(1, round(width * (1 + 2 * margin))), max(1, round(height * (1 + 2 * margin)))
-    return _turned_window(image, _centre(face), roll, crop_size), roll
+    return _turned_window(image, _centre(face), roll, _crop_size(face, roll, margin)), roll
 
 
 def aligned_points(face: Face, points: np.ndarray, margin: float = 0.3) -> np.ndarray:
     """Where ``points`` of the source picture ([N, 2], px) lie in the crop that align_and_crop makes of ``face``."""
     roll = roll_degrees(face)
-    width, height = (face.height, face.width) if 45 < abs(roll) < 135 else (face.width, face.height)
-    size = max(1, round(width * (1 + 2 * margin))), max(1, round(height * (1 + 2 * margin)))
-    to_source = _crop_to_source(_centre(face), roll, size)
-    return cv2.transform(points[None].astype(np.float64), cv2.invertAffineTransform(to_source))[0]
+    to_source = _crop_to_source(_centre(face), roll, _crop_size(face, roll, margin))
+    # Points count pixel edges from 0, the transform pixel centres.
+    return cv2.transform(points[None].astype(np.float64) - 0.5, cv2.invertAffineTransform(to_source))[0] + 0.5
+
+
+def _crop_size(face: Face, roll: float, margin: float) -> tuple[int, int]:
+    """Width and height of the crop in px."""
+    sides = (face.height, face.width) if 45 < abs(roll) < 135 else (face.width, face.height)
+    width, height = (max(1, round(side * (1 + 2 * margin))) for side in sides)
+    return width, height
 
 
 def _centre(face: Face) -> tuple[float, float]:

@@ -116,17 +116,15 @@ class FaceDetector:
         self.device = torch.device(device)
         self._dtype: torch.dtype = getattr(torch, self.options.precision)
         self._network = network.to(self.device, self._dtype).eval()
-        if (
-            self.device.type == "cpu"
-            and self._dtype is torch.float32
-            and network.may_be_screened
-            and has_fast_bfloat16()
-        ):
-            self._network.screen_finest_level(self.options.min_score)
-        self._network.pack(self.options.working_size, self.options.working_size)
         self._batch_size = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else 1)
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._pool_lock = threading.Lock()
+        in_float32_on_cpu = self.device.type == "cpu" and self._dtype is torch.float32
+        if in_float32_on_cpu and network.may_be_screened and has_fast_bfloat16():
+            self._network.screen_finest_level(self.options.min_score)
+        # In a worker, so that the weights are laid out for the one thread that will use them.
+        side = self.options.working_size
+        self._workers().submit(self._network.pack, side, side).result()
 
     @classmethod
     def load(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import zlib
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from facecaption_ml.images.policy import DownloadPolicy
 
 _MAX_URL_LENGTH: Final = 8_000
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _KEEP_ALIVE_S: Final = 5.0
 _SIGNATURE_BYTES: Final = 16
@@ -46,6 +48,8 @@ def parse_url(text: str | None) -> URL:
             raise ValueError(f"scheme {url.scheme!r} is not http or https" if url.scheme else "no scheme")
         if not url.raw_host or not (url.port or 0) > 0:
             raise ValueError("no host or no valid port")
+        if ":" not in url.raw_host and not _HOST_NAME.fullmatch(url.raw_host):
+            raise ValueError("characters in the host that no name has")
         address = literal_address(url.raw_host)
         url = url.with_user(None).with_fragment(None)
         return url if address is None else url.with_host(str(address))

@@ -36,7 +36,7 @@ _MOST_DECODERS: Final = 8
 # where the lock changes hands between blocks, so that no picture can stall the network.
 _INLINE_BYTES: Final = 512 * 1024
 _INLINE_PIXELS: Final = 2_000_000
-_REQUESTS_FIRST_S: Final = 0.005
+_REQUESTS_FIRST_S: Final = 0.02
 _MOST_UNCHECKED_BYTES: Final = 256 * 1024 * 1024
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from facecaption_ml.sample.anatomy import EYE_X, half_width
-from facecaption_ml.sample.canvas import Array, mirror, smooth
+from facecaption_ml.sample.canvas import Array, mirror, moved, smooth
 from facecaption_ml.sample.features import circle
 from facecaption_ml.sample.looks import choose
 from facecaption_ml.sample.sitting import Sitting
@@ -33,13 +33,17 @@ def paint_glasses(sitting: Sitting) -> None:
         streak = pose.face([(x - 0.10, 0.10), (x + 0.06, -0.12)], 0.10)
         canvas.paint(canvas.lines([streak], sitting.px(0.045), sitting.px(0.012)), (255, 255, 255), 0.30, lens)
         closed = np.concatenate([points, points[:1]])
-        canvas.shade(canvas.lines([closed + (0, sitting.px(0.025))], sitting.px(thick), sitting.px(0.016)), 0.6, 0.5)
+        canvas.shade(
+            canvas.lines([moved(closed, 0, sitting.px(0.025))], sitting.px(thick), sitting.px(0.016)), 0.6, 0.5
+        )
         canvas.paint(canvas.lines([closed], sitting.px(thick), 0.3), colour)
         glint = closed[: len(closed) // 3]
         canvas.paint(canvas.lines([glint], sitting.px(thick * 0.35), 0.3), np.minimum(colour + 90, 255), 0.5)
         sitting.trace("glasses", closed, 0.024)
         edge = half_width(look.shape, 0.0)
-        temple = np.concatenate([pose.face([(side * (EYE_X + 0.22), -0.05)], 0.1), pose.solid([(side * edge * 1.0, -0.08)], 0.05)])
+        temple = np.concatenate(
+            [pose.face([(side * (EYE_X + 0.22), -0.05)], 0.1), pose.solid([(side * edge * 1.0, -0.08)], 0.05)]
+        )
         canvas.paint(canvas.lines([temple], sitting.px(thick), 0.3), colour * 0.9)
         sitting.trace("glasses", temple, 0.02)
     bridge = pose.face(smooth([(-0.13, -0.02), (0, -0.06), (0.13, -0.02)]), 0.14)
@@ -52,7 +56,15 @@ def _rim(kind: int, side: float) -> Array:
     if kind == 0:
         return circle((x, 0.02), 0.225, 28)
     if kind == 1:
-        corners = [(-0.22, -0.14), (0.0, -0.155), (0.22, -0.14), (0.225, 0.05), (0.17, 0.17), (-0.15, 0.175), (-0.21, 0.06)]
+        corners = [
+            (-0.22, -0.14),
+            (0.0, -0.155),
+            (0.22, -0.14),
+            (0.225, 0.05),
+            (0.17, 0.17),
+            (-0.15, 0.175),
+            (-0.21, 0.06),
+        ]
     elif kind == 2:
         corners = [(-0.23, -0.02), (-0.12, -0.125), (0.10, -0.13), (0.24, -0.03), (0.15, 0.14), (-0.12, 0.15)]
     else:
@@ -80,7 +92,9 @@ def paint_earrings(sitting: Sitting) -> None:
             canvas.paint(canvas.lines([points], sitting.px(0.042), 0.3), metal * 0.72)
             canvas.paint(canvas.lines([points[10:20]], sitting.px(0.02), 0.3), np.minimum(metal + 30, 255))
         else:
-            points = pose.solid(smooth([(x, y), (x + 0.05, y + 0.2), (x, y + 0.29), (x - 0.05, y + 0.2)], closed=True), 0.08)
+            points = pose.solid(
+                smooth([(x, y), (x + 0.05, y + 0.2), (x, y + 0.29), (x - 0.05, y + 0.2)], closed=True), 0.08
+            )
             canvas.paint(canvas.polygon(points, sitting.px(0.008)), stone)
             canvas.paint(canvas.lines([points], sitting.px(0.018), 0.3), metal)
         shine = pose.solid([(x - 0.015, y + 0.06)], 0.08)[0]
@@ -111,7 +125,18 @@ def paint_hat(sitting: Sitting) -> None:
         _paint_brim(sitting, colour * 0.92)
     else:
         lean = 0.25 * np.sign(look.part or 1.0)
-        shape = smooth([(-0.9, -0.62), (-1.1 + lean, -0.95), (-0.5 + lean, top - 0.12), (0.4 + lean, top - 0.14), (1.08 + lean, -1.0), (0.9, -0.62), (0, -0.80)], closed=True)
+        shape = smooth(
+            [
+                (-0.9, -0.62),
+                (-1.1 + lean, -0.95),
+                (-0.5 + lean, top - 0.12),
+                (0.4 + lean, top - 0.14),
+                (1.08 + lean, -1.0),
+                (0.9, -0.62),
+                (0, -0.80),
+            ],
+            closed=True,
+        )
         _paint_cloth(sitting, shape, colour, 0.15)
 
 
@@ -121,35 +146,75 @@ def _paint_cloth(sitting: Sitting, shape: Array, colour: Array, depth: float) ->
     sitting.canvas.paint(mask, colour)
     if mask is not None:
         sitting.canvas.shade(mask.edge(sitting.px(0.14)), 0.55, 0.8)
-        spot = points.mean(axis=0) + (sitting.px(0.25) * np.sign(sitting.light), -sitting.px(0.1))
+        spot = moved(points.mean(axis=0), sitting.px(0.25) * np.sign(sitting.light), -sitting.px(0.1))
         sitting.canvas.shade(sitting.canvas.glow(spot, sitting.px(0.3), sitting.px(0.16)), 1.2, 0.8, mask)
     sitting.trace("hat", np.concatenate([points, points[:1]]), 0.024)
 
 
 def _paint_dome(sitting: Sitting, colour: Array, top: float, low: float, wide: float) -> None:
-    right = [(0.0, top), (wide * 0.55, top + 0.07), (wide * 0.92, (top + low) / 2 - 0.05), (wide, low + 0.16), (wide * 0.98, low + 0.22)]
+    right = [
+        (0.0, top),
+        (wide * 0.55, top + 0.07),
+        (wide * 0.92, (top + low) / 2 - 0.05),
+        (wide, low + 0.16),
+        (wide * 0.98, low + 0.22),
+    ]
     over = smooth(right)
-    rim = smooth([(wide * 0.98, low + 0.22), (wide * 0.6, low + 0.02), (0, low - 0.04), (-wide * 0.6, low + 0.02), (-wide * 0.98, low + 0.22)])
+    rim = smooth(
+        [
+            (wide * 0.98, low + 0.22),
+            (wide * 0.6, low + 0.02),
+            (0, low - 0.04),
+            (-wide * 0.6, low + 0.02),
+            (-wide * 0.98, low + 0.22),
+        ]
+    )
     _paint_cloth(sitting, np.concatenate([mirror(over)[::-1], over, rim]), colour, 0.12)
 
 
 def _paint_band(sitting: Sitting, colour: Array, top: float, low: float, wide: float) -> None:
     def arc(y: float) -> Array:
-        return smooth([(-wide, y + 0.20), (-wide * 0.6, y + 0.03), (0, y - 0.03), (wide * 0.6, y + 0.03), (wide, y + 0.20)])
+        return smooth(
+            [(-wide, y + 0.20), (-wide * 0.6, y + 0.03), (0, y - 0.03), (wide * 0.6, y + 0.03), (wide, y + 0.20)]
+        )
 
     _paint_cloth(sitting, np.concatenate([arc(top), arc(low)[::-1]]), colour, 0.18)
 
 
 def _paint_peak(sitting: Sitting, colour: Array) -> None:
-    shape = smooth([(-0.72, -0.60), (-0.62, -0.44), (0, -0.36), (0.62, -0.44), (0.72, -0.60), (0.4, -0.68), (0, -0.70), (-0.4, -0.68)], closed=True)
-    shadow = sitting.canvas.polygon(sitting.pose.solid(shape + (0, 0.10), 0.5), sitting.px(0.05))
+    shape = smooth(
+        [
+            (-0.72, -0.60),
+            (-0.62, -0.44),
+            (0, -0.36),
+            (0.62, -0.44),
+            (0.72, -0.60),
+            (0.4, -0.68),
+            (0, -0.70),
+            (-0.4, -0.68),
+        ],
+        closed=True,
+    )
+    shadow = sitting.canvas.polygon(sitting.pose.solid(moved(shape, 0, 0.10), 0.5), sitting.px(0.05))
     sitting.canvas.shade(shadow, 0.6, 0.6, sitting.face)
     _paint_cloth(sitting, shape, colour, 0.62)
 
 
 def _paint_brim(sitting: Sitting, colour: Array) -> None:
     wide = 1.42 if sitting.look.part > 0 else 1.22
-    shape = smooth([(-wide, -0.62), (-0.7, -0.72), (0, -0.78), (0.7, -0.72), (wide, -0.62), (0.75, -0.50), (0, -0.46), (-0.75, -0.50)], closed=True)
-    shadow = sitting.canvas.polygon(sitting.pose.solid(shape + (0, 0.10), 0.3), sitting.px(0.05))
+    shape = smooth(
+        [
+            (-wide, -0.62),
+            (-0.7, -0.72),
+            (0, -0.78),
+            (0.7, -0.72),
+            (wide, -0.62),
+            (0.75, -0.50),
+            (0, -0.46),
+            (-0.75, -0.50),
+        ],
+        closed=True,
+    )
+    shadow = sitting.canvas.polygon(sitting.pose.solid(moved(shape, 0, 0.10), 0.3), sitting.px(0.05))
     sitting.canvas.shade(shadow, 0.6, 0.6, sitting.face)
     _paint_cloth(sitting, shape, colour, 0.3)

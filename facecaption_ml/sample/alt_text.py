@@ -10,7 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 
-_HAIR: Final = {"Blond_Hair": "blonde", "Brown_Hair": "brunette", "Black_Hair": "dark-haired", "Gray_Hair": "grey-haired"}
+_HAIR: Final = {
+    "Blond_Hair": "blonde",
+    "Brown_Hair": "brunette",
+    "Black_Hair": "dark-haired",
+    "Gray_Hair": "grey-haired",
+}
 _TRAITS: Final = {
     "Smiling": "smiling",
     "Eyeglasses": "with glasses",

@@ -19,6 +19,7 @@ NOSE_TIP_Y: Final = 0.43
 MOUTH_Y: Final = 0.735
 CHIN_Y: Final = 1.16
 _HEAD_A, _HEAD_B, _HEAD_C = 0.98, 1.55, 0.80  # half axes of the ellipsoid the features lie on
+_TURNING_DEPTH: Final = 0.35  # the head turns about an axis this far before the ears
 _EYE_DEPTH: Final = float(_HEAD_C * np.sqrt(1 - (EYE_X / _HEAD_A) ** 2))
 
 
@@ -32,24 +33,28 @@ class Pose:
     pitch: float = 0.0
     roll: float = 0.0
     matrix: Array = field(init=False, repr=False)
+    turns: tuple[float, float, float, float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         cos, sin = np.cos(self.roll), np.sin(self.roll)
-        object.__setattr__(self, "matrix", np.array([[cos, sin], [-sin, cos]], np.float32) * self.scale)
+        object.__setattr__(self, "matrix", np.array([[cos, sin], [-sin, cos]], np.float32) * np.float32(self.scale))
+        turns = [float(f(angle)) for angle in (self.yaw, self.pitch) for f in (np.cos, np.sin)]
+        object.__setattr__(self, "turns", tuple(turns))
 
     def solid(self, points: Sequence[Sequence[float]] | Array, depth: float | Array) -> Array:
-        """Pixels [N, 2] of points [N, 2] at a given depth towards the viewer (a number or [N]); 0 is the plane of the ears."""
+        """Pixels [..., 2] of points [..., 2] at a given depth towards the viewer (a number or [...]); 0 is the ears' plane."""
         at = np.asarray(points, np.float32)
-        x = at[:, 0] * np.cos(self.yaw) + depth * np.sin(self.yaw)
-        towards = depth * np.cos(self.yaw) - at[:, 0] * np.sin(self.yaw)
-        y = at[:, 1] * np.cos(self.pitch) + (towards - _EYE_DEPTH * 0.5) * np.sin(self.pitch)
-        flat = np.stack([x - 0.35 * np.sin(self.yaw), y], axis=1).astype(np.float32)
-        return (flat @ self.matrix + np.asarray(self.centre, np.float32)).astype(np.float32)
+        cos_yaw, sin_yaw, cos_pitch, sin_pitch = self.turns
+        across = at[..., 0]
+        flat = np.empty(at.shape, np.float32)
+        flat[..., 0] = across * cos_yaw + (depth - _TURNING_DEPTH) * sin_yaw
+        flat[..., 1] = at[..., 1] * cos_pitch + (depth * cos_yaw - across * sin_yaw - _EYE_DEPTH * 0.5) * sin_pitch
+        return flat @ self.matrix + np.asarray(self.centre, np.float32)
 
     def face(self, points: Sequence[Sequence[float]] | Array, lift: float = 0.0) -> Array:
-        """Pixels [N, 2] of points [N, 2] on the surface of the head, raised by ``lift`` (the nose)."""
+        """Pixels [..., 2] of points [..., 2] on the surface of the head, raised by ``lift`` (the nose)."""
         at = np.asarray(points, np.float32)
-        inside = 1 - (at[:, 0] / _HEAD_A) ** 2 - ((at[:, 1] - 0.1) / _HEAD_B) ** 2
+        inside = 1 - (at[..., 0] / _HEAD_A) ** 2 - ((at[..., 1] - 0.1) / _HEAD_B) ** 2
         return self.solid(at, _HEAD_C * np.sqrt(np.maximum(inside, 0.0)) + lift)
 
     def spot(self, x: float, y: float, lift: float = 0.0) -> Array:

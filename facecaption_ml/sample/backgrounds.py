@@ -34,13 +34,13 @@ def paint_background(canvas: Canvas, rng: np.random.Generator, clutter: float = 
 
 def _colour(rng: np.random.Generator, low: float = 20, high: float = 235) -> Array:
     grey = rng.uniform(low, high)
-    return np.clip(grey + rng.normal(0, 32, 3), 8, 248).astype(np.float32)
+    return np.clip(grey + rng.normal(0, 19, 3), 8, 248).astype(np.float32)
 
 
 def _paint_wall(canvas: Canvas, rng: np.random.Generator) -> None:
-    grid = np.stack([np.array([[_colour(rng)[c] for _ in range(3)] for _ in range(3)]) for c in range(3)])
-    base = _colour(rng, 40, 225)
-    grid = base[:, None, None] * 0.72 + grid * 0.28
+    base = _colour(rng, 45, 225)
+    light, tint = rng.normal(0, 30, (3, 3)), rng.normal(0, 7, (3, 3, 3))
+    grid = np.clip(base[:, None, None] + light + tint, 6, 250)
     for plane, small in zip(canvas.planes, grid.astype(np.float32), strict=True):
         plane[:] = cv2.resize(small, (canvas.width, canvas.height), interpolation=cv2.INTER_CUBIC)
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.floating]
 Colour = Sequence[float] | npt.NDArray[np.floating]
 
 _SUBPIXEL_BITS: Final = 4
@@ -70,8 +70,11 @@ class Canvas:
         """A filled outline [N, 2] in pixels, its edge blurred by ``soft`` pixels (sigma)."""
         return self._raster([points], soft, 0.0, closed=True)
 
-    def lines(self, curves: Sequence[Array], width: float, soft: float = 0.0) -> Mask | None:
-        """Open curves, each [N, 2] in pixels, ``width`` pixels wide; thinner than a pixel means fainter."""
+    def lines(self, curves: Sequence[Array] | Array, width: float, soft: float = 0.0) -> Mask | None:
+        """Open curves in pixels, each [N, 2] or all in one array [C, N, 2], ``width`` pixels wide.
+
+        Thinner than a pixel means fainter.
+        """
         return self._raster(curves, soft, max(width, 0.05), closed=False)
 
     def glow(self, centre: Array, rx: float, ry: float) -> Mask | None:
@@ -90,19 +93,21 @@ class Canvas:
         right, bottom = min(int(np.ceil(x1)) + 1, self.width), min(int(np.ceil(y1)) + 1, self.height)
         return (left, top, right, bottom) if right > left and bottom > top else None
 
-    def _raster(self, curves: Sequence[Array], soft: float, width: float, closed: bool) -> Mask | None:
-        lows = np.min([c.min(axis=0) for c in curves], axis=0)
-        highs = np.max([c.max(axis=0) for c in curves], axis=0)
+    def _raster(self, curves: Sequence[Array] | Array, soft: float, width: float, closed: bool) -> Mask | None:
+        flat = np.concatenate(curves)
+        lows, highs = flat.min(axis=0), flat.max(axis=0)
         pad = 3.0 * soft + width / 2 + 1
         window = self._window(lows[0] - pad, lows[1] - pad, highs[0] + pad, highs[1] + pad)
         if window is None:
             return None
         x0, y0, x1, y1 = window
         shrink = min(1.0, _DIRECT_BLUR_SIGMA / soft) if soft > 0 else 1.0
-        w, h = max(int((x1 - x0) * shrink), 2), max(int((y1 - y0) * shrink), 2)
+        w, h = max(int((x1 - x0) * shrink), 1), max(int((y1 - y0) * shrink), 1)
         raster = np.zeros((h, w), np.uint8)
         scale = np.array([w / (x1 - x0), h / (y1 - y0)], np.float32)
-        fixed = [np.round((c - (x0, y0)) * scale * (1 << _SUBPIXEL_BITS)).astype(np.int32) for c in curves]
+        whole = np.round((flat - np.array([x0, y0], np.float32)) * scale * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        ends = np.cumsum([len(curve) for curve in curves]).tolist()
+        fixed = [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         gain = 1.0
         if closed:
             cv2.fillPoly(raster, fixed, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
@@ -111,9 +116,9 @@ class Canvas:
             gain = min(1.0, width * shrink / thickness)
             cv2.polylines(raster, fixed, False, 255, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
         if soft > 0.25:
-            raster = cv2.GaussianBlur(raster, (0, 0), soft * shrink)
+            cv2.GaussianBlur(raster, (0, 0), soft * shrink, dst=raster)
         if shrink < 1.0:
-            raster = cv2.resize(raster, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+            raster = np.asarray(cv2.resize(raster, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR), np.uint8)
         return Mask(x0, y0, raster.astype(np.float32) * np.float32(gain / 255.0))
 
     # -- paint -------------------------------------------------------------------------------------------------------
@@ -146,13 +151,13 @@ class Canvas:
 
 def _blur(cover: Array, sigma: float) -> Array:
     if sigma <= _DIRECT_BLUR_SIGMA:
-        return cv2.GaussianBlur(cover, (0, 0), max(sigma, 0.3))
+        return np.asarray(cv2.GaussianBlur(cover, (0, 0), max(sigma, 0.3)), np.float32)
     h, w = cover.shape
     shrink = _DIRECT_BLUR_SIGMA / sigma
     small = cv2.resize(cover, (max(int(w * shrink), 2), max(int(h * shrink), 2)), interpolation=cv2.INTER_AREA)
     # zero outside: a shape that touches the window's border still has its rim there
     small = cv2.GaussianBlur(small, (0, 0), _DIRECT_BLUR_SIGMA, borderType=cv2.BORDER_CONSTANT)
-    return cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 # -- curves ----------------------------------------------------------------------------------------------------------
@@ -197,6 +202,11 @@ def resample(curve: Array, count: int) -> Array:
     along = np.concatenate([[0.0], np.cumsum(steps)])
     at = np.linspace(0.0, along[-1], count)
     return np.stack([np.interp(at, along, curve[:, 0]), np.interp(at, along, curve[:, 1])], axis=1).astype(np.float32)
+
+
+def moved(points: Array, dx: float, dy: float) -> Array:
+    """Points [..., 2] shifted by (dx, dy)."""
+    return points + np.array([dx, dy], np.float32)
 
 
 def mirror(points: Sequence[Sequence[float]] | Array) -> Array:

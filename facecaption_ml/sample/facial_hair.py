@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from facecaption_ml.sample.anatomy import CHIN_Y, MOUTH_Y, half_width
@@ -43,8 +45,12 @@ def paint_mustache(sitting: Sitting) -> None:
     under = [(wide * 0.75, y + 0.035 - lift * 0.7), (wide * 0.3, y + 0.012), (0.0, y - 0.02)]
     right = smooth([*half, *under])
     for side in SIDES:
-        _paint_patch(sitting, right * (side, 1), 60, lambda p, s=side: np.stack([0.05 * np.sign(p[:, 0] + 1e-6) * np.ones(len(p)), 0.03 + 0 * p[:, 1]], 1), 0.92)
-    sitting.trace("beard", sitting.pose.face(np.concatenate([mirror(right)[: len(right) // 2][::-1], right[: len(right) // 2]]), 0.06), 0.02)
+        _paint_patch(sitting, right * (side, 1), 60, _sideways, 0.92)
+    sitting.trace(
+        "beard",
+        sitting.pose.face(np.concatenate([mirror(right)[: len(right) // 2][::-1], right[: len(right) // 2]]), 0.06),
+        0.02,
+    )
 
 
 def _paint_goatee(sitting: Sitting) -> None:
@@ -66,8 +72,11 @@ def _paint_full_beard(sitting: Sitting) -> None:
     grown = jaw * (1.03, 1.0) + np.stack([np.zeros(len(jaw)), 0.10 * np.clip((jaw[:, 1] - 0.6) / 0.5, 0, 1)], 1)
     rim = rng.uniform(-0.04, 0.04)
     wide = look.mouth_width + 0.02
-    inner = [(0.72, 0.20), (0.66, 0.45 + rim), (0.46, 0.62 + rim), (wide, 0.62), (wide + 0.02, MOUTH_Y + 0.02),
-             (wide * 0.8, MOUTH_Y + 0.13 + 0.7 * look.gap), (0.1, MOUTH_Y + 0.19 + 0.8 * look.gap), (0, MOUTH_Y + 0.185 + 0.8 * look.gap)]  # fmt: skip
+    below = MOUTH_Y + 0.8 * look.gap
+    inner = [
+        (0.72, 0.20), (0.66, 0.45 + rim), (0.46, 0.62 + rim), (wide, 0.62), (wide + 0.02, MOUTH_Y + 0.02),
+        (wide * 0.8, below + 0.13), (0.1, below + 0.19), (0, below + 0.185),
+    ]  # fmt: skip
     right = smooth(inner)
     area = np.concatenate([grown, right, mirror(right)[::-1]])
     _paint_patch(sitting, area, 240, _downwards, 0.94)
@@ -90,9 +99,13 @@ def _downwards(points: Array) -> Array:
     return np.stack([0.05 * points[:, 0], np.full(len(points), 0.065)], axis=1)
 
 
-def _paint_patch(sitting: Sitting, area: Array, hairs: int, direction, alpha: float) -> None:  # type: ignore[no-untyped-def]
+def _sideways(points: Array) -> Array:
+    return np.stack([0.05 * np.sign(points[:, 0]), np.full(len(points), 0.03)], axis=1)
+
+
+def _paint_patch(sitting: Sitting, area: Array, hairs: int, direction: Callable[[Array], Array], alpha: float) -> None:
     """Hair-covered skin inside ``area`` (head units); ``direction(points)`` gives each hair's vector."""
-    look, rng, canvas, pose = sitting.look, sitting.rng, sitting.canvas, sitting.pose
+    rng, canvas, pose = sitting.rng, sitting.canvas, sitting.pose
     mask = canvas.polygon(pose.face(area, 0.03), sitting.px(0.018))
     if mask is None:
         return
@@ -101,7 +114,7 @@ def _paint_patch(sitting: Sitting, area: Array, hairs: int, direction, alpha: fl
     low, high = area.min(axis=0), area.max(axis=0)
     roots = rng.uniform(low, high, (hairs, 2)).astype(np.float32)
     tips = roots + direction(roots) * rng.uniform(0.6, 1.4, (hairs, 1)) + rng.normal(0, 0.012, (hairs, 2))
-    lines = [np.stack([r, t]) for r, t in zip(pose.face(roots, 0.03), pose.face(tips, 0.03), strict=True)]
+    lines = list(pose.face(np.stack([roots, tips], axis=1), 0.03))
     half = hairs // 2
     canvas.paint(canvas.lines(lines[:half], sitting.px(0.016), 0.3), tone * 0.5, 0.6, mask)
     canvas.paint(canvas.lines(lines[half:], sitting.px(0.014), 0.3), np.minimum(tone * 1.4 + 14, 255), 0.5, mask)

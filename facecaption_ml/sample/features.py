@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from facecaption_ml.sample.anatomy import EYE_X, MOUTH_Y, NOSE_TIP_Y
-from facecaption_ml.sample.canvas import Array, smooth
+from facecaption_ml.sample.canvas import Array, Mask, moved, smooth
 from facecaption_ml.sample.looks import Look
 from facecaption_ml.sample.sitting import Sitting
 from facecaption_ml.sample.skin import SHADOW, SIDES
@@ -26,8 +26,20 @@ def _lids(look: Look, side: float) -> tuple[Array, Array]:
     up, down = look.eye_open, look.eye_open * 0.72
     lift = 0.012 * look.smile if look.smile > 0.5 else 0.0
     inner, outer = (x - side * half, y + 0.014), (x + side * half, y + tilt)
-    upper = [inner, (x - side * half * 0.45, y - up * 0.85), (x + side * half * 0.2, y - up), (x + side * half * 0.7, y - up * 0.62), outer]
-    lower = [inner, (x - side * half * 0.4, y + down * 0.72 - lift), (x + side * half * 0.3, y + down - lift), (x + side * half * 0.75, y + down * 0.5), outer]
+    upper = [
+        inner,
+        (x - side * half * 0.45, y - up * 0.85),
+        (x + side * half * 0.2, y - up),
+        (x + side * half * 0.7, y - up * 0.62),
+        outer,
+    ]
+    lower = [
+        inner,
+        (x - side * half * 0.4, y + down * 0.72 - lift),
+        (x + side * half * 0.3, y + down - lift),
+        (x + side * half * 0.75, y + down * 0.5),
+        outer,
+    ]
     return smooth(upper), smooth(lower)
 
 
@@ -41,7 +53,9 @@ def _paint_eye(sitting: Sitting, side: float) -> None:
     eye = canvas.polygon(pose.face(np.concatenate([upper, lower[::-1]])), px(0.006))
     if eye is None:
         return
-    sitting.fill(np.concatenate([upper - (0, 0.02), lower[::-1] + (0, 0.014)]), look.skin * SHADOW, 0.35, 0.012)
+    sitting.fill(
+        np.concatenate([moved(upper, 0, -0.02), moved(lower[::-1], 0, 0.014)]), look.skin * SHADOW, 0.35, 0.012
+    )
     canvas.paint(eye, (238, 232, 228))
     _paint_iris(sitting, x, y, eye)
     shade = canvas.lines([pose.face(upper)], px(0.06), px(0.016))
@@ -49,21 +63,27 @@ def _paint_eye(sitting: Sitting, side: float) -> None:
     line = np.array([46, 30, 26], np.float32)
     weight = 0.020 + 0.016 * look.lashes + (0.012 if look.eyeshadow > 0 else 0)
     sitting.line(upper, line, weight, 0.92, 0.003)
-    sitting.line(lower, look.skin * 0.45, 0.011 + (0.010 if look.eyeshadow > 0 else 0), 0.6 + 0.3 * look.eyeshadow, 0.004)
+    sitting.line(
+        lower, look.skin * 0.45, 0.011 + (0.010 if look.eyeshadow > 0 else 0), 0.6 + 0.3 * look.eyeshadow, 0.004
+    )
     fold = upper * (1, 1.12) + (0, -0.045 - 0.1 * (look.eye_open - 0.06))
     sitting.line(fold[2:], look.skin * SHADOW * 0.9, 0.016, 0.65, 0.006)
     if look.lashes > 0:
         _paint_lashes(sitting, upper, side)
-    sitting.fill(smooth([(x - side * 0.165, y + 0.0), (x - side * 0.14, y - 0.016), (x - side * 0.13, y + 0.016)], closed=True), look.skin * (0.95, 0.66, 0.64), 0.8)
+    sitting.fill(
+        smooth([(x - side * 0.165, y + 0.0), (x - side * 0.14, y - 0.016), (x - side * 0.13, y + 0.016)], closed=True),
+        look.skin * (0.95, 0.66, 0.64),
+        0.8,
+    )
     sitting.trace("eyes", pose.face(upper), 0.022)
     sitting.trace("eyes", pose.face(lower), 0.014)
 
 
-def _paint_iris(sitting: Sitting, x: float, y: float, eye) -> None:  # type: ignore[no-untyped-def]
+def _paint_iris(sitting: Sitting, x: float, y: float, eye: Mask) -> None:
     look, canvas, pose, px = sitting.look, sitting.canvas, sitting.pose, sitting.px
-    radius = 0.083
+    radius = 0.087
     gaze = float(np.clip(-0.03 * np.sign(sitting.pose.yaw), -0.03, 0.03)) * min(abs(sitting.pose.yaw) * 4, 1)
-    centre = (x + gaze, y - 0.004)
+    centre = (x + gaze, y - 0.016)  # the upper lid covers a little of it
     ring = circle(centre, radius)
     canvas.paint(canvas.polygon(pose.face(ring), px(0.008)), look.iris * 0.55, 1.0, eye)
     canvas.paint(canvas.polygon(pose.face(circle(centre, radius * 0.82)), px(0.012)), look.iris, 1.0, eye)
@@ -81,8 +101,8 @@ def _paint_lashes(sitting: Sitting, upper: Array, side: float) -> None:
     roots = upper[len(upper) // 3 :]
     outward = np.linspace(0.2, 1.0, len(roots), dtype=np.float32)[:, None]
     tips = roots + outward * (side * 0.05, -0.01) + np.array([0, -0.045], np.float32) * (0.7 + look.lashes)
-    hairs = [sitting.pose.face(np.stack([r, t])) for r, t in zip(roots[::2], tips[::2], strict=True)]
-    sitting.canvas.paint(sitting.canvas.lines(hairs, sitting.px(0.012), 0.3), (30, 20, 20), look.lashes)
+    hairs = sitting.pose.face(np.stack([roots[::2], tips[::2]], axis=1))
+    sitting.canvas.paint(sitting.canvas.lines(list(hairs), sitting.px(0.012), 0.3), (30, 20, 20), look.lashes)
 
 
 def circle(centre: tuple[float, float], radius: float, count: int = 20) -> Array:
@@ -98,18 +118,19 @@ def paint_brows(sitting: Sitting) -> None:
         high = look.brow_height + side * look.asymmetry * 2
         thick, arch = look.brow_thickness, look.brow_arch
         spine = smooth([
-            (side * 0.13, -high + 0.02), (side * 0.26, -high - 0.35 * arch - 0.01),
-            (side * 0.42, -high - arch), (side * 0.575, -high + 0.035 + 0.15 * arch),
+            (side * 0.135, -high - 0.10 * arch), (side * 0.25, -high - 0.62 * arch - 0.012),
+            (side * 0.37, -high - arch - 0.012), (side * 0.48, -high - 0.72 * arch), (side * 0.585, -high + 0.045),
         ])  # fmt: skip
         taper = np.interp(np.linspace(0, 1, len(spine)), [0, 0.15, 0.6, 1], [0.55, 1.0, 0.85, 0.18])[:, None]
         half = taper * np.array([0, thick / 2])
         body = np.concatenate([spine - half, (spine + half)[::-1]])
         sitting.fill(body, look.brow_colour, 0.80, 0.009)
-        hairs = []
-        for t in rng.uniform(0.0, 0.95, 26 if look.has("Bushy_Eyebrows") else 14):
-            at = spine[int(t * (len(spine) - 1))] + (0, rng.uniform(-0.5, 0.5) * thick)
-            lean = (side * (0.03 + 0.03 * t), -0.05 + 0.05 * t)
-            hairs.append(sitting.pose.face(np.stack([at, at + lean])))
+        bushy = look.has("Bushy_Eyebrows")
+        share = rng.uniform(0.0, 0.95, 30 if bushy else 12)
+        roots = spine[(share * (len(spine) - 1)).astype(int)]
+        roots = roots + np.stack([0 * share, rng.uniform(-0.45, 0.45, len(share)) * thick], axis=1)
+        lean = np.stack([side * (0.03 + 0.03 * share), -0.04 + 0.05 * share], axis=1) * (1.0 if bushy else 0.6)
+        hairs = sitting.pose.face(np.stack([roots, roots + lean], axis=1))
         mask = sitting.canvas.lines(hairs, sitting.px(0.012), sitting.px(0.003))
         sitting.canvas.paint(mask, look.brow_colour * 0.7, 0.7)
         sitting.trace("brows", sitting.pose.face(spine), 0.5 * thick)
@@ -132,26 +153,63 @@ def paint_nose(sitting: Sitting) -> None:
     sitting.fill(under, look.skin * SHADOW, 0.55, 0.028)
     _paint_nose_tip(sitting, width, tip, point)
     for side in SIDES:
-        wing = smooth([(side * width * 0.78, tip - 0.10), (side * width * 1.06, tip - 0.01), (side * width * 0.86, tip + 0.065), (side * width * 0.55, tip + 0.055)])
+        wing = smooth(
+            [
+                (side * width * 0.78, tip - 0.10),
+                (side * width * 1.06, tip - 0.01),
+                (side * width * 0.86, tip + 0.065),
+                (side * width * 0.55, tip + 0.055),
+            ]
+        )
         sitting.line(wing, look.skin * SHADOW * 0.72, 0.020, 0.75, 0.008, 0.08)
-        hole = smooth([(side * width * 0.30, tip + 0.062), (side * width * 0.52, tip + 0.038), (side * width * 0.72, tip + 0.058), (side * width * 0.5, tip + 0.078)], closed=True)
+        hole = smooth(
+            [
+                (side * width * 0.30, tip + 0.062),
+                (side * width * 0.52, tip + 0.038),
+                (side * width * 0.72, tip + 0.058),
+                (side * width * 0.5, tip + 0.078),
+            ],
+            closed=True,
+        )
         sitting.fill(hole, (52, 26, 24), 0.8, 0.007, 0.1)
         sitting.trace("nose", pose.face(wing, 0.08), 0.02)
         sitting.trace("nose", pose.face(hole, 0.1), 0.014)
-    sitting.trace("nose", pose.face(smooth([(-lit * 0.09, -0.12), (-lit * 0.07, 0.12), (-lit * width * 0.6, tip - 0.12)]), 0.08), 0.012)
+    sitting.trace(
+        "nose",
+        pose.face(smooth([(-lit * 0.09, -0.12), (-lit * 0.07, 0.12), (-lit * width * 0.6, tip - 0.12)]), 0.08),
+        0.012,
+    )
 
 
 def _paint_nose_tip(sitting: Sitting, width: float, tip: float, point: float) -> None:
     look, pose, canvas = sitting.look, sitting.pose, sitting.canvas
     if point > 0.3:
-        drop = 0.085 * point
-        beak = smooth([(-width * 0.55, tip - 0.05), (-0.05, tip + 0.035), (0, tip + 0.05 + drop), (0.05, tip + 0.035), (width * 0.55, tip - 0.05), (0, tip - 0.12)], closed=True)
+        drop = 0.065 * point
+        beak = smooth(
+            [
+                (-width * 0.55, tip - 0.05),
+                (-0.05, tip + 0.035),
+                (0, tip + 0.045 + drop),
+                (0.05, tip + 0.035),
+                (width * 0.55, tip - 0.05),
+                (0, tip - 0.12),
+            ],
+            closed=True,
+        )
         sitting.fill(beak, np.minimum(look.skin * 1.03, 250), 0.95, 0.012, 0.16)
-        rim = smooth([(-width * 0.6, tip - 0.02), (-0.06, tip + 0.045), (0, tip + 0.055 + drop), (0.06, tip + 0.045), (width * 0.6, tip - 0.02)])
+        rim = smooth(
+            [
+                (-width * 0.6, tip - 0.02),
+                (-0.06, tip + 0.045),
+                (0, tip + 0.055 + drop),
+                (0.06, tip + 0.045),
+                (width * 0.6, tip - 0.02),
+            ]
+        )
         sitting.line(rim, look.skin * SHADOW * 0.7, 0.016, 0.8, 0.005, 0.16)
         sitting.trace("nose", pose.face(rim, 0.16), 0.014)
         spot = canvas.glow(pose.spot(0, tip - 0.005, 0.16), sitting.px(0.022), sitting.px(0.04))
-        canvas.paint(spot, (255, 250, 244), 0.55)
+        canvas.paint(spot, np.minimum(look.skin * 1.2 + 40, 255), 0.5)
         return
     ball = canvas.glow(pose.spot(0, tip - 0.015, 0.14), sitting.px(width * 0.46), sitting.px(0.075))
     canvas.shade(ball, 1.13, 0.9, sitting.face)
@@ -170,11 +228,19 @@ def paint_mouth(sitting: Sitting) -> None:
     up = max(smile, 0) * 0.085 + min(smile, 0) * 0.05
     corner = y - up + look.asymmetry
     sag = max(smile, 0) * 0.03
-    middle = [(-wide, corner), (-wide * 0.5, y - up * 0.25 + sag), (0, y + 0.006 + sag), (wide * 0.5, y - up * 0.25 + sag), (wide, y - up - look.asymmetry)]
+    middle = [
+        (-wide, corner),
+        (-wide * 0.5, y - up * 0.25 + sag),
+        (0, y + 0.006 + sag),
+        (wide * 0.5, y - up * 0.25 + sag),
+        (wide, y - up - look.asymmetry),
+    ]
     seam = smooth(middle)
     opening = np.sin(np.linspace(0, np.pi, len(seam)))[:, None] ** 0.8
     top_edge, low_edge = seam - opening * (0, 0.35 * gap), seam + opening * (0, 0.85 * gap)
-    bow = np.interp(np.linspace(-1, 1, len(seam)), [-1, -0.55, -0.2, 0, 0.2, 0.55, 1], [0, 0.72, 1.08, 0.86, 1.08, 0.72, 0])
+    bow = np.interp(
+        np.linspace(-1, 1, len(seam)), [-1, -0.55, -0.2, 0, 0.2, 0.55, 1], [0, 0.72, 1.08, 0.86, 1.08, 0.72, 0]
+    )
     full = np.interp(np.linspace(-1, 1, len(seam)), [-1, -0.5, 0, 0.5, 1], [0, 0.78, 1.0, 0.78, 0])
     upper = np.concatenate([top_edge, (top_edge - bow[:, None] * (0, look.lip_upper))[::-1]])
     lower = np.concatenate([low_edge, (low_edge + full[:, None] * (0, look.lip_lower))[::-1]])
@@ -184,7 +250,11 @@ def paint_mouth(sitting: Sitting) -> None:
     soft = 0.005 if look.lipstick else 0.012
     sitting.fill(upper, look.lip_colour * 0.84, strength, soft)
     sitting.fill(lower, look.lip_colour, strength, soft)
-    shine = canvas.glow(pose.spot(0.03, float(low_edge[len(seam) // 2, 1]) + look.lip_lower * 0.45), sitting.px(0.08), sitting.px(look.lip_lower * 0.16))
+    shine = canvas.glow(
+        pose.spot(0.03, float(low_edge[len(seam) // 2, 1]) + look.lip_lower * 0.45),
+        sitting.px(0.08),
+        sitting.px(look.lip_lower * 0.16),
+    )
     canvas.paint(shine, (255, 240, 236), 0.42 if look.lipstick else 0.2)
     sitting.line(top_edge, look.lip_colour * 0.32, 0.014, 0.85, 0.005)
     if gap > 0:

@@ -13,6 +13,7 @@ from facecaption_ml.sample.skin import SIDES
 
 Points = Sequence[Sequence[float]]
 _LENGTH = 28  # samples along a lock
+_IN_THE_LIGHT = 0.8
 
 
 def paint_lock(
@@ -36,8 +37,7 @@ def paint_lock(
     colour = look.hair * np.float32(darker)
     canvas.paint(mask, colour)
     canvas.shade(mask.edge(sitting.px(0.09)), 0.62, 0.7)
-    curves = _strands(a, b, strands, wave, across, rng)
-    drawn = [sitting.pose.solid(curve, depth) for curve in curves]
+    drawn = sitting.pose.solid(_strands(a, b, strands, wave, across, rng), depth)
     third = len(drawn) // 3
     width = sitting.px(0.020)
     canvas.paint(canvas.lines(drawn[:third], width, 0.35), colour * 0.45, 0.55, mask)
@@ -51,46 +51,51 @@ def paint_lock(
         canvas.paint(glow, np.minimum(colour * 1.5 + 40, 255), shine, mask)
     if traced:
         sitting.trace("hair", pixels_b, 0.022)
-        for curve in drawn[: max(2, third // 2)]:
+        # of hair behind the head only the outline is seen
+        for curve in drawn[: min(5, third)] if darker >= _IN_THE_LIGHT else ():
             sitting.trace("hair", curve, 0.010)
 
 
-def _ripple(curve: Array, wave: float, rng: np.random.Generator) -> Array:
-    """A sideways swing that grows towards the tip, [N, 2]."""
-    steps = np.hypot(*np.diff(curve, axis=0).T)
-    along = np.concatenate([[0.0], np.cumsum(steps)])
-    swing = 0.055 * wave * np.sin(along * 2 * np.pi / 0.42 + rng.uniform(0, 6.3)) * np.clip(along / 0.5, 0, 1)
-    direction = np.gradient(curve, axis=0)
-    normal = np.stack([-direction[:, 1], direction[:, 0]], axis=1)
-    normal /= np.maximum(np.hypot(*normal.T), 1e-6)[:, None]
-    return (normal * swing[:, None]).astype(np.float32)
+def _ripple(curves: Array, wave: float, rng: np.random.Generator) -> Array:
+    """A sideways swing that grows towards the tips, [..., N, 2] for curves [..., N, 2]."""
+    direction = np.empty_like(curves)
+    direction[..., 1:-1, :] = (curves[..., 2:, :] - curves[..., :-2, :]) / 2
+    direction[..., 0, :], direction[..., -1, :] = direction[..., 1, :], direction[..., -2, :]
+    step = np.maximum(np.hypot(direction[..., 0], direction[..., 1]), 1e-6)
+    along = np.cumsum(step, axis=-1)
+    phase = rng.uniform(0, 6.3) + rng.uniform(0, 0.9, (*curves.shape[:-2], 1))
+    swing = 0.048 * wave * np.sin(along * (2 * np.pi / 0.52) + phase) * np.clip(along / 0.5, 0, 1) / step
+    return np.stack([-direction[..., 1] * swing, direction[..., 0] * swing], axis=-1).astype(np.float32)
 
 
-def _strands(a: Array, b: Array, count: int, wave: float, across: bool, rng: np.random.Generator) -> list[Array]:
+def _strands(a: Array, b: Array, count: int, wave: float, across: bool, rng: np.random.Generator) -> Array:
+    """``count`` hairs between two curves [_LENGTH, 2]: float32 [count, N, 2], each off its way by a little."""
     if across:
-        share = np.linspace(0, 1, 10, dtype=np.float32)[:, None]
-        starts = rng.uniform(0.02, 0.98, count)
-        curves = []
-        for start in starts:
-            # strands swing a little to one side on their way
-            end = np.clip(start + rng.normal(0, 0.05), 0, 1)
-            index = (start + (end - start) * share[:, 0]) * (_LENGTH - 1)
-            low, high = _at(a, index), _at(b, index)
-            curve = low * (1 - share) + high * share
-            curves.append(curve + _ripple(curve, wave, rng) * 0.5 if wave > 0 else curve)
-        return curves
-    curves = []
-    for u in rng.uniform(0.03, 0.97, count):
-        drift = np.linspace(u, np.clip(u + rng.normal(0, 0.06), 0, 1), _LENGTH)[:, None]
-        curve = (a * (1 - drift) + b * drift).astype(np.float32)
-        first, last = sorted((int(rng.uniform(0, _LENGTH * 0.3)), int(rng.uniform(_LENGTH * 0.6, _LENGTH))))
-        curves.append((curve + _ripple(curve, wave, rng) * 0.8)[first:last] if wave > 0 else curve[first:last])
-    return curves
+        share = np.linspace(0, 1, 10, dtype=np.float32)
+        start = rng.uniform(0.02, 0.98, (count, 1))
+        index = (start + np.clip(rng.normal(0, 0.05, (count, 1)), -start, 1 - start) * share) * (_LENGTH - 1)
+        curves = _at(a, index) * (1 - share)[:, None] + _at(b, index) * share[:, None]
+        return curves + (_ripple(curves, wave, rng) * np.float32(0.5) if wave > 0 else 0)
+    run = np.linspace(0, 1, _LENGTH, dtype=np.float32)
+    u = rng.uniform(0.03, 0.97, (count, 1))
+    drift = (u + np.clip(rng.normal(0, 0.06, (count, 1)), -u, 1 - u) * run).astype(np.float32)[..., None]
+    curves = a * (1 - drift) + b * drift
+    if wave > 0:
+        curves = curves + _ripple(curves, wave, rng) * np.float32(0.8)
+    # a hair is seen over a part of the lock only
+    first, last = rng.uniform(0, 0.3, (count, 1)), rng.uniform(0.6, 1.0, (count, 1))
+    index = (first + (last - first) * run) * (_LENGTH - 1)
+    low = np.minimum(index.astype(np.int64), _LENGTH - 2)
+    part = (index - low)[..., None].astype(np.float32)
+    rows = np.arange(count)[:, None]
+    return np.asarray(curves[rows, low] * (1 - part) + curves[rows, low + 1] * part, np.float32)
 
 
 def _at(curve: Array, index: Array) -> Array:
-    grid = np.arange(len(curve))
-    return np.stack([np.interp(index, grid, curve[:, 0]), np.interp(index, grid, curve[:, 1])], axis=1).astype(np.float32)
+    """Points [..., 2] of a curve [N, 2] at fractional indices [...]."""
+    low = np.clip(index.astype(np.int64), 0, len(curve) - 2)
+    part = (index - low)[..., None].astype(np.float32)
+    return np.asarray(curve[low] * (1 - part) + curve[low + 1] * part, np.float32)
 
 
 def _cross(a: Array, b: Array, share: float) -> Array:
@@ -107,7 +112,14 @@ def paint_hair_behind(sitting: Sitting) -> None:
         tip, wide = (1.9, 1.0) if style == "long" else (0.98, 0.98)
         if look.has("Male") and style == "bob":
             tip = 1.15
-        outer = [(0, -crown - 0.16), (wide * 0.78, -0.98), (wide, -0.3), (wide + 0.04, 0.4), (wide + 0.05, tip * 0.8), (wide - 0.08, tip)]
+        outer = [
+            (0, -crown - 0.16),
+            (wide * 0.78, -0.98),
+            (wide, -0.3),
+            (wide + 0.04, 0.4),
+            (wide + 0.05, tip * 0.8),
+            (wide - 0.08, tip),
+        ]
         for side in SIDES:
             inner = [(0, -crown), (side * 0.3, -0.3), (side * 0.34, 0.4), (side * 0.3, tip)]
             paint_lock(sitting, inner, [(side * x, y) for x, y in outer], depth=-0.25, darker=0.72, gloss=0.0)
@@ -121,7 +133,6 @@ def _paint_curls(sitting: Sitting) -> None:
     look, rng, canvas = sitting.look, sitting.rng, sitting.canvas
     big = 1.0 if look.has("Male") else 1.12
     low = 0.15 if look.has("Male") else 0.75
-    angle = np.linspace(np.pi * 0.88 + low * 0.2, np.pi * 2.12 - low * 0.2, 46)
     angle = np.linspace(np.pi - 0.2 - low * 0.6, 2 * np.pi + 0.2 + low * 0.6, 60)
     ring = np.stack([np.cos(angle) * big, -0.32 + np.sin(angle) * big * 1.1], axis=1)
     for radius, tone in ((0.17, 0.62), (0.13, 0.9)):
@@ -162,7 +173,8 @@ def _paint_tied(sitting: Sitting) -> None:
     else:
         paint_lock(
             sitting, [(side * 0.5, -0.6), (side * 0.86, 0.3), (side * 0.62, 1.0), (side * 0.72, 1.75)],
-            [(side * 0.8, -0.7), (side * 1.16, 0.25), (side * 1.02, 1.0), (side * 0.86, 1.8)], depth=-0.25, darker=0.85, wave=0.0,
+            [(side * 0.8, -0.7), (side * 1.16, 0.25), (side * 1.02, 1.0), (side * 0.86, 1.8)],
+            depth=-0.25, darker=0.85, wave=0.0,
         )  # fmt: skip
 
 
@@ -205,8 +217,9 @@ def _paint_curtains(sitting: Sitting) -> None:
     for side in SIDES:
         reach = abs(side * edge - part) / edge
         inner = [
-            (part, look.hairline - 0.03), (part + side * 0.34 * reach, line[1][1] + 0.03), (side * 0.64, -0.42 - 0.14 * look.recession),
-            (side * edge * 0.97, 0.0), (side * (edge + 0.0), 0.45), (side * (edge - 0.06), 0.95 * min(tip, 1.2)), (side * (edge - 0.2), tip),
+            (part, look.hairline - 0.03), (part + side * 0.34 * reach, line[1][1] + 0.03),
+            (side * 0.64, -0.42 - 0.14 * look.recession), (side * edge * 0.97, 0.0), (side * edge, 0.45),
+            (side * (edge - 0.06), 0.95 * min(tip, 1.2)), (side * (edge - 0.2), tip),
         ]  # fmt: skip
         outer = [
             (part, -crown - 0.10), (part + side * 0.5 * reach, -crown - 0.12), (side * 0.86, -0.86), (side * 1.03, -0.25),
@@ -222,8 +235,18 @@ def _paint_short(sitting: Sitting) -> None:
     line, _ = _hairline(sitting)
     _paint_sides(sitting, line)
     for side in SIDES:
-        across = [(part, look.hairline - 0.02), *[(part + (side * x - part) * 1.0, y) for x, y in line[1:4]], (side * line[4][0], -0.36)]
-        over = [(part, -crown - 0.14), (part + side * 0.42, -crown - 0.15), (side * 0.78, -0.98), (side * 0.93, -0.6), (side * 0.93, -0.28)]
+        across = [
+            (part, look.hairline - 0.02),
+            *[(part + (side * x - part) * 1.0, y) for x, y in line[1:4]],
+            (side * line[4][0], -0.36),
+        ]
+        over = [
+            (part, -crown - 0.14),
+            (part + side * 0.42, -crown - 0.15),
+            (side * 0.78, -0.98),
+            (side * 0.93, -0.6),
+            (side * 0.93, -0.28),
+        ]
         paint_lock(sitting, across, over, depth=0.06, strands=46)
 
 
@@ -240,7 +263,12 @@ def _paint_cap(sitting: Sitting) -> None:
     line, _ = _hairline(sitting)
     lift = {"slick": 0.17, "crop": 0.05, "tied": 0.07, "curls": 0.10}[look.hair_style]
     crown = look.shape.crown + lift
-    right_over = [(0.4, -crown * 0.97), (0.76 + lift * 0.3, -0.88 - lift * 0.3), (0.86 + lift * 0.3, -0.4), (0.88, -0.02)]
+    right_over = [
+        (0.4, -crown * 0.97),
+        (0.76 + lift * 0.3, -0.88 - lift * 0.3),
+        (0.86 + lift * 0.3, -0.4),
+        (0.88, -0.02),
+    ]
     inner = [(-x, y) for x, y in line[::-1]] + line[1:]
     outer = [*mirror(right_over)[::-1].tolist(), (0, -crown), *right_over]
     wave = 0.9 if look.hair_style == "curls" else look.hair_wave
@@ -252,7 +280,9 @@ def _paint_bald_fringe(sitting: Sitting) -> None:
     """A shining crown; most keep some hair round the ears."""
     look = sitting.look
     sitting.glow(0.16 * np.sign(sitting.light), -0.84, 0.20, 0.13, 1.22)
-    spot = sitting.canvas.glow(sitting.pose.spot(0.2 * np.sign(sitting.light), -0.86), sitting.px(0.09), sitting.px(0.055))
+    spot = sitting.canvas.glow(
+        sitting.pose.spot(0.2 * np.sign(sitting.light), -0.86), sitting.px(0.09), sitting.px(0.055)
+    )
     sitting.canvas.paint(spot, (255, 250, 244), 0.5, sitting.face)
     crown = sitting.outline_px
     sitting.trace("hair", np.concatenate([crown[-14:], crown[:15]]), 0.02)
@@ -269,7 +299,7 @@ def _paint_bangs(sitting: Sitting) -> None:
     look, rng = sitting.look, sitting.rng
     low = -0.30 + rng.uniform(-0.04, 0.03)
     ends = np.linspace(-0.70, 0.70, 9)
-    tips = [(x, low + 0.10 * (x / 0.7) ** 2 * -1 + rng.normal(0, 0.022)) for x in ends]
+    tips = [(x, low + 0.10 * (x / 0.7) ** 2 * -1 + rng.normal(0, 0.016)) for x in ends]
     tips[0], tips[-1] = (-0.74, -0.22), (0.74, -0.22)
     roots = [(-0.68, -0.80), (-0.4, -1.04), (0, -1.12), (0.4, -1.04), (0.68, -0.80)]
     paint_lock(sitting, roots, tips, depth=0.45, strands=80, across=True, wave=0.5 * look.hair_wave)

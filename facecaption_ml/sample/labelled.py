@@ -19,7 +19,7 @@ from facecaption_ml.taxonomy import ATTRIBUTES
 _FRAME_STREAM: Final = 0x1ABE1
 _MARGIN: Final = 0.3  # of the face box's sides, on each of its four sides
 _PER_TASK: Final = 32
-_SCALES: Final = (52.0, 92.0)  # pixels a head unit: crops of about 130 to 240 pixels
+_SCALES: Final = (46.0, 74.0)  # pixels a head unit: crops of about 115 to 190 pixels
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.bool_]
 
@@ -77,16 +77,16 @@ def _draw_crop(seed: int, index: int, size: int) -> tuple[Images, frozenset[str]
     reach_x, reach_y = w * (0.5 + _MARGIN), h * (0.5 + _MARGIN)
     step_x, step_y = 2 * reach_x / size, 2 * reach_y / size
     if max(step_x, step_y) > 1.6:  # bilinear sampling would skip pixels
-        image = cv2.GaussianBlur(image, (0, 0), 0.35 * max(step_x, step_y))
+        cv2.GaussianBlur(image, (0, 0), 0.35 * max(step_x, step_y), dst=image)
     matrix = np.array(
         [[step_x, 0, cx - reach_x + step_x / 2 - 0.5], [0, step_y, cy - reach_y + step_y / 2 - 0.5]], np.float32
     )
     crop = cv2.warpAffine(
         image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
-    return crop, labels
+    return np.asarray(crop, np.uint8), labels
 
 
 def _as_jpeg(image: Images, quality: int) -> Images:
     _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+    return np.array(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)

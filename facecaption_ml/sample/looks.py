@@ -94,7 +94,7 @@ def look_of(labels: Collection[str], rng: np.random.Generator) -> Look:
     man = "Male" in held
     hair_name = next((n for n in ("Black_Hair", "Brown_Hair", "Blond_Hair", "Gray_Hair") if n in held), "other")
     hair = choose(rng, "hair", hair_name, 5)
-    skin = choose(rng, "skin", "pale" if "Pale_Skin" in held else "other", 4)
+    skin = choose(rng, "skin", "pale" if "Pale_Skin" in held else _skin_range(hair_name, rng), 4)
     makeup = "Heavy_Makeup" in held
     lipstick = "Wearing_Lipstick" in held
     smiling = "Smiling" in held
@@ -111,8 +111,8 @@ def look_of(labels: Collection[str], rng: np.random.Generator) -> Look:
         cheekbones=pick("High_Cheekbones", (0.75, 1.0), (0.0, 0.12)),
         fold_under_chin=pick("Double_Chin", (0.8, 1.0), (0.0, 0.0)),
         stubble=pick("5_o_Clock_Shadow", (0.65, 1.0), (0.0, 0.0)),
-        eye_open=pick("Narrow_Eyes", (0.036, 0.05), (0.085, 0.108)) * (0.9 if smiling else 1.0),
-        iris=choose(rng, "eyes", "iris", 6),
+        eye_open=pick("Narrow_Eyes", (0.040, 0.053), (0.088, 0.108)) * (0.9 if smiling else 1.0),
+        iris=choose(rng, "eyes", "brown" if skin.mean() < 120 and rng.random() < 0.9 else "iris", 6),
         lashes=(0.9 if makeup else 0.5) * (0.0 if man else 1.0),
         eyeshadow=pick("Heavy_Makeup", (0.7, 1.0), (0.0, 0.0)),
         eyeshadow_colour=choose(rng, "eyes", "shadow", 8),
@@ -140,6 +140,11 @@ def look_of(labels: Collection[str], rng: np.random.Generator) -> Look:
     )
 
 
+def _skin_range(hair_name: str, rng: np.random.Generator) -> str:
+    """Fair hair mostly goes with light skin."""
+    return "light" if hair_name in ("Blond_Hair", "other") and rng.random() < 0.85 else "other"
+
+
 def _shape(held: frozenset[str], rng: np.random.Generator) -> HeadShape:
     man, oval, chubby = "Male" in held, "Oval_Face" in held, "Chubby" in held
     wide = float(rng.normal(0, 0.012))
@@ -164,7 +169,7 @@ def _shape(held: frozenset[str], rng: np.random.Generator) -> HeadShape:
 def _brow_colour(hair: Array, held: frozenset[str], rng: np.random.Generator) -> Array:
     if "Bald" in held or "Blond_Hair" in held or "Gray_Hair" in held:
         tone = np.array([96, 74, 58], np.float32) if "Gray_Hair" not in held else np.array([110, 106, 104], np.float32)
-        return (tone + rng.normal(0, 6, 3)).astype(np.float32)
+        return (tone + rng.normal(0, 6)).astype(np.float32)
     return (hair * 0.8).astype(np.float32)
 
 
@@ -178,6 +183,7 @@ def _hair_style(held: frozenset[str], rng: np.random.Generator) -> str:
     if "Bald" in held:
         return "bald"
     textured = bool(held & {"Straight_Hair", "Wavy_Hair"})
+    options: tuple[tuple[str, float], ...]
     if "Male" in held:
         options = (("short", 0.7), ("bob", 0.14), ("slick", 0.16)) if textured else (("crop", 0.7), ("curls", 0.3))
         if "Bangs" in held or "Wearing_Hat" in held:
@@ -188,4 +194,4 @@ def _hair_style(held: frozenset[str], rng: np.random.Generator) -> str:
         options = (("tied", 0.75), ("curls", 0.25)) if "Bangs" not in held else (("tied", 1.0),)
     names = [name for name, _ in options]
     weights = np.array([weight for _, weight in options])
-    return str(names[int(np.searchsorted(np.cumsum(weights / weights.sum()), rng.random(), side="right"))])
+    return names[int(rng.choice(len(names), p=weights / weights.sum()))]

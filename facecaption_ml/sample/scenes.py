@@ -20,7 +20,7 @@ _PLAN_STREAM: Final = 0x5CE7E
 _PAINT_STREAM: Final = 0x5CE7F
 _FACES: Final = (0.12, 0.68, 0.14, 0.06)  # shares of scenes with 0, 1, 2, 3 faces
 _TOO_SMALL: Final = 0.10  # of faces
-_BIG: Final = (88.0, 150.0)  # pixels a head unit; a face is about 1.6 wide and 1.9 high
+_BIG: Final = (93.0, 150.0)  # pixels a head unit; a face is about 1.6 wide and 1.9 high
 _SMALL: Final = (30.0, 62.0)
 _HEAD_HALF_WIDTH: Final = 1.2  # with hair, head units
 _ABOVE_EYES: Final = 1.5
@@ -80,7 +80,7 @@ def plan_scene(seed: int) -> ScenePlan:
     width = int(np.clip(rng.uniform(400, 820), max(400, need_w), 900))
     height = int(np.clip(rng.uniform(400, 780), max(400, need_h), 900))
     free = width - need_w
-    gaps = rng.dirichlet(np.ones(count + 1)) * free if count else []
+    gaps = rng.dirichlet(np.ones(count + 1)) * free
     places, x = [], 6.0
     for scale, gap in zip(scales, gaps, strict=False):
         x += float(gap) + _HEAD_HALF_WIDTH * scale

@@ -34,7 +34,9 @@ _KEPT_BODIES: Final = 256  # in memory
 _READY_WITHIN_S: Final = 60.0
 _ROBOTS: Final = "User-agent: *\nDisallow: /admin/\n"
 _ROBOTS_FORBIDDEN: Final = "User-agent: *\nDisallow: /\n"
-_HTML: Final = "<!doctype html><html><head><title>Picture removed</title></head><body><p>This picture has moved.</p></body></html>"
+_HTML: Final = (
+    "<!doctype html><html><head><title>Picture removed</title></head><body><p>This picture has moved.</p></body></html>"
+)
 _STATUS: Final = {Behaviour.not_found: 404, Behaviour.removed: 410, Behaviour.server_error: 500}
 
 
@@ -291,7 +293,9 @@ def serve_in_subprocess(
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m facecaption_ml.sample.server", description="Serve the sample world.")
+    parser = argparse.ArgumentParser(
+        prog="python -m facecaption_ml.sample.server", description="Serve the sample world."
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=600)
     parser.add_argument("--host", default="127.0.0.1")
@@ -300,7 +304,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--announce", action="store_true", help="print one JSON line with the port when ready")
     parser.add_argument("--until-stdin-ends", action="store_true", help="stop when standard input is closed")
     options = parser.parse_args(arguments)
-    with SampleServer(SampleWorld(options.seed, options.scenes), options.host, options.port, options.cache_dir) as server:
+    with SampleServer(
+        SampleWorld(options.seed, options.scenes), options.host, options.port, options.cache_dir
+    ) as server:
         if options.announce:
             sys.stdout.write(json.dumps({"port": server.port}) + "\n")
             sys.stdout.flush()

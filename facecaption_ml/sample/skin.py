@@ -17,7 +17,7 @@ def paint_neck(sitting: Sitting) -> None:
     look, canvas, pose = sitting.look, sitting.canvas, sitting.pose
     width = 0.52 if look.has("Male") else 0.43
     width += 0.08 if look.has("Chubby") else 0.0
-    right = [(width * 1.02, 0.5), (width, 1.0), (width * 1.02, 1.35), (width * 1.25, 1.62), (width * 1.9, 1.85)]
+    right = [(width * 1.02, 0.5), (width, 1.0), (width * 1.02, 1.25), (width * 1.25, 1.48), (width * 1.9, 1.70)]
     curve = np.concatenate([smooth(right), smooth(mirror(right))[::-1]])
     points = pose.solid(curve, -0.05)
     mask = canvas.polygon(points, sitting.px(0.01))
@@ -27,7 +27,7 @@ def paint_neck(sitting: Sitting) -> None:
         under = pose.solid(smooth([(-0.75, 0.5), (-0.45, 1.22), (0, 1.36), (0.45, 1.22), (0.75, 0.5)]), 0.25)
         canvas.shade(canvas.polygon(under, sitting.px(0.07)), SHADOW, 0.9, mask)
         if look.has("Male"):
-            canvas.shade(canvas.glow(pose.solid([(0, 1.5)], 0.2)[0], sitting.px(0.06), sitting.px(0.1)), 1.13)
+            canvas.shade(canvas.glow(pose.solid([(0, 1.4)], 0.2)[0], sitting.px(0.06), sitting.px(0.1)), 1.13)
     half = len(points) // 2
     sitting.trace("neck", points[half // 3 : half])
     sitting.trace("neck", points[half : half + 2 * half // 3][::-1])
@@ -137,9 +137,9 @@ def _paint_blotches(sitting: Sitting) -> None:
     for _ in range(7):
         x, y = rng.uniform(-0.62, 0.62), rng.uniform(-0.6, 0.95)
         sitting.glow(x, y, rng.uniform(0.08, 0.2), rng.uniform(0.06, 0.14), (0.94, 0.84, 0.82), 0.62 * look.blotches)
-    spots = [sitting.pose.spot(rng.uniform(-0.66, 0.66), rng.uniform(-0.55, 1.0)) for _ in range(26)]
-    size = sitting.px(0.02)
-    marks = [np.stack([spot, spot + (size * 0.3, 0)]) for spot in spots]
+    spots = sitting.pose.face(rng.uniform((-0.66, -0.55), (0.66, 1.0), (22, 2)))
+    size = sitting.px(0.017)
+    marks = list(np.stack([spots, spots + np.array([size * 0.3, 0], np.float32)], axis=1))
     sitting.canvas.shade(
         sitting.canvas.lines(marks, size, size * 0.3), (0.70, 0.52, 0.48), 0.75 * look.blotches, sitting.face
     )
@@ -152,7 +152,9 @@ def _paint_age(sitting: Sitting) -> None:
         for row in range(3):
             y, bow = -0.40 - 0.085 * row + rng.normal(0, 0.01), rng.normal(0.0, 0.012)
             reach = 0.36 - 0.03 * row + rng.uniform(-0.05, 0.05)
-            wrinkle = smooth([(-reach, y + 0.02), (-reach / 2, y + bow), (0, y + 0.015), (reach / 2, y + bow), (reach, y)])
+            wrinkle = smooth(
+                [(-reach, y + 0.02), (-reach / 2, y + bow), (0, y + 0.015), (reach / 2, y + bow), (reach, y)]
+            )
             sitting.crease(wrinkle, 0.55 * strength, 0.014, 0.008)
             sitting.trace("lines", sitting.pose.face(wrinkle), 0.010)
     for side in SIDES:
@@ -175,7 +177,7 @@ def jaw_line(sitting: Sitting, top: float, count: int = 24) -> Array:
 
 
 def paint_stubble(sitting: Sitting) -> None:
-    """A 5 o'clock shadow: the beard's area tinted grey, with specks."""
+    """A 5 o'clock shadow: the area of a beard tinted grey, with specks."""
     look, rng = sitting.look, sitting.rng
     if look.stubble <= 0:
         return
@@ -189,5 +191,5 @@ def paint_stubble(sitting: Sitting) -> None:
     sitting.canvas.paint(mask, tone, 0.42 * look.stubble, sitting.face)
     spots = rng.uniform((-0.7, 0.45), (0.7, 1.15), (260, 2)).astype(np.float32)
     at = sitting.pose.face(spots)
-    specks = [np.stack([p, p + (0.3, sitting.px(0.012))]) for p in at]
+    specks = list(np.stack([at, at + np.array([0.3, sitting.px(0.012)], np.float32)], axis=1))
     sitting.canvas.paint(sitting.canvas.lines(specks, sitting.px(0.011)), tone * 0.6, 0.5 * look.stubble, mask)

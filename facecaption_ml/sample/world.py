@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,7 @@ from facecaption_ml.sample.bodies import VARIANT_SHARES, encode_scene, oversized
 from facecaption_ml.sample.scenes import SceneFace, ScenePlan, draw_scene, plan_scene, scene_faces
 
 _WORLD_STREAM: Final = 0x3E8
+_Kind = TypeVar("_Kind", bound=str)
 HOST_PATTERN: Final = "*.sample.test"
 _HOSTS: Final = (
     *(f"photos-{i}.sample.test" for i in range(1, 6)), *(f"cdn-{i}.sample.test" for i in range(1, 4)),
@@ -173,9 +174,11 @@ def _make_pages(seed: int, count: int) -> list[Page]:
     pages = []
     for row in range(count):
         plan = plan_scene(int(scene_seeds[row]))
-        behaviour = Behaviour(kinds[row])
+        behaviour = kinds[row]
         size = (30_000, 30_000) if behaviour is Behaviour.too_many_pixels else (plan.width, plan.height)
-        suffix = {"png": "png", "palette": "png", "alpha": "png", "webp": "webp", "gif": "gif"}.get(variants[row], "jpg")
+        suffix = {"png": "png", "palette": "png", "alpha": "png", "webp": "webp", "gif": "gif"}.get(
+            variants[row], "jpg"
+        )
         pages.append(
             Page(
                 url=f"http://{_host(rng, behaviour)}/{rng.choice(('p', 'img', 'media', 'u'))}/{row:06d}.{suffix}",
@@ -192,7 +195,7 @@ def _make_pages(seed: int, count: int) -> list[Page]:
     return _with_duplicates(rng, pages)
 
 
-def _dealt(rng: np.random.Generator, count: int, shares: Mapping[str, float], rest: str) -> list[str]:
+def _dealt(rng: np.random.Generator, count: int, shares: Mapping[_Kind, float], rest: _Kind) -> list[_Kind]:
     """One kind a row: each kind's share of the rows, ``rest`` for the others, in random order."""
     least = 1 if count >= _SOME_OF_EACH_FROM else 0
     dealt = [kind for kind, share in shares.items() for _ in range(max(least, round(share * count)))][:count]
@@ -220,11 +223,11 @@ def _with_duplicates(rng: np.random.Generator, pages: list[Page]) -> list[Page]:
     for number, pair in enumerate(chosen[: len(chosen) // 2 * 2].reshape(-1, 2)):
         first, second = (int(row) for row in np.sort(pair))
         original, copy = pages[first], pages[second]
-        same = {"scene": original.scene, "variant": original.variant, "width": original.width, "height": original.height}
         if number < same_url:
             pages[second] = replace(original, text=copy.text)
         else:
-            pages[second] = replace(copy, **same)  # type: ignore[arg-type]
+            shown = replace(copy, scene=original.scene, variant=original.variant)
+            pages[second] = replace(shown, width=original.width, height=original.height)
     return pages
 
 

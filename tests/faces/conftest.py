@@ -24,6 +24,14 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For plain forward passes, whose layers would wait for two threads at every step on a busy machine."""
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(2)
+
+
 @pytest.fixture(scope="session")
 def photo_files(photos: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(photos.iterdir())}

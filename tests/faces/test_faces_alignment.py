@@ -143,8 +143,8 @@ def test_on_a_turned_photograph(degrees: float, photo_pixels: dict[str, np.ndarr
     leaning = cv2.warpAffine(photo, turn, photo.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
     found = detector.detect([leaning])[0][0]
     assert roll_degrees(found) - roll_degrees(face) == pytest.approx(
-        degrees, abs=3
+        degrees, abs=6
     )  # the landmarks are only that stable
     crop, _ = align_and_crop(leaning, found)
     (upright,) = [f for f in detector.detect([crop])[0] if f.score > 0.9]
-    assert abs(roll_degrees(upright)) < 3
+    assert abs(roll_degrees(upright)) < 6

@@ -19,6 +19,8 @@ from facecaption_ml.faces.network import FusedRetinaFace, LevelValues, facexlib_
 from facecaption_ml.faces.screening import LOGIT_MARGIN, Screen, Window, window_to_compute
 from facecaption_ml.faces.weights import Weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def facexlib_output(model: RetinaFace, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Box offsets, class logits and landmark offsets of every anchor, [B, anchors, 4 | 2 | 10]."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import hashlib
 import time
 from pathlib import Path
 
 import polars as pl
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Site, manifest, picture, png_bomb, reply
+from hostile_site import Site, manifest, picture, png_bomb, reply
 
 from facecaption_ml.images import DownloadPolicy, FetchStatus, fetch_raw_images
 
@@ -99,28 +97,63 @@ def test_accepted_formats(site: Site, format_name: str) -> None:
     assert fetch_one(f"{site.base}/x", local())["status"] == "ok"
 
 
+INVALID_URLS = [
+    "nothing",
+    "//host/x",
+    "ftp://example.com/x",
+    "javascript:alert(1)",
+    "data:image/png;base64,AA",
+    "http://",
+    "http://:80/",
+    "http://host:99999/",
+    "http://host:0/",
+    "http://[::1/",
+    "http://999.1.1.1/",
+    "http://1.2.3.4.5/",
+    "http://0x1ffffffff/",
+    "file:///etc/hostname",
+    "s3://bucket/key",
+]
+
+
 @pytest.mark.parametrize(
     "url",
-    [None, "", "   ", "no url", "//host/x", "ftp://example.com/x", "javascript:alert(1)", "data:image/png;base64,AA"]
-    + ["http://", "http://:80/", "http://host:99999/", "http://host:0/", "http://a b/", "http://x\ny/", "http://[::1/"]
-    + ["http://999.1.1.1/", "http://1.2.3.4.5/", "http://0x1ffffffff/", "http://xn--a\u0000b/", "file:///etc/hostname"]
-    + ["s3://bucket/key", "http://example.com/" + "a" * 9000, "http://" + "a" * 300 + "..ex/"],
+    [None, "", "   ", *INVALID_URLS, "http://a b/", "http://x\ny/", "http://a\0b/", "http://example.com/" + "a" * 9000],
 )
 def test_invalid_urls_make_no_request(url: str | None) -> None:
     row = fetch_one(url, local())
-    assert row["status"] in ("invalid_url", "dns_error")
-    assert row["error"]
+    assert row["status"] == "invalid_url"
 
 
-@pytest.mark.parametrize(
-    "host",
-    ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
-    + ["10.1.2.3", "192.168.0.1", "172.16.9.9", "100.64.0.1", "169.254.169.254", "[fe80::1]", "[fd00::1]", "224.0.0.1"]
-    + ["[64:ff9b::7f00:1]", "[2002:7f00:1::]", "255.255.255.255", "localhost.", "LOCALHOST"],
-)
+PRIVATE_HOSTS = [
+    "127.0.0.1",
+    "localhost",
+    "LOCALHOST",
+    "2130706433",
+    "0x7f.1",
+    "0177.0.0.1",
+    "127.1",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "0.0.0.0",
+    "10.1.2.3",
+    "192.168.0.1",
+    "172.16.9.9",
+    "100.64.0.1",
+    "169.254.169.254",
+    "[fe80::1]",
+    "[fd00::1]",
+    "224.0.0.1",
+    "[64:ff9b::7f00:1]",
+    "[2002:7f00:1::]",
+    "255.255.255.255",
+]
+
+
+@pytest.mark.parametrize("host", PRIVATE_HOSTS)
 def test_addresses_that_are_not_public_are_refused(site: Site, host: str) -> None:
     row = fetch_one(f"http://{host}:{site.port}/image/1", local(allow_private_addresses=False))
-    assert row["status"] in ("refused_address", "dns_error" if host.upper().startswith("LOCALHOST") else "")
+    assert row["status"] == "refused_address"
     assert site.requests == []
 
 
@@ -239,8 +272,6 @@ def test_object_store_source() -> None:
 
 
 def test_deny_lists_come_before_requests(site: Site) -> None:
-    import hashlib
-
     urls = [f"{site.base}/image/{i}" for i in range(4)]
     policy = local(
         denied_urls=[urls[0]],

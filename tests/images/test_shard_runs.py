@@ -1,0 +1,189 @@
+"""A whole shard: no row lost, order and bytes independent of timing, reruns that fetch only what may pass."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+
+import polars as pl
+import pytest
+from hostile_site import Site, manifest, picture, reply, running_site
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facecaption_ml.images import (
+    DownloadPolicy,
+    FetchStatus,
+    PolicyError,
+    count_by_status,
+    fetch_raw_images,
+    iter_fetched,
+    retryable,
+    success_rate,
+)
+from facecaption_ml.schemas import SCHEMAS
+
+
+def local(**settings: object) -> DownloadPolicy:
+    defaults: dict = {"allow_private_addresses": True, "retries": 0, "read_timeout_s": 0.4, "total_timeout_s": 0.6}
+    return DownloadPolicy(**(defaults | settings))
+
+
+@pytest.fixture(scope="module")
+def shared_site() -> Iterator[Site]:
+    with running_site() as site:
+        yield site
+
+
+PATHS = ["/image/1", "/image/2", "/image/3", "/status/404", "/status/500", "/hop/2", "/drop", "/short", "/loop", "none"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(PATHS), st.booleans()), max_size=40),
+    connections=st.integers(1, 20),
+    per_host=st.integers(1, 5),
+    chunk=st.integers(1, 9),
+)
+def test_rows_out_are_rows_in(
+    shared_site: Site, rows: list[tuple[str, bool]], connections: int, per_host: int, chunk: int
+) -> None:
+    urls = [shared_site.base + path if path.startswith("/") else path for path, _ in rows]
+    source = manifest(urls, [repeated for _, repeated in rows])
+    policy = local(connections=connections, connections_per_host=per_host, total_timeout_s=5.0)
+    chunks = list(iter_fetched(source, policy, chunk_rows=chunk))
+    assert all(0 < table.height <= chunk for table in chunks)
+    table = pl.concat([pl.DataFrame(schema=dict(SCHEMAS["raw_images"])), *chunks])
+    assert table.select("sample_id", "url", "alt_text").equals(source.select("sample_id", "url", "alt_text"))
+    assert sum(count_by_status(table).values()) == source.height
+    again = fetch_raw_images(source, local(connections=7, total_timeout_s=5.0))
+    assert again.drop("fetched_at").equals(table.drop("fetched_at"))
+
+
+def test_first_of_equal_images_keeps_its_bytes_whatever_finishes_first(site: Site) -> None:
+    site.replies["/copy"] = reply(body=picture(1))  # answered at once, image/1 later
+    table = fetch_raw_images(manifest([f"{site.base}{path}" for path in ("/image/1", "/copy", "/copy?2")]), local())
+    assert table["status"].to_list() == ["ok", "duplicate_image", "http_client_error"]
+    assert table["sha256"][0] == table["sha256"][1] == hashlib.sha256(picture(1)).hexdigest()
+    assert table["image"].is_null().to_list() == [False, True, True]
+
+
+def test_repeated_url_is_not_requested(site: Site) -> None:
+    url = f"{site.base}/image/1"
+    table = fetch_raw_images(manifest([url, url], [False, True]), local())
+    assert table["status"].to_list() == ["ok", "duplicate_url"]
+    assert site.requested("/image/1") == 1
+
+
+def test_second_run_fetches_only_what_may_pass(site: Site) -> None:
+    paths = ["/image/1", "/status/503", "/status/404", "/short", "/image/2", "/body"]
+    site.replies["/body"] = reply(body=b"no picture at all")
+    source = manifest([site.base + path for path in paths])
+    first = fetch_raw_images(source, local())
+    assert retryable(first)["url"].to_list() == [site.base + "/status/503", site.base + "/short"]
+    site.requests.clear()
+    site.replies["/status/503"] = reply(body=picture(8))
+    second = fetch_raw_images(source, local(), previous=first)
+    assert {head.split(" ", 2)[1] for head in site.requests} == {"/robots.txt", "/status/503", "/short"}
+    assert second["status"].to_list() == ["ok", "ok", "http_client_error", "truncated", "ok", "not_an_image"]
+    assert second["attempts"].to_list() == [1, 2, 1, 2, 1, 1]
+    untouched = ~pl.col("url").str.ends_with("503") & ~pl.col("url").str.ends_with("short")
+    assert second.filter(untouched).equals(first.filter(untouched))
+
+
+def test_deny_lists_reach_rows_of_an_earlier_run(site: Site) -> None:
+    site.replies["/copy"] = reply(body=picture(2))
+    urls = [f"{site.base}{path}" for path in ("/image/1", "/image/2", "/copy", "/image/3")]
+    first = fetch_raw_images(manifest(urls), local())
+    assert first["status"].to_list() == ["ok", "ok", "duplicate_image", "ok"]
+    site.requests.clear()
+    by_hash = local(denied_sha256=[hashlib.sha256(picture(1)).hexdigest()], denied_urls=[urls[3]])
+    second = fetch_raw_images(manifest(urls), by_hash, previous=first)
+    assert second["status"].to_list() == ["denied", "ok", "duplicate_image", "denied"]
+    assert second["image"].is_null().to_list() == [True, False, True, True]
+    assert site.requests == []
+    # The first of two equal pictures is denied by its URL: the second is fetched again to stand for itself.
+    third = fetch_raw_images(manifest(urls), local(denied_urls=[urls[1]]), previous=first)
+    assert third["status"].to_list() == ["ok", "denied", "ok", "ok"]
+    assert third["image"][2]["bytes"] == picture(2)
+
+
+def test_connections_per_host_are_bounded(site: Site) -> None:
+    fetch_raw_images(manifest([f"{site.base}/image/{i}" for i in range(60)]), local(connections_per_host=3))
+    assert site.most_open <= 3
+
+
+def test_one_slow_host_does_not_hold_up_the_others(site: Site) -> None:
+    hosts = {"*.test": ("127.0.0.1", site.port)}
+    urls = ["http://slow.test/hang"] * 8 + [f"http://host{i % 9}.test/image/{i}" for i in range(90)]
+    start = time.monotonic()
+    table = fetch_raw_images(manifest(urls), local(connections=12, connect_to=hosts, connections_per_host=2))
+    assert count_by_status(table) == {"ok": 90, "timeout": 8}
+    assert time.monotonic() - start < 8 / 2 * 0.6 + 2
+
+
+def test_works_inside_a_running_event_loop(site: Site) -> None:
+    async def inside() -> pl.DataFrame:
+        return fetch_raw_images(manifest([f"{site.base}/image/1"]), local())
+
+    assert asyncio.run(inside())["status"].to_list() == ["ok"]
+
+
+def test_leaving_the_iterator_stops_the_download(site: Site) -> None:
+    urls = [f"{site.base}/image/1", *[f"{site.base}/hang"] * 5]
+    tables = iter_fetched(manifest(urls), local(read_timeout_s=50.0, total_timeout_s=50.0), chunk_rows=1)
+    assert next(tables)["status"].to_list() == ["ok"]
+    start = time.monotonic()
+    tables.close()
+    assert time.monotonic() - start < 5
+    assert not [thread for thread in threading.enumerate() if thread.name == "download"]
+
+
+def test_progress_is_told_in_the_calling_thread(site: Site) -> None:
+    seen: list[tuple[int, int, str]] = []
+    source = manifest([f"{site.base}/image/{i}" for i in range(5)])
+    fetch_raw_images(
+        source, local(), on_progress=lambda done, total: seen.append((done, total, threading.current_thread().name))
+    )
+    assert seen[-1][:2] == (5, 5)
+    assert {name for *_, name in seen} == {threading.current_thread().name}
+
+
+def test_success_rate_leaves_out_what_was_not_to_be_fetched() -> None:
+    def rate(*statuses: str) -> float:
+        return success_rate(pl.DataFrame({"status": statuses}, schema={"status": pl.String}))
+
+    assert rate() == rate("denied", "duplicate_url", "opted_out") == 1.0
+    assert rate("ok", "duplicate_image", "denied", "timeout", "http_client_error") == 0.5
+
+
+def test_what_may_pass() -> None:
+    passing = {status.value for status in FetchStatus if status.may_pass}
+    assert {"dns_error", "timeout", "http_server_error", "rate_limited", "connect_error"} <= passing
+    assert not {"ok", "http_client_error", "opted_out", "denied", "too_large", "not_an_image"} & passing
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("connections", 0),
+        ("read_timeout_s", 0.0),
+        ("total_timeout_s", float("nan")),
+        ("retries", -1),
+        ("max_pixels", 10**12),
+        ("user_agent", "two\r\nlines"),
+        ("user_agent", ""),
+        ("contact", "a\nb"),
+        ("denied_urls", "http://one"),
+        ("denied_sha256", ["abc"]),
+        ("connect_to", {"*.x": ("host", 80)}),
+        ("connect_to", {"*.x": ("127.0.0.1", 0)}),
+    ],
+)
+def test_policy_names_the_wrong_setting(setting: str, value: object) -> None:
+    with pytest.raises(PolicyError, match=setting) as caught:
+        DownloadPolicy(**{setting: value})
+    assert "\n" not in str(caught.value)
