@@ -15,12 +15,11 @@ from facecaption_ml.sources import SourceColumns, SourceError, normalise, read_s
 from facecaption_ml.store import Store
 
 if TYPE_CHECKING:
-    from facecaption_ml.sample.world import SampleWorld
-
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar
     from facecaption_ml.faces import FaceDetector
     from facecaption_ml.images import DownloadPolicy
+    from facecaption_ml.sample.world import SampleWorld
 
 SAMPLE = "sample"
 

@@ -52,7 +52,7 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
         metadata = {
             "grammar version": grammar.version,
             "seed": work.settings.seed,
-            "mean words": round(float(words.mean() or 0.0), 2),
+            "mean words": round(sum(words) / max(len(words), 1), 2),
             "examples": previews.rows(
                 ["face", "caption", "labels"],
                 [(face_id, text, ", ".join(labels)) for face_id, text, labels, _ in captions.head(12).iter_rows()],

@@ -28,6 +28,7 @@ class Preset:
     learning_rate: float
     weight_decay: float
     mixup: float
+    threads: int
     average_decay: float
     augmentation: float
 

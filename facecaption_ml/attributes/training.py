@@ -8,12 +8,13 @@ test split is looked at once, at the end.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -79,22 +80,35 @@ def train_attributes(
     ``adaptive`` in 0–1: how far the task weights follow the validation loss's trend (0: equal weights). A training that was
     killed goes on after its last whole epoch where ``resume`` is set and ``out`` holds its state.
     """
-    run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive)
-    run.restore() if resume else (out / STATE).unlink(missing_ok=True)
-    while run.progress.epoch < run.epochs and run.progress.epoch - run.progress.best_epoch <= patience:
-        report = run.run_epoch()
-        logger.info(
-            "attribute_model: epoch %d of %d, train loss %.3f, validation loss %.3f, accuracy %.2f%%, %.0f s",
-            report.epoch,
-            report.epochs,
-            report.train_loss,
-            report.validation_loss,
-            100 * report.validation_accuracy,
-            report.seconds,
-        )
-        if on_epoch:
-            on_epoch(report)
-    return run.finish()
+    with _threads(Preset.named(preset).threads):
+        run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive)
+        run.restore() if resume else (out / STATE).unlink(missing_ok=True)
+        while run.progress.epoch < run.epochs and run.progress.epoch - run.progress.best_epoch <= patience:
+            report = run.run_epoch()
+            logger.info(
+                "attribute_model: epoch %d of %d, train loss %.3f, validation loss %.3f, accuracy %.2f%%, %.0f s",
+                report.epoch,
+                report.epochs,
+                report.train_loss,
+                report.validation_loss,
+                100 * report.validation_accuracy,
+                report.seconds,
+            )
+            if on_epoch:
+                on_epoch(report)
+        return run.finish()
+
+
+@contextlib.contextmanager
+def _threads(limit: int) -> Iterator[None]:
+    """At most ``limit`` torch threads inside the block; 0 leaves them as they are."""
+    before = torch.get_num_threads()
+    if limit:
+        torch.set_num_threads(min(limit, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Training:

@@ -61,10 +61,15 @@ def _paint_eye(sitting: Sitting, side: float) -> None:
     shade = canvas.lines([pose.face(upper)], px(0.06), px(0.016))
     canvas.shade(shade, 0.55, 0.8, eye)  # the lid's shadow on the ball
     line = np.array([46, 30, 26], np.float32)
-    weight = 0.020 + 0.016 * look.lashes + (0.012 if look.eyeshadow > 0 else 0)
+    room = min(1.0, 0.35 + 6.5 * look.eye_open)  # narrow eyes leave less of it for liner
+    weight = (0.020 + 0.016 * look.lashes + (0.012 if look.eyeshadow > 0 else 0)) * room
     sitting.line(upper, line, weight, 0.92, 0.003)
     sitting.line(
-        lower, look.skin * 0.45, 0.011 + (0.010 if look.eyeshadow > 0 else 0), 0.6 + 0.3 * look.eyeshadow, 0.004
+        lower,
+        look.skin * 0.45,
+        (0.011 + (0.010 if look.eyeshadow > 0 else 0)) * room,
+        0.6 + 0.3 * look.eyeshadow,
+        0.004,
     )
     fold = upper * (1, 1.12) + (0, -0.045 - 0.1 * (look.eye_open - 0.06))
     sitting.line(fold[2:], look.skin * SHADOW * 0.9, 0.016, 0.65, 0.006)

@@ -18,7 +18,7 @@ _IN_THE_LIGHT = 0.8
 
 def paint_lock(
     sitting: Sitting, inner: Points, outer: Points, *, depth: float = 0.0, strands: int = 34, wave: float | None = None,
-    darker: float = 1.0, across: bool = False, gloss: float | None = None, traced: bool = True,
+    darker: float = 1.0, across: bool = False, cropped: bool = False, gloss: float | None = None, traced: bool = True,
 ) -> None:  # fmt: skip
     """Fill the area between two curves (head units, both from root to tip) with hair.
 
@@ -37,7 +37,11 @@ def paint_lock(
     colour = look.hair * np.float32(darker)
     canvas.paint(mask, colour)
     canvas.shade(mask.edge(sitting.px(0.09)), 0.62, 0.7)
-    drawn = sitting.pose.solid(_strands(a, b, strands, wave, across, rng), depth)
+    hairs = _strands(a, b, strands, wave, across, rng)
+    if cropped:  # only a short piece of each, anywhere on its way
+        start = rng.integers(0, hairs.shape[1] - 2, strands)
+        hairs = hairs[np.arange(strands)[:, None], start[:, None] + np.arange(3)]
+    drawn = sitting.pose.solid(hairs, depth)
     third = len(drawn) // 3
     width = sitting.px(0.020)
     canvas.paint(canvas.lines(drawn[:third], width, 0.35), colour * 0.45, 0.55, mask)
@@ -64,7 +68,7 @@ def _ripple(curves: Array, wave: float, rng: np.random.Generator) -> Array:
     step = np.maximum(np.hypot(direction[..., 0], direction[..., 1]), 1e-6)
     along = np.cumsum(step, axis=-1)
     phase = rng.uniform(0, 6.3) + rng.uniform(0, 0.9, (*curves.shape[:-2], 1))
-    swing = 0.048 * wave * np.sin(along * (2 * np.pi / 0.52) + phase) * np.clip(along / 0.5, 0, 1) / step
+    swing = 0.056 * wave * np.sin(along * (2 * np.pi / 0.52) + phase) * np.clip(along / 0.5, 0, 1) / step
     return np.stack([-direction[..., 1] * swing, direction[..., 0] * swing], axis=-1).astype(np.float32)
 
 
@@ -273,7 +277,13 @@ def _paint_cap(sitting: Sitting) -> None:
     outer = [*mirror(right_over)[::-1].tolist(), (0, -crown), *right_over]
     wave = 0.9 if look.hair_style == "curls" else look.hair_wave
     gloss = 0.0 if look.hair_style in ("crop", "curls") else None
-    paint_lock(sitting, inner, outer, depth=0.03, strands=70, across=True, wave=wave, gloss=gloss)
+    crop = look.hair_style == "crop"
+    strands = 150 if crop else 70
+    paint_lock(
+        sitting, inner, outer, depth=0.03, strands=strands, across=True, cropped=crop, wave=wave, gloss=gloss, traced=not crop
+    )  # fmt: skip
+    if crop:
+        sitting.trace("hair", sitting.pose.solid(smooth(outer), 0.03), 0.022)
 
 
 def _paint_bald_fringe(sitting: Sitting) -> None:

@@ -123,8 +123,8 @@ def look_of(labels: Collection[str], rng: np.random.Generator) -> Look:
         nose_width=pick("Big_Nose", (0.25, 0.29), (0.15, 0.185)) - (0.02 if "Pointy_Nose" in held else 0.0),
         nose_length=float(between(-0.02, 0.02)) + (0.045 if "Big_Nose" in held else 0.0),
         nose_point=pick("Pointy_Nose", (0.75, 1.0), (0.0, 0.12)),
-        lip_upper=pick("Big_Lips", (0.088, 0.105), (0.038, 0.054)) * (0.9 if man else 1.0),
-        lip_lower=pick("Big_Lips", (0.12, 0.14), (0.055, 0.075)) * (0.95 if man else 1.0),
+        lip_upper=pick("Big_Lips", (0.098, 0.116), (0.035, 0.049)) * (0.9 if man else 1.0),
+        lip_lower=pick("Big_Lips", (0.132, 0.155), (0.050, 0.068)) * (0.95 if man else 1.0),
         lip_colour=choose(rng, "lips", "stick", 8) if lipstick else _bare_lips(skin, rng),
         lipstick=lipstick,
         mouth_width=float(between(0.25, 0.29)) + (0.055 if smiling else 0.0),
@@ -136,7 +136,9 @@ def look_of(labels: Collection[str], rng: np.random.Generator) -> Look:
         hairline=float(between(-0.74, -0.66)) - (0.14 if "Receding_Hairline" in held else 0.0),
         recession=pick("Receding_Hairline", (0.8, 1.0), (0.0, 0.1)),
         part=float(rng.choice([-1, 1]) * between(0.0, 0.4)),
-        asymmetry=float(rng.normal(0, 0.003 if "Attractive" in held else 0.012)),
+        asymmetry=float(rng.normal(0, 0.002))
+        if "Attractive" in held
+        else float(rng.choice([-1, 1]) * rng.uniform(0.009, 0.022)),
     )
 
 
@@ -174,7 +176,7 @@ def _brow_colour(hair: Array, held: frozenset[str], rng: np.random.Generator) ->
 
 
 def _bare_lips(skin: Array, rng: np.random.Generator) -> Array:
-    rose = np.array([0.86, 0.66, 0.64], np.float32) if skin.mean() > 120 else np.array([0.92, 0.72, 0.72], np.float32)
+    rose = np.array([0.85, 0.59, 0.58], np.float32) if skin.mean() > 120 else np.array([0.92, 0.66, 0.67], np.float32)
     return (skin * rose + rng.normal(0, 4, 3)).astype(np.float32)
 
 

@@ -14,7 +14,7 @@ from facecaption_ml.sample.backgrounds import add_grain, paint_background
 from facecaption_ml.sample.canvas import Array, Canvas
 from facecaption_ml.sample.features import landmarks
 from facecaption_ml.sample.portraits import Box, compose_person, face_box, paint_person, put_out_of_focus
-from facecaption_ml.taxonomy import FEMALE
+from facecaption_ml.taxonomy import Gender
 
 _PLAN_STREAM: Final = 0x5CE7E
 _PAINT_STREAM: Final = 0x5CE7F
@@ -36,9 +36,9 @@ class SceneFace:
     labels: frozenset[str]
 
     @property
-    def gender(self) -> str:
-        """The name of the gender as a label: Male or :data:`~facecaption_ml.taxonomy.FEMALE`."""
-        return "Male" if "Male" in self.labels else FEMALE
+    def gender(self) -> Gender:
+        """As the captions take it."""
+        return "male" if "Male" in self.labels else "female"
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ def plan_scene(seed: int) -> ScenePlan:
     for scale, gap in zip(scales, gaps, strict=False):
         x += float(gap) + _HEAD_HALF_WIDTH * scale
         low, high = 6 + _ABOVE_EYES * scale, height - 6 - _BELOW_EYES * scale
+        low = max(low, min(high, height - 5.0 * scale))  # a far person stands on the ground, not in mid-air
         # people's eyes are mostly in the upper half of a picture
         y = low + (high - low) * float(rng.beta(1.6, 2.4))
         # even numbers: the labelled portraits have the odd ones, so that no portrait stands in both

@@ -101,14 +101,14 @@ def paint_condition(sitting: Sitting) -> None:
     if look.blotches > 0.3:
         _paint_blotches(sitting)
     else:
-        sitting.glow(0, 0.1, 0.5, 0.6, 1.035)
+        sitting.glow(0, 0.1, 0.5, 0.6, (1.07, 1.05, 1.03))  # smooth and bright
     if look.age > 0.3:
         _paint_age(sitting)
     if look.has("Smiling") or look.age > 0.3:
-        strength = 0.3 * look.has("Smiling") + 0.55 * (look.age > 0.3)
+        strength = 0.3 * look.has("Smiling") + 0.75 * (look.age > 0.3)
         for side in SIDES:
             fold = smooth([(side * 0.205, 0.42), (side * 0.32, 0.53), (side * (0.39 + 0.04 * look.smile), 0.72)])
-            sitting.crease(fold, strength, 0.018)
+            sitting.crease(fold, min(strength, 1.0), 0.018 + 0.008 * (look.age > 0.3))
             if strength > 0.4:
                 sitting.trace("lines", sitting.pose.face(fold), 0.012)
 
@@ -134,14 +134,14 @@ def _paint_bag(sitting: Sitting, side: float) -> None:
 
 def _paint_blotches(sitting: Sitting) -> None:
     look, rng = sitting.look, sitting.rng
-    for _ in range(7):
+    for _ in range(9):
         x, y = rng.uniform(-0.62, 0.62), rng.uniform(-0.6, 0.95)
-        sitting.glow(x, y, rng.uniform(0.08, 0.2), rng.uniform(0.06, 0.14), (0.94, 0.84, 0.82), 0.62 * look.blotches)
-    spots = sitting.pose.face(rng.uniform((-0.66, -0.55), (0.66, 1.0), (22, 2)))
-    size = sitting.px(0.017)
+        sitting.glow(x, y, rng.uniform(0.08, 0.2), rng.uniform(0.06, 0.14), (0.93, 0.78, 0.75), 0.8 * look.blotches)
+    spots = sitting.pose.face(rng.uniform((-0.66, -0.55), (0.66, 1.0), (30, 2)))
+    size = sitting.px(0.021)
     marks = list(np.stack([spots, spots + np.array([size * 0.3, 0], np.float32)], axis=1))
     sitting.canvas.shade(
-        sitting.canvas.lines(marks, size, size * 0.3), (0.70, 0.52, 0.48), 0.75 * look.blotches, sitting.face
+        sitting.canvas.lines(marks, size, size * 0.3), (0.66, 0.46, 0.42), 0.75 * look.blotches, sitting.face
     )
 
 
@@ -155,17 +155,17 @@ def _paint_age(sitting: Sitting) -> None:
             wrinkle = smooth(
                 [(-reach, y + 0.02), (-reach / 2, y + bow), (0, y + 0.015), (reach / 2, y + bow), (reach, y)]
             )
-            sitting.crease(wrinkle, 0.55 * strength, 0.014, 0.008)
+            sitting.crease(wrinkle, 0.85 * strength, 0.019, 0.009)
             sitting.trace("lines", sitting.pose.face(wrinkle), 0.010)
     for side in SIDES:
         for slope in (-0.07, 0.0, 0.07):  # crow's feet
             x = side * (EYE_X + 0.20)
             foot = [(x, 0.01 + slope * 0.5), (x + side * 0.12, 0.01 + slope * 1.6)]
-            sitting.crease(foot, 0.55 * strength, 0.012, 0.006)
-        sitting.crease([(side * 0.055, -0.26), (side * 0.05, -0.15)], 0.4 * strength, 0.014, 0.008)  # frown
+            sitting.crease(foot, 0.85 * strength, 0.016, 0.007)
+        sitting.crease([(side * 0.055, -0.26), (side * 0.05, -0.15)], 0.7 * strength, 0.018, 0.008)  # frown
         droop = smooth([(side * 0.34, MOUTH_Y + 0.06), (side * 0.40, 0.88), (side * 0.41, 0.98)])
-        sitting.crease(droop, 0.5 * strength, 0.018, 0.012)
-        sitting.glow(side * 0.5, 0.55, 0.13, 0.22, SHADOW, 0.28 * strength)
+        sitting.crease(droop, 0.85 * strength, 0.024, 0.012)
+        sitting.glow(side * 0.5, 0.55, 0.13, 0.22, SHADOW, 0.45 * strength)
 
 
 def jaw_line(sitting: Sitting, top: float, count: int = 24) -> Array:

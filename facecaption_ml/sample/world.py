@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import lru_cache
 from typing import Final, TypeVar
 
 import numpy as np
@@ -229,9 +228,3 @@ def _with_duplicates(rng: np.random.Generator, pages: list[Page]) -> list[Page]:
             shown = replace(copy, scene=original.scene, variant=original.variant)
             pages[second] = replace(shown, width=original.width, height=original.height)
     return pages
-
-
-@lru_cache(maxsize=4)
-def world_of(seed: int, scenes: int) -> SampleWorld:
-    """The world of this seed and size, made once in a process."""
-    return SampleWorld(seed, scenes)
