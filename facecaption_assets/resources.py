@@ -68,6 +68,7 @@ class DownloaderResource(dg.ConfigurableResource):
     source: str
     sample_seed: int
     sample_scenes: int
+    cache: str
     contact: str = ""
     deny_list: str = ""
     removal_list: str = ""
@@ -96,7 +97,7 @@ class DownloaderResource(dg.ConfigurableResource):
             return
         from facecaption_ml.sample.server import serve_in_subprocess
 
-        with serve_in_subprocess(seed=self.sample_seed, scenes=self.sample_scenes) as server:
+        with serve_in_subprocess(self.sample_seed, self.sample_scenes, cache_dir=Path(self.cache)) as server:
             yield DownloadPolicy(**options, connect_to=server.connect_to)
 
     def _own_pictures(self) -> dict[str, Any]:
@@ -131,7 +132,7 @@ class DetectorResource(dg.ConfigurableResource):
             device=device,
             network=self.network,
             working_size=self.working_size,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size or None,
             weights_folder=self.weights_folder,
         )
 
@@ -209,6 +210,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             source=settings.source,
             sample_seed=settings.seed,
             sample_scenes=settings.sample_scenes,
+            cache=str(settings.home / "cache" / "sample_world"),
             contact=settings.user_agent_contact,
             deny_list=settings.deny_list,
             removal_list=settings.removal_list,

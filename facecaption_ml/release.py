@@ -134,12 +134,17 @@ def write_release(
     return summary
 
 
+def image_hashes(store: Store, shard: str) -> pl.DataFrame:
+    """``sample_id, sha256`` of the images that a shard holds; rows that only repeat a URL have none of their own."""
+    return store.read_table("raw_images", shard, columns=["sample_id", "sha256"]).drop_nulls("sha256")
+
+
 def _without_duplicates(store: Store, shards: Iterable[str], summary: ReleaseSummary) -> Iterator[pl.DataFrame]:
     """The shards' rows, less the faces of images that an earlier shard holds already under another URL."""
     seen = np.empty(0, np.uint64)
     for shard in shards:
         frame = store.read_table("facecaption_dataset", shard)
-        hashes = store.read_table("raw_images", shard, columns=["sample_id", "sha256"])
+        hashes = image_hashes(store, shard)
         sample = pl.col("face_id").str.slice(0, 16)
         ids = frame.select(sample_id=sample).unique(maintain_order=True).join(hashes, on="sample_id", how="inner")
         keys = np.array([int(sha256[:16], 16) for sha256 in ids["sha256"]], np.uint64)

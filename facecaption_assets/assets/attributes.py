@@ -14,7 +14,7 @@ import polars as pl
 from facecaption_assets import checks, previews
 from facecaption_assets.assets.faces import contact_sheet_of
 from facecaption_assets.compute import ONE_A100
-from facecaption_assets.progress import Progress, logger
+from facecaption_assets.progress import Progress
 from facecaption_assets.settings import Settings, SettingsError
 from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_ml.schemas import empty
@@ -147,9 +147,13 @@ def _labelled_data(settings: Settings, size: tuple[int, int]) -> "AttributeData"
     from facecaption_ml.attributes import AttributeData
     from facecaption_ml.sample.labelled import labelled_portraits
 
-    logger.info("attribute_model: drawing %d labelled portraits", settings.sample_portraits)
     workers = settings.threads or os.cpu_count() or 1
-    pixels, labels = labelled_portraits(settings.sample_portraits, settings.seed, workers=workers)
+    pixels, labels = labelled_portraits(
+        settings.sample_portraits,
+        settings.seed,
+        workers=workers,
+        on_progress=Progress("attribute_model", "labelled portraits drawn"),
+    )
     return AttributeData.from_arrays(pixels, labels, f"{len(pixels)} drawn portraits of the sample world")
 
 

@@ -18,6 +18,7 @@ from facecaption_ml.release import (
     SPLITS,
     ReleaseSummary,
     data_card,
+    image_hashes,
     release_table,
     split_of,
     summary_json,
@@ -61,7 +62,7 @@ def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
     def release(shard: str) -> ShardResult:
         captions = released_captions(work, shard)
         crops = work.store.read_table("face_crops", shard, columns=columns)
-        sha256_of = dict(work.store.read_table("raw_images", shard, columns=["sample_id", "sha256"]).iter_rows())
+        sha256_of = dict(image_hashes(work.store, shard).iter_rows())
         released, outcomes = release_table(
             crops, captions, sha256_of, removed, settings.validation_share, settings.test_share
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Final
 
@@ -24,7 +26,13 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.bool_]
 
 
-def labelled_portraits(count: int, seed: int = 0, size: int = 112, workers: int = 1) -> tuple[Images, Labels]:
+def labelled_portraits(
+    count: int,
+    seed: int = 0,
+    size: int = 112,
+    workers: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Images, Labels]:
     """``count`` face crops, uint8 [N, size, size, 3] RGB, and their attributes, bool [N, 40] in the order of ATTRIBUTES.
 
     A crop is the face box enlarged by 0.3 of its sides on each side and resized, with small errors of place, size and
@@ -34,14 +42,25 @@ def labelled_portraits(count: int, seed: int = 0, size: int = 112, workers: int 
     if count < 0 or workers < 1:
         raise ValueError(f"count is {count} and workers {workers}; they must be at least 0 and 1")
     tasks = [(seed, first, min(first + _PER_TASK, count), size) for first in range(0, count, _PER_TASK)]
-    if workers == 1:
-        parts = [_draw_range(*task) for task in tasks]
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            parts = list(pool.map(_draw_range, *zip(*tasks, strict=True))) if tasks else []
+    parts: list[tuple[Images, Labels]] = []
+    with _mapper(workers) as mapped:
+        for part in mapped(_draw_range, *zip(*tasks, strict=True)) if tasks else ():
+            parts.append(part)
+            if on_progress:
+                on_progress(min(len(parts) * _PER_TASK, count), count)
     if not parts:
         return np.zeros((0, size, size, 3), np.uint8), np.zeros((0, len(ATTRIBUTES)), np.bool_)
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Callable[..., Iterable[tuple[Images, Labels]]]]:
+    """``map``, over processes where there is more than one worker."""
+    if workers == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
 
 
 def _draw_range(seed: int, first: int, last: int, size: int) -> tuple[Images, Labels]:
