@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,31 +24,36 @@ SMALL_WORLD = {
     "OMP_NUM_THREADS": "2",
 }
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
+class Command:
+    """`facecaption` on the small world, in processes of its own."""
 
-def environment(home: Path, **settings: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("FACECAPTION_")}
-    return {**clean, **SMALL_WORLD, "FACECAPTION_HOME": str(home), **settings}
+    folder = REPOSITORY
 
+    def environment(self, home: Path, **settings: str) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("FACECAPTION_")}
+        return {**clean, **SMALL_WORLD, "FACECAPTION_HOME": str(home), **settings}
 
-def facecaption(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "facecaption_assets.cli", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env=environment(home, **settings),
-        timeout=280,
-    )
+    def words(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-W", "ignore", "-m", "facecaption_assets.cli", *arguments]
+
+    def run(self, home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        environment = self.environment(home, **settings)
+        return subprocess.run(
+            self.words(*arguments), capture_output=True, text=True, cwd=self.folder, env=environment, timeout=280
+        )
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def facecaption() -> Command:
+    return Command()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, facecaption: Command) -> Path:
     """The home of a pipeline that has run from the URLs to the release."""
     home = tmp_path_factory.mktemp("finished")
-    done = facecaption(home, "run")
+    done = facecaption.run(home, "run")
     assert done.returncode == 0, done.stderr
     return home
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from facecaption_ml.captions import check_faithful
 from facecaption_ml.decoding import decode_image
 from facecaption_ml.sample.world import SampleWorld
 from facecaption_ml.store import Store
-
-from .conftest import REPOSITORY, environment, facecaption
 
 SHARDS = [f"shard-{i:05d}" for i in range(3)]
 
@@ -91,12 +88,12 @@ def test_the_release_opens_and_holds_no_pixels(finished: Path, store: Store) -> 
 
 
 def test_running_again_fetches_only_what_may_have_passed_and_changes_nothing_else(
-    finished: Path, tmp_path: Path
-) -> None:
+    finished: Path, tmp_path: Path, facecaption
+) -> None:  # type: ignore[no-untyped-def]
     home = tmp_path / "again"
     shutil.copytree(finished, home)
     before = everything(Store(str(home / "store")), "raw_images")
-    assert facecaption(home, "run", "--skip-source").returncode == 0
+    assert facecaption.run(home, "run", "--skip-source").returncode == 0
     after = everything(Store(str(home / "store")), "raw_images")
     passing = {"dns_error", "timeout", "http_server_error", "connect_error", "truncated", "rate_limited", "read_error"}
     settled = ~before["status"].is_in(passing | {"duplicate_image"})
@@ -114,8 +111,8 @@ def test_running_again_fetches_only_what_may_have_passed_and_changes_nothing_els
                 assert kept[0][column].equals(kept[1][column]), (table, column)
 
 
-def test_one_shard_alone_gives_the_rows_that_a_range_gave(store: Store, tmp_path: Path) -> None:
-    done = facecaption(tmp_path, "run", "--first", SHARDS[1])
+def test_one_shard_alone_gives_the_rows_that_a_range_gave(store: Store, tmp_path: Path, facecaption) -> None:  # type: ignore[no-untyped-def]
+    done = facecaption.run(tmp_path, "run", "--first", SHARDS[1])
     assert done.returncode == 0, done.stderr
     alone = Store(str(tmp_path / "store"))
     assert alone.shards("template_captions") == [SHARDS[1]]
@@ -125,12 +122,12 @@ def test_one_shard_alone_gives_the_rows_that_a_range_gave(store: Store, tmp_path
     )
 
 
-def test_a_removal_request_reaches_the_release(finished: Path, tmp_path: Path) -> None:
+def test_a_removal_request_reaches_the_release(finished: Path, tmp_path: Path, facecaption) -> None:  # type: ignore[no-untyped-def]
     home = tmp_path / "removed"
     shutil.copytree(finished, home)
     url = everything(Store(str(home / "store")), "facecaption_dataset")["url"][0]
     (tmp_path / "removals.txt").write_text(f"{url}\n")
-    done = facecaption(home, "run", "--skip-source", FACECAPTION_REMOVAL_LIST=str(tmp_path / "removals.txt"))
+    done = facecaption.run(home, "run", "--skip-source", FACECAPTION_REMOVAL_LIST=str(tmp_path / "removals.txt"))
     assert done.returncode == 0, done.stderr
     left = Store(str(home / "store"))
     for table in ("raw_images", "facecaption_dataset"):
@@ -140,10 +137,13 @@ def test_a_removal_request_reaches_the_release(finished: Path, tmp_path: Path) -
     assert url not in set(packed["url"])
 
 
-def test_a_process_killed_in_the_middle_is_completed_by_the_next_run(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "facecaption_assets.cli", "run"]
+def test_a_process_killed_in_the_middle_is_completed_by_the_next_run(tmp_path: Path, facecaption) -> None:  # type: ignore[no-untyped-def]
     process = subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment(tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True
+        facecaption.words("run"),
+        cwd=facecaption.folder,
+        env=facecaption.environment(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr
     for line in process.stderr:
@@ -156,15 +156,15 @@ def test_a_process_killed_in_the_middle_is_completed_by_the_next_run(tmp_path: P
     store = Store(str(tmp_path / "store"))
     for shard in store.shards("raw_images"):
         assert len(store.read_table("raw_images", shard)) == 16
-    done = facecaption(tmp_path, "run")
+    done = facecaption.run(tmp_path, "run")
     assert done.returncode == 0, done.stderr
     assert store.shards("facecaption_dataset") == SHARDS
     assert not [path for path in (tmp_path / "store").rglob("*.tmp") if time.time() - path.stat().st_mtime > 3600]
 
 
-def test_a_dead_network_is_not_taken_for_a_finished_shard(tmp_path: Path) -> None:
+def test_a_dead_network_is_not_taken_for_a_finished_shard(tmp_path: Path, facecaption) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "list.csv").write_text("URL\n" + "".join(f"http://host{i}.invalid/x.jpg\n" for i in range(6)))
-    done = facecaption(
+    done = facecaption.run(
         tmp_path / "home",
         "--profile",
         "photos",
@@ -180,11 +180,11 @@ def test_a_dead_network_is_not_taken_for_a_finished_shard(tmp_path: Path) -> Non
     assert len(store.read_table("raw_images", SHARDS[0], incomplete=True)) == 6
 
 
-def test_status_shows_the_funnel(finished: Path) -> None:
-    done = facecaption(finished, "status")
+def test_status_shows_the_funnel(finished: Path, facecaption) -> None:  # type: ignore[no-untyped-def]
+    done = facecaption.run(finished, "status")
     assert done.returncode == 0
     assert "URLs" in done.stdout
     assert "3 of 3" in done.stdout
-    done = facecaption(finished, "status", "--shard", "shard-00077")
+    done = facecaption.run(finished, "status", "--shard", "shard-00077")
     assert done.returncode == 1
     assert "no shard 'shard-00077'" in done.stderr
