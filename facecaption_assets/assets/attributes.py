@@ -68,12 +68,12 @@ def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
 def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     from facecaption_ml.attributes import checkpoint_folder
     from facecaption_ml.attributes.evaluation import Evaluation
-    from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS
+    from facecaption_ml.attributes.prediction import CARD, CONFIG, EVALUATION, WEIGHTS
 
     store = context.resources.store.open()
     folder = checkpoint_folder(settings.attribute_weights) if settings.attribute_weights else _train(settings)
     evaluation = Evaluation.read(folder / EVALUATION)
-    for name in (WEIGHTS, CONFIG, EVALUATION):
+    for name in (WEIGHTS, CONFIG, EVALUATION, CARD):
         store.write_bytes(f"attribute_model/{name}", (folder / name).read_bytes())
     calibrated = evaluation.share_right_85_95
     return dg.MaterializeResult(

@@ -42,7 +42,7 @@ def checkpoint_folder(name: str | Path) -> Path:
     folder = _BUNDLED if str(name) == "bundled" else Path(name).expanduser()
     if folder.suffix == ".safetensors":
         folder = folder.parent
-    for part in (WEIGHTS, CONFIG):
+    for part in (WEIGHTS, CONFIG, EVALUATION, CARD):
         if not (folder / part).is_file():
             raise CheckpointError(f"attribute checkpoint {folder}: {part} is missing (FACECAPTION_ATTRIBUTE_WEIGHTS)")
     return folder

@@ -28,6 +28,7 @@ from facecaption_ml.attributes.augmentation import augment, mix
 from facecaption_ml.attributes.calibration import fit_temperatures, sigmoid
 from facecaption_ml.attributes.data import AttributeData
 from facecaption_ml.attributes.evaluation import Evaluation, evaluate
+from facecaption_ml.attributes.model_card import write_model_card
 from facecaption_ml.attributes.network import AttributeNetwork, Preset, has_bfloat16
 from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS, normalised, weights_version
 from facecaption_ml.attributes.weighting import adaptive_weights
@@ -279,6 +280,7 @@ class _Training:
         }
         _write_whole(self.out / CONFIG, json.dumps(config, indent=1).encode())
         result.write(self.out / EVALUATION)
+        write_model_card(self.out)
         return result
 
 

@@ -65,6 +65,15 @@ def test_a_batch_gives_what_single_crops_give(checkpoint: Path) -> None:
     assert encoded[0] == pytest.approx(together[8], abs=0.1)
 
 
+def test_the_model_card_tells_what_was_measured(checkpoint: Path) -> None:
+    card = (checkpoint / "MODEL_CARD.md").read_text()
+    scores = json.loads((checkpoint / "evaluation.json").read_text())
+    mean = sum(score["accuracy"] for score in scores["scores"]) / 40
+    assert f"{100 * mean:.1f} %" in card
+    assert card.count("\n| Eyeglasses |") == 1
+    assert "$" not in card
+
+
 def test_equal_seeds_give_equal_weights(data: AttributeData, tmp_path: Path) -> None:
     for name in ("a", "b"):
         train_attributes(data, "micro", tmp_path / name, epochs=2, seed=3)
@@ -200,7 +209,7 @@ def test_the_table_counts_every_crop(checkpoint: Path) -> None:
 def test_checkpoints_that_do_not_fit_are_named(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"attributes.safetensors is missing.*FACECAPTION_ATTRIBUTE_WEIGHTS"):
         AttributePredictor.load(tmp_path)
-    for name in ("attributes.safetensors", "config.json"):
+    for name in ("attributes.safetensors", "config.json", "evaluation.json", "MODEL_CARD.md"):
         (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
     config["preset"]["widths"] = [8, 8, 8, 8]
