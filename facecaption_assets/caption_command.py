@@ -94,5 +94,7 @@ def _write_sheet(path: Path, faces: list[CaptionedFace]) -> None:
 
     if not faces:
         raise ValueError(f"no face found, so {path} is not written")
-    image = contact_sheet([face.crop for face in faces], [face.caption for face in faces], columns=4, cell=240)
+    image = contact_sheet(
+        [face.crop for face in faces], [face.caption for face in faces], columns=4, cell=260, caption_lines=8
+    )
     path.write_bytes(encode_jpeg(image, quality=90))

@@ -78,6 +78,8 @@ def _write_sheet(settings: Settings, shards: Sequence[str]) -> Path | None:
         if len(rows):
             pictures = [decode_image(data) for data in rows["image"].struct.field("bytes")]
             path = settings.home / "faces_and_captions.jpg"
-            path.write_bytes(encode_jpeg(contact_sheet(pictures, rows["caption"].to_list(), columns=4, cell=260)))
+            path.write_bytes(
+                encode_jpeg(contact_sheet(pictures, rows["caption"].to_list(), columns=4, cell=260, caption_lines=8))
+            )
             return path
     return None

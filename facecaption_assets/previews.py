@@ -62,26 +62,21 @@ def bars(shares: Mapping[str, float], label: str) -> Figure:
     return drawn
 
 
-def counts(by_name: Mapping[str, int], heading: str) -> dg.MarkdownMetadataValue:
-    """Counts with their shares, largest first."""
-    total = sum(by_name.values())
-    lines = [f"| {heading} | count | share |", "| --- | ---: | ---: |"]
-    for name, count in sorted(by_name.items(), key=lambda item: (-item[1], item[0])):
-        lines.append(f"| {name} | {count:,} | {count / total if total else 0:.1%} |")
-    lines.append(f"| **all** | **{total:,}** | |")
-    return dg.MetadataValue.md("\n".join(lines))
+def counts(heading: str, by_name: Mapping[str, int]) -> dict[str, int]:
+    """One number of metadata per name, largest first, so that the UI shows it at a glance and plots it over partitions."""
+    ordered = sorted(by_name.items(), key=lambda item: (-item[1], item[0]))
+    return {f"{heading}: {name}": int(count) for name, count in ordered}
 
 
-def rows(header: Sequence[str], body: Sequence[Sequence[Any]]) -> dg.MarkdownMetadataValue:
-    """A Markdown table."""
-    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-    lines += [f"| {' | '.join(_cell(value) for value in row)} |" for row in body]
-    return dg.MetadataValue.md("\n".join(lines))
+def rows(header: Sequence[str], body: Sequence[Sequence[Any]]) -> dg.TableMetadataValue:
+    """A small table, a column per name of ``header``; numbers are rounded to three decimals."""
+    records = [dg.TableRecord(dict(zip(header, map(_cell, row), strict=True))) for row in body]
+    schema = dg.TableSchema([dg.TableColumn(name) for name in header])
+    return dg.MetadataValue.table(records, schema)
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _embedded(data: bytes, kind: str, alt: str) -> dg.MarkdownMetadataValue:

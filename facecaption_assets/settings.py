@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     detector_weights: str = Field("bundled", description="bundled, download, or a .pth file")
     detector_network: Literal["mobile0.25", "resnet50"] = "mobile0.25"
     detector_working_size: int = Field(640, ge=64)
-    detector_batch_size: int = Field(0, ge=0, description="pictures of one size at once; 0: 1 on a CPU, 32 on a GPU")
+    detector_batch_size: int = Field(0, ge=0, description="pictures of one size at once; 0: 2 on a CPU, 32 on a GPU")
     min_face_score: float = Field(0.98, ge=0, le=1)
     min_face_side: int = Field(128, ge=1, description="pixels; both sides of a face box must exceed it")
     crop_margin: float = Field(0.3, ge=0, le=2, description="share of the box's sides added on each side")

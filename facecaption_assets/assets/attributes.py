@@ -217,7 +217,7 @@ def _open_predictor(work: ShardWork) -> Iterator[ShardFunction]:
 def _label_metadata(
     work: ShardWork, shard: str, attributes: pl.DataFrame, outcomes: Counter[str], version: str
 ) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"faces": previews.counts(outcomes, "face"), "predictor": version}
+    metadata: dict[str, Any] = {**previews.counts("faces", outcomes), "predictor": version}
     if not len(attributes):
         return metadata
     per_face = attributes["labels"].list.len().to_numpy()
@@ -227,7 +227,7 @@ def _label_metadata(
     metadata |= {
         "mean labels per face": round(float(np.mean(per_face)), 2),
         "conflicts settled": int(attributes["dropped_conflicts"].list.len().sum()),
-        "gender": previews.counts(Counter(attributes["gender"].fill_null("unknown").to_list()), "gender"),
+        **previews.counts("gender", Counter(attributes["gender"].fill_null("unknown").to_list())),
         "category shares": previews.figure(previews.bars(shares, "share of labels"), "category shares"),
         "label frequencies": previews.figure(
             previews.bars({name: given[name] / len(attributes) for name in ATTRIBUTES}, "share of faces"), "labels"

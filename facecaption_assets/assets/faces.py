@@ -85,8 +85,8 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
 
 def _metadata(crops: pl.DataFrame, faces: Counter[str], images: Counter[str], weights: str) -> dict[str, Any]:
     metadata: dict[str, Any] = {
-        "faces": previews.counts(faces, "face"),
-        "images": previews.counts(images, "image"),
+        **previews.counts("faces", faces),
+        **previews.counts("images", images),
         "detector weights": weights,
     }
     if len(crops):

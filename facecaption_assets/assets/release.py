@@ -70,10 +70,8 @@ def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
         return ShardResult(
             frame=released,
             metadata={
-                "faces": previews.counts(outcomes, "face"),
-                "splits": previews.counts(
-                    {split: int((released["split"] == split).sum()) for split in SPLITS}, "split"
-                ),
+                **previews.counts("faces", outcomes),
+                **previews.counts("split", {split: int((released["split"] == split).sum()) for split in SPLITS}),
                 "examples": previews.rows(
                     ["URL", "caption", "alt text"],
                     list(released.select("url", "caption", "alt_text").head(8).iter_rows()),
@@ -131,7 +129,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 "dagster/uri": store.uri(PREFIX),
                 "shards": f"{len(shards)} of {len(expected)}",
                 "missing shards": ", ".join(sorted(set(expected) - set(shards))[:20]) or "none",
-                "splits": previews.counts(summary.by_split, "split"),
+                **previews.counts("split", summary.by_split),
                 "faces of repeated images left out": summary.duplicate_faces,
                 "mean words": round(summary.mean_words, 2),
                 "mean side, px": round(summary.mean_side, 1),

@@ -63,7 +63,7 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
                 "dagster/row_count": rows,
                 "dagster/uri": store.uri("source_manifest"),
                 "shards": len(names),
-                "rows": previews.counts(counts.by_outcome, "outcome"),
+                **previews.counts("rows", counts.by_outcome),
                 "duplicate URLs": counts.duplicates,
                 "source": settings.source,
             },
@@ -171,7 +171,7 @@ def _download_metadata(raw: pl.DataFrame, rate: float) -> dict[str, Any]:
     sizes = fetched["image"].struct.field("bytes").bin.size()
     metadata: dict[str, Any] = {
         "success rate": round(rate, 4),
-        "status": previews.counts(count_by_status(raw), "status"),
+        **previews.counts("status", count_by_status(raw)),
         "megabytes": round(float(sizes.sum() or 0) / 1e6, 1),
     }
     failures = raw.filter(pl.col("status") != "ok").select("status", "url", "error").head(12)

@@ -18,7 +18,6 @@ _BACKGROUND: Final = (255, 255, 255)
 _EMPTY_CELL: Final = (238, 238, 238)
 _TEXT: Final = (40, 40, 40)
 _GAP: Final = 6  # px
-_CAPTION_LINES: Final = 2
 _BOX: Final = (0, 200, 83)
 _LANDMARKS: Final = (
     (41, 121, 255),
@@ -30,20 +29,24 @@ _LANDMARKS: Final = (
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray], captions: Sequence[str] | None = None, columns: int = 6, cell: int = 160
+    images: Sequence[np.ndarray],
+    captions: Sequence[str] | None = None,
+    columns: int = 6,
+    cell: int = 160,
+    caption_lines: int = 2,
 ) -> np.ndarray:
     """``images`` (RGB uint8, any sizes) in rows of ``columns``, each fitted into ``cell``×``cell`` px, as RGB uint8 [H, W, 3].
 
-    ``captions``, one per image, stand below in two lines at most. Without images the sheet is one empty cell. Raises
-    ValueError where captions and images differ in number, or columns or cell are too small.
+    ``captions``, one per image, stand below in ``caption_lines`` at most, smaller where there are many. Without images the
+    sheet is one empty cell. Raises ValueError where captions and images differ in number, or columns or cell are too small.
     """
     if captions is not None and len(captions) != len(images):
         raise ValueError(f"captions: {len(captions)} for {len(images)} images")
     if columns < 1 or cell < 16:
         raise ValueError(f"columns: {columns} must be at least 1, cell: {cell} at least 16 px")
-    font = _font(max(10, cell // 12))
+    font = _font(max(10, cell // (12 if caption_lines <= 2 else 17)))
     line_height = math.ceil(font.getbbox("Äg")[3]) + 2
-    text_height = 0 if captions is None else line_height * _CAPTION_LINES + 2
+    text_height = 0 if captions is None else line_height * caption_lines + 2
     across = max(1, min(columns, len(images)))
     down = max(1, -(-len(images) // columns))
     size = (_GAP + across * (cell + _GAP), _GAP + down * (cell + text_height + _GAP))
@@ -57,7 +60,7 @@ def contact_sheet(
         thumbnail = _fitted(image, cell)
         draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=_EMPTY_CELL)
         sheet.paste(thumbnail, (left + (cell - thumbnail.width) // 2, top + (cell - thumbnail.height) // 2))
-        for line, text in enumerate(_wrapped(captions[i], font, cell) if captions is not None else ()):
+        for line, text in enumerate(_wrapped(captions[i], font, cell, caption_lines) if captions is not None else ()):
             draw.text((left, top + cell + 2 + line * line_height), text, fill=_TEXT, font=font)
     return np.asarray(sheet).copy()
 
@@ -107,16 +110,16 @@ def _fitted(image: np.ndarray, cell: int) -> Image.Image:
     return Image.fromarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """``text`` in at most two lines of ``width`` px, cut with an ellipsis where it is longer."""
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
+    """``text`` in at most ``most`` lines of ``width`` px, cut with an ellipsis where it is longer."""
     lines: list[str] = []
     rest = text.split()
-    while rest and len(lines) < _CAPTION_LINES:
+    while rest and len(lines) < most:
         fitting = 1
         while fitting < len(rest) and font.getlength(" ".join(rest[: fitting + 1])) <= width:
             fitting += 1
         line, rest = " ".join(rest[:fitting]), rest[fitting:]
-        last = len(lines) == _CAPTION_LINES - 1
+        last = len(lines) == most - 1
         lines.append(_cut(f"{line} …" if rest and last else line, font, width))
     return lines
 
