@@ -41,11 +41,12 @@ def read_celeba(folder: str | Path, size: tuple[int, int]) -> AttributeData:
         )
     images = FileImages([pictures / name for name in names], CROP_WINDOW)
     splits = np.array([partition[name] for name in names])
+    sizes = ", ".join(f"{np.count_nonzero(splits == number):,} {split}" for number, split in enumerate(SPLITS))
     return AttributeData(
         images.in_memory(size) if len(names) <= _IN_MEMORY_ROWS else images,
         np.array([labels[name] for name in names], bool),
         {split: np.flatnonzero(splits == number) for number, split in enumerate(SPLITS)},
-        f"CelebA layout, {len(names)} pictures",
+        f"CelebA layout: {sizes}",
     )
 
 

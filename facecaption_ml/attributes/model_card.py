@@ -29,6 +29,7 @@ def model_card(folder: Path) -> str:
         height=preset.input[0],
         width=preset.input[1],
         megabytes=f"{(folder / WEIGHTS).stat().st_size / 1e6:.1f}",
+        seed=config["seed"],
         epoch=config["best_epoch"],
         rows=f"{scores.rows:,}",
         accuracy=_percent(scores.mean_accuracy),
