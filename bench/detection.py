@@ -161,7 +161,7 @@ def main() -> int:
         "facexlib, batches of 16": facexlib.batches_of_16,
     }
     for size, detector in detectors.items():
-        default = ", the default" if size == 1 else ""
+        default = ", the default" if size == 2 else ""
         contestants[f"facecaption, batch size {size}{default}"] = lambda d=detector: d.detect(images)
     rates, processor = timed_rounds(contestants, len(images), arguments.rounds)
     difference = deviation(our_rows(detectors[1], images), facexlib.one_by_one())

@@ -83,3 +83,11 @@ def test_a_wrong_profile_stops_the_code_location_with_one_line() -> None:
     )
     assert done.returncode == 1
     assert "FACECAPTION_PROFILE is 'laptop': the profiles are" in done.stderr.splitlines()[-1]
+
+
+def test_dagster_cloud_yaml_names_the_code_location() -> None:
+    from dagster_cloud_cli.config.models import load_dagster_cloud_yaml
+
+    config = load_dagster_cloud_yaml((REPOSITORY / "dagster_cloud.yaml").read_text())
+    (location,) = config.locations
+    assert location.code_source.module_name == "facecaption_assets.definitions"
