@@ -62,7 +62,7 @@ def demo() -> None:
 @main.command()
 @click.option("--first", help="First shard; default: the first registered.")
 @click.option("--last", help="Last shard; default: the last registered, or FIRST alone where that is given.")
-@click.option("--skip-source", is_flag=True, help="Keep the shards that are registered; do not read the source again.")
+@click.option("--skip-source", is_flag=True, help="Keep the registered shards and the attribute model there is.")
 def run(first: str | None, last: str | None, skip_source: bool) -> None:
     """Run the pipeline on FACECAPTION_SOURCE, from the URLs to the packed release."""
     from facecaption_assets.demo import run_pipeline

@@ -36,7 +36,8 @@ def run_pipeline(settings: Settings, first: str | None, last: str | None, skip_s
     if not shards:
         pipeline.check_shards(["shard-00000"])
     begin, end = first or shards[0], last or (first or shards[-1])
-    _stage(pipeline, "the attribute predictor", "attribute_model")
+    if not (skip_source and Store(settings.store_root, settings.storage_options).exists("attribute_model/config.json")):
+        _stage(pipeline, "the attribute predictor", "attribute_model")
     _stage(pipeline, f"shards {begin} to {end}", *SHARD_ASSETS, first=begin, last=end)
     _stage(pipeline, "the release", "facecaption_release")
     minutes, seconds = divmod(round(time.monotonic() - started), 60)

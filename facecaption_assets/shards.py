@@ -6,7 +6,8 @@ reason, the others go on, and the run then fails naming the shards, so that a ba
 
 In a range run Dagster writes a materialisation event per shard when the whole step succeeds. That comes too late for a
 process that is killed, so this module also records each shard on the spot; the step's own event follows with the same
-metadata plus data versions. A one-shard run needs no record of its own.
+metadata plus data versions. A run of one partition needs no record of its own; a range of one shard does, since Dagster
+names no partition in the check results of any range.
 """
 
 import time
@@ -14,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 import polars as pl
@@ -26,9 +27,9 @@ from facecaption_assets.settings import Settings
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.store import Store
 
-
-class ShardRejected(RuntimeError):  # noqa: N818 - the name says what happened to the shard
-    """A shard that was computed but does not count as done; the message says why."""
+_RANGE_TAG: Final = "dagster/asset_partition_range_start"
+STORED: Final = {"schema": "What the store gives back has the table's columns, their types, and every row written."}
+"""The check that every shard asset has, whatever its table."""
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,15 @@ def shard_asset(
         required_resource_keys={"store", *required_resources},
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.shards_per_run),
         check_specs=[
-            dg.AssetCheckSpec(check, asset=name, description=text, partitions_def=SHARDS)
-            for check, text in checks.items()
+            dg.AssetCheckSpec(check, asset=name, description=text, partitions_def=SHARDS, blocking=True)
+            for check, text in {**checks, **STORED}.items()
         ],
         metadata={"dagster/column_schema": table_schema(name)},
     )
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         work = ShardWork(context.resources.store.open(), settings, context)
         shards = list(context.partition_keys)
-        recorder = _Recorder(context, name, set(checks), several=len(shards) > 1)
+        recorder = _Recorder(context, name, {*checks, *STORED}, in_range=_RANGE_TAG in context.run.tags)
         with open_work(work) as compute_shard:
             for number, shard in enumerate(shards, start=1):
                 recorder.run(shard, lambda shard=shard: _compute_and_write(work, name, shard, compute_shard))  # type: ignore[misc]
@@ -122,23 +123,42 @@ def shard_asset(
 def _compute_and_write(work: ShardWork, name: str, shard: str, compute_shard: ShardFunction) -> ShardResult:
     started = time.monotonic()
     result = compute_shard(shard)
-    blocked = [check.name for check in result.checks if check.blocks and not check.passed]
-    rejected = result.rejected or (f"check failed: {', '.join(blocked)}" if blocked else None)
+    rejected = result.rejected or _failed(result.checks)
     uri = work.store.write_table(name, result.frame, shard, incomplete=rejected is not None)
+    stored = _stored_check(work.store, name, shard, result.frame, incomplete=rejected is not None)
+    if not stored.passed:
+        work.store.delete(work.store.table_key(name, shard))
+        rejected = rejected or _failed([stored])
     metadata = {
         **result.metadata,
         "dagster/row_count": len(result.frame),
         "dagster/uri": uri,
         "seconds": round(time.monotonic() - started, 2),
     }
-    return ShardResult(result.frame.clear(), metadata, result.checks, rejected)
+    return ShardResult(result.frame.clear(), metadata, [*result.checks, stored], rejected)
+
+
+def _failed(found: Sequence[Check]) -> str | None:
+    """Why a shard with these checks does not count as done, or None."""
+    names = [check.name for check in found if check.blocks and not check.passed]
+    return f"check failed: {', '.join(names)}" if names else None
+
+
+def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame, *, incomplete: bool) -> Check:
+    schema, rows = store.stored_schema(name, shard, incomplete=incomplete)
+    wrong = [column for column, dtype in written.schema.items() if schema.get(column) != dtype]
+    return Check(
+        "schema",
+        not wrong and list(schema) == written.columns and rows == len(written),
+        {"columns": len(schema), "rows": rows, "rows written": len(written), "columns of another type": wrong},
+    )
 
 
 class _Recorder:
     """Records shards as they end and says at the end how the step ends."""
 
-    def __init__(self, context: dg.AssetExecutionContext, asset: str, checks: set[str], several: bool) -> None:
-        self._context, self._asset, self._checks, self._several = context, asset, checks, several
+    def __init__(self, context: dg.AssetExecutionContext, asset: str, checks: set[str], in_range: bool) -> None:
+        self._context, self._asset, self._checks, self._in_range = context, asset, checks, in_range
         self._failures: dict[str, str] = {}
         self._found: list[tuple[str, Check]] = []
         self.last_line = ""
@@ -153,14 +173,14 @@ class _Recorder:
         if missing:
             raise AssertionError(f"{self._asset} did not report its checks {sorted(missing)}")
         self._found += [(shard, check) for check in result.checks]
-        if self._several or result.rejected:
+        if self._in_range or result.rejected:
             for check in result.checks:
                 self._context.log_event(self._evaluation(shard, check))
         if result.rejected:
             self._fail(shard, result.rejected, None, result.metadata)
             return
         self._context.add_asset_metadata(dict(result.metadata), partition_key=shard)
-        if self._several:
+        if self._in_range:
             self._context.log_event(
                 dg.AssetMaterialization(self._asset, partition=shard, metadata=dict(result.metadata))
             )

@@ -119,6 +119,15 @@ class Store:
         self._require(key)
         return int(self._scan(key).select(pl.len()).collect().item())
 
+    def stored_schema(
+        self, table: str, shard: str | None = None, *, incomplete: bool = False
+    ) -> tuple[dict[str, pl.DataType], int]:
+        """Columns with their types, and the number of rows, of the object as it lies in the store."""
+        key = self.table_key(table, shard, incomplete=incomplete)
+        self._require(key)
+        scan = self._scan(key)
+        return dict(scan.collect_schema()), int(scan.select(pl.len()).collect().item())
+
     def has_table(self, table: str, shard: str | None = None, *, incomplete: bool = False) -> bool:
         return self.exists(self.table_key(table, shard, incomplete=incomplete))
 

@@ -19,6 +19,7 @@ from facecaption_ml.schemas import empty
 GROUP = "faces"
 _NEEDED: Final = ("sample_id", "url", "alt_text", "status", "image", "width", "height")
 _SHEET_CROPS: Final = 18
+_SHEET_PICTURES: Final = 8
 
 
 def face_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -68,7 +69,10 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
         conserved = checks.conserved("faces_conserved", sum(faces.values()), len(crops), dropped)
         return ShardResult(
             frame=crops,
-            metadata=_metadata(crops, faces, images, detector.weights_version),
+            metadata={
+                **_metadata(crops, faces, images, detector.weights_version),
+                **_detections(work, shard, crops),
+            },
             checks=[
                 checks.Check(
                     conserved.name,
@@ -98,6 +102,29 @@ def _metadata(crops: pl.DataFrame, faces: Counter[str], images: Counter[str], we
         metadata["scores"] = previews.figure(previews.histogram(crops["score"].to_numpy(), "score"), "scores")
         metadata["crops"] = contact_sheet_of(crops.head(_SHEET_CROPS), None)
     return metadata
+
+
+def _detections(work: ShardWork, shard: str, crops: pl.DataFrame) -> dict[str, Any]:
+    """A sheet of a few source pictures with their kept faces marked; nothing where no face was kept."""
+    from facecaption_ml.decoding import decode_image
+    from facecaption_ml.faces import Face, contact_sheet, draw_faces
+
+    chosen = crops["sample_id"].unique(maintain_order=True).head(_SHEET_PICTURES).to_list()
+    if not chosen:
+        return {}
+    drawn: list[np.ndarray] = []
+    for batch in work.store.iter_table("raw_images", shard, columns=("sample_id", "status", "image")):
+        for sample_id, image in (
+            batch.filter(pl.col("sample_id").is_in(chosen) & (pl.col("status") == "ok"))
+            .select("sample_id", "image")
+            .iter_rows()
+        ):
+            rows = crops.filter(pl.col("sample_id") == sample_id).select("box", "landmarks", "score").iter_rows()
+            faces = [Face(tuple(box), np.array(points, np.float32), score) for box, points, score in rows]
+            drawn.append(draw_faces(decode_image(image["bytes"]), faces))
+        if len(drawn) >= len(chosen):
+            break
+    return {"kept faces in their pictures": previews.picture(contact_sheet(drawn, columns=4, cell=220), "kept faces")}
 
 
 def contact_sheet_of(crops: pl.DataFrame, texts: list[str] | None) -> dg.MarkdownMetadataValue:

@@ -118,7 +118,8 @@ def test_one_shard(world: World) -> None:
     assert world.materialised() == [SHARDS[1]]
     assert world.store.read_table("template_captions", SHARDS[1]).equals(rows(SHARDS[1]))
     assert world.latest_metadata(SHARDS[1])["dagster/row_count"] == 1
-    assert world.check_outcomes("hard", run) == {SHARDS[1]: "SUCCEEDED"}
+    for check in ("hard", "schema"):
+        assert world.check_outcomes(check, run) == {SHARDS[1]: "SUCCEEDED"}
 
 
 def test_a_range_opens_its_work_once_and_each_shard_has_its_own_record(world: World) -> None:
@@ -129,6 +130,13 @@ def test_a_range_opens_its_work_once_and_each_shard_has_its_own_record(world: Wo
     for shard in SHARDS:
         assert world.latest_metadata(shard)["shard"] == shard
         assert world.check_outcomes("hard", run)[shard] == "SUCCEEDED"
+
+
+def test_a_range_of_one_shard_records_its_checks_for_that_shard(world: World) -> None:
+    run = world.run(tags=dict.fromkeys(RANGE, SHARDS[2]))
+    assert run.success
+    assert world.materialised() == [SHARDS[2]]
+    assert world.check_outcomes("schema", run)[SHARDS[2]] == "SUCCEEDED"
 
 
 def test_a_failing_shard_does_not_undo_the_others(world: World) -> None:
