@@ -92,8 +92,9 @@ def _plan(manifest: pl.DataFrame, policy: DownloadPolicy, previous: pl.DataFrame
     jobs: list[Job] = []
     columns = ("sample_id", "url", "alt_text", "duplicate_url")
     for index, (sample_id, url, alt_text, duplicate) in enumerate(manifest.select(columns).iter_rows()):
-        known = earlier.get((sample_id, url))
-        row = known or Row(sample_id, url, alt_text, FetchStatus.ok, attempts=attempts.get(sample_id, 0))
+        known = None if duplicate else earlier.get((sample_id, url))
+        tried = 0 if duplicate else attempts.get(sample_id, 0)
+        row = known or Row(sample_id, url, alt_text, FetchStatus.ok, attempts=tried)
         row = replace(row, alt_text=alt_text)
         settled = settle_without_request(row, bool(duplicate), policy)
         if settled is None and known is None:
@@ -106,7 +107,10 @@ def _plan(manifest: pl.DataFrame, policy: DownloadPolicy, previous: pl.DataFrame
 
 
 def _earlier_attempts(previous: pl.DataFrame | None) -> dict[str, int]:
-    return {} if previous is None else dict(previous.select("sample_id", "attempts").iter_rows())
+    """Attempts by sample_id; a row that only repeats a URL has the same id and none of its own."""
+    if previous is None:
+        return {}
+    return dict(previous.sort("attempts").select("sample_id", "attempts").iter_rows())
 
 
 def _without_bytes(row: Row) -> Row:

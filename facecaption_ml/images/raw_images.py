@@ -80,6 +80,8 @@ def _is_settled(row: Row, kept_images: set[str | None], policy: DownloadPolicy) 
         return row.sha256 in kept_images
     if row.status is FetchStatus.denied:
         return row.sha256 in policy.denied_sha256
+    if row.status is FetchStatus.duplicate_url:
+        return False  # it shares its key with the row that was fetched, and must not stand in its place
     return not row.status.may_pass and row.attempts > 0
 
 

@@ -78,6 +78,17 @@ def test_repeated_url_is_not_requested(site: Site) -> None:
     assert site.requested("/image/1") == 1
 
 
+def test_running_again_and_again_keeps_the_picture_of_a_repeated_url(site: Site) -> None:
+    url = f"{site.base}/image/1"
+    source = manifest([url, url], [False, True])
+    table = fetch_raw_images(source, local())
+    for _ in range(3):
+        again = fetch_raw_images(source, local(), previous=table)
+        assert again.equals(table)
+        table = again
+    assert site.requested("/image/1") == 1
+
+
 def test_second_run_fetches_only_what_may_pass(site: Site) -> None:
     paths = ["/image/1", "/status/503", "/status/404", "/short", "/image/2", "/body"]
     site.replies["/body"] = reply(body=b"no picture at all")
