@@ -81,7 +81,9 @@ def _from_file(path: Path) -> Weights:
         raise WeightsError(f"weights: {path} is not a file; give a .pth file, 'bundled' or 'download'")
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError as error:  # torch's own text advises to load the file unsafely
+        raise WeightsError(f"weights: {path} is not a PyTorch state dict: not plain tensors by name") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"weights: {path} is not a PyTorch state dict: {_first_line(error)}") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
