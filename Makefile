@@ -38,7 +38,6 @@ test: lint  ## Lint, type check and run the tests
 
 lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt anew from pyproject.toml
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-emit-index-url \
-		--no-emit-package opencv-python --no-emit-package onnxruntime --no-emit-package flatbuffers \
 		pyproject.toml --output-file requirements.txt
 
 clean:  ## Remove the demo's files (not .venv)

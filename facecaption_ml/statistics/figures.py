@@ -44,7 +44,8 @@ def new_figure(width: float = 6.0, height: float = 3.2, panels: int = 1) -> tupl
 
 def legend(axes: Axes) -> None:
     """The series' names, in the figures' ink, without a box."""
-    axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, labelcolor=INK, fontsize=8)
 
 
 def style(series: int) -> dict[str, Any]:
@@ -98,8 +99,7 @@ def grouped_bars(axes: Axes, values: Mapping[str, Mapping[str, float]], label: s
         )
     axes.set_yticks(np.arange(len(names)), names)
     axes.set_xlabel(label)
-    if values:
-        legend(axes)
+    legend(axes)
 
 
 def png(figure: Figure) -> bytes:

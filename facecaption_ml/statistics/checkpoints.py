@@ -1,0 +1,127 @@
+"""Pretrained image-text models of the Hugging Face hub or a local folder, or one line saying what to set instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+_HUB_SECONDS: Final = 10.0
+"""How long the hub may take to say whether it has a model; transformers' own retries take 23 s without a network."""
+_HUB_NAME: Final = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+class WeightsNotReachable(RuntimeError):  # noqa: N818  (the name says what is the matter)
+    """No usable weights under this name; the message is one line that names the setting and what to set."""
+
+
+def load_checkpoint(
+    model_class: str, name: str | Path, setting: str, example: str, device: str = "cpu"
+) -> tuple[Any, Any]:
+    """The ``transformers`` model ``model_class`` in evaluation mode on ``device``, and its processor.
+
+    ``name`` is a folder written by ``save_pretrained`` or a name on the hub, which may be in the local cache already.
+    Raises WeightsNotReachable, naming ``setting`` and ``example``, where there are none, where a weight is missing (it
+    would be random), or where ``transformers`` is not installed.
+    """
+    refuse = _refusal(name, setting, example)
+    try:
+        import transformers
+    except ImportError:
+        raise refuse("transformers is not installed (pip install 'facecaption[llm]')") from None
+    loader = getattr(transformers, model_class)
+
+    def load(local: bool) -> tuple[Any, Any]:
+        with _quiet_loading():
+            model, report = loader.from_pretrained(str(name), local_files_only=local, output_loading_info=True)
+            return _complete(model, report, refuse), _processor(transformers, str(name), local)
+
+    model, processor = _found(load, name, refuse)
+    return model.to(device).eval(), processor
+
+
+def _found(load: Callable[[bool], T], name: str | Path, refuse: Callable[[str], WeightsNotReachable]) -> T:
+    """From the folder, else from the cache, else from the hub once it has answered for the name."""
+    if not str(name).strip():
+        raise refuse("no model is named")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _attempt(lambda: load(True), refuse)
+    if not _HUB_NAME.fullmatch(str(name)):
+        raise refuse("there is no such folder, and it is no name of the Hugging Face hub")
+    try:
+        return load(True)
+    except WeightsNotReachable:
+        raise
+    except Exception:  # not in the cache, or not all of it
+        _require_on_hub(str(name), refuse)
+    return _attempt(lambda: load(False), refuse)
+
+
+def _require_on_hub(name: str, refuse: Callable[[str], WeightsNotReachable]) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    try:
+        huggingface_hub.HfApi().model_info(name, timeout=_HUB_SECONDS)
+    except OfflineModeIsEnabled:
+        raise refuse("it is not in the local cache, and HF_HUB_OFFLINE is set") from None
+    except GatedRepoError:
+        raise refuse("the hub gives it only to accounts that accepted its terms") from None
+    except RepositoryNotFoundError:
+        raise refuse("the hub has no such model, and there is no such folder") from None
+    except Exception as error:
+        raise refuse(f"it is not in the local cache, and the hub cannot be reached ({type(error).__name__})") from None
+
+
+def _attempt(step: Callable[[], T], refuse: Callable[[str], WeightsNotReachable]) -> T:
+    """``step``'s result; what loaders raise on broken files is of many types, and each is a line to the user here."""
+    try:
+        return step()
+    except WeightsNotReachable:
+        raise
+    except Exception as error:
+        raise refuse((str(error) or type(error).__name__).strip().splitlines()[0]) from error
+
+
+def _complete(model: Any, report: dict[str, Any], refuse: Callable[[str], WeightsNotReachable]) -> Any:
+    absent = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
+    misfits = sorted(str(key) for key in report.get("mismatched_keys", ()))
+    if absent or misfits:
+        fault = f"has no weight {absent[0]!r}" if absent else f"has a weight of another shape, {misfits[0]}"
+        raise refuse(f"it {fault}, so it is no {type(model).__name__}")
+    return model
+
+
+def _processor(transformers: Any, name: str, local: bool) -> Any:
+    return transformers.AutoProcessor.from_pretrained(name, local_files_only=local)
+
+
+def _refusal(name: str | Path, setting: str, example: str) -> Callable[[str], WeightsNotReachable]:
+    def refuse(why: str) -> WeightsNotReachable:
+        return WeightsNotReachable(
+            f"{setting}: no weights from {str(name)!r}: {why}; set it to a folder of save_pretrained or a hub name such as "
+            f"{example}"
+        )
+
+    return refuse
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Progress bars and reports of missing weights stay out of the log: the latter come out as an error."""
+    import transformers.utils.logging as logs
+
+    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity(logs.CRITICAL)
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(level)
+        if bars:
+            logs.enable_progress_bar()

@@ -1,0 +1,240 @@
+"""Picture quality of whole data sets (paper §4.1, Figure 3): distributions of BRISQUE and CLIP-IQA scores."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from facecaption_ml.decoding import UndecodableImage, as_rgb, decode_image
+from facecaption_ml.statistics.sampling import hashed_sample
+from facecaption_ml.statistics.score_distribution import ScoreDistribution
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Picture = np.ndarray | bytes | None
+"""RGB uint8 [H, W, 3], encoded bytes, or None for a file that could not be read."""
+
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
+MAX_PIXELS: Final = 30_000_000
+"""Larger pictures count as unreadable: BRISQUE would take more than 2 GB for one."""
+BRISQUE: Final = "brisque"
+CLIP_IQA: Final = "clip_iqa_quality"
+UNREADABLE_FILE: Final = "unreadable_file"
+_FIGURE_BINS: Final = 40
+_BATCH_PICTURES: Final = 16
+_BATCH_PIXELS: Final = 16_000_000
+# BRISQUE's regression gives 156 for features like no picture of LIVE, and less than 0 for some good pictures.
+_BINS: Final = {BRISQUE: (-100.0, 200.0, 3000)}
+_CHANCES: Final = (0.0, 1.0, 1000)
+
+QUALITY_SCHEMA: Final = {
+    "data_set": pl.String,
+    "metric": pl.String,
+    "better": pl.String,  # lower or higher
+    "images": pl.Int64,  # scored + unreadable + undefined
+    "scored": pl.Int64,
+    "unreadable": pl.Int64,  # no picture could be decoded
+    "undefined": pl.Int64,  # the metric has no score for it: too small, or one flat colour
+    "mean": pl.Float64,
+    "sd": pl.Float64,
+    "median": pl.Float64,
+    "p05": pl.Float64,
+    "p25": pl.Float64,
+    "p75": pl.Float64,
+    "p95": pl.Float64,
+}
+
+
+class PictureFolderError(ValueError):
+    """A folder of pictures that is not there; the message names it and the setting."""
+
+
+class QualityScorer(Protocol):
+    """What gives one or more quality scores per picture, such as Brisque and ClipIqa."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """One name per score."""
+
+    def score(self, images: Sequence[np.ndarray | bytes]) -> npt.NDArray[np.float32]:
+        """float32 [N, metrics]; NaN where a score is not defined."""
+
+
+@dataclass
+class MetricSummary:
+    """One metric over some pictures: ``scores`` of those that have one, and the numbers of the others."""
+
+    scores: ScoreDistribution
+    unreadable: int = 0
+    undefined: int = 0
+
+    @property
+    def images(self) -> int:
+        return self.scores.n + self.unreadable + self.undefined
+
+
+@dataclass
+class QualitySummary:
+    """Scores of the pictures of one data set or one shard; summaries of shards merge to that of the data set.
+
+    ``reasons`` counts the unreadable pictures by what was wrong: too_many_pixels, not_an_image, undecodable or
+    unreadable_file.
+    """
+
+    metrics: dict[str, MetricSummary] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, pictures: Iterable[Picture], scorers: Sequence[QualityScorer]) -> None:
+        """Score ``pictures`` with each of ``scorers``; a picture is decoded once, and a few are held at a time."""
+        for scorer in scorers:
+            for metric in scorer.metrics:
+                self._metric(metric)
+        for batch, unreadable in _batches(pictures):
+            self.reasons.update(unreadable)
+            for scorer in scorers:
+                scores = scorer.score(batch)
+                for metric, column in zip(scorer.metrics, scores.T, strict=True):
+                    summary = self._metric(metric)
+                    known = np.isfinite(column)
+                    summary.scores.add(column[known])
+                    summary.undefined += int((~known).sum())
+                    summary.unreadable += len(unreadable)
+
+    def merge(self, other: QualitySummary) -> None:
+        """Add what ``other`` has counted."""
+        for metric, theirs in other.metrics.items():
+            ours = self._metric(metric)
+            ours.scores.merge(theirs.scores)
+            ours.unreadable += theirs.unreadable
+            ours.undefined += theirs.undefined
+        self.reasons.update(other.reasons)
+
+    def as_json(self) -> dict[str, Any]:
+        """What from_json reads, for keeping a shard's part."""
+        metrics = {
+            name: {"scores": metric.scores.as_json(), "unreadable": metric.unreadable, "undefined": metric.undefined}
+            for name, metric in self.metrics.items()
+        }
+        return {"metrics": metrics, "reasons": dict(self.reasons)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> QualitySummary:
+        metrics = {
+            name: MetricSummary(ScoreDistribution.from_json(part["scores"]), part["unreadable"], part["undefined"])
+            for name, part in data["metrics"].items()
+        }
+        return cls(metrics, Counter(data["reasons"]))
+
+    def _metric(self, name: str) -> MetricSummary:
+        if name not in self.metrics:
+            self.metrics[name] = MetricSummary(ScoreDistribution(*_BINS.get(name, _CHANCES)))
+        return self.metrics[name]
+
+
+def crop_pictures(frames: Iterable[pl.DataFrame], limit: int | None = None, seed: int = 0) -> Iterator[Picture]:
+    """The encoded pictures of ``face_crops`` frames (columns face_id, image).
+
+    At most ``limit``, chosen by face_id whatever the order of the rows; these are then held in memory together.
+    """
+    rows: Iterator[tuple[str, Picture]] = (
+        row for frame in frames for row in frame.select("face_id", pl.col("image").struct.field("bytes")).iter_rows()
+    )
+    return (data for _, data in hashed_sample(rows, limit, seed))
+
+
+def folder_pictures(
+    folder: str | Path, limit: int | None = None, seed: int = 0, setting: str = "FACECAPTION_QUALITY_FOLDERS"
+) -> Iterator[Picture]:
+    """The bytes of the picture files in ``folder`` and its subfolders, by suffix (SUFFIXES); None for an unreadable file.
+
+    At most ``limit``, chosen by the path below ``folder``. Raises PictureFolderError, at once, where it is no folder.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise PictureFolderError(
+            f"{setting}: {str(folder)!r} is no folder; name folders of JPEG, PNG, WebP or GIF files"
+        )
+    files = hashed_sample(((path.relative_to(root).as_posix(), path) for path in _picture_files(root)), limit, seed)
+    return (_read(path) for _, path in files)
+
+
+def quality_table(data_sets: Mapping[str, QualitySummary]) -> pl.DataFrame:
+    """One row per data set and metric, QUALITY_SCHEMA; numbers are null where nothing was scored."""
+    rows = [
+        {
+            "data_set": name,
+            "metric": metric,
+            "better": "lower" if metric == BRISQUE else "higher",
+            "images": part.images,
+            "scored": part.scores.n,
+            "unreadable": part.unreadable,
+            "undefined": part.undefined,
+            **part.scores.numbers(),
+        }
+        for name, summary in data_sets.items()
+        for metric, part in summary.metrics.items()
+    ]
+    return pl.DataFrame(rows, schema=QUALITY_SCHEMA)
+
+
+def quality_figure(data_sets: Mapping[str, QualitySummary]) -> Figure:
+    """Figure 3: (a) BRISQUE, (b) CLIP-IQA's quality score, one outline per data set; without CLIP scores only (a)."""
+    from facecaption_ml.statistics import figures
+
+    panels = [(BRISQUE, -20.0, 100.0, "BRISQUE score (lower is better)")]
+    if any(CLIP_IQA in summary.metrics for summary in data_sets.values()):
+        panels.append((CLIP_IQA, 0.0, 1.0, "CLIP-IQA score (higher is better)"))
+    figure, panes = figures.new_figure(width=5.0 * len(panels), panels=len(panels))
+    for axes, letter, (metric, low, high, label) in zip(panes, "ab", panels, strict=False):
+        edges = np.linspace(low, high, _FIGURE_BINS + 1).tolist()
+        counts: dict[str, list[int]] = {}
+        for name, summary in data_sets.items():
+            part = summary.metrics.get(metric)
+            counts[name] = part.scores.coarse(low, high, _FIGURE_BINS)[1] if part else [0] * _FIGURE_BINS
+        figures.distributions(axes, edges, counts, f"({letter}) {label}")
+    return figure
+
+
+def _picture_files(root: Path) -> Iterator[Path]:
+    """Folder by folder, each in the order of its names: the same whatever the file system."""
+    for folder, subfolders, names in os.walk(root):
+        subfolders.sort()
+        for name in sorted(names):
+            if Path(name).suffix.lower() in SUFFIXES:
+                yield Path(folder, name)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes() if path.is_file() else None  # a pipe would wait for a writer
+    except OSError:
+        return None
+
+
+def _batches(pictures: Iterable[Picture]) -> Iterator[tuple[list[np.ndarray], list[str]]]:
+    """Decoded pictures, a few at a time, with the reasons of those that could not be decoded."""
+    batch: list[np.ndarray] = []
+    reasons: list[str] = []
+    for picture in pictures:
+        try:
+            if picture is None:
+                reasons.append(UNREADABLE_FILE)
+            else:
+                batch.append(decode_image(picture, MAX_PIXELS) if isinstance(picture, bytes) else as_rgb(picture))
+        except UndecodableImage as error:
+            reasons.append(error.reason)
+        full = len(batch) >= _BATCH_PICTURES or sum(image.size for image in batch) >= 3 * _BATCH_PIXELS
+        if full or len(reasons) >= _BATCH_PICTURES:
+            yield batch, reasons
+            batch, reasons = [], []
+    if batch or reasons:
+        yield batch, reasons
