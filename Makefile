@@ -37,7 +37,7 @@ test: lint  ## Lint, type check and run the tests
 	@$(BIN)/pytest
 
 lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt anew from pyproject.toml
-	@$(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-emit-index-url \
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --extra llm --extra dev --no-header --no-emit-index-url \
 		pyproject.toml --output-file requirements.txt
 
 clean:  ## Remove the demo's files (not .venv)

@@ -7,7 +7,8 @@ from facecaption_assets.assets.captions import caption_assets
 from facecaption_assets.assets.faces import face_assets
 from facecaption_assets.assets.release import release_assets
 from facecaption_assets.assets.source import source_assets
-from facecaption_assets.automation import SHARD_PIPELINE
+from facecaption_assets.assets.statistics import statistics_assets
+from facecaption_assets.automation import RELEASE, SHARD_PIPELINE
 from facecaption_assets.resources import build_resources
 from facecaption_assets.settings import Settings, load_settings
 
@@ -20,9 +21,10 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *face_assets(settings),
             *attribute_assets(settings),
             *caption_assets(settings),
+            *statistics_assets(settings),
             *release_assets(settings),
         ],
-        jobs=[SHARD_PIPELINE],
+        jobs=[SHARD_PIPELINE, RELEASE],
         resources=build_resources(settings),
         # A run is a process of its own already; one more for each step would load torch anew each time.
         executor=dg.in_process_executor,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from facecaption_assets.automation import SHARD_ASSETS
-from facecaption_assets.instance import Pipeline
+from facecaption_assets.automation import SHARD_ASSETS, STATISTICS_ASSETS
+from facecaption_assets.instance import Pipeline, RunFailedError
 from facecaption_assets.settings import Settings
 from facecaption_assets.status import show_status
 from facecaption_ml.store import Store
@@ -26,7 +26,10 @@ def run_demo(settings: Settings) -> None:
 
 
 def run_pipeline(settings: Settings, first: str | None, last: str | None, skip_source: bool) -> None:
-    """Source, attribute model, all shard assets, release. Raises RunFailedError or UnknownShardError."""
+    """Source, attribute model, all shard assets, statistics, release. Raises RunFailedError or UnknownShardError.
+
+    Statistics that fail do not keep the release from being packed; their error is raised at the end.
+    """
     started = time.monotonic()
     pipeline = Pipeline(settings)
     if not skip_source:
@@ -39,11 +42,24 @@ def run_pipeline(settings: Settings, first: str | None, last: str | None, skip_s
     if not (skip_source and Store(settings.store_root, settings.storage_options).exists("attribute_model/config.json")):
         _stage(pipeline, "the attribute predictor", "attribute_model")
     _stage(pipeline, f"shards {begin} to {end}", *SHARD_ASSETS, first=begin, last=end)
+    failed = run_statistics(pipeline)
     _stage(pipeline, "the release", "facecaption_release")
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     click.echo(f"\nDone in {minutes} min {seconds} s.\n", err=True)
     show_status(settings, ())
     _where_to_look(settings, _write_sheet(settings, shards))
+    if failed:
+        raise failed
+
+
+def run_statistics(pipeline: Pipeline) -> RunFailedError | None:
+    """The statistics of every finished shard. A failure is printed and returned, for the caller to raise at its end."""
+    try:
+        _stage(pipeline, "the statistics", *STATISTICS_ASSETS)
+    except RunFailedError as error:
+        click.echo(f"  a statistic failed, the release goes on without it: {error}", err=True)
+        return error
+    return None
 
 
 def _stage(pipeline: Pipeline, label: str, *assets: str, first: str | None = None, last: str | None = None) -> None:
@@ -59,6 +75,7 @@ def _where_to_look(settings: Settings, sheet: Path | None) -> None:
     if sheet:
         click.echo(f"  faces and captions   {sheet}")
     click.echo(f"  released data set    {store}/release   (datasets.load_dataset opens it; README.md is its card)")
+    click.echo(f"  statistics           {store}/statistics   (figures as SVG and PNG, numbers as Parquet and JSON)")
     click.echo(f"  tables by shard      {store}/<table>/<shard>.parquet")
     click.echo("  runs, lineage        make ui   (or: facecaption ui)")
     click.echo("  your own pictures    .venv/bin/facecaption caption PHOTO…")

@@ -6,17 +6,20 @@ Pictures are embedded as JPEG or PNG data of at most a few dozen KB, since each 
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 import numpy as np
+import polars as pl
+
+from facecaption_ml.statistics import figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MAX_PICTURE_BYTES: Final = 120_000
+_MAX_ROWS: Final = 60
 
 
 def picture(image: np.ndarray, alt: str) -> dg.MarkdownMetadataValue:
@@ -31,34 +34,36 @@ def picture(image: np.ndarray, alt: str) -> dg.MarkdownMetadataValue:
 
 
 def figure(drawn: Figure, alt: str) -> dg.MarkdownMetadataValue:
-    """A matplotlib figure, which is closed afterwards."""
-    return _embedded(figure_png(drawn), "png", alt)
+    """A figure, on a transparent background."""
+    return png(figure_png(drawn), alt)
 
 
 def figure_png(drawn: Figure) -> bytes:
-    """PNG bytes of a matplotlib figure."""
-    buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png", dpi=90, bbox_inches="tight", facecolor="white")
-    return buffer.getvalue()
+    """PNG bytes of a figure."""
+    return figures.png(drawn)
+
+
+def png(data: bytes, alt: str) -> dg.MarkdownMetadataValue:
+    """A picture that is PNG data already."""
+    return _embedded(data, "png", alt)
 
 
 def histogram(
     values: Sequence[float] | np.ndarray, label: str, *, bins: int = 30, weights: Sequence[float] | None = None
 ) -> Figure:
     """A histogram of the values, each counted ``weights`` times where weights are given."""
-    drawn, axes = _axes(5.0, 2.4)
-    axes.hist(np.asarray(values, dtype=float), bins=bins, weights=weights, color="#4c72b0")
+    drawn, (axes,) = figures.new_figure(5.0, 2.4)
+    axes.hist(np.asarray(values, dtype=float), bins=bins, weights=weights, color=figures.COLOURS[0])
     axes.set_xlabel(label)
     axes.set_ylabel("count")
     return drawn
 
 
 def bars(shares: Mapping[str, float], label: str) -> Figure:
-    """Horizontal bars, one per name, in the given order from the top."""
-    drawn, axes = _axes(5.0, 0.6 + 0.24 * max(len(shares), 1))
-    names = list(shares)[::-1]
-    axes.barh(names, [shares[name] for name in names], color="#4c72b0")
-    axes.set_xlabel(label)
+    """Horizontal bars with their numbers, one per name, in the given order from the top."""
+    drawn, (axes,) = figures.new_figure(5.0, 0.6 + 0.24 * max(len(shares), 1))
+    whole = all(float(value).is_integer() for value in shares.values())
+    figures.bars(axes, shares, label, "{:,.0f}" if whole else "{:.3f}")
     return drawn
 
 
@@ -75,18 +80,14 @@ def rows(header: Sequence[str], body: Sequence[Sequence[Any]]) -> dg.TableMetada
     return dg.MetadataValue.table(records, schema)
 
 
+def frame(table: pl.DataFrame) -> dg.TableMetadataValue:
+    """The first rows of a table."""
+    return rows(table.columns, list(table.head(_MAX_ROWS).iter_rows()))
+
+
 def _cell(value: Any) -> str:
     return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _embedded(data: bytes, kind: str, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{alt}](data:image/{kind};base64,{base64.b64encode(data).decode()})")
-
-
-def _axes(width: float, height: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-
-    drawn = Figure(figsize=(width, height))
-    axes = drawn.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return drawn, axes

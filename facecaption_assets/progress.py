@@ -12,7 +12,8 @@ logger = logging.getLogger("facecaption")
 class Progress:
     """A callback ``(done, total)`` that logs where a piece of work stands.
 
-    The first line comes after ``interval_s`` seconds, so that short work stays silent.
+    A ``total`` of 0 stands for one that is not known. The first line comes after ``interval_s`` seconds, so that short
+    work stays silent.
     """
 
     def __init__(
@@ -34,4 +35,5 @@ class Progress:
         rate = done / max(now - self._start, 1e-9)
         share = f" ({done / total:.0%})" if total else ""
         left = f", about {(total - done) / rate:.0f} s left" if rate > 0 and total > done else ""
-        self._log(f"{self._label}: {done:,} of {total:,} {self._unit}{share}, {rate:,.1f}/s{left}")
+        of_total = f" of {total:,}" if total else ""
+        self._log(f"{self._label}: {done:,}{of_total} {self._unit}{share}, {rate:,.1f}/s{left}")

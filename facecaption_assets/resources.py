@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from facecaption_ml.faces import FaceDetector
     from facecaption_ml.images import DownloadPolicy
     from facecaption_ml.sample.world import SampleWorld
+    from facecaption_ml.statistics.matching import Matcher
+    from facecaption_ml.statistics.quality import QualityScorer
 
 SAMPLE = "sample"
 
@@ -162,6 +164,61 @@ class GrammarResource(dg.ConfigurableResource):
         return CaptionGrammar.load(self.path)
 
 
+class QualityScorersResource(dg.ConfigurableResource):
+    """BRISQUE, and CLIP-IQA where CLIP weights are at hand."""
+
+    clip: str
+    device: str
+    threads: int
+
+    def load(self) -> "tuple[list[QualityScorer], list[str]]":
+        """The scorers there are, and a line for each that is missing, naming what supplies it."""
+        from facecaption_ml.statistics import clip_iqa
+        from facecaption_ml.statistics.brisque import Brisque, BrisqueModelError
+        from facecaption_ml.statistics.checkpoints import WeightsNotReachable
+
+        scorers: list[QualityScorer] = []
+        notes: list[str] = []
+        try:
+            scorers.append(Brisque.load())
+        except BrisqueModelError as error:
+            notes.append(str(error))
+        if not self.clip:
+            notes.append(
+                f"{clip_iqa.SETTING} is not set, so there are no CLIP-IQA scores: name a folder of save_pretrained or a hub "
+                f"name such as {clip_iqa.EXAMPLE}"
+            )
+            return scorers, notes
+        try:
+            scorers.append(clip_iqa.ClipIqa.load(self.clip, device=resolve_device(self.device, self.threads)))
+        except WeightsNotReachable as error:
+            notes.append(str(error))
+        return scorers, notes
+
+
+class MatcherResource(dg.ConfigurableResource):
+    """The model that tells whether a text matches a face."""
+
+    checkpoint: str
+    device: str
+    threads: int
+
+    def load(self) -> "tuple[Matcher | None, list[str]]":
+        """The matcher; without one, None and the line that names what supplies it."""
+        from facecaption_ml.statistics import blip
+        from facecaption_ml.statistics.checkpoints import WeightsNotReachable
+
+        if not self.checkpoint:
+            return None, [
+                f"{blip.SETTING} is not set, so nothing was matched: name a folder of save_pretrained or a hub name such as "
+                f"{blip.EXAMPLE}"
+            ]
+        try:
+            return blip.BlipMatcher.load(self.checkpoint, device=resolve_device(self.device, self.threads)), []
+        except WeightsNotReachable as error:
+            return None, [str(error)]
+
+
 def resolve_device(device: str, threads: int) -> str:
     """``auto`` becomes cuda where there is one. On the CPU the number of torch threads is set on purpose."""
     import os
@@ -229,4 +286,6 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             device=settings.device, threads=settings.threads, cache=str(settings.home / "cache")
         ),
         "grammar": GrammarResource(path=settings.grammar),
+        "quality_scorers": QualityScorersResource(clip=settings.clip, device=settings.device, threads=settings.threads),
+        "matcher": MatcherResource(checkpoint=settings.itm_model, device=settings.device, threads=settings.threads),
     }

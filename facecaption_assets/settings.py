@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX: Final = "FACECAPTION_"
+THIS_DATA_SET: Final = "This data set"
+"""The name of the data set among those that statistics compare it with."""
 _PROFILES: Final = tomllib.loads((Path(__file__).parent / "profiles.toml").read_text(encoding="utf-8"))
 
 
@@ -83,8 +86,21 @@ class Settings(BaseSettings):
     validation_share: float = Field(0.05, ge=0, lt=1)
     test_share: float = Field(0.05, ge=0, lt=1)
 
+    clip: str = Field("", description="CLIP checkpoint of image_quality: folder or hub name; '': BRISQUE alone")
+    itm_model: str = Field("", description="BLIP matching checkpoint: folder or hub name; '': no image_text_matching")
+    quality_folders: Annotated[dict[str, Path], NoDecode] = Field(
+        default_factory=dict, description="folders of pictures to compare with: NAME=PATH,NAME=PATH or a JSON object"
+    )
+    quality_sample: int = Field(50_000, ge=1, description="pictures that image_quality scores of each data set")
+    matching_sample: int = Field(10_000, ge=1, description="faces that image_text_matching scores, held in memory")
+
     sample_scenes: int = Field(600, ge=1)
     sample_portraits: int = Field(2500, ge=100, description="labelled portraits for the attribute model")
+
+    @field_validator("quality_folders", mode="before")
+    @classmethod
+    def _read_folders(cls, value: Any) -> Any:
+        return named_folders(value) if isinstance(value, str | list) else value
 
     @property
     def dagster_home(self) -> Path:
@@ -109,6 +125,24 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, _ProfileSource(settings_cls, init_settings)
+
+
+def named_folders(value: str | list[str]) -> dict[str, str]:
+    """``NAME=PATH,…``, a JSON object or a JSON list, as a mapping; a path without a name gets its last part as one.
+
+    Raises ValueError for a name that occurs twice or that stands for the data set itself.
+    """
+    given = json.loads(value) if isinstance(value, str) and value.lstrip().startswith(("{", "[")) else value
+    if isinstance(given, dict):
+        pairs = list(given.items())
+    else:
+        parts = [part.strip() for part in (given.split(",") if isinstance(given, str) else given)]
+        cut = [part.partition("=") for part in parts if part]
+        pairs = [(name.strip(), path.strip()) if equals else (Path(name).name, name) for name, equals, path in cut]
+    names = [name for name, _ in pairs]
+    if not all(name and path for name, path in pairs) or len(set(names)) < len(names) or THIS_DATA_SET in names:
+        raise ValueError(f"each folder should be NAME=PATH with a name of its own, other than {THIS_DATA_SET!r}")
+    return dict(pairs)
 
 
 class _ProfileSource(PydanticBaseSettingsSource):

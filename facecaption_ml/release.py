@@ -199,8 +199,17 @@ class _SplitWriter:
         self._rows[split] = 0
 
 
-def data_card(summary: ReleaseSummary, funnel: Mapping[str, int], versions: Mapping[str, str], pixels: bool) -> bytes:
-    """The Hugging Face data card (README.md): metadata block, counts, figures, versions."""
+def data_card(
+    summary: ReleaseSummary,
+    funnel: Mapping[str, int],
+    versions: Mapping[str, str],
+    pixels: bool,
+    statistics: str = "None.",
+) -> bytes:
+    """The Hugging Face data card (README.md): metadata block, counts, figures, versions.
+
+    ``statistics`` is the Markdown of the sections on the data set's statistics.
+    """
     from huggingface_hub import DatasetCardData
 
     header = DatasetCardData(
@@ -226,7 +235,7 @@ def data_card(summary: ReleaseSummary, funnel: Mapping[str, int], versions: Mapp
         duplicates=f"{summary.duplicate_faces:,}",
         splits="\n".join(f"| {split} | {summary.by_split[split]:,} |" for split in SPLITS),
         funnel="\n".join(f"| {stage} | {count:,} |" for stage, count in funnel.items()),
-        categories="\n".join(f"| {name} | {share:.1%} |" for name, share in summary.category_shares.items()),
+        statistics=statistics,
         versions="\n".join(f"| {name} | {version} |" for name, version in versions.items()),
         pixels="`image`: the aligned crop." if pixels else "Pixels are not part of this release.",
     )

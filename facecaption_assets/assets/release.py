@@ -2,12 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
 
 from facecaption_assets import checks, previews
 from facecaption_assets.assets.captions import released_captions
+from facecaption_assets.automation import STATISTICS_ASSETS
 from facecaption_assets.compute import CPU
 from facecaption_assets.progress import Progress
 from facecaption_assets.settings import Settings
@@ -16,7 +18,6 @@ from facecaption_ml.funnel import total_counts
 from facecaption_ml.release import (
     PREFIX,
     SPLITS,
-    ReleaseSummary,
     data_card,
     image_hashes,
     release_table,
@@ -26,6 +27,7 @@ from facecaption_ml.release import (
 )
 from facecaption_ml.removals import RemovalList
 from facecaption_ml.sources import sample_id
+from facecaption_ml.statistics.report import card_sections
 from facecaption_ml.store import Store, StoreError
 
 GROUP = "release"
@@ -90,7 +92,7 @@ def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
 
 def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
-        deps=["facecaption_dataset", "raw_images"],
+        deps=["facecaption_dataset", "raw_images", *STATISTICS_ASSETS],
         group_name=GROUP,
         kinds={"parquet", "huggingface"},
         owners=["team:data"],
@@ -109,7 +111,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         """Every finished shard packed into a folder that ``datasets.load_dataset`` opens, with a data card.
 
         Images that another URL has already brought are left out. Shards that are not there yet are named in the metadata
-        and do not hold the release up.
+        and do not hold the release up, neither do statistics that are missing in the card.
         """
         store: Store = context.resources.store.open()
         expected, shards = store.shards("source_manifest"), store.shards("facecaption_dataset")
@@ -117,10 +119,17 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
             raise StoreError("no shard of facecaption_dataset is there yet: materialise it first")
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
+        rows = sum(store.row_count("facecaption_dataset", shard) for shard in shards)
+        statistics, pictures = card_sections(store, STATISTICS_ASSETS, rows)
         summary = write_release(
             store,
             shards,
-            lambda summary: _card_files(summary, funnel, versions, settings.release_images),
+            lambda summary: {
+                "README.md": data_card(summary, funnel, versions, settings.release_images, statistics),
+                "summary.json": summary_json(summary, funnel),
+                "figures/funnel.png": _funnel_picture(funnel),
+                **{f"figures/{name}": picture for name, picture in pictures.items()},
+            },
             Progress("facecaption_release", "shards"),
         )
         return dg.MaterializeResult(
@@ -134,9 +143,8 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 "mean words": round(summary.mean_words, 2),
                 "mean side, px": round(summary.mean_side, 1),
                 "funnel": previews.rows(["stage", "count"], list(funnel.items())),
-                "category shares": previews.figure(
-                    previews.bars(summary.category_shares, "share of labels"), "category shares"
-                ),
+                "statistics in the card": ", ".join(Path(name).stem for name in pictures) or "none",
+                "data card": dg.MetadataValue.path(store.uri(f"{PREFIX}/README.md")),
             },
             check_results=[_images_in_one_split(store, settings)],
         )
@@ -144,19 +152,8 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
     return facecaption_release
 
 
-def _card_files(
-    summary: ReleaseSummary, funnel: Mapping[str, int], versions: Mapping[str, str], pixels: bool
-) -> dict[str, bytes]:
-    drawn = {
-        "funnel": previews.bars({stage: float(count) for stage, count in funnel.items()}, "count"),
-        "categories": previews.bars(summary.category_shares, "share of labels"),
-        "words": previews.histogram(list(summary.words), "words per caption", weights=list(summary.words.values())),
-    }
-    return {
-        "README.md": data_card(summary, funnel, versions, pixels),
-        "summary.json": summary_json(summary, funnel),
-        **{f"figures/{name}.png": previews.figure_png(figure) for name, figure in drawn.items()},
-    }
+def _funnel_picture(funnel: Mapping[str, int]) -> bytes:
+    return previews.figure_png(previews.bars({stage: float(count) for stage, count in funnel.items()}, "count"))
 
 
 def _images_in_one_split(store: Store, settings: Settings) -> dg.AssetCheckResult:

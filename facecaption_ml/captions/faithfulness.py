@@ -59,7 +59,7 @@ def check_faithful(caption: str, labels: Sequence[str], gender: Gender | None) -
         denied |= _NO_BEARD
     missing = known & (~mentions.asserted | denied | mentions.ruled_out)
     invented = (mentions.asserted | mentions.hinted) & ~known
-    unimplied = denied & ~known & ~_implied_absent(known) if denied else 0
+    unimplied = denied & ~known & ~implied_absent(known) if denied else 0
     if not (missing or invented or unimplied):
         return _FAITHFUL
     return Faithfulness(names_of(missing), names_of(invented), names_of(unimplied))
@@ -71,7 +71,8 @@ def find_attributes(caption: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return names_of(mentions.asserted), names_of(mentions.denied)
 
 
-def _implied_absent(known: int) -> int:
+def implied_absent(known: int) -> int:
+    """The attributes (bits) that labels (bits) imply to be absent: what contradicts them, and No_Beard's mustache."""
     bits = BIT["Mustache"] if known & _NO_BEARD else 0
     for bit, excluded in EXCLUDES.items():
         if bit & known:

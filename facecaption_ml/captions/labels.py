@@ -11,6 +11,7 @@ NAMES: Final[tuple[str, ...]] = (*ATTRIBUTES, FEMALE)
 BIT: Final[dict[str, int]] = {name: 1 << i for i, name in enumerate(NAMES)}
 MALE_BIT: Final = BIT["Male"]
 FEMALE_BIT: Final = BIT[FEMALE]
+GENDER_BITS: Final = MALE_BIT | FEMALE_BIT
 
 
 def _excluded(name: str) -> int:

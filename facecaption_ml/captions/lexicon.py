@@ -109,10 +109,44 @@ class Lexicon:
                 at += 1
         return found
 
+    def waits_for_noun(self, word: str) -> bool:
+        """An adjective that says something only of a noun ("wavy")."""
+        return bool(self.heads_of(word))
+
+    def heads_of(self, word: str) -> dict[str, int]:
+        """The parts of the face of which an adjective says something → what (bits); empty for other words."""
+        entry = self._entries.get(tuple(tokens(word)))
+        if entry is None or entry.claims or entry.head:
+            return {}
+        return {part: bits for part, claims in entry.of.items() if (bits := _said(claims))}
+
+    def part_of(self, word: str) -> str:
+        """The part of the face that a noun names, or ""."""
+        entry = self._entries.get(tuple(tokens(word)))
+        return entry.head if entry else ""
+
+    def says_alone(self, word: str) -> bool:
+        """A word that says something wherever it stands ("earrings")."""
+        entry = self._entries.get(tuple(tokens(word)))
+        return bool(entry and entry.claims)
+
+    def is_noun(self, word: str) -> bool:
+        """A noun of the lexicon: a part of the face, or a thing that says something by itself."""
+        entry = self._entries.get(tuple(tokens(word)))
+        gender = MALE_BIT | FEMALE_BIT
+        return bool(entry and (entry.head or any(not bit & gender for bit, kind in entry.claims)))
+
     def _unknown(self, word: str) -> Entry:
         if word.endswith("less") and (stem := self._entries.get((word[:-4],))) and stem.claims:
             return Entry(claims=[(bit, DENIES) for bit, kind in stem.claims if kind == SAYS], words=(word,))
         return _UNKNOWN
+
+
+def _said(claims: list[Claim]) -> int:
+    bits = 0
+    for bit, kind in claims:
+        bits |= bit if kind == SAYS else 0
+    return bits
 
 
 _UNKNOWN: Final = Entry(role="unknown")

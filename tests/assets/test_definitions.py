@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from facecaption_assets.automation import SHARD_ASSETS
+from facecaption_assets.automation import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.partitions import SHARDS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -23,7 +23,11 @@ GRAPH = {
     "face_attributes": {"face_crops", "attribute_model"},
     "template_captions": {"face_attributes"},
     "facecaption_dataset": {"raw_images", "face_crops", "template_captions"},
-    "facecaption_release": {"facecaption_dataset", "raw_images"},
+    "dataset_comparison": {"facecaption_dataset"},
+    "text_statistics": {"facecaption_dataset"},
+    "image_quality": {"facecaption_dataset", "face_crops"},
+    "image_text_matching": {"facecaption_dataset", "face_crops"},
+    "facecaption_release": {"facecaption_dataset", "raw_images", *STATISTICS_ASSETS},
 }
 
 
@@ -59,7 +63,7 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
 
 
 def test_gpu_work_is_tagged_for_a100_nodes(definitions: dg.Definitions) -> None:
-    for name in ("face_crops", "face_attributes", "attribute_model"):
+    for name in ("face_crops", "face_attributes", "attribute_model", "image_quality", "image_text_matching"):
         tags = definitions.get_assets_def(name).op.tags
         config = tags["dagster-k8s/config"]
         text = config if isinstance(config, str) else str(config)

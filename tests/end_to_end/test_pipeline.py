@@ -83,7 +83,7 @@ def test_the_release_opens_and_holds_no_pixels(finished: Path, store: Store) -> 
     assert "image" not in loaded["train"].column_names
     card = (finished / "store" / "release" / "README.md").read_text()
     assert f"{rows:,} pairs" in card
-    for figure in ("funnel", "categories", "words"):
+    for figure in ("funnel", "dataset_comparison", "image_quality", "text_statistics"):
         assert (finished / "store" / "release" / "figures" / f"{figure}.png").stat().st_size > 1000
 
 
