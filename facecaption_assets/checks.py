@@ -9,6 +9,7 @@ import polars as pl
 
 from facecaption_assets.shards import Check
 from facecaption_ml.captions import check_faithful
+from facecaption_ml.captions.judging import unclean
 from facecaption_ml.removals import RemovalList
 from facecaption_ml.taxonomy import FEMALE, settle_conflicts
 
@@ -35,6 +36,13 @@ TEMPLATE_CAPTIONS: Final[Mapping[str, str]] = {
     "faces_conserved": "Every labelled face has one caption.",
     "faithful": "Every caption asserts all of its labels and nothing else.",
     "unique_faces": "No face id occurs twice.",
+}
+LLM_CAPTIONS: Final[Mapping[str, str]] = {
+    "faces_conserved": "Every template caption has one final caption, in the same order.",
+    "faithful": "Every final caption asserts all labels of its face and nothing else.",
+    "clean_text": "No final caption has control characters, markup or words of another language.",
+    "explained": "A caption is the LLM's, or the template's with the reason why.",
+    "acceptance": "The share of captions from the LLM reaches the floor (a warning).",
 }
 FACECAPTION_DATASET: Final[Mapping[str, str]] = {
     "faces_conserved": "Captioned faces = released + removed by reason.",
@@ -132,6 +140,27 @@ def faithful(captions: pl.DataFrame) -> Check:
         if not check_faithful(caption, labels, gender).faithful
     ]
     return Check("faithful", not bad, {"offending": len(bad), "examples": _examples(bad)})
+
+
+def clean_text(captions: pl.DataFrame) -> Check:
+    """``captions``: face_id, caption."""
+    bad = [f"{face_id}: {text}" for face_id, text in captions.select("face_id", "caption").iter_rows() if unclean(text)]
+    return Check("clean_text", not bad, {"offending": len(bad), "examples": _examples(bad)})
+
+
+def explained(final: pl.DataFrame, template: pl.DataFrame) -> Check:
+    """``final``: an ``llm_captions`` table; ``template``: the ``template_captions`` table that it was made from."""
+    same = final["caption"] == template["template_caption"]
+    kept = (pl.col("caption_source") == "template") & pl.col("reason").is_not_null() & pl.lit(same)
+    written = (pl.col("caption_source") == "llm") & pl.col("reason").is_null() & ~pl.lit(same)
+    return none_of("explained", final, ~(kept | written), "face_id")
+
+
+def acceptance(written: int, captions: int, floor: float) -> Check:
+    rate = written / captions if captions else 1.0
+    return Check(
+        "acceptance", rate >= floor, {"rate": round(rate, 4), "floor": floor, "from the LLM": written}, blocks=False
+    )
 
 
 def one_split_per_url(released: pl.DataFrame) -> Check:

@@ -1,6 +1,7 @@
 """What assets are given: the store, the source, the downloader, the detector, the predictor and the grammar."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from facecaption_ml.store import Store
 if TYPE_CHECKING:
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar
+    from facecaption_ml.captions.chat import ChatModel
+    from facecaption_ml.captions.rewriting import Rewriter
     from facecaption_ml.faces import FaceDetector
     from facecaption_ml.images import DownloadPolicy
     from facecaption_ml.sample.world import SampleWorld
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from facecaption_ml.statistics.quality import QualityScorer
 
 SAMPLE = "sample"
+_BATCHES_PER_CHUNK = 8  # of captions that the model is asked for at once
 
 
 class StoreResource(dg.ConfigurableResource):
@@ -164,6 +168,64 @@ class GrammarResource(dg.ConfigurableResource):
         return CaptionGrammar.load(self.path)
 
 
+class CaptionerResource(dg.ConfigurableResource):
+    """The chat model that rewrites captions, and how it is asked. The endpoint's key is read where it is used."""
+
+    backend: str
+    model: str
+    endpoint: str
+    prompt: str
+    options: dict[str, float]
+    guided: bool
+    device: str
+    threads: int
+    cache: str
+    seed: int
+
+    def rewriter(self) -> "Rewriter | None":
+        """The rewriter; None where the backend is ``none``. Raises ChatModelError or PromptError naming the setting."""
+        if self.backend == "none":
+            return None
+        from facecaption_ml.captions.chat import Sampling
+        from facecaption_ml.captions.prompt import RewritingPrompt
+        from facecaption_ml.captions.rewriting import Rewriter
+
+        guided = self.guided and self.backend == "local"
+        options = self.options
+        return Rewriter(
+            self._model(),
+            RewritingPrompt.load(self.prompt),
+            Sampling(options["temperature"], options["top_p"], int(options["max_new_tokens"])),
+            attempts=int(options["attempts"]),
+            seed=self.seed,
+            guided=guided,
+            least_fluency=options["least_fluency"] if guided else None,
+            chunk=int(options["batch_size"]) * _BATCHES_PER_CHUNK,
+        )
+
+    def _model(self) -> "ChatModel":
+        batch_size = int(self.options["batch_size"])
+        if self.backend == "endpoint":
+            from facecaption_ml.captions.endpoint import EndpointChatModel
+
+            return EndpointChatModel(
+                self.endpoint,
+                self.model,
+                os.environ.get("FACECAPTION_LLM_API_KEY"),
+                concurrency=int(self.options["concurrency"]),
+                timeout_s=self.options["timeout_s"],
+            )
+        if self.backend == "vllm":
+            from facecaption_ml.captions.vllm_offline import VllmChatModel
+
+            return VllmChatModel(self.model)
+        from facecaption_ml.captions.local_chat import LocalChatModel
+
+        device = resolve_device(self.device, self.threads)
+        threads = self.threads or os.cpu_count() or 1
+        return LocalChatModel(self.model, Path(self.cache), device, batch_size, threads)
+
+
 class QualityScorersResource(dg.ConfigurableResource):
     """BRISQUE, and CLIP-IQA where CLIP weights are at hand."""
 
@@ -221,8 +283,6 @@ class MatcherResource(dg.ConfigurableResource):
 
 def resolve_device(device: str, threads: int) -> str:
     """``auto`` becomes cuda where there is one. On the CPU the number of torch threads is set on purpose."""
-    import os
-
     import torch
 
     if device == "auto":
@@ -286,6 +346,27 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             device=settings.device, threads=settings.threads, cache=str(settings.home / "cache")
         ),
         "grammar": GrammarResource(path=settings.grammar),
+        "captioner": CaptionerResource(
+            backend=settings.llm_backend,
+            model=settings.llm_model,
+            endpoint=settings.llm_endpoint,
+            prompt=settings.llm_prompt,
+            options={
+                "temperature": settings.llm_temperature,
+                "top_p": settings.llm_top_p,
+                "max_new_tokens": settings.llm_max_new_tokens,
+                "attempts": settings.llm_attempts,
+                "least_fluency": settings.llm_least_fluency,
+                "batch_size": settings.llm_batch_size,
+                "concurrency": settings.llm_concurrency,
+                "timeout_s": settings.llm_timeout_s,
+            },
+            guided=settings.llm_guided,
+            device=settings.device,
+            threads=settings.threads,
+            cache=str(settings.home / "cache" / "chat_models"),
+            seed=settings.seed,
+        ),
         "quality_scorers": QualityScorersResource(clip=settings.clip, device=settings.device, threads=settings.threads),
         "matcher": MatcherResource(checkpoint=settings.itm_model, device=settings.device, threads=settings.threads),
     }

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -80,6 +80,31 @@ class Settings(BaseSettings):
 
     grammar: str = Field("bundled", description="bundled or a grammar file")
     seed: int = Field(0, ge=0)
+
+    llm_backend: Literal["local", "endpoint", "vllm", "none"] = Field(
+        "local", description="who rewrites captions: transformers here, an OpenAI-compatible endpoint, vLLM, nobody"
+    )
+    llm_model: str = Field(
+        "Qwen/Qwen2.5-7B-Instruct",
+        description="hub name, folder, GGUF file, the endpoint's name, or smollm2-135m-instruct",
+    )
+    llm_endpoint: str = Field("", description="address that ends in /v1, for the backend 'endpoint'")
+    llm_api_key: SecretStr = Field(SecretStr(""), description="key of the endpoint")
+    llm_prompt: str = Field("bundled", description="bundled or a file like rewriting.toml")
+    llm_guided: bool = Field(False, description="guided decoding, which small models need; backend 'local' only")
+    llm_attempts: int = Field(4, ge=1, description="seeds tried for a caption before its template caption is kept")
+    llm_temperature: float = Field(0.7, ge=0)
+    llm_top_p: float = Field(0.9, gt=0, le=1)
+    llm_max_new_tokens: int = Field(120, ge=1)
+    llm_least_fluency: float = Field(
+        -1.2, le=0, description="guided decoding: lowest mean log-probability of a token of a caption"
+    )
+    llm_batch_size: int = Field(64, ge=1, description="captions that the model writes at once")
+    llm_concurrency: int = Field(16, ge=1, description="requests in flight at the endpoint")
+    llm_timeout_s: float = Field(60.0, gt=0, description="of one request to the endpoint")
+    llm_acceptance_floor: float = Field(
+        0.5, ge=0, le=1, description="a lower share of LLM captions in a shard is a warning"
+    )
 
     release_images: bool = Field(False, description="put the crops' pixels into the release")
     removal_list: str = Field("", description="file of URLs, face ids, sample ids and SHA-256 hashes to leave out")

@@ -13,6 +13,7 @@ STAGES: Final[tuple[tuple[str, str], ...]] = (
     ("face_crops", "face crops kept"),
     ("face_attributes", "faces with more than five labels"),
     ("template_captions", "captioned faces"),
+    ("llm_captions", "faces with their final caption"),
     ("facecaption_dataset", "released pairs"),
 )
 """Table of each stage and what its rows are."""

@@ -71,8 +71,11 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "caption": pl.String,
         "caption_source": pl.String,  # llm or template
         "attempts": pl.Int16,
-        "missing": pl.List(pl.String),
+        "missing": pl.List(pl.String),  # by the closest rewrite, where the template caption was kept
         "invented": pl.List(pl.String),
+        "reason": pl.String,  # why the template caption was kept; null for a rewrite
+        "model": pl.String,
+        "prompt_version": pl.String,
     },
     "facecaption_dataset": {
         "face_id": pl.String,

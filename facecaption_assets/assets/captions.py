@@ -1,23 +1,27 @@
-"""Captions of labelled faces."""
+"""Captions of labelled faces: from the grammar, then rewritten by a chat model."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import dagster as dg
 import polars as pl
 
 from facecaption_assets import checks, previews
-from facecaption_assets.compute import CPU
+from facecaption_assets.compute import CPU, ONE_A100
 from facecaption_assets.progress import Progress
 from facecaption_assets.settings import Settings
-from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_assets.shards import Check, ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_ml.captions import caption_table
+from facecaption_ml.captions.answer_cache import AnswerCache, slug
+from facecaption_ml.captions.rewriting import LLM, unwritten
 
 GROUP = "captions"
+_TREND: Final = 30  # shards in the picture of the acceptance rate
 
 
 def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """``template_captions``."""
+    """``template_captions`` and ``llm_captions``."""
     return [
         shard_asset(
             name="template_captions",
@@ -34,7 +38,23 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             compute=CPU,
             settings=settings,
             required_resources={"grammar"},
-        )
+        ),
+        shard_asset(
+            name="llm_captions",
+            open_work=_open_rewriter,
+            deps=["template_captions"],
+            checks=checks.LLM_CAPTIONS,
+            group=GROUP,
+            kinds={"llm", "parquet"},
+            description=(
+                "Each template caption rewritten by a chat model into natural prose, best of several seeds (paper §3.3). A "
+                "rewrite that loses or adds an attribute is not taken; the row then keeps its template caption and the reason."
+            ),
+            code_version="1",
+            compute=ONE_A100,
+            settings=settings,
+            required_resources={"captioner"},
+        ),
     ]
 
 
@@ -75,7 +95,85 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
     yield caption
 
 
+@contextlib.contextmanager
+def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
+    rewriter = work.context.resources.captioner.rewriter()
+
+    def rewrite(shard: str) -> ShardResult:
+        templates = work.store.read_table("template_captions", shard)
+        if rewriter is None:
+            return _rewritten(work, shard, templates, unwritten(templates, "FACECAPTION_LLM_BACKEND is none"), {})
+        cache = AnswerCache(work.store, f"{slug(rewriter.model.model_id)}/{shard}")
+        kept = len(cache)
+        progress = Progress(f"llm_captions {shard}", "captions")
+        captions = rewriter.rewrite(templates, cache, on_progress=lambda done, total, _: progress(done, total))
+        how = {
+            "model": rewriter.model.model_id,
+            "prompt version": rewriter.prompt.version,
+            "guided decoding": rewriter.guided,
+            "answers from the cache": kept,
+            "answers asked for": len(cache) - kept,
+        }
+        return _rewritten(work, shard, templates, captions, how)
+
+    try:
+        yield rewrite
+    finally:
+        if rewriter is not None:
+            rewriter.model.close()
+
+
+def _rewritten(
+    work: ShardWork, shard: str, templates: pl.DataFrame, captions: pl.DataFrame, how: Mapping[str, Any]
+) -> ShardResult:
+    written = captions.filter(pl.col("caption_source") == LLM)
+    rate = len(written) / max(len(captions), 1)
+    reasons = captions["reason"].drop_nulls().value_counts()
+    pairs = captions.join(templates, on="face_id", how="inner", maintain_order="left")
+    final = pairs.select("face_id", "caption", "labels", "gender")
+    shown = [(row["caption"], row["template_caption"]) for row in pairs.filter(caption_source=LLM).head(12).to_dicts()]
+    metadata = {
+        **how,
+        "acceptance rate": round(rate, 4),
+        "from the LLM": len(written),
+        "mean attempts": round(float(captions["attempts"].mean() or 0), 3),  # type: ignore[arg-type]
+        "mean words": round(float(captions["caption"].str.split(" ").list.len().mean() or 0), 2),  # type: ignore[arg-type]
+        **previews.counts("template kept", dict(reasons.iter_rows())),
+        "rewrites": previews.rows(["caption", "template caption"], shown),
+    }
+    if len(captions):
+        trend = {**_acceptance_by_shard(work, shard), shard: rate}
+        metadata["acceptance by shard"] = previews.figure(previews.bars(trend, "share of LLM captions"), "acceptance")
+    return ShardResult(
+        frame=captions,
+        metadata=metadata,
+        checks=[
+            Check(
+                "faces_conserved",
+                captions["face_id"].to_list() == templates["face_id"].to_list(),
+                {"in": len(templates), "out": len(captions)},
+            ),
+            checks.faithful(final),
+            checks.clean_text(captions),
+            checks.explained(captions, templates),
+            checks.acceptance(len(written), len(captions), work.settings.llm_acceptance_floor),
+        ],
+    )
+
+
+def _acceptance_by_shard(work: ShardWork, shard: str) -> dict[str, float]:
+    """The acceptance rate of the finished shards before this one, at most ``_TREND`` of them."""
+    before = [other for other in work.store.shards("llm_captions") if other < shard][-_TREND:]
+    rates = {}
+    for other in before:
+        sources = work.store.read_table("llm_captions", other, columns=["caption_source"])["caption_source"]
+        if len(sources):
+            rates[other] = float((sources == LLM).mean() or 0)  # type: ignore[arg-type]
+    return rates
+
+
 def released_captions(work: ShardWork, shard: str) -> pl.DataFrame:
     """``face_id, caption, template_caption, labels`` of a shard."""
-    template = work.store.read_table("template_captions", shard)
-    return template.select("face_id", "template_caption", "labels", caption="template_caption")
+    template = work.store.read_table("template_captions", shard).select("face_id", "template_caption", "labels")
+    final = work.store.read_table("llm_captions", shard, columns=["face_id", "caption"])
+    return final.join(template, on="face_id", how="inner", maintain_order="left")

@@ -39,7 +39,7 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         shard_asset(
             name="facecaption_dataset",
             open_work=_open_release,
-            deps=["raw_images", "face_crops", "template_captions"],
+            deps=["raw_images", "face_crops", "template_captions", "llm_captions"],
             checks=checks.FACECAPTION_DATASET,
             group=GROUP,
             kinds={"polars", "parquet"},

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _REFUSALS: Final = 24  # words that a guide may turn down before the text counts as stuck
 _NEWS_BONUS: Final = 1.0  # logits for words that say what is not yet said; small models forget
+_SHRINK: Final = 0.75  # share of rows under way at which the others leave the batch
 _MOST_GUIDED_TOKENS: Final = 110
 
 Message = tuple[str, str]
@@ -64,6 +65,8 @@ class LocalChatModel:
             return
         self._model, self._tokenizer = checkpoints.load_chat_model(self._name, self._cache, self._device)
         self._tokenizer.padding_side = "left"
+        # The threads live as long as the model: each keeps buffers of the matrix library, which are not freed with it.
+        self._pool = ThreadPoolExecutor(self._workers)
         self._words: dict[str, tuple[int, ...]] = {}
         stops = self._model.generation_config.eos_token_id
         ends = {self._tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])}
@@ -90,8 +93,8 @@ class LocalChatModel:
             return []
         self._load()
         answers: list[Answer | None] = [None] * len(requests)
-        with _quick_thread_switches(), ThreadPoolExecutor(self._workers) as pool:
-            batches = [pool.submit(self._generate, *batch, sampling) for batch in self._batches(requests)]
+        with _quick_thread_switches():
+            batches = [self._pool.submit(self._generate, *batch, sampling) for batch in self._batches(requests)]
             for batch in batches:
                 for row in batch.result():
                     answers[row.index] = found = self._read(row)
@@ -102,6 +105,7 @@ class LocalChatModel:
     def close(self) -> None:
         """Let go of the weights."""
         if self._loaded:
+            self._pool.shutdown()
             del self._model
             self._loaded = False
 
@@ -182,12 +186,14 @@ class LocalChatModel:
                     going = [k for k, row in enumerate(active) if not (row.ended or row.stuck)]
                     if not going:
                         break
-                    if len(going) < len(active):
+                    # Not at every end: each new shape costs the matrix kernels time and memory.
+                    if len(going) <= _SHRINK * len(active):
                         keep = torch.tensor(going, device=self._device)
                         cache.batch_select_indices(keep)
-                        mask, places, active = mask[keep], places[keep], [active[k] for k in going]
-                    ids = torch.tensor([[tokens[k]] for k in going], device=self._device)
-                    mask = torch.cat([mask, mask.new_ones(len(going), 1)], 1)
+                        mask, places = mask[keep], places[keep]
+                        active, tokens = [active[k] for k in going], [tokens[k] for k in going]
+                    ids = torch.tensor([[max(token, 0)] for token in tokens], device=self._device)
+                    mask = torch.cat([mask, mask.new_ones(len(active), 1)], 1)
                     places = places[:, -1:] + 1
         return rows
 
@@ -200,6 +206,9 @@ class LocalChatModel:
         table = scores.cpu().numpy()
         tokens = []
         for row, found, total in zip(rows, table, totals, strict=True):
+            if row.ended or row.stuck:
+                tokens.append(-1)
+                continue
             token = _guided(row, found, sampling) if row.guide else _free(row, found, sampling)
             tokens.append(token)
             limit = _MOST_GUIDED_TOKENS if row.guide else sampling.max_new_tokens

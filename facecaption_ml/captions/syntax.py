@@ -92,7 +92,7 @@ class Syntax:
         return (
             self._may_mark(state)
             and state.in_sentence >= _SHORTEST_SENTENCE
-            and (state.verb or state.words == state.in_sentence)
+            and (state.verb or (state.text.startswith(("A ", "An ")) and state.words == state.in_sentence))
         )
 
     def may_pause(self, state: State) -> bool:

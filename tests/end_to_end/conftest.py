@@ -19,6 +19,7 @@ SMALL_WORLD = {
     "FACECAPTION_SHARD_SIZE": "16",
     "FACECAPTION_ATTRIBUTE_WEIGHTS": "bundled",
     "FACECAPTION_MIN_LABELS": "2",
+    "FACECAPTION_LLM_BACKEND": "none",
     "FACECAPTION_READ_TIMEOUT_S": "2",
     "FACECAPTION_TOTAL_TIMEOUT_S": "4",
     "OMP_NUM_THREADS": "2",
@@ -51,9 +52,9 @@ def facecaption() -> Command:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, facecaption: Command) -> Path:
-    """The home of a pipeline that has run from the URLs to the release."""
+    """The home of a pipeline that has run from the URLs to the release, its captions rewritten by the small chat model."""
     home = tmp_path_factory.mktemp("finished")
-    done = facecaption.run(home, "run")
+    done = facecaption.run(home, "run", FACECAPTION_LLM_BACKEND="local", FACECAPTION_LLM_ATTEMPTS="2")
     assert done.returncode == 0, done.stderr
     return home
 

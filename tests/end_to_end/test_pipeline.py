@@ -25,6 +25,21 @@ def everything(store: Store, table: str) -> pl.DataFrame:
     return pl.concat([store.read_table(table, shard) for shard in SHARDS])
 
 
+def test_captions_are_rewritten_faithfully_or_kept_with_the_reason(store: Store) -> None:
+    template = everything(store, "template_captions")
+    final = everything(store, "llm_captions").join(template, on="face_id", how="inner")
+    assert len(final) == len(template)
+    for row in final.iter_rows(named=True):
+        assert check_faithful(row["caption"], row["labels"], row["gender"]).faithful, row["caption"]
+        assert (row["caption_source"] == "llm") == (row["reason"] is None)
+        assert (row["caption_source"] == "llm") == (row["caption"] != row["template_caption"])
+    assert (final["caption_source"] == "llm").sum() >= 5
+    assert final["model"].str.starts_with("SmolLM2-135M-Instruct").all()
+    released = everything(store, "facecaption_dataset")
+    rewritten = dict(final.select("face_id", "caption").iter_rows())
+    assert all(caption == rewritten[face_id] for face_id, caption in released.select("face_id", "caption").iter_rows())
+
+
 def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     """Intersection over union of two boxes."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
