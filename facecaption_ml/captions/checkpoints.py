@@ -50,8 +50,10 @@ def load_chat_model(model: str, cache: Path, device: str) -> tuple[Any, Any]:
     """
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
     except ImportError:
         raise ChatModelError(f"{_SETTING}={model} needs transformers: pip install 'facecaption[llm]'") from None
+    transformers_logging.disable_progress_bar()
     file = _file(model)
     dtype = compute_dtype(device)
     try:

@@ -91,7 +91,11 @@ def assert_keeps_the_rules(written: Written, template: str, labels: list[str], g
         assert noun not in VOCABULARY.no_article or words[start + 1] == noun == "", (noun, text)
     assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]", text), text
     assert not re.search(r" [,.]|[,.]{2}|  ", text), text
-    own = {"male": {"he", "his", "man", "gentleman"}, "female": {"she", "her", "woman", "lady"}, None: {"they", "their"}}
+    own = {
+        "male": {"he", "his", "man", "gentleman"},
+        "female": {"she", "her", "woman", "lady"},
+        None: {"they", "their"},
+    }
     others = {word for name, some in own.items() if name is not None and name != gender for word in some}
     assert not others & set(words), text
     if written.done:

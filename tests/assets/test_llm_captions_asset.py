@@ -1,0 +1,139 @@
+"""``llm_captions`` as an asset: what a shard becomes when the endpoint is well, ill or misnamed, and what the checks catch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from facecaption_assets import checks
+from facecaption_assets.instance import Pipeline, RunFailedError
+from facecaption_assets.partitions import SHARDS
+from facecaption_assets.settings import load_settings
+from facecaption_ml.captions import CaptionGrammar, caption_seed
+from facecaption_ml.schemas import SCHEMAS, empty
+from facecaption_ml.store import Store
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "captions"))
+from llm_server import ChatServer, running_chat_server
+
+SHARD_NAMES = ["shard-00000", "shard-00001"]
+LABELS = (["Male", "Black_Hair", "Smiling"], ["Blond_Hair", "Young"], ["Eyeglasses", "Wearing_Hat", "Male"])
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with running_chat_server() as running:
+        yield running
+
+
+def template_captions(count: int) -> pl.DataFrame:
+    grammar, rows = CaptionGrammar.load(), []
+    for k in range(count):
+        labels, face_id = LABELS[k % 3], f"{k:016x}_0"
+        gender = "male" if "Male" in labels else "female"
+        text = grammar.caption(labels, gender, caption_seed(face_id, grammar.version, 0))
+        rows.append((face_id, text, labels, gender))
+    return pl.DataFrame(rows, dict(SCHEMAS["template_captions"]), orient="row")
+
+
+def pipeline(home: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> tuple[Pipeline, Store]:
+    monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
+    loaded = load_settings(home=home, **settings)
+    made = Pipeline(loaded)
+    assert SHARDS.name
+    made.instance.add_dynamic_partitions(SHARDS.name, SHARD_NAMES)
+    store = Store(loaded.store_root)
+    store.write_table("template_captions", template_captions(6), SHARD_NAMES[0])
+    store.write_table("template_captions", empty("template_captions"), SHARD_NAMES[1])
+    return made, store
+
+
+def backwards(messages: list[dict[str, str]]) -> str:
+    """A faithful rewrite of a template caption: its sentences after the first in reverse order."""
+    first, *rest = messages[-1]["content"].rstrip(".").split(". ")
+    return ". ".join([first, *rest[::-1]]) + ", as one can see."
+
+
+def test_an_endpoint_that_is_well_rewrites_and_is_asked_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer
+) -> None:
+    server.text = backwards
+    made, store = pipeline(
+        tmp_path, monkeypatch, llm_backend="endpoint", llm_endpoint=server.url(), llm_model="m", llm_guided=False
+    )
+    made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[1])
+    found = store.read_table("llm_captions", SHARD_NAMES[0])
+    assert set(found["caption_source"]) == {"llm"}
+    assert found["caption"].str.ends_with("as one can see.").all()
+    assert store.read_table("llm_captions", SHARD_NAMES[1]).equals(empty("llm_captions"))
+    asked = sum(server.asked.values())
+    made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[1])
+    assert sum(server.asked.values()) == asked
+    assert store.read_table("llm_captions", SHARD_NAMES[0]).equals(found)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"), [("page", "malformed answer"), ("empty", "empty answer"), ("sorry", "refusal")]
+)
+def test_an_endpoint_that_is_ill_costs_the_rewrites_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer, behaviour: str, reason: str
+) -> None:
+    made, store = pipeline(
+        tmp_path,
+        monkeypatch,
+        llm_backend="endpoint",
+        llm_endpoint=server.url(behaviour),
+        llm_model="m",
+        llm_attempts=1,
+    )
+    made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
+    found = store.read_table("llm_captions", SHARD_NAMES[0])
+    assert set(found["caption_source"]) == {"template"}
+    assert set(found["reason"]) == {reason}
+    assert (
+        found["caption"].to_list()
+        == store.read_table("template_captions", SHARD_NAMES[0])["template_caption"].to_list()
+    )
+
+
+def test_no_backend_keeps_the_template_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, store = pipeline(tmp_path, monkeypatch, llm_backend="none")
+    made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
+    assert set(store.read_table("llm_captions", SHARD_NAMES[0])["reason"]) == {"FACECAPTION_LLM_BACKEND is none"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"llm_backend": "local", "llm_model": "no/where.gguf"}, "FACECAPTION_LLM_MODEL"),
+        ({"llm_backend": "endpoint", "llm_endpoint": "ftp://x"}, "FACECAPTION_LLM_ENDPOINT"),
+        ({"llm_backend": "vllm"}, "facecaption[vllm]"),
+        ({"llm_backend": "none", "llm_prompt": "no.toml", "llm_attempts": 0}, "FACECAPTION_LLM_ATTEMPTS"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], named: str
+) -> None:
+    with pytest.raises((RunFailedError, ValueError), match="FACECAPTION|facecaption") as caught:
+        made, _ = pipeline(tmp_path, monkeypatch, **settings)
+        made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_checks_catch_what_they_are_for() -> None:
+    frame = pl.DataFrame({"face_id": ["f_0"], "caption": ["<p>A man."]})
+    assert not checks.clean_text(frame).passed
+    final = pl.DataFrame(
+        {"caption": ["A man.", "A lad."], "caption_source": ["llm", "template"], "reason": [None, "unfaithful"]}
+    ).with_columns(face_id=pl.Series(["f_0", "f_1"]))
+    template = pl.DataFrame({"template_caption": ["A man.", "A lad."]})
+    assert not checks.explained(final, template).passed
+    assert checks.explained(final.tail(1), template.tail(1)).passed
+    assert not checks.acceptance(4, 10, 0.5).passed
+    assert not checks.acceptance(4, 10, 0.5).blocks
+    assert checks.acceptance(0, 0, 0.5).passed
