@@ -34,7 +34,7 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 test: lint  ## Lint, type check and run the tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses=2 --dist=loadgroup
 
 lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt anew from pyproject.toml
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --extra llm --extra dev --no-header --no-emit-index-url \

@@ -19,6 +19,8 @@ from facecaption_ml.captions.prompt import Vocabulary
 from facecaption_ml.captions.syntax import COMMA, DOT, START, WORD, State, Syntax
 from facecaption_ml.taxonomy import Gender
 
+VERSION: Final = "1"
+"""Of the rules here and in syntax.py: part of the key under which answers are kept."""
 _LOOK_AHEAD: Final = 2  # words
 
 Encode = Callable[[str], tuple[int, ...]]

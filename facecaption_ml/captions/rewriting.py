@@ -12,6 +12,7 @@ import polars as pl
 
 from facecaption_ml.captions.answer_cache import AnswerCache, answer_key
 from facecaption_ml.captions.chat import Answer, ChatModel, ChatRequest, Sampling
+from facecaption_ml.captions.guidance import VERSION as GUIDANCE_VERSION
 from facecaption_ml.captions.guidance import Guide
 from facecaption_ml.captions.judging import Verdict, judge
 from facecaption_ml.captions.prompt import RewritingPrompt
@@ -128,7 +129,8 @@ class Rewriter:
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
     def _key(self, face: _Face, seed: int) -> str:
-        return answer_key(self.model.model_id, self.prompt.version, self.sampling, self.guided, face.template, seed)
+        guidance = GUIDANCE_VERSION if self.guided else ""
+        return answer_key(self.model.model_id, self.prompt.version, self.sampling, guidance, face.template, seed)
 
     def _table(self, rows: pl.DataFrame, faces: dict[str, _Face]) -> pl.DataFrame:
         columns: dict[str, list[Any]] = {name: [] for name in SCHEMAS["llm_captions"]}

@@ -92,7 +92,7 @@ class Syntax:
         return (
             self._may_mark(state)
             and state.in_sentence >= _SHORTEST_SENTENCE
-            and (state.verb or (state.text.startswith(("A ", "An ")) and state.words == state.in_sentence))
+            and (state.verb or self._may_lack_verb(state))
         )
 
     def may_pause(self, state: State) -> bool:
@@ -180,7 +180,9 @@ class Syntax:
         if kind == "possessive":
             return self._possessive_fits(state)
         if kind == "pronoun":
-            return state.after == DOT or state.verb == (state.kind == "conjunction" and state.after == WORD)
+            if state.after == COMMA:  # "With blond hair, she ..."
+                return not state.verb and state.lead in ("preposition", "wearing")
+            return state.after == DOT or state.verb
         if kind in ("verb", "linking") and state.kind == "conjunction":
             return state.verb
         if kind in ("conjunction", "preposition") and state.kind == "adjective" and state.mode != "be":
@@ -195,6 +197,8 @@ class Syntax:
         """A sentence about "her" something needs a part of which something new can be said."""
         if state.kind == "preposition" and state.after == WORD:
             return True
+        if state.kind == "conjunction" and state.after == WORD and not (state.verb or self._may_lack_verb(state)):
+            return False
         new = self._known & ~state.asserted
         return any(
             part != "person" and self._sayable(part) & new and any(self._usable(noun, state.asserted) for noun in nouns)
@@ -283,6 +287,10 @@ class Syntax:
     def _usable(self, word: str, asserted: int) -> bool:
         bits = self._bits[word]
         return not bits or bool(bits & ~asserted)
+
+    def _may_lack_verb(self, state: State) -> bool:
+        """ "A smiling man with brown hair." is a caption, "The man with brown hair." is none."""
+        return state.text.startswith(("A ", "An ")) and state.words == state.in_sentence
 
     def _may_mark(self, state: State) -> bool:
         return state.after == WORD and "mark" in self._vocabulary.follow[state.kind] and not self._dangling(state)
