@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import random
 import sys
@@ -92,6 +93,7 @@ class LocalChatModel:
         if not requests:
             return []
         self._load()
+        _return_memory()
         answers: list[Answer | None] = [None] * len(requests)
         with _quick_thread_switches():
             batches = [self._pool.submit(self._generate, *batch, sampling) for batch in self._batches(requests)]
@@ -100,6 +102,7 @@ class LocalChatModel:
                     answers[row.index] = found = self._read(row)
                     if on_answer:
                         on_answer(row.index, found)
+        _return_memory()
         return [answer for answer in answers if answer is not None]
 
     def close(self) -> None:
@@ -239,6 +242,15 @@ def _quick_thread_switches() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+def _return_memory() -> None:
+    """Give freed pages back to the system, where the C library is glibc.
+
+    Caches that grow by a token a step leave its heap full of holes: 0.3 to 0.6 GB a call that nothing else would use.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _guided(row: _Row, logits: np.ndarray, sampling: Sampling) -> int:

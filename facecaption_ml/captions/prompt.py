@@ -90,7 +90,7 @@ class RewritingPrompt:
         self.version = f"{data['version']}-{digest[:8]}"
         self.system: str = data["system"]
         self._shown = int(data["examples_shown"])
-        self._examples = [_example(entry) for entry in data["examples"]]
+        self.examples = [_example(entry) for entry in data["examples"]]
         self.vocabulary = Vocabulary(data["vocabulary"])
 
     @classmethod
@@ -113,14 +113,14 @@ class RewritingPrompt:
         The examples are those that share most attributes with the caption (Jaccard index; earlier ones first on ties); for
         guided decoding always the first ones, whose share of the prompt is then computed once for all rows.
         """
-        shown = self._examples[: self._shown]
+        shown = self.examples[: self._shown]
         if not guided:
             asserted = set(find_attributes(template)[0])
             order = sorted(
-                range(len(self._examples)), key=lambda i: (-_jaccard(asserted, self._examples[i].attributes), i)
+                range(len(self.examples)), key=lambda i: (-_jaccard(asserted, self.examples[i].attributes), i)
             )
             # The closest one last, next to the question.
-            shown = [self._examples[i] for i in reversed(order[: self._shown])]
+            shown = [self.examples[i] for i in reversed(order[: self._shown])]
         turns: list[tuple[str, str]] = [("system", self.system)]
         for example in shown:
             turns += [("user", example.template), ("assistant", example.rewrite)]

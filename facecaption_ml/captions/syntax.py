@@ -160,6 +160,8 @@ class Syntax:
             return False
         if word in listed.opening and state.words > _OPENING:
             return False
+        if kind == "personal" and word in _sentence(state):
+            return False
         if word == state.last or state.last not in listed.after.get(word, (state.last,)):
             return False
         if word not in listed.before.get(state.last, (word,)):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from facecaption_ml.captions import check_faithful, template_caption
 from facecaption_ml.captions.guidance import Guide, Marks
-from facecaption_ml.captions.lexicon import bundled_lexicon, tokens
+from facecaption_ml.captions.lexicon import bundled_lexicon
 from facecaption_ml.captions.prompt import RewritingPrompt
 from facecaption_ml.taxonomy import ATTRIBUTES, FEMALE, Gender, settle_conflicts
 
@@ -83,12 +83,11 @@ def assert_keeps_the_rules(written: Written, template: str, labels: list[str], g
     at_hand = set(VOCABULARY.words(template, [name for name in labels if name != "Male"], gender))
     assert set(words) <= at_hand, (text, set(words) - at_hand)
     assert len(words) <= 2 * len(template.split()) + 30, text
-    pairs = list(zip(words, words[1:], strict=False))
-    assert not [pair for pair in pairs if pair[0] == pair[1]], text
-    # also "a big glasses"
+    assert not [word for word, following in itertools.pairwise(words) if word == following], text
+    # nor "a big glasses"
     for start in (i for i, word in enumerate(words) if word in ("a", "an")):
         noun = next((w for w in words[start + 1 :] if not bundled_lexicon().heads_of(w)), "")
-        assert noun not in VOCABULARY.no_article or words[start + 1] == noun == "", (noun, text)
+        assert noun not in VOCABULARY.no_article, (noun, text)
     assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]", text), text
     assert not re.search(r" [,.]|[,.]{2}|  ", text), text
     own = {
@@ -120,3 +119,52 @@ def test_whatever_the_dice_write_to_its_end_is_faithful(
     labels = settled(names, gender)
     template = template_caption(labels, gender, seed)
     assert_keeps_the_rules(throw_dice(template, labels, gender, seed, letters), template, labels, gender)
+
+
+def test_dice_do_reach_an_end() -> None:
+    labels, template = (
+        ["Smiling", "Blond_Hair", "Wearing_Hat"],
+        "This is a smiling woman. She has blond hair and a hat.",
+    )
+    ends = [throw_dice(template, labels, "female", seed).done for seed in range(60)]
+    assert sum(ends) >= 5
+
+
+def test_a_word_that_would_invent_a_label_is_never_offered() -> None:
+    guide = Guide("A smiling man.", ["Male", "Smiling"], "male", VOCABULARY, Pieces(40), Marks(COMMA, DOT, END))
+    offered = {word for node in guide.allowed().values() if node for word in node.words()}
+    assert "smiling" in offered
+    assert not offered & {"she", "woman", "blond", "young", "bald", "hat"}
+
+
+def test_a_fair_share_of_the_dice_comes_to_an_end() -> None:
+    draw, done = random.Random(5), 0
+    for seed in range(100):
+        gender = draw.choice(GENDERS)
+        labels = settled(draw.sample(OTHERS, draw.randint(0, 8)), gender)
+        done += throw_dice(template_caption(labels, gender, seed), labels, gender, seed).done
+    assert done >= 10
+
+
+SAYABLE = [
+    pytest.param(
+        name,
+        gender,
+        id=f"{name}-{gender}",
+        marks=[pytest.mark.xfail(reason='"bags" is never taken: nothing may follow "under her"', strict=True)]
+        if name == "Bags_Under_Eyes"
+        else [],
+    )
+    for name in OTHERS
+    for gender in GENDERS
+    if name in settled([name], gender)
+]
+
+
+@pytest.mark.parametrize(("name", "gender"), SAYABLE)
+def test_every_attribute_can_be_said(name: str, gender: Gender | None) -> None:
+    labels = settled([name], gender)
+    tries = (throw_dice(template_caption(labels, gender, seed), labels, gender, seed) for seed in range(120))
+    written = next((found for found in tries if found.done), None)
+    assert written, f"the guide leads no text about {name} to its end"
+    assert check_faithful(written.text, labels, gender).faithful

@@ -1,0 +1,288 @@
+"""Chat models in this process: small random ones for the mechanics, the bundled SmolLM2 for the real thing."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("transformers", reason="the llm extra is not installed")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from llm_server import running_chat_server
+
+from facecaption_ml.captions import check_faithful, checkpoints, shared_prefix, template_caption
+from facecaption_ml.captions.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
+from facecaption_ml.captions.checkpoints import BUNDLED, bundled_file
+from facecaption_ml.captions.guidance import Guide
+from facecaption_ml.captions.local_chat import LocalChatModel
+from facecaption_ml.captions.prompt import RewritingPrompt
+from facecaption_ml.taxonomy import Gender
+
+TEMPLATE = (
+    "{% for message in messages %}<s>{{ message.role }}\n{{ message.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
+FACES: list[tuple[list[str], Gender | None]] = [
+    (["Young", "Wavy_Hair"], "female"),
+    (["Male", "Eyeglasses", "Black_Hair"], "male"),
+    (["Smiling"], None),
+    (["Blond_Hair", "Wearing_Lipstick", "High_Cheekbones"], "female"),
+    (["Male", "Bald", "Mustache"], "male"),
+    (["Oval_Face"], None),
+]
+
+
+def tiny(kind: str, seed: int = 0) -> Any:
+    """A random model of 2 layers with 4 query heads and 2 key/value heads, over bytes."""
+    import transformers
+
+    torch.manual_seed(seed)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=258,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.3,
+        bos_token_id=256,
+        eos_token_id=257,
+        pad_token_id=257,
+    )
+    return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+
+
+def save_tiny(folder: Path, chat_template: str | None = TEMPLATE, seed: int = 0) -> Path:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: i for i, letter in enumerate(letters)} | {"<s>": 256, "</s>": 257}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    fast.chat_template = chat_template
+    fast.save_pretrained(folder)
+    tiny("Llama", seed).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny_chat(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalChatModel]:
+    # In bfloat16 rounding depends on the batch, which is not what these tests are about.
+    monkeypatch.setattr(checkpoints, "compute_dtype", lambda device: torch.float32)
+    model = LocalChatModel(str(tiny_folder), tmp_path, batch_size=4)
+    yield model
+    model.close()
+
+
+def questions(count: int) -> list[ChatRequest]:
+    return [ChatRequest((("system", "Rewrite."), ("user", "caption " + "x" * (i % 4))), 7 * i) for i in range(count)]
+
+
+def plain_logits(model: Any, ids: list[int], attention: str) -> torch.Tensor:
+    model.set_attn_implementation(attention)
+    with torch.inference_mode():
+        return model(torch.tensor([ids])).logits[0]
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_prefix_kept_once_gives_the_logits_of_the_whole_prompt(kind: str, attention: str) -> None:
+    from transformers import DynamicCache
+
+    model = tiny(kind)
+    assert shared_prefix.supports(model)
+    draw = torch.Generator().manual_seed(3)
+    prefix = torch.randint(0, 256, (17,), generator=draw).tolist()
+    own = [torch.randint(0, 256, (length,), generator=draw).tolist() for length in (9, 4, 1)]
+    steps, longest = 4, 9 - 4
+    expected = [plain_logits(model, prefix + row, attention) for row in own]
+    shared_prefix.prepare(model)
+    with torch.inference_mode():
+        kept = shared_prefix.encode(model, torch.tensor([prefix]))
+        assert kept.tokens == 17
+        prompts = [row[: max(len(row) - steps, 1)] for row in own]
+        ids = torch.tensor([[0] * (longest - len(row)) + row for row in prompts])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+        places, cache = 17 + (mask.cumsum(1) - 1).clamp(min=0), DynamicCache()
+        with shared_prefix.using(kept):
+            for step in range(steps):
+                logits = model(
+                    input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
+                ).logits[:, -1]
+                for k, row in enumerate(own):
+                    written = len(prompts[k]) + step
+                    if written <= len(row):
+                        torch.testing.assert_close(logits[k], expected[k][16 + written], atol=1e-5, rtol=1e-4)
+                following = [row[len(prompts[k]) + step :][:1] or [0] for k, row in enumerate(own)]
+                ids, mask = torch.tensor(following), torch.cat([mask, mask.new_ones(len(own), 1)], 1)
+                places = places[:, -1:] + 1
+        # Without a prefix it is plain attention again.
+        alone = model(torch.tensor([own[0]])).logits[0]
+    torch.testing.assert_close(alone, plain_logits(model, own[0], attention), atol=1e-5, rtol=1e-4)
+
+
+def test_sliding_windows_are_not_claimed_to_be_supported() -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=8,
+    )  # fmt: skip
+    assert not shared_prefix.supports(MistralForCausalLM(config))
+
+
+def test_texts_depend_on_question_and_seed_alone(tiny_chat: LocalChatModel) -> None:
+    asked, sampling = questions(10), Sampling(max_new_tokens=24)
+    calls: list[tuple[int, Answer]] = []
+    first = tiny_chat.answer(asked, sampling, lambda index, answer: calls.append((index, answer)))
+    assert sorted(index for index, _ in calls) == list(range(10))
+    assert all(first[index] == answer for index, answer in calls)
+    assert [a.text for a in tiny_chat.answer(asked, sampling)] == [a.text for a in first]
+    backwards = tiny_chat.answer(asked[::-1], sampling)[::-1]
+    assert [(a.text, a.failure) for a in backwards] == [(a.text, a.failure) for a in first]
+    one = tiny_chat.answer(asked[3:4], sampling)[0]
+    assert (one.text, one.failure) == (first[3].text, first[3].failure)
+    assert tiny_chat.answer([], sampling) == []
+
+
+def test_answers_end_by_themselves_or_are_cut_off(tiny_chat: LocalChatModel) -> None:
+    hot = [ChatRequest((("user", "hello"),), seed) for seed in range(40)]
+    answers = tiny_chat.answer(hot, Sampling(temperature=20.0, top_p=1.0, max_new_tokens=150))
+    ended = [answer for answer in answers if answer.text]
+    assert ended
+    for answer in ended:
+        assert answer.text is not None
+        assert "</s>" not in answer.text
+        assert answer.fluency is not None
+        assert answer.fluency < 0
+    assert {a.failure for a in answers} <= {None, Failure.TRUNCATED, Failure.EMPTY}
+    assert len({a.text for a in ended}) > 1
+    short = tiny_chat.answer(hot, Sampling(temperature=20.0, top_p=1.0, max_new_tokens=1))
+    assert any(answer.failure is Failure.TRUNCATED and answer.text is None for answer in short)
+
+
+def test_model_answers_behind_a_real_endpoint(tiny_chat: LocalChatModel) -> None:
+    pytest.importorskip("openai")
+    from facecaption_ml.captions.endpoint import EndpointChatModel
+
+    def write(messages: list[dict[str, str]]) -> str:
+        said = tuple((message["role"], message["content"]) for message in messages)
+        tries = (tiny_chat.answer([ChatRequest(said, s)], Sampling(20.0, 1.0, 150))[0].text for s in range(40))
+        return next(text for text in tries if text)
+
+    with running_chat_server() as server:
+        server.text = write
+        asked = questions(2)
+        answers = EndpointChatModel(server.url(), "tiny", None, timeout_s=30.0).answer(asked, Sampling())
+    expected = [write([{"role": role, "content": text} for role, text in request.messages]) for request in asked]
+    assert [answer.text for answer in answers] == [text.strip() for text in expected]
+
+
+def one_line(error: pytest.ExceptionInfo[ChatModelError], *parts: str) -> None:
+    message = str(error.value)
+    assert "\n" not in message
+    for part in ("FACECAPTION_LLM_MODEL", *parts):
+        assert part in message
+
+
+@pytest.mark.parametrize("name", ["no/such-model", "{tmp}/nothing", "{tmp}", "{tmp}/none.gguf"])
+def test_wrong_model_is_named_in_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = name.format(tmp=tmp_path)
+    with pytest.raises(ChatModelError) as caught:
+        LocalChatModel(model, tmp_path / "cache").answer(questions(1), Sampling())
+    one_line(caught, model)
+
+
+def test_broken_gguf_file_is_named_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    file, cache = tmp_path / "broken.gguf", tmp_path / "cache"
+    file.write_bytes(bundled_file().read_bytes()[:100_000])
+    with pytest.raises(ChatModelError) as caught:
+        LocalChatModel(str(file), cache).answer(questions(1), Sampling())
+    one_line(caught, str(file))
+    assert list(cache.iterdir()) == []
+
+
+def test_model_without_chat_template_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "base", chat_template=None)
+    with pytest.raises(ChatModelError) as caught:
+        LocalChatModel(str(folder), tmp_path).answer(questions(1), Sampling())
+    one_line(caught, "chat template")
+
+
+def test_model_id_follows_the_weights(tiny_folder: Path, tmp_path: Path) -> None:
+    same = shutil.copytree(tiny_folder, tmp_path / tiny_folder.name)
+    other = save_tiny(tmp_path / "other" / tiny_folder.name, seed=1)
+    ids = [LocalChatModel(str(folder), tmp_path).model_id for folder in (tiny_folder, same, other)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the bundled model in it, after an unpacking that was interrupted."""
+    try:
+        bundled_file()
+    except ChatModelError as error:
+        pytest.skip(str(error))
+    cache = tmp_path_factory.mktemp("models")
+    scraps = cache / "tmpinterrupted"
+    scraps.mkdir()
+    (scraps / "config.json").write_text("{}")
+    model = LocalChatModel(BUNDLED, cache)
+    model.answer([ChatRequest((("user", "Hello"),), 0)], Sampling(max_new_tokens=1))
+    model.close()
+    return cache
+
+
+@pytest.fixture(scope="module")
+def smollm(unpacked: Path) -> Iterator[LocalChatModel]:
+    model = LocalChatModel(BUNDLED, unpacked, batch_size=8)
+    yield model
+    model.close()
+
+
+def test_gguf_is_unpacked_once(unpacked: Path, smollm: LocalChatModel) -> None:
+    def state() -> dict[str, int]:
+        return {str(file): file.stat().st_mtime_ns for file in unpacked.rglob("*")}
+
+    before = state()
+    assert [folder.name for folder in unpacked.iterdir() if folder.name.startswith("SmolLM2")]
+    (answer,) = smollm.answer([ChatRequest((("user", "What is the capital of France?"),), 1)], Sampling(0.0, 1.0, 20))
+    assert state() == before
+    assert answer.text is not None
+    assert "Paris" in answer.text
+
+
+def guide_for(template: str, labels: list[str], gender: Gender | None) -> Callable[..., Guide]:
+    return partial(Guide, template, labels, gender, RewritingPrompt.load().vocabulary)
+
+
+def test_real_model_under_guidance_writes_faithful_captions(smollm: LocalChatModel) -> None:
+    prompt = RewritingPrompt.load()
+    asked, rows = [], []
+    for seed, (labels, gender) in enumerate(FACES):
+        template = template_caption(labels, gender, seed)
+        rows.append((labels, gender))
+        asked.append(ChatRequest(prompt.messages(template, guided=True), seed, guide_for(template, labels, gender)))
+    answers = smollm.answer(asked, Sampling())
+    written = [(answer.text, *row) for answer, row in zip(answers, rows, strict=True) if answer.text]
+    assert len(written) >= 3, answers
+    for text, labels, gender in written:
+        assert check_faithful(text, labels, gender).faithful, (text, labels, gender)
+    assert {answer.failure for answer in answers} <= {None, Failure.DEAD_END}

@@ -1,0 +1,110 @@
+"""The prompt file: its examples are what they preach, and a broken one says what is wrong with it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import facecaption_ml.captions
+from facecaption_ml.captions import check_faithful, find_attributes
+from facecaption_ml.captions.prompt import PromptError, RewritingPrompt
+from facecaption_ml.taxonomy import FEMALE, Gender
+
+BUNDLED = (Path(facecaption_ml.captions.__file__).parent / "rewriting.toml").read_text()
+EXAMPLES = tomllib.loads(BUNDLED)["examples"]
+
+
+def labels_of(template: str) -> tuple[list[str], Gender | None]:
+    asserted, _ = find_attributes(template)
+    gender: Gender | None = "male" if "Male" in asserted else "female" if FEMALE in asserted else None
+    return [name for name in asserted if name != FEMALE], gender
+
+
+UNFAITHFUL = pytest.mark.xfail(reason='"without a beard" is read as denying what follows its verb', strict=True)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(example, marks=[UNFAITHFUL] if "without a beard smiles" in example["rewrite"] else [])
+        for example in EXAMPLES
+    ],
+)
+def test_examples_are_faithful_rewrites_in_other_words(example: dict[str, str]) -> None:
+    labels, gender = labels_of(example["template"])
+    assert labels
+    for text in (example["template"], example["rewrite"]):
+        verdict = check_faithful(text, labels, gender)
+        assert verdict.faithful, (text, verdict)
+    assert example["rewrite"] != example["template"]
+
+
+def test_question_comes_last_and_the_examples_before_it_as_a_conversation() -> None:
+    messages = RewritingPrompt.load().messages("A man with a hat.")
+    assert [role for role, _ in messages] == ["system", *["user", "assistant"] * 3, "user"]
+    assert messages[-1] == ("user", "A man with a hat.")
+    rewrite_of = {example["template"]: example["rewrite"] for example in EXAMPLES}
+    for (_, template), (_, rewrite) in zip(messages[1:-1:2], messages[2:-1:2], strict=True):
+        assert rewrite_of[template] == rewrite
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["template"][:30])
+def test_the_example_most_like_the_caption_stands_next_to_it(example: dict[str, str]) -> None:
+    messages = RewritingPrompt.load().messages(example["template"])
+    assert messages[-3:-1] == (("user", example["template"]), ("assistant", example["rewrite"]))
+
+
+def test_guided_prompts_differ_in_the_question_only() -> None:
+    prompt = RewritingPrompt.load()
+    one, other = prompt.messages("A man with a hat.", guided=True), prompt.messages("A bald man.", guided=True)
+    assert one[:-1] == other[:-1]
+    assert prompt.messages(EXAMPLES[-1]["template"])[:-1] != one[:-1]
+
+
+def test_version_follows_the_content(tmp_path: Path) -> None:
+    same, changed = tmp_path / "same.toml", tmp_path / "changed.toml"
+    same.write_text(BUNDLED)
+    changed.write_text(BUNDLED.replace("You rewrite", "Please rewrite"))
+    bundled = RewritingPrompt.load()
+    assert RewritingPrompt.load(str(same)).version == bundled.version
+    assert RewritingPrompt.load(str(changed)).version != bundled.version
+    assert RewritingPrompt.load(str(changed)).system.startswith("Please rewrite")
+
+
+BROKEN: dict[str, tuple[Callable[[str], str], str]] = {
+    "no system message": (lambda text: text.replace("system = ", "sistem = "), "system"),
+    "example without rewrite": (lambda text: text.replace("rewrite = ", "other = ", 1), "rewrite"),
+    "no vocabulary": (lambda text: text.partition("[vocabulary]")[0], "vocabulary"),
+    "unknown attribute": (lambda text: text.replace("Wavy_Hair = ", "Curly_Hair = "), "Curly_Hair"),
+    "missing attribute": (lambda text: text.replace('Mustache = ["mustache"]\n', ""), "Mustache"),
+    "unknown class": (lambda text: text.replace('facial = ["noun"]', 'facial = ["nown"]'), "nown"),
+    "bad TOML": (lambda text: text + "\n= 3\n", "line"),
+    "a number for the table": (lambda text: "vocabulary = 3\n" + text.partition("[vocabulary]")[0], ""),
+    "examples_shown is a word": (lambda text: text.replace("examples_shown = 3", 'examples_shown = "few"'), "few"),
+    "vocabulary without gender": (lambda text: text.replace("[vocabulary.gender]", "[vocabulary.genders]"), "gender"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_file_is_named_with_what_is_wrong(name: str, tmp_path: Path) -> None:
+    breaking, word = BROKEN[name]
+    broken = breaking(BUNDLED)
+    assert broken != BUNDLED
+    file = tmp_path / "mine.toml"
+    file.write_text(broken)
+    with pytest.raises(PromptError) as caught:
+        RewritingPrompt.load(str(file))
+    assert str(file) in str(caught.value)
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_folder_and_undecodable_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes(b'version = "\xff"')
+    for path in (tmp_path / "none.toml", tmp_path, tmp_path / "latin.toml"):
+        with pytest.raises(PromptError, match=r"^FACECAPTION_LLM_PROMPT: [^\n]*$") as caught:
+            RewritingPrompt.load(str(path))
+        assert str(path) in str(caught.value)
