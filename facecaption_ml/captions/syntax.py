@@ -119,6 +119,8 @@ class Syntax:
             ):
                 return None
             asserted = mentions.asserted
+        if _MODES.get(word, state.mode) == "under" and word != "eyes":  # "bags under her" is not yet all of it
+            asserted = state.asserted
         return State(
             text,
             WORD,

@@ -147,14 +147,7 @@ def test_a_fair_share_of_the_dice_comes_to_an_end() -> None:
 
 
 SAYABLE = [
-    pytest.param(
-        name,
-        gender,
-        id=f"{name}-{gender}",
-        marks=[pytest.mark.xfail(reason='"bags" is never taken: nothing may follow "under her"', strict=True)]
-        if name == "Bags_Under_Eyes"
-        else [],
-    )
+    pytest.param(name, gender, id=f"{name}-{gender}")
     for name in OTHERS
     for gender in GENDERS
     if name in settled([name], gender)
