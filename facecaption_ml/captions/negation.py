@@ -1,6 +1,7 @@
 """Which phrases of a sentence stand under a negation.
 
-"no" and "without" reach over the noun phrase and what "or" joins to it; "not", "never", "neither" and "nor" reach to the
+"no" and "without" reach over the noun phrase and what "or" joins to it ("with no" and "without" not over a verb of the main
+clause); "not", "never", "neither" and "nor" reach to the
 end of the clause. A comma goes on only in a list that "or" or "nor" closes ("no glasses, hat or beard"); "and" goes on
 before a bare noun that needs an article ("no beard and mustache") but not before adjectives ("no beard and wavy hair").
 """
@@ -11,6 +12,10 @@ from facecaption_ml.captions.lexicon import Entry
 
 _ENDS = frozenset({"stop", "contrast", "verb", "copula"})
 _NEGATORS = frozenset({"no", "without", "not", "nor"})
+# Verbs of the main clause: "a man without a beard wears glasses", "a man with no beard smiles".
+_FINITE = frozenset(
+    {"wears", "wear", "wore", "has", "have", "had", "sports", "dons", "shows", "smiles", "grins", "beams"}
+)
 
 
 def negated(items: list[Entry]) -> list[bool] | None:
@@ -18,13 +23,17 @@ def negated(items: list[Entry]) -> list[bool] | None:
     if not any(item.role in _NEGATORS for item in items):
         return None
     flags = [False] * len(items)
-    mode = ""
+    mode, inserted = "", -1
     for i, item in enumerate(items):
         role = item.role
         if role in _NEGATORS:
             # "not without glasses": two negations make none
             mode = "" if mode == "not" and role == "without" else "not" if role == "nor" else role
+            # A phrase inside the clause, which goes on after its noun.
+            inserted = i if role == "without" or (role == "no" and i and items[i - 1].words == ("with",)) else -1
             continue
+        if mode and 0 <= inserted < i - 1 and len(item.words) == 1 and item.words[0] in _FINITE:
+            mode = ""
         if mode and _ends(mode, i, items):
             mode = ""
         flags[i] = bool(mode)

@@ -133,7 +133,7 @@ class Syntax:
             lead=kind if starts else state.lead,
             # "and her hair ..." begins a clause that needs a verb of its own.
             verb=not clause and (state.verb or kind in ("verb", "linking", "frames")),
-            mode="" if clause else _MODES.get(word, state.mode),
+            mode="" if clause else "have" if word == "eyes" and state.mode == "under" else _MODES.get(word, state.mode),
             adjectives=(*state.adjectives, word) if adjective else (),
             subject=lexicon.part_of(word) or state.subject,
             spent=state.spent | {word} if word in self._vocabulary.once and not self._bits[word] else state.spent,

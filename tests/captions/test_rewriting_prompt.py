@@ -23,16 +23,7 @@ def labels_of(template: str) -> tuple[list[str], Gender | None]:
     return [name for name in asserted if name != FEMALE], gender
 
 
-UNFAITHFUL = pytest.mark.xfail(reason='"without a beard" is read as denying what follows its verb', strict=True)
-
-
-@pytest.mark.parametrize(
-    "example",
-    [
-        pytest.param(example, marks=[UNFAITHFUL] if "without a beard smiles" in example["rewrite"] else [])
-        for example in EXAMPLES
-    ],
-)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["template"][:30])
 def test_examples_are_faithful_rewrites_in_other_words(example: dict[str, str]) -> None:
     labels, gender = labels_of(example["template"])
     assert labels
