@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -31,6 +32,7 @@ class Command:
     """`facecaption` on the small world, in processes of its own."""
 
     folder = REPOSITORY
+    rewriting: ClassVar = {"FACECAPTION_LLM_BACKEND": "local", "FACECAPTION_LLM_ATTEMPTS": "2"}  # by the small chat model
 
     def environment(self, home: Path, **settings: str) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FACECAPTION_")}
@@ -55,7 +57,7 @@ def facecaption() -> Command:
 def finished(tmp_path_factory: pytest.TempPathFactory, facecaption: Command) -> Path:
     """The home of a pipeline that has run from the URLs to the release, its captions rewritten by the small chat model."""
     home = tmp_path_factory.mktemp("finished")
-    done = facecaption.run(home, "run", FACECAPTION_LLM_BACKEND="local", FACECAPTION_LLM_ATTEMPTS="2")
+    done = facecaption.run(home, "run", **facecaption.rewriting)
     assert done.returncode == 0, done.stderr
     return home
 

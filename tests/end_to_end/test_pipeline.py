@@ -108,13 +108,13 @@ def test_running_again_fetches_only_what_may_have_passed_and_changes_nothing_els
     home = tmp_path / "again"
     shutil.copytree(finished, home)
     before = everything(Store(str(home / "store")), "raw_images")
-    assert facecaption.run(home, "run", "--skip-source").returncode == 0
+    assert facecaption.run(home, "run", "--skip-source", **facecaption.rewriting).returncode == 0
     after = everything(Store(str(home / "store")), "raw_images")
     passing = {"dns_error", "timeout", "http_server_error", "connect_error", "truncated", "rate_limited", "read_error"}
     settled = ~before["status"].is_in(passing | {"duplicate_image"})
     assert settled.sum() > 30
     assert before.filter(settled).equals(after.filter(settled))
-    for table in ("face_crops", "face_attributes", "template_captions", "facecaption_dataset"):
+    for table in ("face_crops", "face_attributes", "template_captions", "llm_captions", "facecaption_dataset"):
         first, second = (everything(Store(str(folder / "store")), table) for folder in (finished, home))
         ids = sorted(set(first["face_id"]) & set(second["face_id"]))
         assert len(ids) >= 0.9 * len(first)
