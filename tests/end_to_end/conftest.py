@@ -32,7 +32,10 @@ class Command:
     """`facecaption` on the small world, in processes of its own."""
 
     folder = REPOSITORY
-    rewriting: ClassVar = {"FACECAPTION_LLM_BACKEND": "local", "FACECAPTION_LLM_ATTEMPTS": "2"}  # by the small chat model
+    rewriting: ClassVar = {
+        "FACECAPTION_LLM_BACKEND": "local",
+        "FACECAPTION_LLM_ATTEMPTS": "2",
+    }  # by the small chat model
 
     def environment(self, home: Path, **settings: str) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FACECAPTION_")}
