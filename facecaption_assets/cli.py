@@ -119,6 +119,31 @@ def caption(
 
 
 @main.command()
+@click.argument("text")
+@click.option("--top", default=8, show_default=True, type=click.IntRange(1), help="How many faces.")
+@click.option(
+    "--variant",
+    default="flip",
+    show_default=True,
+    type=click.Choice(["flip", "flip_template", "flip_alt_text"]),
+    help="Which checkpoint, by what it learned from.",
+)
+@click.option(
+    "--out",
+    default="search.jpg",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Picture of the faces found.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+def search(text: str, top: int, variant: str, out: Path, as_json: bool) -> None:
+    """The faces of the data set that fit the description TEXT best."""
+    from facecaption_assets.search_command import search_faces
+
+    search_faces(load_settings(), text, top, variant, out, as_json)
+
+
+@main.command()
 def settings() -> None:
     """Every setting, its value here, and what it is for."""
     values = load_settings()

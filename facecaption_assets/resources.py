@@ -235,9 +235,9 @@ class QualityScorersResource(dg.ConfigurableResource):
 
     def load(self) -> "tuple[list[QualityScorer], list[str]]":
         """The scorers there are, and a line for each that is missing, naming what supplies it."""
+        from facecaption_ml.pretrained import WeightsNotReachable
         from facecaption_ml.statistics import clip_iqa
         from facecaption_ml.statistics.brisque import Brisque, BrisqueModelError
-        from facecaption_ml.statistics.checkpoints import WeightsNotReachable
 
         scorers: list[QualityScorer] = []
         notes: list[str] = []
@@ -267,8 +267,8 @@ class MatcherResource(dg.ConfigurableResource):
 
     def load(self) -> "tuple[Matcher | None, list[str]]":
         """The matcher; without one, None and the line that names what supplies it."""
+        from facecaption_ml.pretrained import WeightsNotReachable
         from facecaption_ml.statistics import blip
-        from facecaption_ml.statistics.checkpoints import WeightsNotReachable
 
         if not self.checkpoint:
             return None, [

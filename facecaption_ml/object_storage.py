@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +35,13 @@ class S3Location:
         body = io.BytesIO()
         self._client.download_fileobj(self.bucket, self._full(key), body)
         return body.getvalue()
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Upload a file in parts, without holding it in memory."""
+        self._client.upload_file(str(path), self.bucket, self._full(key))
+
+    def get_file(self, key: str, path: Path) -> None:
+        self._client.download_file(self.bucket, self._full(key), str(path))
 
     def exists(self, key: str) -> bool:
         from botocore.exceptions import ClientError

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +66,13 @@ class Store:
         return f"{table}/{'incomplete/' if incomplete else ''}{shard}.parquet"
 
     def write_table(
-        self, table: str, frame: pl.DataFrame, shard: str | None = None, *, incomplete: bool = False
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        shard: str | None = None,
+        *,
+        incomplete: bool = False,
+        row_group_rows: int = ROW_GROUP_ROWS,
     ) -> str:
         """Write a table of ``schemas.SCHEMAS`` whole and return its address.
 
@@ -77,11 +84,11 @@ class Store:
         with self._writing(key):
             if self.is_s3:
                 frame.write_parquet(
-                    self.uri(key), row_group_size=ROW_GROUP_ROWS, statistics=False, storage_options=self._options()
+                    self.uri(key), row_group_size=row_group_rows, statistics=False, storage_options=self._options()
                 )
             else:
                 with self._replacing(key) as file:
-                    frame.write_parquet(file, row_group_size=ROW_GROUP_ROWS, statistics=False)
+                    frame.write_parquet(file, row_group_size=row_group_rows, statistics=False)
         if not incomplete and shard is not None:
             self.delete(self.table_key(table, shard, incomplete=True))
         return self.uri(key)
@@ -101,16 +108,22 @@ class Store:
         self, table: str, shard: str, *, columns: Sequence[str] | None = None, batch_rows: int = 128
     ) -> Iterator[pl.DataFrame]:
         """The rows of a shard in order, ``batch_rows`` at a time, for tables whose pictures should not all be in memory."""
+        with self.open_table(table, shard) as parquet:
+            for batch in parquet.iter_batches(batch_size=batch_rows, columns=list(columns) if columns else None):
+                frame = pl.from_arrow(batch)
+                assert isinstance(frame, pl.DataFrame)
+                yield frame
+
+    @contextlib.contextmanager
+    def open_table(self, table: str, shard: str) -> Iterator[Any]:
+        """The shard as a ``pyarrow.parquet.ParquetFile``, for readers of single row groups; on S3 only what they read travels."""
         import pyarrow.parquet as pq
 
         key = self.table_key(table, shard)
         self._require(key)
         try:
             with self._open_for_arrow(key) as source, pq.ParquetFile(source) as parquet:
-                for batch in parquet.iter_batches(batch_size=batch_rows, columns=list(columns) if columns else None):
-                    frame = pl.from_arrow(batch)
-                    assert isinstance(frame, pl.DataFrame)
-                    yield frame
+                yield parquet
         except (OSError, ValueError) as error:
             raise StoreError(f"cannot read {self.uri(key)}: {_first_line(error)}") from error
 
@@ -166,6 +179,31 @@ class Store:
     def read_bytes(self, key: str) -> bytes:
         self._require(key)
         return self._s3.get(key) if self.is_s3 else Path(self.uri(key)).read_bytes()
+
+    @contextlib.contextmanager
+    def writing_file(self, key: str) -> Iterator[Path]:
+        """A local path to write a large object to; it becomes the object ``key`` when the block ends well, else nothing does."""
+        if not self.is_s3:
+            with self._writing(key), self._replacing(key) as file:
+                yield Path(file.name)
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / key.rpartition("/")[2]
+            yield path
+            with self._writing(key):
+                self._s3.put_file(key, path)
+
+    @contextlib.contextmanager
+    def reading_file(self, key: str) -> Iterator[Path]:
+        """A local path with the object's bytes, for readers that want a file; on S3 a copy that goes with the block."""
+        self._require(key)
+        if not self.is_s3:
+            yield Path(self.uri(key))
+            return
+        with tempfile.TemporaryDirectory() as scratch, self._reaching():
+            path = Path(scratch) / key.rpartition("/")[2]
+            self._s3.get_file(key, path)
+            yield path
 
     def exists(self, key: str) -> bool:
         if self.is_s3:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecaption_ml.decoding import as_rgb
-from facecaption_ml.statistics.checkpoints import load_checkpoint
+from facecaption_ml.pretrained import load_checkpoint
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from facecaption_ml.pretrained import WeightsNotReachable
 from facecaption_ml.sample.attribute_sampling import sample_labels
 from facecaption_ml.sample.portraits import draw_portrait
 from facecaption_ml.statistics.brisque import Brisque
-from facecaption_ml.statistics.checkpoints import WeightsNotReachable
 from facecaption_ml.statistics.clip_iqa import ClipIqa, PromptPair, prompt_pairs
 from facecaption_ml.statistics.quality import (
     QUALITY_SCHEMA,

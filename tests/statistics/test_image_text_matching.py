@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecaption_ml.decoding import encode_jpeg
+from facecaption_ml.pretrained import WeightsNotReachable
 from facecaption_ml.sample.portraits import draw_portrait
 from facecaption_ml.statistics.blip import BlipMatcher
-from facecaption_ml.statistics.checkpoints import WeightsNotReachable
 from facecaption_ml.statistics.matching import (
     MATCHING_SCHEMA,
     SOURCES,

@@ -1,4 +1,4 @@
-"""Pretrained image-text models of the Hugging Face hub or a local folder, or one line saying what to set instead."""
+"""Pretrained weights of the Hugging Face hub or a local folder, or one line saying what to set instead."""
 
 from __future__ import annotations
 
@@ -36,12 +36,21 @@ def load_checkpoint(
     loader = getattr(transformers, model_class)
 
     def load(local: bool) -> tuple[Any, Any]:
-        with _quiet_loading():
-            model, report = loader.from_pretrained(str(name), local_files_only=local, output_loading_info=True)
-            return _complete(model, report, refuse), _processor(transformers, str(name), local)
+        model, report = loader.from_pretrained(str(name), local_files_only=local, output_loading_info=True)
+        return _complete(model, report, refuse), _processor(transformers, str(name), local)
 
-    model, processor = _found(load, name, refuse)
+    model, processor = load_weights(load, name, setting, example)
     return model.to(device).eval(), processor
+
+
+def load_weights(load: Callable[[bool], T], name: str | Path, setting: str, example: str) -> T:
+    """What ``load(local)`` returns for weights under ``name``: a folder, else the local cache, else the hub.
+
+    ``load`` is given whether only local files may be read, and is called in quiet: progress bars and reports of missing
+    weights stay out of the log, so it must judge completeness itself. Raises WeightsNotReachable as load_checkpoint does.
+    """
+    with _quiet_loading():
+        return _found(load, name, _refusal(name, setting, example))
 
 
 def _found(load: Callable[[bool], T], name: str | Path, refuse: Callable[[str], WeightsNotReachable]) -> T:

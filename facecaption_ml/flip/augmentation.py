@@ -1,0 +1,152 @@
+"""Views of face crops: plain for encoding and evaluation, random for training. uint8 arrays all the way.
+
+Training views are those of ALBEF and BLIP: a random resized crop of at least half the picture, a mirror image half of the
+time, and two operations of RandAugment (Cubuk et al., 2020) from the list that ALBEF uses, made to keep hues: captions speak
+of the colour of hair and skin. No caption of the data set speaks of left or right, so mirroring changes none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from facecaption_ml.decoding import UndecodableImage, decode_image, image_size
+
+Pixels = npt.NDArray[np.uint8]
+
+_LEAST_AREA: Final = 0.5
+_ASPECT: Final = (3 / 4, 4 / 3)
+_OPERATIONS: Final = 2
+_JPEG: Final = b"\xff\xd8\xff"
+_JPEG_END: Final = b"\xff\xd9"
+_REDUCED: Final = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+
+
+def decode_for(data: bytes, side: int) -> Pixels:
+    """RGB uint8 [H, W, 3], at a half, quarter or eighth of a JPEG's size where both sides stay at least ``side`` pixels.
+
+    libjpeg computes only the coefficients that a reduced picture needs. Raises UndecodableImage.
+    """
+    if not data.startswith(_JPEG) or not data.rstrip(b"\0").endswith(_JPEG_END):
+        return decode_image(data)  # other formats; and cut JPEGs, which OpenCV would fill with grey
+    shorter = min(image_size(data))
+    flag = next((flag for factor, flag in _REDUCED.items() if shorter >= factor * side), cv2.IMREAD_COLOR)
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if found is None:
+        raise UndecodableImage("undecodable", "not a JPEG that OpenCV reads")
+    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def plain_view(image: Pixels, side: int) -> Pixels:
+    """The whole picture at ``side`` × ``side``."""
+    return _resize(image, side)
+
+
+def training_view(image: Pixels, side: int, rng: np.random.Generator, randaugment: float = 1.0) -> Pixels:
+    """A random view at ``side`` × ``side``; ``randaugment`` 0 … 1 is the share of views that get RandAugment's operations."""
+    view = _resize(_random_crop(image, rng), side)
+    if rng.random() < 0.5:
+        view = np.asarray(cv2.flip(view, 1), np.uint8)
+    if rng.random() < randaugment:
+        for operation in rng.choice(len(_LIST), _OPERATIONS):
+            view = _LIST[int(operation)](view, float(rng.uniform(0.2, 1.0)), 1 if rng.random() < 0.5 else -1)
+    return np.ascontiguousarray(view)
+
+
+def _resize(image: Pixels, side: int) -> Pixels:
+    height, width = image.shape[:2]
+    if (height, width) == (side, side):
+        return image
+    shrinks = height > side or width > side
+    return np.asarray(
+        cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8
+    )
+
+
+def _random_crop(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """A part of at least half the area and an aspect near 1; where none fits in ten tries, the whole picture."""
+    height, width = image.shape[:2]
+    for _ in range(10):
+        area = height * width * rng.uniform(_LEAST_AREA, 1.0)
+        aspect = math.exp(rng.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))
+        wide, tall = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < wide <= width and 0 < tall <= height:
+            left, top = int(rng.integers(width - wide + 1)), int(rng.integers(height - tall + 1))
+            return image[top : top + tall, left : left + wide]
+    return image
+
+
+def _identity(view: Pixels, strength: float, sign: int) -> Pixels:
+    return view
+
+
+def _brightness(view: Pixels, strength: float, sign: int) -> Pixels:
+    return np.asarray(cv2.convertScaleAbs(view, alpha=1 + 0.4 * sign * strength), np.uint8)
+
+
+def _autocontrast(view: Pixels, strength: float, sign: int) -> Pixels:
+    """One stretch for all channels, so that hues stay."""
+    low, high = int(view.min()), int(view.max())
+    if high - low < 8:
+        return view
+    return np.asarray(cv2.LUT(view, _ramp(low, high)), np.uint8)
+
+
+def _ramp(low: int, high: int) -> Pixels:
+    values = (np.arange(256, dtype=np.float32) - low) * (255.0 / (high - low))
+    return values.clip(0, 255).astype(np.uint8)
+
+
+def _equalize(view: Pixels, strength: float, sign: int) -> Pixels:
+    """Of the luminance, blended with the picture, so that hues stay."""
+    luma = cv2.cvtColor(view, cv2.COLOR_RGB2YCrCb)
+    luma[:, :, 0] = cv2.equalizeHist(luma[:, :, 0])
+    equal = cv2.cvtColor(luma, cv2.COLOR_YCrCb2RGB)
+    return np.asarray(cv2.addWeighted(view, 1 - strength, equal, strength, 0), np.uint8)
+
+
+def _sharpness(view: Pixels, strength: float, sign: int) -> Pixels:
+    soft = cv2.GaussianBlur(view, (0, 0), 1.0)
+    return np.asarray(cv2.addWeighted(view, 1 + sign * strength, soft, -sign * strength, 0), np.uint8)
+
+
+def _shear_x(view: Pixels, strength: float, sign: int) -> Pixels:
+    return _warp(view, [[1, 0.25 * sign * strength], [0, 1]])
+
+
+def _shear_y(view: Pixels, strength: float, sign: int) -> Pixels:
+    return _warp(view, [[1, 0], [0.25 * sign * strength, 1]])
+
+
+def _translate_x(view: Pixels, strength: float, sign: int) -> Pixels:
+    return _warp(view, [[1, 0], [0, 1]], (0.2 * sign * strength, 0))
+
+
+def _translate_y(view: Pixels, strength: float, sign: int) -> Pixels:
+    return _warp(view, [[1, 0], [0, 1]], (0, 0.2 * sign * strength))
+
+
+def _rotate(view: Pixels, strength: float, sign: int) -> Pixels:
+    angle = math.radians(25.0 * sign * strength)
+    return _warp(view, [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+
+
+def _warp(view: Pixels, matrix: list[list[float]], shift: tuple[float, float] = (0, 0)) -> Pixels:
+    """About the centre; what comes from outside the picture is its mean colour. ``shift`` in shares of the sides."""
+    side = view.shape[0]
+    centre = (side - 1) / 2
+    linear = np.array(matrix, np.float64)
+    offset = centre - linear @ (centre, centre) + np.array(shift) * side
+    full = np.hstack([linear, offset[:, None]])
+    fill = tuple(float(value) for value in cv2.mean(view)[:3])
+    return np.asarray(cv2.warpAffine(view, full, (side, side), flags=cv2.INTER_LINEAR, borderValue=fill), np.uint8)
+
+
+_LIST: Final = (
+    _identity, _autocontrast, _equalize, _brightness, _sharpness,
+    _shear_x, _shear_y, _translate_x, _translate_y, _rotate,
+)  # fmt: skip

@@ -1,0 +1,74 @@
+"""The queue of momentum features: past batches as further candidates of the contrastive loss (MoCo; ALBEF, §3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+SETTING: Final = "FACECAPTION_FLIP_QUEUE_SIZE"
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """What the loss sees: features float32 [Q, D] of both modalities, caption ids int64 [Q], and which rows are filled."""
+
+    image_features: Tensor
+    text_features: Tensor
+    caption_ids: Tensor
+    valid: Tensor
+
+
+class FeatureQueue(nn.Module):
+    """A ring of the last ``size`` pairs' features, part of the module's state. ``size`` 0 is no queue."""
+
+    image_features: Tensor
+    text_features: Tensor
+    caption_ids: Tensor
+    valid: Tensor
+    position: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("image_features", torch.zeros(size, dim))
+        self.register_buffer("text_features", torch.zeros(size, dim))
+        self.register_buffer("caption_ids", torch.full((size,), -1, dtype=torch.int64))
+        self.register_buffer("valid", torch.zeros(size, dtype=torch.bool))
+        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def size(self) -> int:
+        return len(self.valid)
+
+    @torch.no_grad()
+    def enqueue(self, image_features: Tensor, text_features: Tensor, caption_ids: Tensor) -> None:
+        """Put the global batch [G, D] in the place of the oldest rows. Raises ValueError for more rows than the queue has."""
+        if not self.size:
+            return
+        if len(image_features) > self.size:
+            raise ValueError(f"{len(image_features)} rows do not fit a queue of {self.size}")
+        rows = (self.position + torch.arange(len(image_features), device=self.valid.device)) % self.size
+        self.image_features[rows] = image_features.to(self.image_features.dtype)
+        self.text_features[rows] = text_features.to(self.text_features.dtype)
+        self.caption_ids[rows] = caption_ids
+        self.valid[rows] = True
+        self.position.add_(len(image_features)).remainder_(self.size)
+
+    def view(self) -> QueueView:
+        """The rows as they are now. They are copied: the backward pass still needs them after the next batch has come in."""
+        return QueueView(
+            self.image_features.clone(), self.text_features.clone(), self.caption_ids.clone(), self.valid.clone()
+        )
+
+
+def check_queue_size(size: int, global_batch: int) -> None:
+    """Raises ValueError, naming sizes that fit, where ``size`` is no multiple of the global batch."""
+    if size % global_batch:
+        below, above = size // global_batch * global_batch, (size // global_batch + 1) * global_batch
+        fitting = f"{below} or {above}" if below else f"0 (no queue) or {above}"
+        raise ValueError(
+            f"{SETTING} is {size}, no multiple of the global batch of {global_batch} (batch size × processes): "
+            f"{fitting} would fit"
+        )
