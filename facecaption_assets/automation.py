@@ -28,3 +28,9 @@ RELEASE = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*STATISTICS_ASSETS, "facecaption_release"),
     description="The statistics of every finished shard, and the packed release with its data card.",
 )
+
+FLIP_TRAINING = dg.define_asset_job(
+    "flip_training",
+    selection=dg.AssetSelection.assets("flip_checkpoint"),
+    description="One variant of FLIP, or all three as a backfill, on every finished shard.",
+)

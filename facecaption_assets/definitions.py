@@ -5,10 +5,11 @@ import dagster as dg
 from facecaption_assets.assets.attributes import attribute_assets
 from facecaption_assets.assets.captions import caption_assets
 from facecaption_assets.assets.faces import face_assets
+from facecaption_assets.assets.flip import flip_assets
 from facecaption_assets.assets.release import release_assets
 from facecaption_assets.assets.source import source_assets
 from facecaption_assets.assets.statistics import statistics_assets
-from facecaption_assets.automation import RELEASE, SHARD_PIPELINE
+from facecaption_assets.automation import FLIP_TRAINING, RELEASE, SHARD_PIPELINE
 from facecaption_assets.resources import build_resources
 from facecaption_assets.settings import Settings, load_settings
 
@@ -23,8 +24,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *caption_assets(settings),
             *statistics_assets(settings),
             *release_assets(settings),
+            *flip_assets(settings),
         ],
-        jobs=[SHARD_PIPELINE, RELEASE],
+        jobs=[SHARD_PIPELINE, RELEASE, FLIP_TRAINING],
         resources=build_resources(settings),
         # A run is a process of its own already; one more for each step would load torch anew each time.
         executor=dg.in_process_executor,

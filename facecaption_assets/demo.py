@@ -22,13 +22,16 @@ def run_demo(settings: Settings) -> None:
         f"{settings.sample_portraits} labelled portraits. Everything goes to {settings.home}",
         err=True,
     )
-    run_pipeline(settings, None, None, skip_source=False)
+    run_pipeline(settings, None, None, skip_source=False, variant="flip")
 
 
-def run_pipeline(settings: Settings, first: str | None, last: str | None, skip_source: bool) -> None:
-    """Source, attribute model, all shard assets, statistics, release. Raises RunFailedError or UnknownShardError.
+def run_pipeline(
+    settings: Settings, first: str | None, last: str | None, skip_source: bool, variant: str | None = None
+) -> None:
+    """Source, attribute model, all shard assets, FLIP where a ``variant`` is named, statistics, release.
 
-    Statistics that fail do not keep the release from being packed; their error is raised at the end.
+    Raises RunFailedError or UnknownShardError. A training or statistics that fail do not keep the release from being packed;
+    the first such error is raised at the end.
     """
     started = time.monotonic()
     pipeline = Pipeline(settings)
@@ -42,14 +45,24 @@ def run_pipeline(settings: Settings, first: str | None, last: str | None, skip_s
     if not (skip_source and Store(settings.store_root, settings.storage_options).exists("attribute_model/config.json")):
         _stage(pipeline, "the attribute predictor", "attribute_model")
     _stage(pipeline, f"shards {begin} to {end}", *SHARD_ASSETS, first=begin, last=end)
-    failed = run_statistics(pipeline)
+    failed = [_train(pipeline, variant)] if variant else []
+    failed.append(run_statistics(pipeline))
     _stage(pipeline, "the release", "facecaption_release")
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     click.echo(f"\nDone in {minutes} min {seconds} s.\n", err=True)
     show_status(settings, ())
-    _where_to_look(settings, _write_sheet(settings, shards))
-    if failed:
-        raise failed
+    _where_to_look(settings, _write_sheet(settings, shards), variant)
+    for error in filter(None, failed):
+        raise error
+
+
+def _train(pipeline: Pipeline, variant: str) -> RunFailedError | None:
+    try:
+        _stage(pipeline, f"FLIP ({pipeline.settings.flip_preset})", "flip_checkpoint", variant=variant)
+    except RunFailedError as error:
+        click.echo(f"  the training failed, statistics and release go on without it: {error}", err=True)
+        return error
+    return None
 
 
 def run_statistics(pipeline: Pipeline) -> RunFailedError | None:
@@ -62,23 +75,30 @@ def run_statistics(pipeline: Pipeline) -> RunFailedError | None:
     return None
 
 
-def _stage(pipeline: Pipeline, label: str, *assets: str, first: str | None = None, last: str | None = None) -> None:
+def _stage(pipeline: Pipeline, label: str, *assets: str, **partitions: str | None) -> None:
+    """``partitions``: as ``Pipeline.run`` takes them."""
     click.echo(f"• {label} …", err=True)
     started = time.monotonic()
-    pipeline.run(*assets, first=first, last=last)
+    pipeline.run(*assets, **partitions)
     click.echo(f"  {', '.join(assets)}: {time.monotonic() - started:.0f} s", err=True)
 
 
-def _where_to_look(settings: Settings, sheet: Path | None) -> None:
+def _where_to_look(settings: Settings, sheet: Path | None, variant: str | None) -> None:
     store = settings.store_root
+    checkpoint = f"flip_checkpoint/{variant}"
+    trained = variant and Store(store, settings.storage_options).exists(f"{checkpoint}/config.json")
     click.echo("\nWhere to look:")
     if sheet:
         click.echo(f"  faces and captions   {sheet}")
     click.echo(f"  released data set    {store}/release   (datasets.load_dataset opens it; README.md is its card)")
     click.echo(f"  statistics           {store}/statistics   (figures as SVG and PNG, numbers as Parquet and JSON)")
+    if trained:
+        click.echo(f"  FLIP                 {store}/{checkpoint}   (MODEL_CARD.md, curves.png, retrievals.png)")
     click.echo(f"  tables by shard      {store}/<table>/<shard>.parquet")
     click.echo("  runs, lineage        make ui   (or: facecaption ui)")
     click.echo("  your own pictures    .venv/bin/facecaption caption PHOTO…")
+    if trained:
+        click.echo('  find faces by words  .venv/bin/facecaption search "a smiling woman with blond hair and glasses"')
 
 
 def _write_sheet(settings: Settings, shards: Sequence[str]) -> Path | None:

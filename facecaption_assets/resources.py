@@ -1,6 +1,7 @@
 """What assets are given: the store, the source, the downloader, the detector, the predictor and the grammar."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
+from facecaption_assets.flip_training import STOP_SECONDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.object_storage import read_object
 from facecaption_ml.removals import RemovalList
 from facecaption_ml.sources import SourceColumns, SourceError, normalise, read_source
-from facecaption_ml.store import Store
+from facecaption_ml.store import Store, StoreError
 
 if TYPE_CHECKING:
     from facecaption_ml.attributes import AttributePredictor
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from facecaption_ml.statistics.quality import QualityScorer
 
 SAMPLE = "sample"
+_FLIP_CHECKPOINTS = "flip_checkpoint/"  # in the store, a folder for each variant
 _BATCHES_PER_CHUNK = 8  # of captions that the model is asked for at once
 
 
@@ -259,26 +262,47 @@ class QualityScorersResource(dg.ConfigurableResource):
 
 
 class MatcherResource(dg.ConfigurableResource):
-    """The model that tells whether a text matches a face."""
+    """The model that tells whether a text matches a face: a BLIP, or a FLIP of this project."""
 
     checkpoint: str
     device: str
     threads: int
+    cache: str
 
-    def load(self) -> "tuple[Matcher | None, list[str]]":
+    def load(self, store: Store) -> "tuple[Matcher | None, list[str]]":
         """The matcher; without one, None and the line that names what supplies it."""
-        from facecaption_ml.pretrained import WeightsNotReachable
         from facecaption_ml.statistics import blip
 
         if not self.checkpoint:
             return None, [
-                f"{blip.SETTING} is not set, so nothing was matched: name a folder of save_pretrained or a hub name such as "
-                f"{blip.EXAMPLE}"
+                f"{blip.SETTING} is not set, so nothing was matched: name a folder of save_pretrained, a hub name such as "
+                f"{blip.EXAMPLE}, or {_FLIP_CHECKPOINTS}flip"
             ]
+        from facecaption_ml.flip import FlipError
+        from facecaption_ml.pretrained import WeightsNotReachable
+
         try:
-            return blip.BlipMatcher.load(self.checkpoint, device=resolve_device(self.device, self.threads)), []
-        except WeightsNotReachable as error:
-            return None, [str(error)]
+            return self._load(store), []
+        except (WeightsNotReachable, FlipError, StoreError) as error:
+            return None, [str(error) if blip.SETTING in str(error) else f"{blip.SETTING}: {error}"]
+
+    def _load(self, store: Store) -> "Matcher":
+        device = resolve_device(self.device, self.threads)
+        named = self.checkpoint.startswith(_FLIP_CHECKPOINTS)
+        folder = store.local_folder(self.checkpoint, Path(self.cache)) if named else Path(self.checkpoint).expanduser()
+        if named or _is_flip(folder):
+            from facecaption_ml.flip import Flip
+
+            return Flip.load(folder, device)
+        from facecaption_ml.statistics.blip import BlipMatcher
+
+        return BlipMatcher.load(self.checkpoint, device=device)
+
+
+def _is_flip(folder: Path) -> bool:
+    """Whether the folder's configuration is that of a FLIP checkpoint, not of save_pretrained."""
+    config = folder / "config.json"
+    return config.is_file() and "preset" in json.loads(config.read_text(encoding="utf-8"))
 
 
 def resolve_device(device: str, threads: int) -> str:
@@ -368,5 +392,11 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             seed=settings.seed,
         ),
         "quality_scorers": QualityScorersResource(clip=settings.clip, device=settings.device, threads=settings.threads),
-        "matcher": MatcherResource(checkpoint=settings.itm_model, device=settings.device, threads=settings.threads),
+        "matcher": MatcherResource(
+            checkpoint=settings.itm_model,
+            device=settings.device,
+            threads=settings.threads,
+            cache=str(settings.home / "cache"),
+        ),
+        "training_processes": dg.PipesSubprocessClient(termination_timeout_seconds=STOP_SECONDS),
     }

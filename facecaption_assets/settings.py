@@ -13,6 +13,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from facecaption_assets.flip_settings import FlipSettings
+
 PREFIX: Final = "FACECAPTION_"
 THIS_DATA_SET: Final = "This data set"
 """The name of the data set among those that statistics compare it with."""
@@ -23,10 +25,8 @@ class SettingsError(ValueError):
     """A setting is unknown or has an unusable value; the message names it."""
 
 
-class Settings(BaseSettings):
-    """Every setting of the pipeline, with the paper's value as the default where the paper gives one."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+class DataSetSettings(BaseSettings):
+    """Where everything lies, and how the data set is made and measured."""
 
     profile: str = Field("sample", description="production, sample or photos: which overlay of profiles.toml applies")
     home: Path = Field(Path(".facecaption"), description="folder of everything this project writes on this machine")
@@ -112,7 +112,9 @@ class Settings(BaseSettings):
     test_share: float = Field(0.05, ge=0, lt=1)
 
     clip: str = Field("", description="CLIP checkpoint of image_quality: folder or hub name; '': BRISQUE alone")
-    itm_model: str = Field("", description="BLIP matching checkpoint: folder or hub name; '': no image_text_matching")
+    itm_model: str = Field(
+        "", description="BLIP by folder or hub name, or flip_checkpoint/VARIANT; '': no image_text_matching"
+    )
     quality_folders: Annotated[dict[str, Path], NoDecode] = Field(
         default_factory=dict, description="folders of pictures to compare with: NAME=PATH,NAME=PATH or a JSON object"
     )
@@ -126,6 +128,12 @@ class Settings(BaseSettings):
     @classmethod
     def _read_folders(cls, value: Any) -> Any:
         return named_folders(value) if isinstance(value, str | list) else value
+
+
+class Settings(FlipSettings, DataSetSettings):
+    """Every setting of the pipeline, with the paper's value as the default where the paper gives one."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     @property
     def dagster_home(self) -> Path:

@@ -248,7 +248,7 @@ def _matching(work: DatasetWork) -> tuple[Report, Sequence[Check]]:
     )
 
     settings = work.settings
-    matcher, notes = work.resources.matcher.load()
+    matcher, notes = work.resources.matcher.load(work.store)
     table, figure, sampled = pl.DataFrame(schema=MATCHING_SCHEMA), None, 0
     if matcher is not None:
         sample = matching_sample(

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -25,12 +27,21 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     image_rows: Tensor | None = None,
+    dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """SDPA. ``image_rows``: int64 [N], the picture of each caption in the batch; self-attention has no use for it."""
-    if image_rows is not None and type(module).__name__ == "BertCrossAttention":
-        key, value = key.index_select(0, image_rows), value.index_select(0, image_rows)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if image_rows is not None and type(module).__name__ == "BertCrossAttention":
+            key, value = key.index_select(0, image_rows), value.index_select(0, image_rows)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, **kwargs)[0]
+
+    if dropout and query.device.type == "cpu" and torch.is_grad_enabled():
+        # PyTorch's fused kernel for CPUs knows no dropout; the other keeps probabilities for the backward pass (1.3 GB in a
+        # step of 8 pairs). Computing them again costs little, as the fused kernels do it too.
+        return checkpoint(attend, query, key, value, use_reentrant=False), None
+    return attend(query, key, value), None
 
 
 AttentionInterface.register(NAME, _attend)

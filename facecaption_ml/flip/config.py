@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -83,7 +84,7 @@ class TrainingConfig:
         if self.precision not in PRECISIONS:
             raise TrainingError(f"{PRECISION_SETTING} is {self.precision!r}: choose among {', '.join(PRECISIONS)}")
         for name, least in _LEAST.items():
-            if getattr(self, name) < least:
+            if not least <= getattr(self, name) < math.inf:  # NaN is refused too
                 raise TrainingError(
                     f"{SETTING_PREFIX}{name.upper()} is {getattr(self, name)}: it must be at least {least}"
                 )
@@ -169,6 +170,5 @@ _INCIDENTAL: Final = frozenset(
         "max_steps",
         "fresh",
         "versions",
-        "evaluation_pairs",
     }
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,14 +60,16 @@ class Flip:
                 raise FlipError(
                     f"{folder} is no FLIP checkpoint: {name} is missing (materialise flip_checkpoint first)"
                 )
-        try:
+        with _reading(folder / CONFIG):
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             preset = Preset.from_dict(config["preset"])
+        with _reading(folder / TOKENIZER):
             tokenizer = CaptionTokenizer.from_file(folder / TOKENIZER, preset.text.max_tokens)
+        with _reading(folder / MODEL):
             model = FlipModel(preset, tokenizer.vocabulary)
-            model.load_state_dict(load_file(folder / MODEL))
-        except Exception as error:  # readers of three formats; each fault is one line to the user
-            raise FlipError(f"{folder}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+            weights = load_file(folder / MODEL)
+            _require_fitting(weights, model.state_dict())
+            model.load_state_dict(weights)
         kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model, tokenizer, config, kind, precision)
 
@@ -89,7 +92,11 @@ class Flip:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], batch_size: int = 2 * _BATCH) -> npt.NDArray[np.float32]:
-        """Unit rows float32 [N, D]. Texts longer than the model's tokens lose their end."""
+        """Unit rows float32 [N, D]. Texts longer than the model's tokens lose their end.
+
+        Raises ValueError for a single string, each of whose letters would count as a text.
+        """
+        _require_list(texts)
         found = []
         for rows in _slices(len(texts), batch_size):
             tokens = self.tokenizer(texts[rows]).to(self.device)
@@ -105,6 +112,7 @@ class Flip:
 
         Raises ValueError for lists of unequal length, UndecodableImage as encode_images does.
         """
+        _require_list(texts)
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images and {len(texts)} texts: a pair needs one of each")
         found = [np.zeros(0, np.float32)]
@@ -128,6 +136,31 @@ def weights_version(path: Path) -> str:
     """The first 12 hex digits of the weights file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Readers of three formats; each fault is one line to the user that names the file."""
+    try:
+        yield
+    except Exception as error:
+        said = (str(error) or type(error).__name__).splitlines()[0].removeprefix(f"{path}: ")
+        said = f"no entry {said}" if isinstance(error, KeyError) else said
+        raise FlipError(f"{path} cannot be used ({said}): materialise flip_checkpoint again") from error
+
+
+def _require_fitting(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    for name in sorted(weights.keys() ^ wanted.keys()):
+        raise ValueError(f"{name} is {'not part of the model' if name in weights else 'missing'}")
+    for name, tensor in wanted.items():
+        if weights[name].shape != tensor.shape:
+            shapes = tuple(weights[name].shape), tuple(tensor.shape)
+            raise ValueError(f"{name} has the shape {shapes[0]}, its {CONFIG} and {TOKENIZER} say {shapes[1]}")
+
+
+def _require_list(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise ValueError("texts is one string: give a list of texts")
 
 
 def _slices(count: int, size: int) -> Iterator[slice]:

@@ -1,8 +1,8 @@
 """The order of an epoch: a pure function of the seed, the epoch and the number of processes, computed without reading data.
 
-Row groups are permuted, laid end to end and cut into equal stretches, one for each process; a row group across a cut is read by
-two processes, each taking its own rows. Within a stretch, windows of some row groups are shuffled row by row, so that a
-reader holds one window at a time and can begin at any batch.
+Row groups are permuted, laid end to end and cut into equal stretches, one for each process. Two processes read a row group
+across a cut, each taking its own rows; what lies behind the last cut is left out of this epoch. Within a stretch, windows of
+some row groups are shuffled row by row, so that a reader holds one window at a time and can begin at any batch.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from facecaption_ml.flip.pair_index import PairIndex
 
 _GROUPS_STREAM: Final = 0x6701
 _WINDOW_STREAM: Final = 0x6702
+_CUT_STREAM: Final = 0x6704
+
+Positions = npt.NDArray[np.int64]
 
 
 def batches_per_epoch(pairs: int, batch_size: int, world_size: int) -> int:
@@ -40,33 +43,41 @@ def windows(
     batch_size: int,
     window_row_groups: int,
     first_batch: int = 0,
-) -> Iterator[npt.NDArray[np.int64]]:
-    """The windows of one process in order: positions in the index, int64, without those of its first ``first_batch`` batches.
+) -> Iterator[tuple[Positions, int]]:
+    """The windows of one process in order: positions in the index, int64, and how many of them come before ``first_batch``.
 
-    A window all of whose rows come before ``first_batch`` is left out. Rows that do not fill a last global batch are not
-    among them; another epoch's order leaves out others.
+    A window all of whose rows come before ``first_batch`` is left out; only the first one given can have some that do.
+    Rows that do not fill a last global batch are in no window; another epoch's order leaves out others.
     """
     groups = np.random.default_rng((_GROUPS_STREAM, seed, epoch)).permutation(len(index.numbers))
+    sizes = np.diff(index.starts)[groups]
+    begins = np.cumsum(sizes) - sizes  # where each row group lies in the epoch's layout
     share = batches_per_epoch(len(index), batch_size, world_size) * batch_size
-    stretches = _stretch(index, groups, rank * share, (rank + 1) * share)
+    lows = np.clip(rank * share - begins, 0, sizes)
+    highs = np.clip((rank + 1) * share - begins, 0, sizes)
+    touched = np.flatnonzero(highs > lows)
     skipped = first_batch * batch_size
-    for number, start in enumerate(range(0, len(stretches), window_row_groups)):
-        pairs = np.concatenate(stretches[start : start + window_row_groups])
-        if skipped >= len(pairs):
-            skipped -= len(pairs)
+    for number, start in enumerate(range(0, len(touched), window_row_groups)):
+        places = touched[start : start + window_row_groups]
+        size = int((highs[places] - lows[places]).sum())
+        if skipped >= size:
+            skipped -= size
             continue
-        order = np.random.default_rng((_WINDOW_STREAM, seed, epoch, rank, number)).permutation(pairs)
-        yield order[skipped:]
+        rows = [
+            _rows(index, int(groups[place]), int(lows[place]), int(highs[place]), (seed, epoch)) for place in places
+        ]
+        order = np.random.default_rng((_WINDOW_STREAM, seed, epoch, rank, number)).permutation(np.concatenate(rows))
+        yield order, skipped
         skipped = 0
 
 
-def _stretch(index: PairIndex, groups: np.ndarray, begin: int, end: int) -> list[npt.NDArray[np.int64]]:
-    """For each row group that the stretch [begin, end) of the permuted rows touches, the pairs in it."""
-    sizes = (index.starts[1:] - index.starts[:-1])[groups]
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    found = []
-    for group, offset, size in zip(groups.tolist(), offsets.tolist(), sizes.tolist(), strict=False):
-        low, high = max(begin - offset, 0), min(end - offset, size)
-        if low < high:
-            found.append(np.arange(index.starts[group] + low, index.starts[group] + high))
-    return found
+def _rows(index: PairIndex, group: int, low: int, high: int, stream: tuple[int, int]) -> Positions:
+    """Rows ``low`` … ``high`` of a row group; those of one that a cut divides are shuffled first.
+
+    Else the rows left out would always be the last ones of a row group, and in a small data set always the same.
+    """
+    begin, end = int(index.starts[group]), int(index.starts[group + 1])
+    rows = np.arange(begin, end, dtype=np.int64)
+    if high - low == end - begin:
+        return rows
+    return np.random.default_rng((_CUT_STREAM, *stream, group)).permutation(rows)[low:high]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from facecaption_ml.flip.tokenization import CaptionTokenizer
 from facecaption_ml.ranking import recall_of_ranks, retrieval_ranks
 
 KS: Final = (1, 5, 10)
+_TOGETHER: Final = 64  # pairs encoded at once
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def encode_pairs(
     training = model.training
     model.eval()
     try:
-        for batch in batches:
+        for batch in _joined(batches):
             tokens = tokenizer(batch.texts).to(device)
             with autocast(dtype, device):
                 images.append(model.image_features(model.image_tokens(batch.images.to(device))).cpu().numpy())
@@ -76,6 +77,28 @@ def encode_pairs(
         np.concatenate([empty, *images]),
         np.concatenate([empty, *texts]),
         np.concatenate([np.zeros(0, np.int64), *ids]),
+    )
+
+
+def _joined(batches: Iterable[PairBatch]) -> Iterator[PairBatch]:
+    """Batches of some pairs each, from ones of any size."""
+    waiting: list[PairBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(len(found.texts) for found in waiting) >= _TOGETHER:
+            yield _one(waiting)
+            waiting = []
+    if waiting:
+        yield _one(waiting)
+
+
+def _one(batches: list[PairBatch]) -> PairBatch:
+    return PairBatch(
+        torch.cat([batch.images for batch in batches]),
+        [text for batch in batches for text in batch.texts],
+        [face_id for batch in batches for face_id in batch.face_ids],
+        torch.cat([batch.caption_ids for batch in batches]),
+        sum(batch.undecodable for batch in batches),
     )
 
 

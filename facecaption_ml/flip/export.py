@@ -22,6 +22,7 @@ from facecaption_ml.flip.tokenization import CaptionTokenizer
 from facecaption_ml.store import Store
 
 CARD: Final = "MODEL_CARD.md"
+_CREDENTIALS: Final = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
 _TEXTS: Final = {
     "caption": "the data set's captions (LLM rewrites, templates where a rewrite was not kept)",
     "template_caption": "template captions (FLIP* of the paper)",
@@ -52,9 +53,11 @@ def write_checkpoint(
     recalls: Mapping[str, HeldOutRecall],
     facts: Mapping[str, Any],
 ) -> TrainingOutcome:
-    """Put the checkpoint of a finished training under ``training.prefix``; ``config.json`` comes last.
+    """Put the checkpoint of a finished training under ``training.prefix``.
 
-    ``facts``: parameters, steps, pairs, data_version, left_out (counts by reason), truncated, processes, precision.
+    ``config.json`` goes first and comes last, so that no one reads half of one checkpoint and half of another.
+    ``facts``: parameters, steps, pairs, data_version, left_out (counts by reason), truncated, undecodable, processes,
+    precision.
     """
     version = weights_version(weights)
     config = {
@@ -63,7 +66,7 @@ def write_checkpoint(
         "best_epoch": best_epoch,
         "held_out": {split: recall.as_dict() for split, recall in recalls.items()},
         "versions": dict(training.versions),
-        "training": json.loads(training.to_json()),
+        "training": _published(training),
         **facts,
     }
     card = model_card(training, preset, config, recalls)
@@ -73,6 +76,7 @@ def write_checkpoint(
         (folder / CARD).write_text(card, encoding="utf-8")
         shutil.copy(work / LOG, folder / LOG)
         shutil.copytree(work / TENSORBOARD, folder / TENSORBOARD)
+        store.delete(f"{training.prefix}/{CONFIG}")
         with store.writing_file(f"{training.prefix}/{MODEL}") as path:
             shutil.copyfile(weights, path)
         for key in store.keys(f"{training.prefix}/{TENSORBOARD}/"):
@@ -102,6 +106,7 @@ def model_card(
         data_version=config["data_version"],
         left_out=", ".join(f"{count:,} {reason}" for reason, count in config["left_out"].items()) or "nothing",
         truncated=f"{config['truncated']:,}",
+        undecodable=f"{config['undecodable']:,}",
         steps=f"{config['steps']:,}",
         epochs=training.epochs,
         global_batch=training.batch_size * training.accumulation * config["processes"],
@@ -112,6 +117,14 @@ def model_card(
         recalls="\n".join(_rows(recalls)) or "| – | 0 | – | – | – | – |",
         projection=preset.projection,
     )
+
+
+def _published(training: TrainingConfig) -> dict[str, Any]:
+    """The settings without credentials, which do not belong there but might be."""
+    settings: dict[str, Any] = json.loads(training.to_json())
+    for name in _CREDENTIALS & settings["storage_options"].keys():
+        del settings["storage_options"][name]
+    return settings
 
 
 def _rows(recalls: Mapping[str, HeldOutRecall]) -> list[str]:

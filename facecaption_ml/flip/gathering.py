@@ -46,7 +46,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].contiguous()
+        # a copy: autograd may have handed the same tensor to others
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)
         if gradient.device.type == "cpu":  # gloo does not scatter
             dist.all_reduce(gradient)
             return gradient.chunk(process_count())[process_rank()]

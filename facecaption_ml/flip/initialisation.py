@@ -29,7 +29,7 @@ def build(preset: Preset, tokenizer: CaptionTokenizer, seed: int, image_init: st
     """
     with _seeded(seed):
         image = _image_tower(preset, image_init) if image_init else None
-        text = _text_tower(preset, text_init) if text_init else None
+        text = _text_tower(preset, text_init, tokenizer.vocabulary) if text_init else None
         model = FlipModel(preset, tokenizer.vocabulary, image, text)
         if text is not None:  # one more row, for [ENC]
             model.text.resize_token_embeddings(tokenizer.vocabulary, mean_resizing=False)
@@ -43,7 +43,10 @@ def tokenizer_of(preset: Preset, text_init: str, texts: Callable[[], Iterable[st
 
     def load(local: bool) -> CaptionTokenizer:
         backend = AutoTokenizer.from_pretrained(text_init, local_files_only=local).backend_tokenizer
-        return CaptionTokenizer(backend, preset.text.max_tokens)
+        found = CaptionTokenizer(backend, preset.text.max_tokens)
+        if not found.has_words:  # what a folder without tokenizer files gives
+            raise ValueError("it has no vocabulary")
+        return found
 
     return load_weights(load, text_init, TEXT_SETTING, _BERT)
 
@@ -51,7 +54,7 @@ def tokenizer_of(preset: Preset, text_init: str, texts: Callable[[], Iterable[st
 def _image_tower(preset: Preset, name: str) -> ViTModel:
     def load(local: bool) -> ViTModel:
         found: Any = ViTModel.from_pretrained(
-            name, add_pooling_layer=False, attn_implementation="sdpa", local_files_only=local, output_loading_info=True
+            name, add_pooling_layer=False, attn_implementation="sdpa", **_loading(preset.image.dropout, local)
         )
         tower, report = found
         _require_whole(report)
@@ -63,17 +66,30 @@ def _image_tower(preset: Preset, name: str) -> ViTModel:
     return load_weights(load, name, IMAGE_SETTING, _VIT)
 
 
-def _text_tower(preset: Preset, name: str) -> BertModel:
+def _text_tower(preset: Preset, name: str, vocabulary: int) -> BertModel:
     def load(local: bool) -> BertModel:
         found: Any = BertModel.from_pretrained(
-            name, add_pooling_layer=False, local_files_only=local, output_loading_info=True, **text_mode()
+            name, add_pooling_layer=False, **text_mode(), **_loading(preset.text.dropout, local)
         )
         tower, report = found
         _require_whole(report)
         _require_shape(_widths(preset.text), tower.config)
+        if tower.config.max_position_embeddings < preset.text.max_tokens:
+            places = tower.config.max_position_embeddings
+            raise ValueError(
+                f"it takes {places} tokens at most, the preset's captions have up to {preset.text.max_tokens}"
+            )
+        if tower.config.vocab_size < vocabulary - 1:  # all but [ENC]
+            raise ValueError(f"it knows {tower.config.vocab_size} tokens, its tokenizer {vocabulary - 1}")
         return tower
 
     return load_weights(load, name, TEXT_SETTING, _BERT)
+
+
+def _loading(dropout: float, local: bool) -> dict[str, Any]:
+    """The preset's dropout, and weights in float32 whatever they were saved in: the optimiser's steps are small."""
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return {**rates, "dtype": torch.float32, "local_files_only": local, "output_loading_info": True}
 
 
 def _widths(shape: Any) -> dict[str, int]:

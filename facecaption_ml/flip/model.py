@@ -7,6 +7,7 @@ share every parameter but cross-attention's (spec §3; the form of BLIP, Li et a
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import torch
@@ -39,7 +40,8 @@ class FlipModel(nn.Module):
         self.image_projection = nn.Linear(preset.image.width, preset.projection)
         self.text_projection = nn.Linear(preset.text.width, preset.projection)
         self.match_head = nn.Linear(preset.text.width, 2)
-        self.temperature = nn.Parameter(torch.tensor(preset.temperature))
+        # its logarithm is learned, as CLIP does (Radford et al., ICML 2021, §2.3): a step changes it by a share of itself
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(preset.temperature)))
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
         """Tokens of the last layer, layer-normed: [B, 1 + patches, width]; the first is [CLS]."""
@@ -72,9 +74,14 @@ class FlipModel(nn.Module):
         ).last_hidden_state
         return self.match_head(tokens[:, 0])
 
+    @property
+    def temperature(self) -> Tensor:
+        """What similarities are divided by in the contrastive loss, a scalar."""
+        return self.log_temperature.exp()
+
     @torch.no_grad()
     def clamp_temperature(self) -> None:
-        self.temperature.clamp_(*TEMPERATURE_RANGE)
+        self.log_temperature.clamp_(*(math.log(limit) for limit in TEMPERATURE_RANGE))
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

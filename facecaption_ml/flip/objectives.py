@@ -1,9 +1,10 @@
 """The losses of FLIP: image-text contrast with a queue and soft targets, and image-text matching with hard negatives.
 
 Contrast as in ALBEF (Li et al., NeurIPS 2021): candidates are the momentum features of the batch and of the queue (§3.2,
-equations 1 and 2), targets are mixed with the momentum towers' own opinion (§3.4, equation 6). Two additions: candidates
-with the very same caption share the target between them (faces with equal labels often have equal captions), and
-what would be a negative for the matching loss never has the same caption.
+equations 1 and 2), targets are mixed with the momentum towers' own opinion (§3.3, equation 6; cross-entropy in the place of
+the divergence, which has the same gradient). Two additions: candidates with the very same caption share the target between
+them, as in the retrieval training of BLIP (Li et al., ICML 2022), since faces with equal labels often have equal captions;
+and what would be a negative for the matching loss never has the same caption.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def itc_loss(
 
     Candidates of a picture are the momentum text features of all G pairs of the step, then of the queue's filled rows; of a
     caption, the picture features. The target is ``alpha`` · softmax of the momentum towers' similarities + (1 − ``alpha``)
-    · the candidates with the caption's id, in equal parts. Computed in float32 whatever autocast says.
+    · the candidates with the caption's id, in equal parts. Targets and candidates carry no gradient. Computed in float32
+    whatever autocast says. The mean of this loss over processes with equal B is the loss of one process with all their pairs.
     """
     everyone = gathered or GatheredMomentum(momentum_image_features, momentum_text_features, caption_ids)
     with torch.autocast(image_features.device.type, enabled=False):
@@ -63,8 +65,8 @@ def itc_loss(
         missing = torch.cat([torch.zeros_like(everyone.caption_ids, dtype=torch.bool), ~queue.valid])
         hard = ((caption_ids[:, None] == ids) & ~missing).float()
         hard = hard / hard.sum(1, keepdim=True)
-        texts = torch.cat([everyone.text_features, queue.text_features]).float()
-        images = torch.cat([everyone.image_features, queue.image_features]).float()
+        texts = everyone.text_features, queue.text_features
+        images = everyone.image_features, queue.image_features
         sides = [
             _one_direction(own.float(), momentum.float(), candidates, hard, missing, temperature.float(), alpha)
             for own, momentum, candidates in (
@@ -78,18 +80,29 @@ def itc_loss(
 
 
 def _one_direction(
-    own: Tensor, momentum: Tensor, candidates: Tensor, hard: Tensor, missing: Tensor, temperature: Tensor, alpha: float
+    own: Tensor,
+    momentum: Tensor,
+    candidates: tuple[Tensor, Tensor],
+    hard: Tensor,
+    missing: Tensor,
+    temperature: Tensor,
+    alpha: float,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy against the mixed targets, a scalar, and the similarities / temperature [B, G + Q]."""
-    similarity = own @ candidates.T / temperature
+    similarity = _similarity(own, candidates) / temperature
     with torch.no_grad():
         targets = hard
         if alpha:
-            opinion = (momentum @ candidates.T / temperature).masked_fill(missing, -torch.inf).softmax(1)
+            opinion = (_similarity(momentum, candidates) / temperature).masked_fill(missing, -torch.inf).softmax(1)
             targets = alpha * opinion + (1 - alpha) * hard
     log_shares = similarity.masked_fill(missing, -torch.inf).log_softmax(1)
     # rows not filled have no target and log 0: left out, since 0 · −∞ is not 0 for the machine
     return -(targets * log_shares.masked_fill(missing, 0.0)).sum(1).mean(), similarity
+
+
+def _similarity(rows: Tensor, candidates: tuple[Tensor, Tensor]) -> Tensor:
+    """Inner products with the batch's candidates and with the queue's, which is too large to be copied for each step."""
+    return torch.cat([rows @ part.float().T for part in candidates], 1)
 
 
 def draw_hard_negatives(
@@ -98,15 +111,17 @@ def draw_hard_negatives(
     """int64 [B]: for each row of ``similarity`` [B, G] one candidate with another caption id, −1 where there is none.
 
     Drawn with probability softmax(``similarity``) over those candidates (ALBEF, §3.2); ids int64 [B] and [G].
+    ``similarity`` is already divided by the temperature; no value of it, infinite or NaN, lets an equal caption through.
     """
     same = own_ids[:, None] == candidate_ids
-    none = same.all(1)
-    scores = similarity.float().masked_fill(same, -torch.inf)
+    lowest = torch.finfo(torch.float32).min
+    scores = similarity.float().nan_to_num(nan=lowest).masked_fill(same, -torch.inf)
+    # relative to the best one, so that far from zero the noise is not lost in the rounding
+    scores = scores - scores.amax(1, keepdim=True)
     # Gumbel's trick: the largest of score + noise is a draw from the softmax, however far apart the scores are
-    noise = (
-        torch.empty_like(scores).exponential_(generator=generator).clamp_min_(torch.finfo(torch.float32).tiny).log_()
-    )
-    return torch.where(none, -1, (scores - noise).argmax(1))
+    drawn = torch.empty_like(scores).exponential_(generator=generator)
+    noise = -drawn.clamp_min(torch.finfo(torch.float32).tiny).log()
+    return torch.where(same.all(1), -1, (scores + noise).argmax(1))
 
 
 def itm_loss(logits: Tensor, matches: Tensor, valid: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from facecaption_ml.store import Store
+from facecaption_ml.store import Store, StoreError
 
 CROPS: Final = "face_crops"
 DATASET: Final = "facecaption_dataset"
+_SHARDS_AT_ONCE: Final = 4  # on S3 most of the time is waiting
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class PairIndex:
     """The pairs of a source, row group by row group.
 
     Row group g is number ``numbers[g]`` of shard ``source.shards[owners[g]]``; ``rows[starts[g] : starts[g + 1]]`` are
-    the rows in it that are pairs. ``counts``: pairs, and what was left out by reason. ``version`` is a hash of their ids and
-    texts.
+    the rows in it that are pairs. ``counts``: pairs, and what was left out by reason (other_split, no_text, no_crop in
+    pairs; shards_missing in shards). ``version`` is a hash of ids and texts in their order.
     """
 
     source: PairSource
@@ -56,17 +58,22 @@ class PairIndex:
     def build(cls, source: PairSource, on_progress: Callable[[int, int], None] | None = None) -> PairIndex:
         """Read ids, splits and texts shard by shard; pictures stay where they are. Raises StoreError naming a damaged shard."""
         owners: list[int] = []
-        numbers: list[int] = []
         rows: list[npt.NDArray[np.uint32]] = []
+        numbers: list[int] = []
         counts: Counter[str] = Counter(pairs=0)
         digest = hashlib.blake2b(source.text_column.encode(), digest_size=6)
-        for owner, shard in enumerate(source.shards):
-            for number, found in enumerate(_shard_rows(source, shard, counts, digest)):
-                owners.append(owner)
-                numbers.append(number)
-                rows.append(found)
-            if on_progress:
-                on_progress(owner + 1, len(source.shards))
+        pool = ThreadPoolExecutor(_SHARDS_AT_ONCE, "index")
+        try:
+            for owner, shard in enumerate(pool.map(lambda name: _shard_pairs(source, name), source.shards)):
+                owners += [owner] * len(shard.rows)
+                numbers += range(len(shard.rows))
+                rows += shard.rows
+                counts.update(shard.counts)
+                digest.update(shard.digest)
+                if on_progress:
+                    on_progress(owner + 1, len(source.shards))
+        finally:
+            pool.shutdown(cancel_futures=True)
         starts = np.concatenate([[0], np.cumsum([len(found) for found in rows], dtype=np.int64)]).astype(np.int64)
         return cls(
             source,
@@ -102,25 +109,43 @@ class PairIndex:
             return cls(source, owners, numbers, starts, rows, counts, str(found["version"]))
 
 
-def _shard_rows(
-    source: PairSource, shard: str, counts: Counter[str], digest: hashlib.blake2b
-) -> list[npt.NDArray[np.uint32]]:
-    """For each row group of the shard's crops, the rows that are pairs."""
+@dataclass(frozen=True)
+class _ShardPairs:
+    """``rows`` of each row group of a shard's crops that are pairs; ``digest`` of their ids and texts, in order."""
+
+    rows: list[npt.NDArray[np.uint32]]
+    counts: Counter[str]
+    digest: bytes
+
+
+def _shard_pairs(source: PairSource, shard: str) -> _ShardPairs:
     store = source.store
     if not (store.has_table(DATASET, shard) and store.has_table(CROPS, shard)):
-        counts["shards_missing"] += 1
-        return []
+        return _ShardPairs([], Counter(shards_missing=1), b"")
     texts = store.read_table(DATASET, shard, columns=["face_id", "split", source.text_column])
-    counts["other_split"] += int((texts["split"] != source.split).sum())
     of_split = texts.filter(pl.col("split") == source.split)
-    written = of_split.filter(pl.col(source.text_column).fill_null("").str.strip_chars() != "")
-    counts["no_text"] += len(of_split) - len(written)
-    crops = store.read_table(CROPS, shard, columns=["face_id"])
-    is_pair = crops["face_id"].is_in(written["face_id"].implode()).to_numpy()
-    counts["pairs"] += int(is_pair.sum())
-    counts["no_crop"] += len(written) - int(is_pair.sum())
-    for line in written.sort("face_id").select("face_id", source.text_column).iter_rows():
-        digest.update("\0".join(line).encode() + b"\n")
+    written = of_split.select("face_id", text=source.text_column).filter(
+        pl.col("text").str.contains(r"\S").fill_null(False)
+    )
+    faces = store.read_table(CROPS, shard, columns=["face_id"])
+    found = faces.join(written, on="face_id", how="left", maintain_order="left")
+    is_pair = found["text"].is_not_null().to_numpy()
+    pairs = int(is_pair.sum())
     with store.open_table(CROPS, shard) as parquet:
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-    return [np.flatnonzero(part).astype(np.uint32) for part in np.split(is_pair, np.cumsum(sizes)[:-1])]
+    if sum(sizes) != len(is_pair):
+        raise StoreError(f"shard {shard} of {CROPS} or {DATASET} has changed while it was read, or holds a face twice")
+    counts = Counter(
+        pairs=pairs,
+        other_split=len(texts) - len(of_split),
+        no_text=len(of_split) - len(written),
+        no_crop=len(written) - pairs,
+    )
+    # The order belongs to it: a training goes on at a batch number, and batches follow the order.
+    lines = found.select(pl.concat_str("face_id", pl.col("text").fill_null(""), separator="\0")).to_series()
+    digest = hashlib.blake2b(repr(sizes).encode(), digest_size=16)
+    digest.update("\n".join(lines.to_list()).encode())
+    rows = (
+        [np.flatnonzero(part).astype(np.uint32) for part in np.split(is_pair, np.cumsum(sizes)[:-1])] if sizes else []
+    )
+    return _ShardPairs(rows, counts, digest.digest())

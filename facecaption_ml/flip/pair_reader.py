@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
 from facecaption_ml.flip.pair_index import CROPS, DATASET, PairIndex
+from facecaption_ml.store import StoreError
 
 _TEXT_SHARDS: Final = 4  # whose captions are kept for the next row groups
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """A face, its caption and its encoded crop."""
+    """A face, its caption and its encoded crop (empty where the table has none)."""
 
     face_id: str
     text: str
@@ -24,36 +26,51 @@ class Pair:
 
 
 class PairReader:
-    """Reads the pairs of an index; only the columns needed, a row group once for each call."""
+    """Reads the pairs of an index; only the columns needed, a row group once for each call. For one thread at a time."""
 
     def __init__(self, index: PairIndex) -> None:
         self._index = index
-        self._texts: OrderedDict[int, dict[str, str]] = OrderedDict()
+        self._texts: OrderedDict[int, dict[str, str | None]] = OrderedDict()
 
     def read(self, positions: np.ndarray) -> list[Pair]:
-        """The pairs at ``positions`` int64 [N] of the index, in that order. Raises StoreError naming a shard it cannot read."""
+        """The pairs at ``positions`` int64 [N] of the index, in that order.
+
+        Raises StoreError naming a shard that cannot be read, or that is no longer the one the index was built from.
+        """
         found: dict[int, Pair] = {}
         groups = np.searchsorted(self._index.starts, positions, side="right") - 1
         for group in np.unique(groups).tolist():
             places = np.flatnonzero(groups == group)
-            texts = self._texts_of(int(self._index.owners[group]))
-            rows = self._row_group(group, self._index.rows[positions[places]])
-            found.update(
-                (place, Pair(face_id, texts[face_id], data or b""))
-                for place, (face_id, data) in zip(places.tolist(), rows, strict=True)
-            )
+            found.update(zip(places.tolist(), self._pairs(group, positions[places]), strict=True))
         return [found[place] for place in range(len(positions))]
 
-    def _row_group(self, group: int, rows: np.ndarray) -> list[tuple[str, bytes | None]]:
-        """Face id and encoded crop of some rows of a row group."""
-        source = self._index.source
-        with source.store.open_table(CROPS, source.shards[int(self._index.owners[group])]) as parquet:
-            table = parquet.read_row_group(int(self._index.numbers[group]), columns=["face_id", "image.bytes"])
-        chosen = table.take(rows)
-        images = chosen["image"].combine_chunks().field("bytes").to_pylist()
-        return list(zip(chosen["face_id"].to_pylist(), images, strict=True))
+    def _pairs(self, group: int, positions: np.ndarray) -> list[Pair]:
+        """Some pairs of a row group."""
+        owner = int(self._index.owners[group])
+        texts = self._texts_of(owner)
+        try:
+            table = self._row_group(group).take(self._index.rows[positions])
+            images = table["image"].combine_chunks().field("bytes").to_pylist()
+            faces = table["face_id"].to_pylist()
+            pairs = [Pair(face, texts[face] or "", data or b"") for face, data in zip(faces, images, strict=True)]
+        except (KeyError, IndexError):
+            pairs = []
+        if not all(pair.text for pair in pairs) or len(pairs) != len(positions):
+            raise StoreError(
+                f"shard {self._index.source.shards[owner]} of {CROPS} or {DATASET} has changed since its pairs were "
+                "counted: start the training again"
+            )
+        return pairs
 
-    def _texts_of(self, owner: int) -> dict[str, str]:
+    def _row_group(self, group: int) -> pa.Table:
+        """Face ids and encoded crops."""
+        source, number = self._index.source, int(self._index.numbers[group])
+        with source.store.open_table(CROPS, source.shards[int(self._index.owners[group])]) as parquet:
+            if number >= parquet.num_row_groups:
+                raise IndexError(number)
+            return parquet.read_row_group(number, columns=["face_id", "image.bytes"])
+
+    def _texts_of(self, owner: int) -> dict[str, str | None]:
         """Captions by face id of a shard; those of the last few shards are kept."""
         if owner in self._texts:
             self._texts.move_to_end(owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ HELD_OUT_COLUMN: Final = "caption"
 """Held-out captions are the data set's own for every variant, so that variants compare (Table 2 does so too)."""
 _DATASET: Final = "facecaption_dataset"
 _VOCABULARY_ROWS: Final = 200_000
+_FIRST_SHARDS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,40 @@ def read_pairs(config: TrainingConfig, preset: Preset, group: Processes) -> Trai
     return TrainingPairs(train, held_out, store, config.shards)
 
 
+def training_loader(config: TrainingConfig, preset: Preset, pairs: PairIndex, group: Processes) -> PairLoader:
+    """This process's batches of ``pairs``. Raises ValueError where those are less than one global batch."""
+    return PairLoader(
+        pairs,
+        batch_size=config.batch_size,
+        image_size=preset.image.size,
+        seed=config.seed,
+        rank=group.rank,
+        world_size=group.count,
+        augment=True,
+        randaugment=config.augmentation,
+        threads=config.loader_threads,
+        process=config.loader_process,
+        window_row_groups=config.window_row_groups,
+    )
+
+
 def _held_out(source: PairSource, config: TrainingConfig, preset: Preset) -> list[PairBatch]:
-    """At most ``evaluation_pairs`` pairs of a split, the same whatever the number of processes."""
-    index = PairIndex.build(source)
+    """At most ``evaluation_pairs`` pairs of a split, one a batch, the same whatever the number of processes."""
+    index = _index_of(source, config.evaluation_pairs)
     wanted = min(len(index), config.evaluation_pairs)
     if not wanted:
         return []
     loader = PairLoader(index, batch_size=1, image_size=preset.image.size, seed=config.seed, augment=False)
-    try:
-        return list(itertools.islice(loader.epoch(0), wanted))
-    finally:
-        loader.close()
+    with contextlib.closing(loader), contextlib.closing(loader.epoch(0)) as batches:
+        decoded = (batch for batch in batches if not batch.undecodable)  # else a pair would stand there twice
+        return list(itertools.islice(decoded, wanted))
+
+
+def _index_of(source: PairSource, pairs: int) -> PairIndex:
+    """Of as many shards as it takes for that many pairs; thousands of shards need not be read for a thousand pairs."""
+    shards = _FIRST_SHARDS
+    while True:
+        index = PairIndex.build(dataclasses.replace(source, shards=source.shards[:shards]))
+        if len(index) >= pairs or shards >= len(source.shards):
+            return index
+        shards *= 4

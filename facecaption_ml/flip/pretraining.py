@@ -44,18 +44,21 @@ class FlipPretraining(nn.Module):
     def __init__(self, model: FlipModel, enc_id: int, queue_size: int, momentum: float, seed: int) -> None:
         super().__init__()
         self.model = model
-        self.momentum_model = momentum_copy(model)
+        self.momentum_model = momentum_towers(model)
         self.queue = FeatureQueue(queue_size, model.preset.projection)
         self.momentum = momentum
         self.enc_id = enc_id
         self._seed = seed
         self._generator: torch.Generator | None = None
+        self._to_enqueue: GatheredMomentum | None = None
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor, caption_ids: Tensor, alpha: float) -> PairLosses:
         """Losses of a batch: pixels uint8 [B, 3, S, S], ids and mask [B, L], caption_ids int64 [B], alpha 0 … 1.
 
-        With several processes B and L are equal on all of them. The batch's momentum features join the queue afterwards.
+        With several processes B and L are equal on all of them. The batch's momentum features join the queue after the
+        backward pass, which still needs the queue as it is now.
         """
+        self._feed_queue()
         image_tokens = self.model.image_tokens(pixels)
         image = self.model.image_features(image_tokens)
         text = self.model.text_features(self.model.text_tokens(ids, mask))
@@ -77,14 +80,20 @@ class FlipPretraining(nn.Module):
         image_of_text = self._draw(contrastive.similarity_text_to_image, caption_ids, everyone.caption_ids)
         text_of_image = self._draw(contrastive.similarity_image_to_text, caption_ids, everyone.caption_ids)
         matching, accuracy, invalid = self._matching(ids, mask, image_tokens, image_of_text, text_of_image)
-        self.queue.enqueue(everyone.image_features, everyone.text_features, everyone.caption_ids)
+        self._to_enqueue = everyone
         return PairLosses(contrastive.loss + matching, contrastive.loss.detach(), matching.detach(), accuracy, invalid)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """What follows an optimiser step: the temperature is kept in range, the momentum towers follow."""
+        """What follows an optimiser step: the queue is fed, the temperature kept in range, the momentum towers follow."""
+        self._feed_queue()
         self.model.clamp_temperature()
         update_momentum(self.model, self.momentum_model, self.momentum)
+
+    def _feed_queue(self) -> None:
+        batch, self._to_enqueue = self._to_enqueue, None
+        if batch is not None:
+            self.queue.enqueue(batch.image_features, batch.text_features, batch.caption_ids)
 
     @torch.no_grad()
     def _momentum_features(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,10 +111,10 @@ class FlipPretraining(nn.Module):
         count = len(ids)
         own = torch.arange(count, device=ids.device)
         other_image, other_text = image_of_text.clamp_min(0), text_of_image.clamp_min(0)
+        image_tokens = _as_computed(image_tokens)
         if process_count() > 1:
             # only the negatives of the other processes' pictures are needed here, each with keys and values of its own
-            everyones = gather_with_gradient(_as_computed(image_tokens))
-            images = torch.cat([_as_computed(image_tokens), everyones[other_image]])
+            images = torch.cat([image_tokens, gather_with_gradient(image_tokens)[other_image]])
             rows = torch.cat([own, own + count, own])
         else:
             images, rows = image_tokens, torch.cat([own, other_image, own])
@@ -126,6 +135,15 @@ class FlipPretraining(nn.Module):
 
 
 def _as_computed(tokens: Tensor) -> Tensor:
-    """In the type that autocast computes in: half the traffic between processes, and cross-attention casts them anyway."""
+    """In the type that autocast computes in: every layer's cross-attention would cast them again, and half the traffic."""
     kind = tokens.device.type
     return tokens.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tokens
+
+
+def momentum_towers(model: FlipModel) -> FlipModel:
+    """The momentum copy of what makes features: cross-attention and the matching head have no part in it."""
+    copied = momentum_copy(model)
+    del copied.match_head
+    for layer in copied.text.encoder.layer:
+        del layer.crossattention
+    return copied

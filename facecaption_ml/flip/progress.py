@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ LOG: Final = "log.jsonl"
 TENSORBOARD: Final = "tensorboard"
 logger = logging.getLogger("facecaption")
 
+Record = dict[str, Any]
 Report = Callable[[Mapping[str, Any]], None]
 
 
@@ -37,6 +39,10 @@ class StepMeter:
         self.pairs += pairs
         self.flops += flops
 
+    def leave_out(self, seconds: float) -> None:
+        """Time that went into something else than steps."""
+        self.started += seconds
+
     def values(self, sums: torch.Tensor, processes: int, matrix_rate: float, waited: float) -> dict[str, float]:
         """Means for the log, by name. ``sums``: of ``values`` given to ``add``, averaged over the processes."""
         seconds = max(time.monotonic() - self.started, 1e-9)
@@ -57,27 +63,25 @@ class StepMeter:
 class TrainingLog:
     """Lines to the log and to ``report``, records to ``log.jsonl``, scalars to TensorBoard files; on the first process only.
 
-    After a resume the records of steps that will be run again are dropped.
+    ``earlier``: the records of a training that is gone on with, from its checkpoint. The folder's files then hold those and
+    what follows, whatever was in them: steps that are run again are there once, also on another machine.
     """
 
-    def __init__(self, folder: Path, report: Report | None, resumed_step: int) -> None:
+    def __init__(self, folder: Path, report: Report | None, earlier: Iterable[Record] = ()) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
+        self.records: list[Record] = []
         self._path, self._report = folder / LOG, report
-        kept = [record for record in read_log(self._path) if record["step"] <= resumed_step]
-        self._path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        self._tensorboard = SummaryWriter(
-            str(folder / TENSORBOARD), purge_step=resumed_step + 1 if resumed_step else None
-        )
+        shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+        self._tensorboard = SummaryWriter(str(folder / TENSORBOARD))
+        self._path.write_text("", encoding="utf-8")
+        self._write(list(earlier))
 
     def record(self, kind: str, step: int, line: str, **values: float) -> None:
-        """One record of ``kind`` (``step``, ``epoch``, ``checkpoint``) with its line for people."""
-        entry = {"kind": kind, "step": step, **values}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        for name, value in values.items():
-            self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+        """One record of ``kind`` (``step``, ``epoch``, ``checkpoint`` …) with its line for people."""
+        entry = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
+        self._write([entry])
         logger.info("%s", line)
         if self._report:
             self._report({**entry, "line": line})
@@ -92,11 +96,23 @@ class TrainingLog:
         )
         self.record("step", step, line, **values)
 
+    def flush(self) -> None:
+        """TensorBoard's writer keeps what it was given for up to two minutes."""
+        self._tensorboard.flush()
+
     def close(self) -> None:
         self._tensorboard.close()
 
+    def _write(self, records: list[Record]) -> None:
+        self.records += records
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+        for record in records:
+            for name in sorted(record.keys() - {"kind", "step", "time"}):
+                self._tensorboard.add_scalar(f"{record['kind']}/{name}", record[name], record["step"], record["time"])
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+
+def read_log(path: Path) -> list[Record]:
     """The records of a ``log.jsonl``; a last line cut by a kill is left out."""
     if not path.is_file():
         return []

@@ -13,7 +13,10 @@ SETTING: Final = "FACECAPTION_FLIP_QUEUE_SIZE"
 
 @dataclass(frozen=True)
 class QueueView:
-    """What the loss sees: features float32 [Q, D] of both modalities, caption ids int64 [Q], and which rows are filled."""
+    """What the loss sees: features float32 [Q, D] of both modalities, caption ids int64 [Q], ``valid`` bool [Q].
+
+    Rows that are not ``valid`` have not been filled yet and are no candidates.
+    """
 
     image_features: Tensor
     text_features: Tensor
@@ -44,7 +47,10 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, image_features: Tensor, text_features: Tensor, caption_ids: Tensor) -> None:
-        """Put the global batch [G, D] in the place of the oldest rows. Raises ValueError for more rows than the queue has."""
+        """Put the features [G, D] and caption ids int64 [G] of the global batch in the place of the oldest rows.
+
+        Raises ValueError for more rows than the queue has.
+        """
         if not self.size:
             return
         if len(image_features) > self.size:
@@ -57,10 +63,8 @@ class FeatureQueue(nn.Module):
         self.position.add_(len(image_features)).remainder_(self.size)
 
     def view(self) -> QueueView:
-        """The rows as they are now. They are copied: the backward pass still needs them after the next batch has come in."""
-        return QueueView(
-            self.image_features.clone(), self.text_features.clone(), self.caption_ids.clone(), self.valid.clone()
-        )
+        """The rows as they are: not copies, so a backward pass over them must come before the next ``enqueue``."""
+        return QueueView(self.image_features, self.text_features, self.caption_ids, self.valid)
 
 
 def check_queue_size(size: int, global_batch: int) -> None:

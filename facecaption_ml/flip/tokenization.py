@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,10 @@ from torch import Tensor
 
 FILE: Final = "tokenizer.json"
 ENC: Final = "[ENC]"
-_SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ENC)
+_UNKNOWN: Final = "[UNK]"
+_SPECIAL: Final = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]", "[MASK]", ENC)
+_CONTINUING: Final = "##"  # opens the pieces inside a word
+_LETTERS: Final = 1000  # characters of a learned vocabulary at most; alt texts come in every script
 _ROUND_TO: Final = 8  # lengths of batches, for tensor cores and fewer shapes
 
 
@@ -51,6 +55,11 @@ class CaptionTokenizer:
     def vocabulary(self) -> int:
         """Number of ids, [ENC] included."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def has_words(self) -> bool:
+        """Whether there are more than the special tokens."""
+        return self.vocabulary > len(_SPECIAL)
 
     def __call__(self, texts: Sequence[str], width: int | None = None) -> Tokens:
         """Token ids of the texts; see the class. ``width``: pad to this many tokens instead."""
@@ -95,16 +104,58 @@ class CaptionTokenizer:
 
     @classmethod
     def trained(cls, texts: Iterable[str], vocabulary: int, max_tokens: int) -> CaptionTokenizer:
-        """A WordPiece vocabulary of at most ``vocabulary`` entries learned from ``texts`` (BERT's casing and splitting)."""
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+        """A WordPiece vocabulary of at most ``vocabulary`` entries learned from ``texts`` (BERT's casing and splitting).
 
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        Equal texts give an equal vocabulary with equal ids, in every process.
+        """
+        from tokenizers import models, trainers
+
+        known = list(texts)
+        letters, continuing = _alphabet(known, min(_LETTERS, vocabulary // 3))
+        learner = _wordpiece(models.WordPiece(unk_token=_UNKNOWN))
         trainer = trainers.WordPieceTrainer(
-            vocab_size=vocabulary, special_tokens=list(_SPECIAL), show_progress=False, continuing_subword_prefix="##"
+            vocab_size=vocabulary,
+            # The trainer numbers the pieces inside words in the order of a hash table, another one in each run, and so
+            # breaks ties between merges differently each time. Named here, they have their numbers already.
+            special_tokens=[*_SPECIAL, *continuing],
+            initial_alphabet=letters,
+            limit_alphabet=len(letters),
+            show_progress=False,
+            continuing_subword_prefix=_CONTINUING,
         )
-        tokenizer.train_from_iterator(texts, trainer)
-        first, last = (("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]")))
-        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[first, last])
-        return cls(tokenizer, max_tokens)
+        learner.train_from_iterator(known, trainer)
+        # a new tokenizer, in which only the special tokens are special
+        return cls(_wordpiece(models.WordPiece(learner.get_vocab(), unk_token=_UNKNOWN)), max_tokens)
+
+
+def _wordpiece(model: Any) -> Any:
+    """A ``tokenizers.Tokenizer`` of a WordPiece ``model``, with the steps before and after it that BERT has."""
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if tokenizer.token_to_id("[CLS]") is not None:
+        tokenizer.add_special_tokens(list(_SPECIAL))
+        ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return tokenizer
+
+
+def _alphabet(texts: Iterable[str], limit: int) -> tuple[list[str], list[str]]:
+    """The ``limit`` most frequent characters of the texts, and those that occur inside words, as pieces; both sorted."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(normalizer.normalize_str(text).split())
+    counts: Counter[str] = Counter()
+    inside: set[str] = set()
+    for word, times in words.items():
+        for part, _ in splitter.pre_tokenize_str(word):
+            inside.update(part[1:])
+            for letter in part:
+                counts[letter] += times
+    letters = sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[:limit])
+    return letters, [_CONTINUING + letter for letter in letters if letter in inside]

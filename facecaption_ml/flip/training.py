@@ -3,51 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
-from facecaption_ml.flip.checkpoint import TrainingCheckpoints
+from facecaption_ml.flip.checkpoint import Checkpoint, TrainingCheckpoints
 from facecaption_ml.flip.config import TrainingConfig, TrainingError
-from facecaption_ml.flip.data import PairBatch, PairLoader
+from facecaption_ml.flip.data import PairBatch
 from facecaption_ml.flip.distributed import Processes, processes
 from facecaption_ml.flip.evaluation import HeldOutRecall, encode_pairs, held_out_recall
 from facecaption_ml.flip.export import TrainingOutcome, write_checkpoint
 from facecaption_ml.flip.flops import matrix_rate, step_flops
-from facecaption_ml.flip.initialisation import build, tokenizer_of
+from facecaption_ml.flip.initialisation import tokenizer_of
+from facecaption_ml.flip.learner import Learner
 from facecaption_ml.flip.objectives import soft_target_alpha
-from facecaption_ml.flip.optimisation import memory_gib, parameter_groups, random_state, restore_random_state
-from facecaption_ml.flip.pairs import TrainingPairs, read_pairs
-from facecaption_ml.flip.precision import autocast, compute_dtype
+from facecaption_ml.flip.optimisation import memory_gib
+from facecaption_ml.flip.pairs import TrainingPairs, read_pairs, training_loader
+from facecaption_ml.flip.precision import compute_dtype
 from facecaption_ml.flip.presets import Preset
-from facecaption_ml.flip.pretraining import FlipPretraining, PairLosses
+from facecaption_ml.flip.pretraining import PairLosses
 from facecaption_ml.flip.progress import Report, StepMeter, TrainingLog, logger
 from facecaption_ml.flip.queue import check_queue_size
 from facecaption_ml.flip.schedule import learning_rate
+from facecaption_ml.flip.stopping import StopRequest, TrainingInterrupted, stop_signals
 from facecaption_ml.flip.tokenization import CaptionTokenizer
-
-
-class TrainingInterrupted(RuntimeError):  # noqa: N818  (nothing went wrong)
-    """The training was told to stop (SIGTERM or SIGINT) and left a checkpoint to go on from."""
 
 
 def train(config: TrainingConfig, work: Path, report: Report | None = None) -> TrainingOutcome | None:
     """Train the variant, go on where an unfinished training stopped, and write the checkpoint to the store.
 
     Called by every process; ``work`` is a local folder for logs and TensorBoard files. ``report`` is given each record on the
-    first process. Returns the outcome there, None elsewhere. Raises TrainingError, PresetError, WeightsNotReachable
-    or ValueError with one line that names what is wrong, and TrainingInterrupted after SIGTERM or SIGINT.
+    first process. Returns the outcome there, None elsewhere and where ``max_steps`` ended the run before the training was
+    done. Raises TrainingError, PresetError, WeightsNotReachable, StoreError or ValueError with one line that names what is
+    wrong, and TrainingInterrupted after SIGTERM or SIGINT.
     """
-    with processes(config.device) as group, _stop_signals() as stop:
+    with stop_signals() as stop, processes(config.device) as group:
         if config.threads:
             torch.set_num_threads(config.threads)
         trainer = Trainer(config, group, work, report)
@@ -74,23 +72,11 @@ class Trainer:
         self.config, self.group, self.work = config, group, work
         self.preset = Preset.named(config.preset)
         check_queue_size(config.queue_size, config.batch_size * group.count)
-        self.dtype = compute_dtype(config.precision, group.device)
+        dtype = compute_dtype(config.precision, group.device)
         self.store = config.open_store()
-        self.checkpoints = TrainingCheckpoints(self.store, config.prefix, config.keep_checkpoints)
+        self.checkpoints = TrainingCheckpoints.of(config)
         self.pairs: TrainingPairs = read_pairs(config, self.preset, group)
-        self.loader = PairLoader(
-            self.pairs.train,
-            batch_size=config.batch_size,
-            image_size=self.preset.image.size,
-            seed=config.seed,
-            rank=group.rank,
-            world_size=group.count,
-            augment=True,
-            randaugment=config.augmentation,
-            threads=config.loader_threads,
-            process=config.loader_process,
-            window_row_groups=config.window_row_groups,
-        )
+        self.loader = training_loader(config, self.preset, self.pairs.train, group)
         self.steps_per_epoch = self.loader.batches_per_epoch // config.accumulation
         if not self.steps_per_epoch:
             raise TrainingError(
@@ -98,140 +84,98 @@ class Trainer:
                 "batches"
             )
         self.steps = config.epochs * self.steps_per_epoch
-        self.tokenizer = self._tokenizer()
-        self._build()
-        self.position, self.best, self.best_epoch, self.truncated = Position(), -1.0, 0, 0
+        self._rate = matrix_rate(group.device, dtype) if group.first else 0.0
+        found = self._unfinished()
+        self.tokenizer = self._tokenizer(found)
+        self.learner = Learner(config, self.preset, self.tokenizer, group)
+        self.rate = 0.0  # of the last step
+        self.position, self.best, self.best_epoch = Position(), -1.0, 0
+        self.seen: Counter[str] = Counter()  # by this process; the first one's begins with what all have seen before
         self.history: list[dict[str, Any]] = []
-        self._resume()
-        self.log = TrainingLog(work, report, self.position.step) if group.first else None
+        if found:
+            self._go_on(found)
+        self.log = TrainingLog(work, report, found.state["log"] if found else ()) if group.first else None
         self.meter = StepMeter()
-        self._rate = matrix_rate(group.device, self.dtype) if group.first else 0.0
-        self._saved_at, self._waited = time.monotonic(), 0.0
+        self._saved_step, self._saved_at, self._waited = self.position.step, time.monotonic(), 0.0
 
     # -- preparation -------------------------------------------------------------------------------------------------
 
-    def _tokenizer(self) -> CaptionTokenizer:
-        found = tokenizer_of(self.preset, self.config.text_init, self.pairs.texts) if self.group.first else None
-        return CaptionTokenizer.from_json(self.group.share(found and found.to_json()), self.preset.text.max_tokens)
-
-    def _build(self) -> None:
-        config, device = self.config, self.group.device
-        model = build(self.preset, self.tokenizer, config.seed, config.image_init, config.text_init)
-        if config.activation_checkpointing:
-            for tower in (model.image, model.text):
-                tower.gradient_checkpointing_enable({"use_reentrant": False})
-        torch.manual_seed(config.seed + 1_000_003 * self.group.rank)  # dropout differs between processes
-        self.pretraining = FlipPretraining(
-            model, self.tokenizer.enc_id, config.queue_size, config.momentum, config.seed
-        ).to(device)
-        self.pretraining.train()
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay), lr=config.first_learning_rate, fused=True
-        )
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
-        stepped: nn.Module = self.pretraining
-        if config.compile:
-            stepped = torch.compile(stepped)  # type: ignore[assignment]
-        if self.group.count > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            # the queue is fed equally everywhere: nothing to broadcast
-            stepped = nn.parallel.DistributedDataParallel(stepped, device_ids=ids, broadcast_buffers=False)
-        self.stepped = stepped
-
-    def _resume(self) -> None:
+    def _unfinished(self) -> Checkpoint | None:
+        """The checkpoint to go on from. Raises TrainingError where it is of other settings or pairs."""
         if self.config.fresh:
             if self.group.first:
                 self.checkpoints.remove()
             self.group.wait()
-            return
+            return None
         found = self.checkpoints.load(self.config, self.group.count)
-        if found is None:
-            return
-        state = found.state
-        if state["vocabulary"] != self.tokenizer.vocabulary or state["pairs"] != self.pairs.version:
+        if found and found.state["pairs"] != self.pairs.version:
             raise TrainingError(
-                f"the unfinished training under {self.store.uri(self.config.prefix)} read other pairs than there are now: set "
+                f"the unfinished training under {self.checkpoints.uri} read other pairs than there are now: set "
                 "FACECAPTION_FLIP_FRESH=true to start anew"
             )
-        self.pretraining.model.load_state_dict(found.weights)
-        self.pretraining.momentum_model.load_state_dict(state["momentum"])
-        self.pretraining.queue.load_state_dict(state["queue"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        restore_random_state(state["random"][self.group.rank], self.pretraining.generator(self.group.device))
+        return found
+
+    def _tokenizer(self, found: Checkpoint | None) -> CaptionTokenizer:
+        if found:
+            return CaptionTokenizer.from_json(found.state["tokenizer"], self.preset.text.max_tokens)
+        made = tokenizer_of(self.preset, self.config.text_init, self.pairs.texts) if self.group.first else None
+        return CaptionTokenizer.from_json(self.group.share(made and made.to_json()), self.preset.text.max_tokens)
+
+    def _go_on(self, found: Checkpoint) -> None:
+        state = found.state
+        self.learner.go_on(found.weights, state, state["random"][self.group.rank])
         self.position = Position(**state["position"])
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.history, self.truncated = state["history"], state["truncated"]
-        logger.info("%s: going on after step %d of %d", self.config.variant, self.position.step, self.steps)
+        self.best, self.best_epoch, self.history = state["best"], state["best_epoch"], state["history"]
+        self.seen.update(state["seen"] if self.group.first else {})
+        if self.group.first:
+            logger.info("%s: going on after step %d of %d", self.config.variant, self.position.step, self.steps)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    def fit(self, stop: threading.Event) -> None:
+    def fit(self, stop: StopRequest) -> None:
         """All epochs from where the position is. Raises TrainingInterrupted, TrainingError (a loss that is not finite)."""
         last = min(self.steps, self.config.max_steps or self.steps)
-        while self.position.step < last and self.position.epoch < self.config.epochs:
+        while self.position.step < last:
             self._epoch(last, stop)
-            if self.position.batch >= self.steps_per_epoch * self.config.accumulation:
-                self.position.epoch, self.position.batch = self.position.epoch + 1, 0
-                self._evaluate()
-        if self.position.step < self.steps:
+        if self.position.step < self.steps and self.position.step != self._saved_step:
             self._save()
 
-    def _epoch(self, last: int, stop: threading.Event) -> None:
-        whole = self.steps_per_epoch * self.config.accumulation
-        batches = self.loader.epoch(self.position.epoch, self.position.batch)
-        try:
-            for batch in batches:
-                if self.position.batch >= whole or self.position.step >= last:
-                    return
+    def _epoch(self, last: int, stop: StopRequest) -> None:
+        """The rest of the epoch. Between steps the position is always that of the next batch."""
+        left = self.steps_per_epoch * self.config.accumulation - self.position.batch
+        with closing(self.loader.epoch(self.position.epoch, self.position.batch)) as batches:
+            for batch in itertools.islice(batches, left):
                 ends_step = (self.position.batch + 1) % self.config.accumulation == 0
                 losses = self._backward(batch, ends_step)
                 self.position.batch += 1
                 if ends_step:
                     self._update(losses)
                     self._between_steps(stop)
-        finally:
-            batches.close()
+                    if self.position.step >= last:
+                        return
 
     def _backward(self, batch: PairBatch, ends_step: bool) -> PairLosses:
-        device = self.group.device
-        # with several processes all batches are of one width, since token ids are gathered
-        tokens = self.tokenizer(batch.texts, self.preset.text.max_tokens if self.group.count > 1 else None)
-        self.truncated += tokens.truncated
-        tokens = tokens.to(device)
-        pixels = batch.images.to(device, non_blocking=True)
         alpha = soft_target_alpha(
             self.position.step, self.steps_per_epoch, self.config.soft_targets, self.config.soft_target_epochs
         )
-        waits = isinstance(self.stepped, nn.parallel.DistributedDataParallel) and not ends_step
-        with self.stepped.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            with autocast(self.dtype, device):
-                losses: PairLosses = self.stepped(pixels, tokens.ids, tokens.mask, batch.caption_ids.to(device), alpha)
-            self.scaler.scale(losses.total / self.config.accumulation).backward()
+        losses, tokens = self.learner.backward(batch, alpha, ends_step)
+        self.seen.update(truncated=tokens.truncated, undecodable=batch.undecodable)
         flops = step_flops(self.preset, len(batch.texts), tokens.ids.shape[1], self.group.count)
         self.meter.add(losses.logged(), len(batch.texts), flops)
         return losses
 
     def _update(self, losses: PairLosses) -> None:
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.pretraining.model.parameters(), self.config.clip_norm or float("inf"))
+        norm = self.learner.gradient_norm()
         finite = bool(torch.isfinite(losses.total.detach())) and (
-            self.scaler.is_enabled() or bool(torch.isfinite(norm))
+            self.learner.skips_overflow or bool(torch.isfinite(norm))
         )
         if self.group.any(not finite)[0]:
-            kept = self.checkpoints.latest_step()
-            raise TrainingError(
+            raise self._diverged(
                 f"the loss or its gradient is not finite at step {self.position.step + 1} (contrastive "
-                f"{float(losses.contrastive):.4g}, matching {float(losses.matching):.4g}); "
-                + (f"the checkpoint after step {kept} is intact: " if kept else "")
-                + "lower FACECAPTION_FLIP_PEAK_LEARNING_RATE, or set FACECAPTION_FLIP_PRECISION=fp32"
+                f"{float(losses.contrastive):.4g}, matching {float(losses.matching):.4g})"
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.pretraining.after_step()
+        self.rate = self._learning_rate()
+        self.learner.step(self.rate)
         self.position.step += 1
         self.meter.grad_norm = float(norm)
 
@@ -240,17 +184,33 @@ class Trainer:
         rates = c.first_learning_rate, c.peak_learning_rate, c.last_learning_rate
         return learning_rate(self.position.step, self.steps, *rates, c.warm_up_steps)
 
-    def _between_steps(self, stop: threading.Event) -> None:
-        due = self.group.first and time.monotonic() - self._saved_at > 60 * self.config.checkpoint_minutes
-        stopping, saving = self.group.any(stop.is_set(), due)
+    def _diverged(self, what: str) -> TrainingError:
+        kept = self.checkpoints.latest_step()
+        intact = f"the checkpoint after step {kept} is intact; " if kept else ""
+        return TrainingError(
+            f"{what}: {intact}lower FACECAPTION_FLIP_PEAK_LEARNING_RATE (now {self.config.peak_learning_rate:g}), or set "
+            "FACECAPTION_FLIP_PRECISION=fp32"
+        )
+
+    def _require_finite_weights(self) -> None:
+        """Before anything is made of them: the loss of the next step would say it too late."""
+        if not self.learner.is_finite:
+            raise self._diverged(f"the weights are not finite after step {self.position.step}")
+
+    def _between_steps(self, stop: StopRequest) -> None:
         if self.position.step % self.config.log_every == 0 or self.position.step == 1:
             self._log_steps()
+        if self.position.batch == self.steps_per_epoch * self.config.accumulation:
+            self.position.epoch, self.position.batch = self.position.epoch + 1, 0
+            self._require_finite_weights()
+            self._evaluate()
+        due = self.group.first and time.monotonic() - self._saved_at > 60 * self.config.checkpoint_minutes
+        stopping, saving = self.group.any(stop.number is not None, due)
         if stopping or saving:
             place = self._save()
-            if stopping:
-                raise TrainingInterrupted(
-                    f"told to stop after step {self.position.step} of {self.steps}; {place} is where the next run goes on"
-                )
+        if stopping:
+            told = f"told to stop after step {self.position.step} of {self.steps}; the next run goes on from {place}"
+            raise TrainingInterrupted(told, stop.number or signal.SIGTERM)
 
     # -- what it says and leaves -------------------------------------------------------------------------------------
 
@@ -264,8 +224,8 @@ class Trainer:
             self.position.step,
             f"{self._place(self.position.epoch + 1)} step {self.position.step}/{self.steps}",
             **meter.values(sums, self.group.count, self._rate, waited),
-            temperature=float(self.pretraining.model.temperature.detach()),
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            temperature=float(self.learner.model.temperature.detach()),
+            learning_rate=self.rate,
             memory_gib=memory_gib(self.group.device),
         )
 
@@ -274,6 +234,7 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """After an epoch: recall on held-out pairs; the best epoch's weights are kept. Other processes wait."""
+        started = time.monotonic()
         if self.log:
             found = self._held_out("validation")
             values = found.values() if found else {}
@@ -281,54 +242,73 @@ class Trainer:
             if not found or found.mean > self.best:
                 self.best = found.mean if found else self.best
                 self.best_epoch = self.position.epoch
-                self.checkpoints.save_best(self.pretraining.model.state_dict())
+                self.checkpoints.save_best(self.best_epoch, self.learner.model.state_dict())
             line = f"{self._place(self.position.epoch)} done · {found or 'no held-out pairs'}"
             self.log.record("epoch", self.position.step, line, epoch=self.position.epoch, **values)
         self.group.wait()
+        self.meter.leave_out(time.monotonic() - started)
 
     def _held_out(self, split: str) -> HeldOutRecall | None:
         batches = self.pairs.held_out[split]
-        features = encode_pairs(self.pretraining.model, self.tokenizer, batches, self.group.device, self.dtype)
+        features = encode_pairs(self.learner.model, self.tokenizer, batches, self.group.device, self.learner.dtype)
         return held_out_recall(*features) if len(features[0]) else None
 
     def _save(self) -> str:
-        random = self.group.collect(random_state(self.pretraining.generator(self.group.device)))
+        """A checkpoint, and where it lies ('' on other processes). Raises TrainingError where the weights are not finite."""
+        started = time.monotonic()
+        self._require_finite_weights()
+        random = self.group.collect(self.learner.random_state())
+        seen = self._seen_by_all()
         place = ""
-        if self.group.first:
-            state = {
-                "momentum": self.pretraining.momentum_model.state_dict(),
-                "queue": self.pretraining.queue.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "random": random,
-                "position": dataclasses.asdict(self.position),
-                "best": self.best,
-                "best_epoch": self.best_epoch,
-                "history": self.history,
-                "truncated": self.truncated,
-                "vocabulary": self.tokenizer.vocabulary,
-                "pairs": self.pairs.version,
-            }
-            started = time.monotonic()
+        if self.log:
             place = self.checkpoints.save(
-                self.position.step, self.pretraining.model.state_dict(), state, self.config.science(), self.group.count
+                self.position.step,
+                self.learner.model.state_dict(),
+                {**self._state(), "random": random, "seen": dict(seen)},
+                self.config.science(),
+                self.group.count,
+                self.best_epoch,
             )
-            assert self.log
             seconds = time.monotonic() - started
             line = f"{self.config.variant} checkpoint after step {self.position.step}: {place} ({seconds:.1f} s)"
             self.log.record("checkpoint", self.position.step, line, seconds=seconds)
-        self._saved_at = time.monotonic()
+        self._saved_step, self._saved_at = self.position.step, time.monotonic()
         self.group.wait()
+        self.meter.leave_out(time.monotonic() - started)
         return place
+
+    def _state(self) -> dict[str, Any]:
+        """What else the first process has that the next run needs."""
+        assert self.log
+        return {
+            **self.learner.state(),
+            "position": dataclasses.asdict(self.position),
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "tokenizer": self.tokenizer.to_json(),
+            "pairs": self.pairs.version,
+            "log": self.log.records,
+        }
+
+    def _seen_by_all(self) -> Counter[str]:
+        """Of the captions cut and the pictures that did not decode, over all processes; on the first process only."""
+        return sum(self.group.collect(self.seen), Counter())
 
     def finish(self) -> TrainingOutcome | None:
         """The best epoch's weights, judged once on the test split, to the store; the unfinished state is forgotten."""
-        if not self.log or self.position.step < self.steps:
+        if self.position.step < self.steps:
             return None
-        with self.checkpoints.best() as weights:
-            assert weights is not None, "an epoch has been evaluated"
-            self.pretraining.model.load_state_dict(load_file(weights))
+        seen = self._seen_by_all()
+        if not self.log:
+            return None
+        with self.checkpoints.best(self.best_epoch) as weights:
+            self.learner.model.load_state_dict(load_file(weights))
             recalls = {split: found for split in self.pairs.held_out if (found := self._held_out(split))}
+            for split, found in recalls.items():
+                line = f"{self.config.variant} epoch {self.best_epoch} chosen · {split}: {found}"
+                self.log.record(split, self.position.step, line, epoch=self.best_epoch, **found.values())
+            self.log.flush()
             outcome = write_checkpoint(
                 store=self.store,
                 training=self.config,
@@ -338,22 +318,22 @@ class Trainer:
                 work=self.work,
                 best_epoch=self.best_epoch,
                 recalls=recalls,
-                facts=self._facts(),
+                facts=self._facts(seen),
             )
         self.checkpoints.remove()
         return outcome
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, seen: Counter[str]) -> dict[str, Any]:
         return {
-            "parameters": self.pretraining.model.parameter_count(),
+            "parameters": self.learner.model.parameter_count(),
             "steps": self.position.step,
             "pairs": len(self.pairs.train),
             "data_version": self.pairs.version,
             "left_out": {reason: count for reason, count in self.pairs.train.counts.items() if reason != "pairs"},
-            "undecodable": self.loader.undecodable,
-            "truncated": self.truncated,
+            "undecodable": seen["undecodable"],
+            "truncated": seen["truncated"],
             "processes": self.group.count,
-            "precision": str(self.dtype).removeprefix("torch."),
+            "precision": str(self.learner.dtype).removeprefix("torch."),
             "history": self.history,
         }
 
@@ -361,18 +341,3 @@ class Trainer:
         self.loader.close()
         if self.log:
             self.log.close()
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, so that a step is finished and a checkpoint written before the end."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -35,7 +35,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
         assert word in last, done.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["run"], ["ui"], ["status"], ["caption"], ["settings"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["run"], ["ui"], ["status"], ["caption"], ["search"], ["settings"]])
 def test_every_command_has_help(tmp_path: Path, command: list[str]) -> None:
     done = facecaption(*command, "--help", home=tmp_path)
     assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
@@ -11,7 +12,7 @@ import dagster as dg
 import pytest
 
 from facecaption_assets.automation import SHARD_ASSETS, STATISTICS_ASSETS
-from facecaption_assets.partitions import SHARDS
+from facecaption_assets.partitions import SHARDS, VARIANTS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -29,6 +30,7 @@ GRAPH = {
     "image_quality": {"facecaption_dataset", "face_crops"},
     "image_text_matching": {"facecaption_dataset", "face_crops"},
     "facecaption_release": {"facecaption_dataset", "raw_images", *STATISTICS_ASSETS},
+    "flip_checkpoint": {"facecaption_dataset", "face_crops"},
 }
 
 
@@ -49,9 +51,15 @@ def test_the_lineage(definitions: dg.Definitions) -> None:
     assert found == GRAPH
 
 
-def test_shard_assets_are_partitioned_by_shard_and_nothing_else_is(definitions: dg.Definitions) -> None:
-    partitioned = {name for name, spec in specs(definitions).items() if spec.partitions_def == SHARDS}
-    assert partitioned == set(SHARD_ASSETS)
+def test_shard_assets_are_partitioned_by_shard_and_flip_by_variant(definitions: dg.Definitions) -> None:
+    partitions = {name: spec.partitions_def for name, spec in specs(definitions).items() if spec.partitions_def}
+    assert partitions == {**dict.fromkeys(SHARD_ASSETS, SHARDS), "flip_checkpoint": VARIANTS}
+
+
+def test_flip_has_a_job_that_takes_a_variant(definitions: dg.Definitions) -> None:
+    job = definitions.resolve_job_def("flip_training")
+    assert job.partitions_def == VARIANTS
+    assert [key.to_user_string() for key in job.asset_layer.selected_asset_keys] == ["flip_checkpoint"]
 
 
 def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
@@ -70,6 +78,24 @@ def test_gpu_work_is_tagged_for_a100_nodes(definitions: dg.Definitions) -> None:
         text = config if isinstance(config, str) else str(config)
         assert "nvidia.com/gpu" in text, name
         assert "A100" in text, name
+
+
+def test_flip_is_trained_on_eight_a100_with_shared_memory_and_time_to_stop(definitions: dg.Definitions) -> None:
+    from facecaption_assets.flip_training import STOP_SECONDS
+
+    op = definitions.get_assets_def("flip_checkpoint").op
+    config = op.tags["dagster-k8s/config"]
+    config = json.loads(config) if isinstance(config, str) else config
+    container, pod = config["container_config"], config["pod_spec_config"]
+    assert op.pool == "a100x8"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    (mount,), (volume,) = container["volume_mounts"], pod["volumes"]
+    assert (mount["name"], mount["mount_path"]) == (volume["name"], "/dev/shm")
+    assert volume["empty_dir"] == {"medium": "Memory", "size_limit": "64Gi"}
+    assert "A100" in pod["node_selector"]["nvidia.com/gpu.product"]
+    assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert pod["termination_grace_period_seconds"] > STOP_SECONDS
 
 
 def test_every_table_has_checks(definitions: dg.Definitions) -> None:

@@ -1,0 +1,198 @@
+"""FLIP checkpoints: one for each variant, trained on the pairs of all finished shards."""
+
+import datetime
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+import dagster as dg
+
+from facecaption_assets import flip_checks as checks
+from facecaption_assets import previews
+from facecaption_assets.compute import EIGHT_A100
+from facecaption_assets.flip_training import process_count, run_training, training_config
+from facecaption_assets.partitions import VARIANTS
+from facecaption_assets.settings import Settings
+from facecaption_assets.whole_dataset import DATASET, DatasetWork
+from facecaption_ml.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from facecaption_ml.flip import Flip
+    from facecaption_ml.flip.config import TrainingConfig
+
+GROUP: Final = "flip"
+CODE_VERSION: Final = "1"
+_CROPS: Final = "face_crops"
+_EXAMPLE_TEXTS: Final = ("A smiling woman with wavy brown hair.", "")
+_VERSION_SHARDS: Final = 16
+_DIRECTIONS: Final = {"image → text": "image_to_text", "text → image": "text_to_image", "chance": "chance"}
+
+
+def flip_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``flip_checkpoint``."""
+
+    @dg.asset(
+        deps=[DATASET, _CROPS],
+        partitions_def=VARIANTS,
+        group_name=GROUP,
+        kinds={"pytorch", "safetensors"},
+        owners=["team:models"],
+        code_version=CODE_VERSION,
+        pool=EIGHT_A100.pool,
+        op_tags=EIGHT_A100.op_tags,
+        required_resource_keys={"store", "training_processes", "grammar"},
+        check_specs=[
+            dg.AssetCheckSpec(check, asset="flip_checkpoint", description=text)
+            for check, text in checks.FLIP_CHECKPOINT.items()
+        ],
+    )
+    def flip_checkpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        """FLIP (paper §5.1): a ViT and a BERT trained with a contrastive and a matching loss, one checkpoint a variant.
+
+        `flip` learns from captions, `flip_template` from template captions, `flip_alt_text` from alt text. Every finished shard
+        is read. A training that was interrupted goes on from its last checkpoint when materialised again.
+        """
+        return _provide_checkpoint(context, settings)
+
+    return [flip_checkpoint]
+
+
+def _provide_checkpoint(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
+    store: Store = context.resources.store.open()
+    data = DatasetWork.open(store, settings)
+    if not data.shards:
+        raise StoreError(f"no shard of {DATASET} is there yet: materialise it first")
+    processes = process_count(settings)
+    config = training_config(settings, context.partition_key, data.shards, _versions(context, data), processes)
+    work = settings.home / "training" / config.variant
+    started = time.monotonic()
+    checkpoint = run_training(context, context.resources.training_processes, config, work, processes)
+    minutes = (time.monotonic() - started) / 60
+    flip = _load(settings, store, config.prefix)
+    with_crops = [shard for shard in data.shards if store.has_table(_CROPS, shard)]
+    rows = sum(store.row_count(DATASET, shard) for shard in with_crops)
+    return dg.MaterializeResult(
+        metadata={
+            **_facts(store, config, checkpoint, data, minutes),
+            **_pictures(store, config, flip),
+            "model card": dg.MetadataValue.md(store.read_bytes(f"{config.prefix}/MODEL_CARD.md").decode()),
+        },
+        data_version=dg.DataVersion(flip.version),
+        check_results=[
+            checks.held_out_above_chance(checkpoint["held_out"]),
+            checks.loads(flip, _EXAMPLE_TEXTS),
+            checks.pairs_conserved(checkpoint["pairs"], checkpoint["left_out"], rows),
+        ],
+    )
+
+
+def _load(settings: Settings, store: Store, prefix: str) -> "Flip":
+    """The checkpoint as whoever uses it reads it: from the store."""
+    from facecaption_assets.resources import resolve_device
+    from facecaption_ml.flip import Flip
+
+    device = resolve_device(settings.device, settings.threads)
+    return Flip.load(store.local_folder(prefix, settings.home / "cache"), device)
+
+
+def _facts(
+    store: Store, config: "TrainingConfig", checkpoint: Mapping[str, Any], data: DatasetWork, minutes: float
+) -> dict[str, Any]:
+    speeds = [record["pairs_per_second"] for record in _log(store, config) if record["kind"] == "step"]
+    return {
+        "dagster/uri": store.uri(config.prefix),
+        "version": checkpoint["version"],
+        "preset": checkpoint["preset"]["name"],
+        "parameters": checkpoint["parameters"],
+        "pairs": checkpoint["pairs"],
+        **previews.counts("left out", checkpoint["left_out"]),
+        "pictures that did not decode": checkpoint["undecodable"],
+        "truncated captions": checkpoint["truncated"],
+        "shards": len(data.shards),
+        "missing shards": len(data.missing),
+        "not there yet": ", ".join(data.missing[:20]) or "nothing",
+        "steps": checkpoint["steps"],
+        "epochs": config.epochs,
+        "best epoch": checkpoint["best_epoch"],
+        "global batch": config.batch_size * config.accumulation * checkpoint["processes"],
+        "processes": checkpoint["processes"],
+        "precision": checkpoint["precision"],
+        "pairs per second": round(median(speeds), 1) if speeds else "not measured",
+        "minutes": round(minutes, 1),
+        "held-out retrieval": previews.rows(
+            ["split", "pairs", "direction", "R@1", "R@5", "R@10"], _recall_rows(checkpoint["held_out"])
+        ),
+        "versions": previews.rows(["of", "version"], list(checkpoint["versions"].items())),
+    }
+
+
+def _recall_rows(held_out: Mapping[str, Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """A row for each split and direction, and one for chance."""
+    return [
+        (split, recall["pairs"], direction, *map(float, recall[key]))
+        for split, recall in held_out.items()
+        for direction, key in _DIRECTIONS.items()
+    ]
+
+
+def _log(store: Store, config: "TrainingConfig") -> list[dict[str, Any]]:
+    from facecaption_ml.flip.progress import LOG, read_log
+
+    with store.reading_file(f"{config.prefix}/{LOG}") as path:
+        return read_log(path)
+
+
+def _pictures(store: Store, config: "TrainingConfig", flip: "Flip") -> dict[str, Any]:
+    """Curves and sample retrievals: beside the checkpoint, and as metadata."""
+    from facecaption_assets.flip_pictures import on_white, retrieval_figure, training_curves
+    from facecaption_ml.flip.pair_index import PairSource
+    from facecaption_ml.flip.retrievals import held_out_retrievals
+    from facecaption_ml.statistics import figures
+
+    files = figures.files(training_curves(_log(store, config)), "curves")
+    source = PairSource(store, config.shards, "caption", "test")
+    found = held_out_retrievals(flip, source, seed=config.seed, pairs=config.evaluation_pairs)
+    if found.shown:
+        files["retrievals.png"] = figures.png(retrieval_figure(found))
+    else:
+        store.delete(f"{config.prefix}/retrievals.png")
+    for name, content in files.items():
+        store.write_bytes(f"{config.prefix}/{name}", content)
+    metadata: dict[str, Any] = {
+        "curves": previews.png(files["curves.png"], "loss, learning rate and recall"),
+        "curves as SVG": dg.MetadataValue.path(store.uri(f"{config.prefix}/curves.svg")),
+    }
+    if found.shown:
+        metadata["sample retrievals"] = previews.picture(on_white(files["retrievals.png"]), "captions, nearest faces")
+    return metadata
+
+
+def _versions(context: dg.AssetExecutionContext, data: DatasetWork) -> dict[str, str]:
+    """Of code and data, as far as they are cheaply known; the content of the pairs has a version in the checkpoint."""
+    found = {
+        "facecaption": version("facecaption"),
+        "flip_checkpoint": CODE_VERSION,
+        "grammar": context.resources.grammar.load().version,
+        **_caption_versions(data.store, data.shards),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+    }
+    latest = context.instance.get_latest_materialization_event(dg.AssetKey(DATASET))
+    if latest:
+        when = datetime.datetime.fromtimestamp(latest.timestamp, datetime.UTC)
+        found[DATASET] = f"materialised {when:%Y-%m-%d %H:%M:%S} UTC"
+    return found
+
+
+def _caption_versions(store: Store, shards: Sequence[str]) -> dict[str, str]:
+    """The chat models and prompts that wrote the captions, by some shards spread over all."""
+    found: dict[str, set[str]] = {"model": set(), "prompt_version": set()}
+    for shard in shards[:: max(1, len(shards) // _VERSION_SHARDS)]:
+        if store.has_table("llm_captions", shard):
+            frame = store.read_table("llm_captions", shard, columns=list(found))
+            for name, values in found.items():
+                values |= set(frame[name].drop_nulls().unique())
+    named = {"caption model": found["model"], "caption prompt": found["prompt_version"]}
+    return {name: ", ".join(sorted(values)) for name, values in named.items() if values}

@@ -1,0 +1,126 @@
+"""FLIP's training as a step starts it: the settings as one record, the processes, and what a failure is called."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import dagster as dg
+
+from facecaption_assets.flip_process import CONFIG
+from facecaption_assets.flip_settings import FROM_SCRATCH
+from facecaption_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from facecaption_ml.flip.config import TrainingConfig
+
+STOP_SECONDS: Final = 180
+"""How long a training that is told to stop has for the checkpoint it goes on from: some 4 GB of ``base``."""
+_PREFIX: Final = "flip_"
+_NOT_FOR_THE_TRAINING: Final = ("flip_preset", "flip_processes", "flip_image_init", "flip_text_init")
+
+
+def training_config(
+    settings: Settings, variant: str, shards: Sequence[str], versions: Mapping[str, str], processes: int
+) -> TrainingConfig:
+    """The settings of a variant's training. Raises TrainingError or PresetError naming a setting that cannot be."""
+    from facecaption_ml.flip.config import TrainingConfig
+
+    given = {
+        name.removeprefix(_PREFIX): value
+        for name, value in settings.model_dump().items()
+        if name.startswith(_PREFIX) and name not in _NOT_FOR_THE_TRAINING
+    }
+    return TrainingConfig.of_preset(
+        settings.flip_preset,
+        store=settings.store_root,
+        storage_options=settings.storage_options,
+        shards=tuple(shards),
+        variant=variant,
+        image_init=_start(settings.flip_image_init),
+        text_init=_start(settings.flip_text_init),
+        seed=settings.seed,
+        device=settings.device,
+        threads=_threads(settings, processes),
+        versions=dict(versions),
+        **given,
+    )
+
+
+def _start(given: str) -> str | None:
+    """What a tower starts from: None for the preset's own, '' for random weights."""
+    return "" if given == FROM_SCRATCH else given or None
+
+
+def _threads(settings: Settings, processes: int) -> int:
+    """For each process: its share of those that the settings give."""
+    return max(1, (settings.threads or os.cpu_count() or 1) // processes)
+
+
+def process_count(settings: Settings) -> int:
+    """As set, else one for each GPU, else one."""
+    if settings.flip_processes or settings.device == "cpu":
+        return settings.flip_processes or 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def run_training(
+    context: dg.AssetExecutionContext,
+    pipes: dg.PipesSubprocessClient,
+    config: TrainingConfig,
+    work: Path,
+    processes: int,
+) -> dict[str, Any]:
+    """Train in processes of their own, and return the ``config.json`` of the checkpoint that they left in the store.
+
+    ``work`` is theirs for logs; it goes when the checkpoint is in place. Raises dg.Failure with the line of the process that
+    failed first.
+    """
+    from dagster._core.errors import DagsterPipesExecutionError
+
+    shutil.rmtree(work, ignore_errors=True)  # of an earlier run; what a training goes on from lies in the store
+    work.mkdir(parents=True)
+    (work / CONFIG).write_text(config.to_json(), encoding="utf-8")
+    try:
+        pipes.run(context=context, command=_command(work, processes), env=_environment(processes))
+    except DagsterPipesExecutionError as error:
+        raise dg.Failure(description=_failure(config, work, str(error))) from None
+    shutil.rmtree(work)
+    found: dict[str, Any] = json.loads(config.open_store().read_bytes(f"{config.prefix}/config.json"))
+    return found
+
+
+def _command(work: Path, processes: int) -> list[str]:
+    """Under torchrun where there are several processes; a single one does without its start-up."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    return [sys.executable, *launcher, "-m", "facecaption_assets.flip_process", str(work)]
+
+
+def _environment(processes: int) -> dict[str, str]:
+    if processes == 1:
+        return {}
+    # between telling its processes to stop and killing them; the default would cut a large checkpoint short
+    return {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_SECONDS - 30)}
+
+
+def _failure(config: TrainingConfig, work: Path, error: str) -> str:
+    """The line of the process that failed first, or what is known where one was killed."""
+    from facecaption_ml.flip.checkpoint import TrainingCheckpoints
+    from facecaption_ml.flip.train import first_failure
+
+    line = first_failure(work)
+    if line and not line.startswith("lost touch"):  # with a process that had no time to leave a line
+        return line
+    status = re.search(r"code (-?\d+)", error)
+    step = TrainingCheckpoints.of(config).latest_step()
+    kept = f"the checkpoint after step {step} is intact: materialise again to go on from it"
+    none = "there was no checkpoint yet: materialise again to begin anew"
+    return f"a training process was killed (exit status {status[1] if status else 'unknown'}); {kept if step else none}"

@@ -1,0 +1,143 @@
+"""``Flip`` in use: features and match probabilities of pictures and texts, and what is said of a checkpoint that is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+from squares import COLOURS, GROUNDS, micro_config, square, write_squares
+
+from facecaption_ml.decoding import UndecodableImage, decode_image
+from facecaption_ml.flip import Flip, FlipError
+from facecaption_ml.flip.training import train
+from facecaption_ml.store import Store
+
+PAIRS = [(colour, ground) for colour in COLOURS for ground in GROUNDS]
+TEXTS = [f"A {colour} square on a {ground} ground." for colour, ground in PAIRS]
+TOLERANCE = 2e-6  # of unit rows in float32, when sums are taken in another order
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that knows its colours."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    store = Store(str(folder / "store"))
+    write_squares(store, 240)
+    train(micro_config(store, epochs=10), folder / "work")
+    return store.local_folder("flip_checkpoint/flip", folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def flip(checkpoint: Path) -> Flip:
+    return Flip.load(checkpoint, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def images() -> list[bytes]:
+    rng = np.random.default_rng(7)
+    return [square(rng, colour, ground) for colour, ground in PAIRS]
+
+
+def test_features_are_unit_rows_in_one_space(flip: Flip, images: list[bytes]) -> None:
+    pictures, texts = flip.encode_images(images), flip.encode_texts(TEXTS)
+    for features in (pictures, texts):
+        assert features.dtype == np.float32
+        assert features.shape == (len(PAIRS), 32)
+        assert np.linalg.norm(features, axis=1) == pytest.approx(np.ones(len(PAIRS)), abs=1e-5)
+    own = (texts @ pictures.T).argsort(axis=1)[:, ::-1][:, :5]
+    found = [row in nearest for row, nearest in enumerate(own)]
+    assert np.mean(found) > 2 * 5 / len(PAIRS)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_the_batch_size_changes_nothing(flip: Flip, images: list[bytes], batch_size: int) -> None:
+    texts = [*TEXTS[:-1], "Red."]  # widths differ
+    for encode, given in ((flip.encode_images, images), (flip.encode_texts, texts)):
+        assert encode(given, batch_size=batch_size) == pytest.approx(encode(given), abs=TOLERANCE)
+    match = flip.match(images, texts, batch_size=batch_size)
+    assert match == pytest.approx(flip.match(images, texts), abs=TOLERANCE)
+
+
+def test_bytes_and_arrays_are_alike(flip: Flip, images: list[bytes]) -> None:
+    arrays = [decode_image(image) for image in images]
+    assert np.array_equal(flip.encode_images(arrays), flip.encode_images(images))
+    assert np.array_equal(flip.encode_images(np.stack(arrays)), flip.encode_images(images))
+
+
+def test_match_is_a_probability_of_each_pair(flip: Flip, images: list[bytes]) -> None:
+    own = flip.match(images, TEXTS)
+    assert own.dtype == np.float32
+    assert own.shape == (len(PAIRS),)
+    assert ((own >= 0) & (own <= 1)).all()
+    # a pair's probability is its own affair
+    assert flip.match(images[::-1], TEXTS[::-1]) == pytest.approx(own[::-1], abs=TOLERANCE)
+    with pytest.raises(ValueError, match="24 images and 23 texts"):
+        flip.match(images, TEXTS[1:])
+
+
+def test_nothing_gives_nothing(flip: Flip) -> None:
+    assert flip.encode_images([]).shape == flip.encode_texts([]).shape == (0, 32)
+    assert flip.match([], []).shape == (0,)
+
+
+def test_what_cannot_be_encoded_is_refused(flip: Flip, images: list[bytes]) -> None:
+    with pytest.raises(UndecodableImage):
+        flip.encode_images([images[0], b"no picture"])
+    with pytest.raises(ValueError, match="uint8"):
+        flip.encode_images([np.zeros((4, 4, 3))])
+    with pytest.raises(ValueError, match="one string"):
+        flip.encode_texts("A red square.")
+
+
+def test_the_version_names_the_weights(flip: Flip, checkpoint: Path, tmp_path: Path) -> None:
+    assert len(flip.version) == 12
+    assert flip.config["version"] == flip.version
+    other = Path(shutil.copytree(checkpoint, tmp_path / "other"))
+    assert Flip.load(other, device="cpu").version == flip.version
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("fault", ["missing", "cut", "empty"])
+def test_a_file_that_is_missing_or_damaged_is_named(checkpoint: Path, tmp_path: Path, name: str, fault: str) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "flip"))
+    data = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if fault != "missing":
+        (folder / name).write_bytes(data[: len(data) // 2] if fault == "cut" else b"")
+    with pytest.raises(FlipError, match="materialise flip_checkpoint") as error:
+        Flip.load(folder, device="cpu")
+    assert str(folder) in str(error.value)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_do_not_belong_together_are_noticed(checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "flip"))
+    config = json.loads((folder / "config.json").read_text())
+    config["preset"]["image"]["mlp_width"] = 128
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FlipError, match=r"model.safetensors cannot be used \(image.* has the shape .*config.json"):
+        Flip.load(folder, device="cpu")
+    weights = load_file(checkpoint / "model.safetensors")
+    del weights["match_head.bias"]
+    shutil.copy(checkpoint / "config.json", folder)
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(FlipError, match=r"model.safetensors cannot be used \(match_head.bias is missing\)"):
+        Flip.load(folder, device="cpu")
+    config = json.loads((checkpoint / "config.json").read_text())
+    del config["preset"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FlipError, match=r"config.json cannot be used \(no entry 'preset'\)"):
+        Flip.load(folder, device="cpu")
+
+
+def test_a_folder_without_a_checkpoint_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FlipError, match=r"is no FLIP checkpoint: config\.json is missing"):
+        Flip.load(tmp_path / "nothing")

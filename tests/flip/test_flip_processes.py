@@ -1,0 +1,99 @@
+"""FLIP's whole pre-training step on two real processes with half of a batch each: that of one process with all of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+import pretraining_rank
+
+RANK = Path(pretraining_rank.__file__)
+CASES = (5, 1)  # captions among the eight pairs of a step
+Seen = dict[int, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def alone() -> Seen:
+    """One process with the whole batch: this one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return pretraining_rank.seen(0, 1)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
+    """What each of two processes saw; both have ended."""
+    folder = tmp_path_factory.mktemp("pretraining")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    outs = [folder / f"{rank}.pt" for rank in range(2)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(RANK), str(rank), "2", str(folder / "rendezvous"), str(out)],
+            env=environment,
+            cwd=RANK.parents[2],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, out in enumerate(outs)
+    ]
+    try:
+        for process in running:
+            _, errors = process.communicate(timeout=200)
+            assert process.returncode == 0, errors
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    return [torch.load(out, weights_only=True) for out in outs]
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_gradients_are_those_of_one_process(alone: Seen, pair: list[Seen], case: int) -> None:
+    for seen in (process[case] for process in pair):
+        torch.testing.assert_close(seen["losses"], alone[case]["losses"], rtol=1e-4, atol=1e-5)
+        for found, expected in zip(seen["gradients"], alone[case]["gradients"], strict=True):
+            assert_close(found, expected)
+            assert bool(found["model.image_projection.weight"].any())
+            assert bool(found["model.match_head.weight"].any())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_weights_momentum_towers_and_queue_end_alike(alone: Seen, pair: list[Seen], case: int) -> None:
+    first, second = (seen[case]["state"] for seen in pair)
+    assert_close(first, alone[case]["state"])
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    assert bool(first["queue.valid"].all())
+    assert int(first["queue.position"]) == 0  # four batches of 8 in a queue of 16
+    expected = [row % case for row in range(8)]
+    assert first["queue.caption_ids"].tolist() == 2 * expected
+
+
+def test_with_one_caption_for_all_no_pair_has_a_negative(alone: Seen, pair: list[Seen]) -> None:
+    for seen in (alone, *pair):
+        assert int(seen[1]["without negative"]) == 2 * 8  # captions and pictures
+        assert int(seen[5]["without negative"]) == 0
+
+
+def test_each_process_draws_its_own_negatives(alone: Seen, pair: list[Seen]) -> None:
+    assert pair[0][5]["random"] == alone[5]["random"]
+    assert pair[0][5]["random"] != pair[1][5]["random"]

@@ -1,0 +1,230 @@
+"""What a training says, in one line, when it cannot start or go on; and what it leaves."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from squares import assert_same, micro_config, newest, steps_kept, write_squares
+
+from facecaption_ml.flip.checkpoint import TrainingCheckpoints
+from facecaption_ml.flip.config import TrainingConfig
+from facecaption_ml.flip.train import first_failure, main, run_process
+from facecaption_ml.flip.training import Trainer, train
+from facecaption_ml.store import Store
+
+PAIRS = 160  # 128 for training: 8 batches of 16 an epoch
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with squares and a training that stopped after three steps, not to be written to."""
+    store = Store(str(tmp_path_factory.mktemp("begun") / "store"))
+    write_squares(store, PAIRS)
+    train(micro_config(store, max_steps=3, checkpoint_minutes=0), store_folder(store) / "work")
+    return store
+
+
+def store_folder(store: Store) -> Path:
+    return Path(store.root).parent
+
+
+@pytest.fixture
+def store(begun: Store, tmp_path: Path) -> Store:
+    return Store(str(shutil.copytree(begun.root, tmp_path / "store")))
+
+
+def line_of(config: TrainingConfig, work: Path, capsys: pytest.CaptureFixture[str], status: int = 1) -> str:
+    """What the process says on its standard error, which is what it leaves in its file."""
+    capsys.readouterr()
+    assert run_process(config, work) == status
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said == (work / "failure-0.txt").read_text(encoding="utf-8")
+    assert first_failure(work) == said.strip()
+    return said.strip()
+
+
+@pytest.mark.parametrize(
+    ("step", "where"),
+    [(4, "the loss or its gradient is not finite at step 5"), (8, "the weights are not finite after step 8")],
+    ids=["mid-epoch", "epoch-border"],
+)
+def test_weights_that_are_infinite_stop_the_training(
+    store: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    where: str,
+) -> None:
+    before = newest(store)
+    update = Trainer._update
+
+    def spoil(self: Trainer, losses: Any) -> None:
+        update(self, losses)
+        if self.position.step == step:
+            with torch.no_grad():
+                self.learner.model.image_projection.weight[0, 0] = torch.inf
+
+    monkeypatch.setattr(Trainer, "_update", spoil)
+    line = line_of(micro_config(store), tmp_path / "work", capsys)
+    assert line.startswith(where)
+    assert "the checkpoint after step 3 is intact" in line
+    assert "FACECAPTION_FLIP_PEAK_LEARNING_RATE" in line
+    assert "FACECAPTION_FLIP_PRECISION=fp32" in line
+    assert_same(newest(store), before)
+
+
+def test_an_absurd_learning_rate_leaves_no_spoiled_checkpoint(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = micro_config(store, peak_learning_rate=1e38, warm_up_steps=0, checkpoint_minutes=0, fresh=True)
+    line = line_of(config, tmp_path / "work", capsys)
+    assert "not finite" in line
+    assert "step 1" in line
+    assert "1e+38" in line
+    assert steps_kept(store) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"batch_size": 8}, r"FACECAPTION_FLIP_BATCH_SIZE 16, now it is 8"),
+        ({"peak_learning_rate": 1e-3}, r"FACECAPTION_FLIP_PEAK_LEARNING_RATE 0.003, now it is 0.001"),
+        ({"seed": 1}, r"FACECAPTION_SEED 0, now it is 1"),
+        ({"shards": ("shard-00000",)}, r"shards 2 from shard-00000 to shard-00001, now it is 1 from"),
+    ],
+)
+def test_another_setting_is_named(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: dict[str, Any], named: str
+) -> None:
+    before = newest(store)
+    line = line_of(micro_config(store, **given), tmp_path / "work", capsys)
+    assert named in line
+    assert "FACECAPTION_FLIP_FRESH=true" in line
+    assert_same(newest(store), before)
+    assert run_process(micro_config(store, **given, fresh=True, max_steps=1), tmp_path / "work") == 0
+    assert steps_kept(store) == [1]
+    assert not list((tmp_path / "work").glob("failure-*.txt"))
+
+
+def test_another_preset_is_named(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = micro_config(store).science() | {"store": store.root, "preset": "tiny", "device": "cpu", "threads": 1}
+    line = line_of(TrainingConfig(**settings), tmp_path / "work", capsys)
+    assert "FACECAPTION_FLIP_PRESET micro, now it is tiny" in line
+
+
+def test_other_pairs_are_noticed(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_squares(store, PAIRS, extra=" Or so.")
+    line = line_of(micro_config(store), tmp_path / "work", capsys)
+    assert "other pairs" in line
+    assert "FACECAPTION_FLIP_FRESH=true" in line
+    assert steps_kept(store) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"batch_size": 256, "queue_size": 0}, "128 training pairs are less than one batch of 256 × 1"),
+        ({"queue_size": 50}, "FACECAPTION_FLIP_QUEUE_SIZE is 50"),
+        ({"accumulation": 9}, "FACECAPTION_FLIP_ACCUMULATION is 9, but an epoch has 8 batches"),
+        ({"shards": ("shard-00009",)}, "1 shards_missing"),
+        ({"precision": "fp16"}, "FACECAPTION_FLIP_PRECISION=fp16 needs a GPU"),
+        ({"image_init": "/nowhere/vit"}, "FACECAPTION_FLIP_IMAGE_INIT"),
+    ],
+)
+def test_a_training_that_cannot_start_says_why(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: dict[str, Any], named: str
+) -> None:
+    assert named in line_of(micro_config(store, **given, fresh=True), tmp_path / "work", capsys)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt", "json"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    damaged = Path(store.uri(f"flip_training/flip/step-00000003.{ending}"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    line = line_of(micro_config(store), tmp_path / "work", capsys)
+    assert str(damaged) in line
+    assert "remove step-00000003.json there to go on after step 2" in line
+    Path(store.uri("flip_training/flip/step-00000003.json")).unlink()
+    assert TrainingCheckpoints.of(micro_config(store)).latest_step() == 2
+    assert run_process(micro_config(store, max_steps=4), tmp_path / "work") == 0
+    assert steps_kept(store) == [2, 4]
+    names = {Path(key).name for key in store.keys("flip_training/")}
+    assert names == {f"step-{n:08d}.{end}" for n in (2, 4) for end in ("safetensors", "pt", "json")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_and_leaves_a_checkpoint(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    """In this process, at the last step of an epoch and of the training, where the epoch's evaluation is due as well."""
+    steps = {signal.SIGTERM: 8, signal.SIGINT: 16}
+    config = micro_config(store, epochs=2, fresh=True)
+    before = signal.getsignal(number)
+
+    def stop(record: Mapping[str, Any]) -> None:
+        if record["kind"] == "step" and record["step"] == steps[number]:
+            signal.raise_signal(number)
+
+    assert run_process(config, tmp_path / "work", stop) == 128 + number
+    assert f"told to stop after step {steps[number]} of 16" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+    assert newest(store)["position"] == {"step": steps[number], "epoch": steps[number] // 8, "batch": 0}
+    outcome = train(micro_config(store, epochs=2), tmp_path / "work")
+    assert outcome is not None
+    assert [epoch["epoch"] for epoch in outcome.config["history"]] == [1, 2]
+
+
+def test_the_command_names_a_file_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = tmp_path / "work"
+    texts = {
+        "absent.json": None,
+        "cut.json": '{"store": ',
+        "list.json": "[]",
+        "other.json": '{"shards": [], "colour": 1}',
+    }
+    for name, text in texts.items():
+        path = tmp_path / name
+        if text is not None:
+            path.write_text(text, encoding="utf-8")
+        assert main(["--config", str(path), "--work", str(work)]) == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert name in said
+
+
+def test_a_store_that_cannot_be_written_is_one_line(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(store.uri("flip_training"))
+    Path(store.uri("flip_training")).write_text("a file where a folder is due")
+    line = line_of(micro_config(store, max_steps=1), tmp_path / "work", capsys)
+    assert "cannot write" in line
+    assert "FACECAPTION_STORE" in line
+
+
+def test_debug_shows_where(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_process(micro_config(store, queue_size=50), tmp_path / "work", debug=True) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert "check_queue_size" in said
+
+
+def test_the_first_cause_is_told_from_its_echoes(tmp_path: Path) -> None:
+    assert first_failure(tmp_path) is None
+    (tmp_path / "failure-1.txt").write_text("lost touch with the other processes, one of which has ended (…)\n")
+    assert (first_failure(tmp_path) or "").startswith("lost touch")
+    (tmp_path / "failure-3.txt").write_text("shard-00007 is damaged\n")
+    assert first_failure(tmp_path) == "shard-00007 is damaged"
