@@ -1,10 +1,11 @@
 """One training step of FLIP: the project's against a plain one, side by side in one process.
 
-Both train the same architecture on the same batch (random pictures, captions of the length distribution of template captions, the paper's queue):
+Both train one architecture on the same batch: random pictures, captions as long as template captions, the paper's queue.
 ``plain`` is what one writes first: eager attention, float32, AdamW without fusing, captions padded to 65 tokens, keys and
-values of cross-attention for every pair. ``project`` is ``FlipPretraining`` as training.py runs it. Stages between show what
-each change brings. Each round times every contestant once, in turns; ratios are of one round, the table shows medians.
-With a GPU the batch is the paper's (80) and the share of the GPU's measured matrix rate stands beside.
+values of cross-attention for every pair. ``project`` is ``FlipPretraining`` as the training runs it. ``--stages`` shows what
+each change brings. Each round times every contestant once, in turns, each in a process of its own for its peak of memory;
+ratios are of one round, the table shows medians. With a GPU the batch is the paper's (80) and the share of the GPU's measured
+matrix rate stands beside.
 
     .venv/bin/python bench/flip_step.py --preset base --out /tmp/flip_step.json
 """
