@@ -43,6 +43,7 @@ class FlipSettings(BaseSettings):
     flip_compile: bool = Field(False, description="torch.compile")
     flip_activation_checkpointing: bool = Field(False, description="less memory for about a third more computation")
     flip_processes: int = Field(0, ge=0, description="training processes; 0: one for each GPU, else one")
+    flip_threads: int = Field(0, ge=0, description="of a process on the CPU; 0: its share of FACECAPTION_THREADS")
     flip_loader_threads: int = Field(1, ge=1, description="of a process, that decode pictures")
     flip_loader_process: bool = Field(False, description="decode in a process of its own beside each training process")
     flip_window_row_groups: int = Field(16, ge=1, description="row groups that are shuffled together in memory")

@@ -116,7 +116,7 @@ class Store:
 
     @contextlib.contextmanager
     def open_table(self, table: str, shard: str) -> Iterator[Any]:
-        """The shard as a ``pyarrow.parquet.ParquetFile``, for readers of single row groups; on S3 only what they read travels."""
+        """The shard as a ``pyarrow.parquet.ParquetFile``, for readers of single row groups; on S3 only those travel."""
         import pyarrow.parquet as pq
 
         key = self.table_key(table, shard)
@@ -182,7 +182,7 @@ class Store:
 
     @contextlib.contextmanager
     def writing_file(self, key: str) -> Iterator[Path]:
-        """A local path to write a large object to; it becomes the object ``key`` when the block ends well, else nothing does."""
+        """A local path to write a large object to; it becomes ``key`` when the block ends well, else nothing does."""
         if not self.is_s3:
             with self._writing(key), self._replacing(key) as file:
                 yield Path(file.name)
