@@ -50,7 +50,7 @@ def caption_photos(
 
 
 def _captioner(weights: str, attributes: str, min_score: float, seed: int):  # type: ignore[no-untyped-def]
-    from facecaption_assets.resources import resolve_device
+    from facecaption_assets.model_resources import resolve_device
     from facecaption_assets.settings import load_settings
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar

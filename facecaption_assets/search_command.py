@@ -52,7 +52,7 @@ def _load(settings: Settings, store: Store, variant: str) -> Flip:
         folder = store.local_folder(f"flip_checkpoint/{variant}", settings.home / "cache")
     except StoreError as error:
         raise StoreError(f"no checkpoint of variant {variant!r}: {error}") from error
-    from facecaption_assets.resources import resolve_device
+    from facecaption_assets.model_resources import resolve_device
     from facecaption_ml.flip import Flip
 
     return Flip.load(folder, resolve_device(settings.device, settings.threads))

@@ -124,7 +124,7 @@ def _train(settings: Settings) -> Path:
             "no attribute model: set FACECAPTION_ATTRIBUTE_DATA to a CelebA-layout folder, or "
             "FACECAPTION_ATTRIBUTE_WEIGHTS to 'bundled' or a checkpoint folder"
         )
-    from facecaption_assets.resources import resolve_device
+    from facecaption_assets.model_resources import resolve_device
     from facecaption_ml.attributes import train_attributes
     from facecaption_ml.attributes.network import Preset
     from facecaption_ml.attributes.training import STATE

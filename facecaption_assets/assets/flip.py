@@ -90,7 +90,7 @@ def _provide_checkpoint(context: dg.AssetExecutionContext, settings: Settings) -
 
 def _load(settings: Settings, store: Store, prefix: str) -> "Flip":
     """The checkpoint as whoever uses it reads it: from the store."""
-    from facecaption_assets.resources import resolve_device
+    from facecaption_assets.model_resources import resolve_device
     from facecaption_ml.flip import Flip
 
     device = resolve_device(settings.device, settings.threads)

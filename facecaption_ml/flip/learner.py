@@ -34,7 +34,7 @@ class Learner:
         self.model: FlipModel = build(preset, tokenizer, config.seed, config.image_init, config.text_init)
         if config.activation_checkpointing:
             for tower in (self.model.image, self.model.text):
-                tower.gradient_checkpointing_enable({"use_reentrant": False})
+                tower.activation_checkpointing_enable({"use_reentrant": False})
         torch.manual_seed(config.seed + 1_000_003 * group.rank)  # dropout differs between processes
         self._pretraining = FlipPretraining(
             self.model, tokenizer.enc_id, config.queue_size, config.momentum, config.seed
