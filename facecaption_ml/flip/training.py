@@ -95,6 +95,8 @@ class Trainer:
         if found:
             self._go_on(found)
         self.log = TrainingLog(work, report, found.state["log"] if found else ()) if group.first else None
+        if self.log:
+            self._announce()
         self.meter = StepMeter()
         self._saved_step, self._saved_at, self._waited = self.position.step, time.monotonic(), 0.0
 
@@ -129,6 +131,17 @@ class Trainer:
         self.seen.update(state["seen"] if self.group.first else {})
         if self.group.first:
             logger.info("%s: going on after step %d of %d", self.config.variant, self.position.step, self.steps)
+
+    def _announce(self) -> None:
+        assert self.log
+        parameters, pairs = self.learner.model.parameter_count(), len(self.pairs.train)
+        line = (
+            f"{self.config.variant}: preset {self.preset.name}, {parameters / 1e6:.1f}M parameters without momentum copies; "
+            f"{pairs:,} pairs of {len(self.config.shards)} shards, {self.steps:,} steps in {self.config.epochs} epochs, global "
+            f"batch {self.config.batch_size * self.config.accumulation * self.group.count}; {self.group.count} processes, "
+            f"{self.group.device.type}, {str(self.learner.dtype).removeprefix('torch.')}"
+        )
+        self.log.record("start", self.position.step, line, parameters=parameters, pairs=pairs)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 

@@ -310,6 +310,7 @@ def test_settings_reach_the_training_and_empty_ones_leave_the_preset_its_own(sto
         {"torch": "x"},
         "template_caption",
     )
+    assert training_config(given.model_copy(update={"flip_threads": 3}), "flip", ["shard-00000"], {}, 4).threads == 3
 
 
 @pytest.mark.parametrize(("device", "set_to", "expected"), [("cpu", 0, 1), ("cpu", 3, 3), ("auto", 2, 2)])
