@@ -22,9 +22,8 @@ logger = logging.getLogger("facecaption")
 
 def main(work: Path) -> int:
     """Train, and return the process's exit status: 0 where the training came to its end."""
-    from facecaption_ml.flip.train import run_process
-
     from facecaption_ml.flip.config import TrainingConfig
+    from facecaption_ml.flip.train import run_process
 
     config = TrainingConfig.from_json((work / CONFIG).read_text(encoding="utf-8"))
     with _lines_to_dagster():
