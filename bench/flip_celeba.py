@@ -80,6 +80,8 @@ def main() -> int:
     parser.add_argument("--celeba", type=Path, required=True)
     parser.add_argument("--preset", default="tiny", choices=preset_names())
     parser.add_argument("--epochs", type=int, help="default: the preset's")
+    parser.add_argument("--queue-size", type=int, help="default: the preset's")
+    parser.add_argument("--peak-learning-rate", type=float, help="default: the preset's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
@@ -94,6 +96,8 @@ def main() -> int:
             shards=tuple(store.shards("facecaption_dataset")),
             variant="flip_template",
             epochs=arguments.epochs,
+            queue_size=arguments.queue_size,
+            peak_learning_rate=arguments.peak_learning_rate,
             seed=arguments.seed,
             threads=arguments.threads,
             log_every=200,
