@@ -273,13 +273,18 @@ print(result.table()["unique_4_grams"][0], peaks[len(peaks) // 4], peak())
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc for the peak of the memory")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
-    """A quarter of 420 MB of text takes the memory that all of it takes."""
+    """A quarter of 420 MB of text takes the memory that all of it takes: keeping the rest would take 315 MB more."""
     command = [sys.executable, "-c", MEMORY_PROGRAM, str(tmp_path)]
-    environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
+    freed_at_once = {  # allocators that keep freed pages for a while hold more of them on a busy machine
+        "_RJEM_MALLOC_CONF": "dirty_decay_ms:0,muzzy_decay_ms:0",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "MALLOC_ARENA_MAX": "1",
+    }
+    environment = {**os.environ, **freed_at_once, "POLARS_MAX_THREADS": "1"}
     printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     unique, after_a_quarter, at_the_end = (float(value) for value in printed.split())
     assert unique == 140 * 1000 * 6
-    assert at_the_end < after_a_quarter + 60
+    assert at_the_end < after_a_quarter + 150
 
 
 def test_hashes_are_the_same_on_every_machine() -> None:
