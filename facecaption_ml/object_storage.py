@@ -59,10 +59,14 @@ class S3Location:
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Keys under ``prefix``, relative to this location."""
+        return (key for key, _ in self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """Keys under ``prefix``, relative to this location, each with its size in bytes."""
         start = f"{self.prefix}/" if self.prefix else ""
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start + prefix):
             for entry in page.get("Contents", ()):
-                yield entry["Key"].removeprefix(start)
+                yield entry["Key"].removeprefix(start), int(entry["Size"])
 
     @contextlib.contextmanager
     def open(self, key: str) -> Iterator[Any]:

@@ -221,13 +221,18 @@ class Store:
 
     def keys(self, prefix: str = "") -> list[str]:
         """The keys of all objects that start with ``prefix``, sorted; unfinished writes are not among them."""
+        return list(self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """The keys that ``keys`` gives, each with its size in bytes; one listing, no object is opened."""
         if self.is_s3:
             with self._reaching():
-                return sorted(self._s3.keys(prefix))
+                return dict(sorted(self._s3.sizes(prefix)))
         root = Path(self.root)
         folder = root / prefix.rpartition("/")[0]
-        found = (path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
-        return sorted(key for key in found if key.startswith(prefix) and not Path(key).name.startswith("."))
+        found = ((path.relative_to(root).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+        kept = [(key, path) for key, path in found if key.startswith(prefix) and not path.name.startswith(".")]
+        return {key: path.stat().st_size for key, path in sorted(kept)}
 
     def upload_folder(self, folder: Path, prefix: str) -> None:
         """Copy every file of a local folder under ``prefix``."""
