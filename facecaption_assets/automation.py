@@ -34,3 +34,31 @@ FLIP_TRAINING = dg.define_asset_job(
     selection=dg.AssetSelection.assets("flip_checkpoint"),
     description="One variant of FLIP, or all three as a backfill, on every finished shard.",
 )
+
+BENCHMARK_ASSETS: Final = {
+    "retrieval": "retrieval_benchmark",
+    "attributes": "attribute_benchmark",
+    "sketches": "sketch_benchmark",
+}
+"""The asset of each benchmark."""
+
+BENCHMARK_JOBS = (
+    *(
+        dg.define_asset_job(
+            f"{asset}_job",
+            selection=dg.AssetSelection.assets(asset),
+            description=f"The benchmark '{task}' of one model on one data set, or of the whole grid as a backfill.",
+        )
+        for task, asset in BENCHMARK_ASSETS.items()
+    ),
+    dg.define_asset_job(
+        "ablation",
+        selection=dg.AssetSelection.assets("flip_ablation"),
+        description="One variant of FLIP trained anew with one seed and measured, or all of them as a backfill.",
+    ),
+    dg.define_asset_job(
+        "benchmark_tables_job",
+        selection=dg.AssetSelection.assets("benchmark_tables"),
+        description="The tables of every benchmark that has been measured.",
+    ),
+)

@@ -2,14 +2,16 @@
 
 import dagster as dg
 
+from facecaption_assets.assets.ablation import ablation_assets
 from facecaption_assets.assets.attributes import attribute_assets
+from facecaption_assets.assets.benchmarks import benchmark_assets
 from facecaption_assets.assets.captions import caption_assets
 from facecaption_assets.assets.faces import face_assets
 from facecaption_assets.assets.flip import flip_assets
 from facecaption_assets.assets.release import release_assets
 from facecaption_assets.assets.source import source_assets
 from facecaption_assets.assets.statistics import statistics_assets
-from facecaption_assets.automation import FLIP_TRAINING, RELEASE, SHARD_PIPELINE
+from facecaption_assets.automation import BENCHMARK_JOBS, FLIP_TRAINING, RELEASE, SHARD_PIPELINE
 from facecaption_assets.resources import build_resources
 from facecaption_assets.settings import Settings, load_settings
 
@@ -25,8 +27,10 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *statistics_assets(settings),
             *release_assets(settings),
             *flip_assets(settings),
+            *benchmark_assets(settings),
+            *ablation_assets(settings),
         ],
-        jobs=[SHARD_PIPELINE, RELEASE, FLIP_TRAINING],
+        jobs=[SHARD_PIPELINE, RELEASE, FLIP_TRAINING, *BENCHMARK_JOBS],
         resources=build_resources(settings),
         # A run is a process of its own already; one more for each step would load torch anew each time.
         executor=dg.in_process_executor,

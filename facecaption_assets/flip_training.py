@@ -16,8 +16,10 @@ import dagster as dg
 from facecaption_assets.flip_process import CONFIG
 from facecaption_assets.flip_settings import FROM_SCRATCH
 from facecaption_assets.settings import Settings
+from facecaption_ml.store import Store
 
 if TYPE_CHECKING:
+    from facecaption_ml.flip import Flip
     from facecaption_ml.flip.config import TrainingConfig
 
 STOP_SECONDS: Final = 180
@@ -27,9 +29,17 @@ _NOT_FOR_THE_TRAINING: Final = ("flip_preset", "flip_processes", "flip_threads",
 
 
 def training_config(
-    settings: Settings, variant: str, shards: Sequence[str], versions: Mapping[str, str], processes: int
+    settings: Settings,
+    variant: str,
+    shards: Sequence[str],
+    versions: Mapping[str, str],
+    processes: int,
+    place: str = "",
 ) -> TrainingConfig:
-    """The settings of a variant's training. Raises TrainingError or PresetError naming a setting that cannot be."""
+    """The settings of a variant's training; ``place``: where its checkpoint lies, if not at the variant's own.
+
+    Raises TrainingError or PresetError naming a setting that cannot be.
+    """
     from facecaption_ml.flip.config import TrainingConfig
 
     given = {
@@ -48,9 +58,19 @@ def training_config(
         seed=settings.seed,
         device=settings.device,
         threads=_threads(settings, processes),
+        place=place,
         versions=dict(versions),
         **given,
     )
+
+
+def load_checkpoint(settings: Settings, store: Store, prefix: str) -> Flip:
+    """The checkpoint under ``prefix`` as whoever uses it reads it: from the store. Raises StoreError or FlipError."""
+    from facecaption_assets.model_resources import resolve_device
+    from facecaption_ml.flip import Flip
+
+    device = resolve_device(settings.device, settings.threads)
+    return Flip.load(store.local_folder(prefix, settings.home / "cache"), device)
 
 
 def _start(given: str) -> str | None:

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from facecaption_assets.benchmark_settings import BenchmarkSettings
 from facecaption_assets.flip_settings import FlipSettings
 
 PREFIX: Final = "FACECAPTION_"
@@ -130,7 +131,7 @@ class DataSetSettings(BaseSettings):
         return named_folders(value) if isinstance(value, str | list) else value
 
 
-class Settings(FlipSettings, DataSetSettings):
+class Settings(BenchmarkSettings, FlipSettings, DataSetSettings):
     """Every setting of the pipeline, with the paper's value as the default where the paper gives one."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from facecaption_ml.attributes import label_faces
 from facecaption_ml.captions import caption_seed
-from facecaption_ml.decoding import decode_image
+from facecaption_ml.decoding import decode_image, encode_jpeg
 from facecaption_ml.faces import Face, align_and_crop
 
 if TYPE_CHECKING:
@@ -71,3 +71,13 @@ class PhotoCaptioner:
             text = self.grammar.caption(found.labels, found.gender, seed)
             captioned.append(CaptionedFace(face, found.gender, tuple(found.labels), text, crop))
         return image, captioned
+
+    def describe(self, image: np.ndarray) -> str:
+        """A caption of the likeliest face of an RGB uint8 [H, W, 3] picture; where no face is found, of the whole picture."""
+        data = encode_jpeg(image)
+        faces = self.caption(data)[1]
+        if faces:
+            return faces[0].caption
+        found = label_faces(self.predictor.predict([image]), threshold=self.threshold, min_labels=0)[0]
+        photo = hashlib.sha256(data).hexdigest()[:16]
+        return self.grammar.caption(found.labels, found.gender, caption_seed(photo, self.grammar.version, self.seed))

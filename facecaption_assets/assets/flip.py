@@ -12,7 +12,7 @@ import dagster as dg
 from facecaption_assets import flip_checks as checks
 from facecaption_assets import previews
 from facecaption_assets.compute import EIGHT_A100
-from facecaption_assets.flip_training import process_count, run_training, training_config
+from facecaption_assets.flip_training import load_checkpoint, process_count, run_training, training_config
 from facecaption_assets.partitions import VARIANTS
 from facecaption_assets.settings import Settings
 from facecaption_assets.whole_dataset import DATASET, DatasetWork
@@ -70,7 +70,7 @@ def _provide_checkpoint(context: dg.AssetExecutionContext, settings: Settings) -
     started = time.monotonic()
     checkpoint = run_training(context, context.resources.training_processes, config, work, processes)
     minutes = (time.monotonic() - started) / 60
-    flip = _load(settings, store, config.prefix)
+    flip = load_checkpoint(settings, store, config.prefix)
     with_crops = [shard for shard in data.shards if store.has_table(_CROPS, shard)]
     rows = sum(store.row_count(DATASET, shard) for shard in with_crops)
     return dg.MaterializeResult(
@@ -86,15 +86,6 @@ def _provide_checkpoint(context: dg.AssetExecutionContext, settings: Settings) -
             checks.pairs_conserved(checkpoint["pairs"], checkpoint["left_out"], rows),
         ],
     )
-
-
-def _load(settings: Settings, store: Store, prefix: str) -> "Flip":
-    """The checkpoint as whoever uses it reads it: from the store."""
-    from facecaption_assets.model_resources import resolve_device
-    from facecaption_ml.flip import Flip
-
-    device = resolve_device(settings.device, settings.threads)
-    return Flip.load(store.local_folder(prefix, settings.home / "cache"), device)
 
 
 def _facts(

@@ -27,8 +27,9 @@ def read_celeba(folder: str | Path, size: tuple[int, int]) -> AttributeData:
     absent or do not decode are counted and left out. Raises AttributeDataError naming the file and line that is wrong.
     """
     root = Path(folder).expanduser()
-    labels = _read_attributes(root / "list_attr_celeba.txt")
-    partition = _read_partition(root / "list_eval_partition.txt")
+    attributes, evaluation = root / "list_attr_celeba.txt", root / "list_eval_partition.txt"
+    labels = parse_attributes(_text(attributes), str(attributes))
+    partition = parse_partition(_text(evaluation), str(evaluation))
     pictures = root / "img_align_celeba"
     names = [name for name in labels if name in partition and (pictures / name).is_file()]
     if not names:
@@ -58,36 +59,50 @@ def _decodes(path: Path) -> bool:
     return True
 
 
-def _read_attributes(path: Path) -> dict[str, list[bool]]:
-    lines = _lines(path)
+def parse_attributes(text: str, name: str) -> dict[str, list[bool]]:
+    """The labels of ``list_attr_celeba.txt`` by picture, 40 each in the order of ``taxonomy.ATTRIBUTES``.
+
+    ``text`` has a count, the 40 names in any order and one line per picture, with 1 for yes, -1 or 0 for no. Raises
+    AttributeDataError with ``name``, which stands for the file, and the line that is wrong.
+    """
+    lines = _numbered(text)
     if len(lines) < 3:
-        raise AttributeDataError(f"{path}: expected a count, the 40 names and one line per picture")
-    names = lines[1].split()
+        raise AttributeDataError(f"{name}: expected a count, the 40 names and one line per picture")
+    number, header = lines[1]
+    names = header.split()
     unknown = sorted(set(ATTRIBUTES) ^ set(names))
     if unknown:
-        raise AttributeDataError(f"{path}, line 2: the 40 names of CelebA are expected; {unknown[0]!r} is amiss")
-    order = [names.index(name) for name in ATTRIBUTES]
+        raise AttributeDataError(f"{name}, line {number}: the 40 names of CelebA are expected; {unknown[0]!r} is amiss")
+    order = [names.index(attribute) for attribute in ATTRIBUTES]
     found = {}
-    for number, line in enumerate(lines[2:], start=3):
-        name, *values = line.split()
+    for number, line in lines[2:]:
+        picture, *values = line.split()
         if len(values) != 40 or not set(values) <= {"1", "-1", "0"}:
-            raise AttributeDataError(f"{path}, line {number}: expected a name and 40 values of 1 or -1")
-        found[name] = [values[i] == "1" for i in order]
+            raise AttributeDataError(f"{name}, line {number}: expected a name and 40 values of 1 or -1")
+        found[picture] = [values[i] == "1" for i in order]
     return found
 
 
-def _read_partition(path: Path) -> dict[str, int]:
+def parse_partition(text: str, name: str) -> dict[str, int]:
+    """The splits of ``list_eval_partition.txt`` by picture: 0 train, 1 validation, 2 test, the indices of ``SPLITS``.
+
+    Raises AttributeDataError with ``name``, which stands for the file, and the line that is wrong.
+    """
     found = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in _numbered(text):
         parts = line.split()
         if len(parts) != 2 or parts[1] not in ("0", "1", "2"):
-            raise AttributeDataError(f"{path}, line {number}: expected a name and 0, 1 or 2")
+            raise AttributeDataError(f"{name}, line {number}: expected a name and 0, 1 or 2")
         found[parts[0]] = int(parts[1])
     return found
 
 
-def _lines(path: Path) -> list[str]:
+def _numbered(text: str) -> list[tuple[int, str]]:
+    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def _text(path: Path) -> str:
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise AttributeDataError(f"{path}: {error.strerror}; a CelebA folder has it") from error

@@ -23,10 +23,15 @@ class BenchmarkDataError(ValueError):
 
 
 class Pictures(Protocol):
-    """Pictures by row. ``names`` has one for each row; ``version`` differs where a name or a picture does."""
+    """Pictures by row."""
 
-    names: Sequence[str]
-    version: str
+    @property
+    def names(self) -> Sequence[str]:
+        """One for each row."""
+
+    @property
+    def version(self) -> str:
+        """Differs where a name or a picture does."""
 
     def read(self, rows: Sequence[int]) -> list[Rgb | None]:
         """RGB uint8 [H, W, 3] for each of the rows, None where a file is absent or does not decode."""

@@ -1,8 +1,9 @@
 """Checkpoints of a training under way: written whole, a few kept, and read back to go on exactly where they stopped.
 
-``flip_training/<variant>/`` holds, for each step that was kept, ``step-<n>.safetensors`` (the weights), ``step-<n>.pt``
-(momentum towers, queue, optimiser, loss scale, random numbers, place in the data, tokenizer, log) and ``step-<n>.json``. The
-last is written last and makes the checkpoint count, so a process killed while writing leaves the one before it in force.
+``flip_training/<variant>/`` (``flip_training/<place>/`` where a training has a place of its own) holds, for each step that was
+kept, ``step-<n>.safetensors`` (the weights), ``step-<n>.pt`` (momentum towers, queue, optimiser, loss scale, random numbers,
+place in the data, tokenizer, log) and ``step-<n>.json``. The last is written last and makes the checkpoint count, so a process
+killed while writing leaves the one before it in force.
 ``best-<epoch>.safetensors`` holds the weights of the best epoch so far.
 """
 
@@ -50,7 +51,7 @@ class TrainingCheckpoints:
 
     @classmethod
     def of(cls, config: TrainingConfig) -> TrainingCheckpoints:
-        return cls(config.open_store(), config.variant, config.keep_checkpoints)
+        return cls(config.open_store(), config.place or config.variant, config.keep_checkpoints)
 
     @property
     def uri(self) -> str:

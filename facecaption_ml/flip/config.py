@@ -34,9 +34,10 @@ class TrainingConfig:
     """All settings of a run. ``of_preset`` fills what a preset has a default for (the paper's in ``base``).
 
     ``store`` and ``storage_options`` say where pairs come from and checkpoints go (credentials stay in the environment),
-    ``shards`` which shards are read. ``batch_size`` is for a process and a forward pass; the global batch is ``batch_size`` ×
-    processes, the optimiser steps after ``accumulation`` of them. ``max_steps`` ends a run early, 0 does not; ``fresh``
-    forgets an unfinished training instead of going on with it.
+    ``place`` where the checkpoint lies in the store if not at the variant's own, ``shards`` which shards are read.
+    ``batch_size`` is for a process and a forward pass; the global batch is ``batch_size`` × processes, the optimiser steps
+    after ``accumulation`` of them. ``max_steps`` ends a run early, 0 does not; ``fresh`` forgets an unfinished training instead
+    of going on with it.
     Raises TrainingError naming the setting for values that cannot be.
     """
 
@@ -76,6 +77,7 @@ class TrainingConfig:
     log_every: int = 20
     max_steps: int = 0
     fresh: bool = False
+    place: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -111,7 +113,7 @@ class TrainingConfig:
     @property
     def prefix(self) -> str:
         """Where the checkpoint lies in the store."""
-        return f"{CHECKPOINTS}/{self.variant}"
+        return self.place or f"{CHECKPOINTS}/{self.variant}"
 
     def open_store(self) -> Store:
         return Store(self.store, dict(self.storage_options))
@@ -169,6 +171,7 @@ _INCIDENTAL: Final = frozenset(
         "log_every",
         "max_steps",
         "fresh",
+        "place",
         "versions",
     }
 )

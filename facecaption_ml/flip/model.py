@@ -47,6 +47,11 @@ class FlipModel(nn.Module):
         """Tokens of the last layer, layer-normed: [B, 1 + patches, width]; the first is [CLS]."""
         return self.image(normalised(pixels)).last_hidden_state
 
+    def image_states(self, pixels: Tensor) -> Any:
+        """The image tower's record: ``last_hidden_state`` as ``image_tokens`` gives it, and ``hidden_states``, a tuple of the
+        embeddings and every layer's tokens, [B, 1 + patches, width] each."""
+        return self.image(normalised(pixels), output_hidden_states=True)
+
     def text_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Tokens of the unimodal text encoder [B, L, width]; the first is [CLS]."""
         return self.text(ids, attention_mask=mask[:, None, None, :], use_cache=False).last_hidden_state

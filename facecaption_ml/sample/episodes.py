@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +20,27 @@ def sketch_episode(portrait: Portrait, steps: int, size: int = 256) -> list[npt.
     Every step adds about the same length of line; a stroke may be cut between two steps, as a pen is caught mid-stroke.
     Raises ValueError for fewer than one step.
     """
+    scale = size / portrait.image.shape[0]
+    strokes = [stroke for stroke in portrait.strokes if len(stroke.points) > 1]
+    widths = [max(1, round(stroke.width * scale)) for stroke in strokes]
+    return draw_in_steps([stroke.points * scale for stroke in strokes], widths, steps, size)
+
+
+def draw_in_steps(curves: Sequence[Array], widths: Sequence[int], steps: int, size: int) -> list[npt.NDArray[np.uint8]]:
+    """Curves [N, 2] in pixels (N ≥ 2), in this order and so many pixels wide each, as ``steps`` sketches of a growing drawing.
+
+    Each sketch is uint8 [size, size], black (0) on white (255), and has all that was there before; every step adds about the
+    same length of line. Without curves all are blank. Raises ValueError for fewer than one step.
+    """
     if steps < 1:
         raise ValueError(f"steps is {steps}; an episode has at least one")
-    scale = size / portrait.image.shape[0]
-    curves = [stroke.points * scale for stroke in portrait.strokes if len(stroke.points) > 1]
-    widths = [max(1, round(stroke.width * scale)) for stroke in portrait.strokes if len(stroke.points) > 1]
     lengths = [float(np.hypot(*np.diff(curve, axis=0).T).sum()) for curve in curves]
     ends = np.cumsum(lengths)
+    total = float(ends[-1]) if len(ends) else 0.0
     page = np.full((size, size), 255, np.uint8)
     sketches, drawn = [], 0.0
     for step in range(1, steps + 1):
-        until = float(ends[-1]) * step / steps if step < steps else float(ends[-1])
+        until = total * step / steps if step < steps else total
         for curve, width, length, end in zip(curves, widths, lengths, ends, strict=True):
             start = float(end) - length
             if start < until and end > drawn and length > 0:

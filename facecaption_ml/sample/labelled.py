@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import Final
 
@@ -14,8 +15,8 @@ import numpy.typing as npt
 
 from facecaption_ml.sample.attribute_sampling import sample_labels
 from facecaption_ml.sample.backgrounds import add_grain, paint_background
-from facecaption_ml.sample.canvas import Canvas
-from facecaption_ml.sample.portraits import compose_person, face_box, paint_person, put_out_of_focus
+from facecaption_ml.sample.canvas import Array, Canvas
+from facecaption_ml.sample.portraits import Portrait, Stroke, compose_person, face_box, paint_person, put_out_of_focus
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 _FRAME_STREAM: Final = 0x1ABE1
@@ -77,6 +78,14 @@ def _draw_range(seed: int, first: int, last: int, size: int) -> tuple[Images, La
 def _draw_crop(seed: int, index: int, size: int) -> tuple[Images, frozenset[str]]:
     rng = np.random.default_rng((_FRAME_STREAM, seed, index))
     person = 2 * int(rng.integers(2**60)) + 1  # odd: see scenes.plan_scene
+    return draw_crop(rng, person, size), sample_labels(person)
+
+
+def draw_crop(rng: np.random.Generator, person: int, size: int = 112) -> Images:
+    """One crop as ``labelled_portraits`` has them, uint8 [size, size, 3] RGB, of a person with ``sample_labels(person)``.
+
+    Background, scale, compression and the detector's small errors are drawn from ``rng``.
+    """
     labels = sample_labels(person)
     scale = float(rng.uniform(*_SCALES))
     width, height = int(3.1 * scale), int(3.7 * scale)
@@ -93,17 +102,43 @@ def _draw_crop(seed: int, index: int, size: int) -> tuple[Images, frozenset[str]
     w, h = (x1 - x0) * rng.uniform(0.96, 1.04), (y1 - y0) * rng.uniform(0.96, 1.04)
     cx = (x0 + x1) / 2 + rng.normal(0, 0.015) * w
     cy = (y0 + y1) / 2 + rng.normal(0, 0.015) * h
+    return _cut(image, _crop_matrix(cx, cy, w, h, size), size)
+
+
+def framed(portrait: Portrait, size: int = 224) -> Portrait:
+    """The portrait cut to ``size`` × ``size`` pixels as the pipeline cuts a face, its strokes and landmarks with it."""
+    x0, y0, x1, y1 = portrait.box
+    matrix = _crop_matrix((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, size)
+    step, corner = matrix[:, :2].diagonal(), matrix[:, 2]
+
+    def moved(points: Array) -> Array:
+        return ((points - corner) / step).astype(np.float32)
+
+    strokes = [Stroke(s.part, moved(s.points), s.width / float(step.mean())) for s in portrait.strokes]
+    left, top, right, low = moved(np.array([[x0, y0], [x1, y1]])).ravel().tolist()
+    return replace(
+        portrait,
+        image=_cut(portrait.image, matrix, size),
+        box=(left, top, right, low),
+        landmarks=moved(portrait.landmarks),
+        strokes=tuple(strokes),
+    )
+
+
+def _crop_matrix(cx: float, cy: float, w: float, h: float, size: int) -> npt.NDArray[np.float64]:
+    """float64 [2, 3] from pixels of the crop to pixels of the picture, for a face box of sides w, h about (cx, cy)."""
     reach_x, reach_y = w * (0.5 + _MARGIN), h * (0.5 + _MARGIN)
     step_x, step_y = 2 * reach_x / size, 2 * reach_y / size
-    if max(step_x, step_y) > 1.6:  # bilinear sampling would skip pixels
-        cv2.GaussianBlur(image, (0, 0), 0.35 * max(step_x, step_y), dst=image)
-    matrix = np.array(
-        [[step_x, 0, cx - reach_x + step_x / 2 - 0.5], [0, step_y, cy - reach_y + step_y / 2 - 0.5]], np.float32
-    )
-    crop = cv2.warpAffine(
-        image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(crop, np.uint8), labels
+    return np.array([[step_x, 0, cx - reach_x + step_x / 2 - 0.5], [0, step_y, cy - reach_y + step_y / 2 - 0.5]])
+
+
+def _cut(image: Images, matrix: npt.NDArray[np.float64], size: int) -> Images:
+    step = float(max(matrix[0, 0], matrix[1, 1]))
+    if step > 1.6:  # bilinear sampling would skip pixels
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.35 * step), np.uint8)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    crop = cv2.warpAffine(image, matrix.astype(np.float32), (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(crop, np.uint8)
 
 
 def _as_jpeg(image: Images, quality: int) -> Images:

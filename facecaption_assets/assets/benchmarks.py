@@ -1,0 +1,193 @@
+"""The paper's benchmarks: one asset a task, a partition for each model and data set; and the tables of them all."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import dagster as dg
+
+from facecaption_assets import benchmark_checks as checks
+from facecaption_assets import previews
+from facecaption_assets.automation import BENCHMARK_ASSETS
+from facecaption_assets.benchmarking import measure
+from facecaption_assets.compute import CPU, ONE_A100
+from facecaption_assets.partitions import BENCHMARK_GRIDS
+from facecaption_assets.settings import Settings
+from facecaption_ml.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from facecaption_ml.benchmarks.protocol import Measured
+    from facecaption_ml.benchmarks.result import BenchmarkResult
+
+GROUP: Final = "benchmarks"
+CODE_VERSION: Final = "1"
+_DESCRIPTIONS: Final[Mapping[str, str]] = {
+    "retrieval": "Text-image retrieval with frozen towers and two new linear layers (paper §5.2, Table 2).",
+    "attributes": "40 facial attributes from a frozen image tower, with parts of the training data (paper §5.3, Table 3).",
+    "sketches": "The photo of an unfinished drawing, asked for at every stage (paper §5.4, Table 4, Fig. 7 and 8).",
+}
+_TABLES: Final = "benchmarks/tables"
+
+
+def benchmark_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """A benchmark for each task, and ``benchmark_tables``."""
+    return [*(_benchmark(task, settings) for task in BENCHMARK_ASSETS), _tables(settings)]
+
+
+def _benchmark(task: str, settings: Settings) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=BENCHMARK_ASSETS[task],
+        deps=["flip_checkpoint"],
+        partitions_def=BENCHMARK_GRIDS[task],
+        description=_DESCRIPTIONS[task],
+        group_name=GROUP,
+        kinds={"pytorch"},
+        owners=["team:models"],
+        code_version=CODE_VERSION,
+        pool=ONE_A100.pool,
+        op_tags=ONE_A100.op_tags,
+        required_resource_keys={"store"},
+        check_specs=[
+            dg.AssetCheckSpec(check, asset=BENCHMARK_ASSETS[task], description=text)
+            for check, text in checks.RESULT.items()
+        ],
+    )
+    def benchmark(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        store: Store = context.resources.store.open()
+        of = cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension
+        started = time.monotonic()
+        measured = measure(settings, store, task, of["data"], of["model"])
+        return record(store, measured, (time.monotonic() - started) / 60)
+
+    return benchmark
+
+
+def record(store: Store, measured: "Measured", minutes: float) -> dg.MaterializeResult:
+    """Write a result with its pictures, and say in the UI what it came to."""
+    result = measured.result
+    result.write(store)
+    for ending, data in measured.pictures.items():
+        store.write_bytes(f"{result.key}.{ending}", data)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/uri": store.uri(f"{result.key}.json"),
+            **headline(result),
+            "numbers": previews.rows(["row", "setting", "metric", "value", "spread", "runs"], _rows(result)),
+            **{ending.split(".")[0]: previews.png(data, ending) for ending, data in measured.pictures.items()},
+            **result.counts,
+            "protocol": previews.rows(["what", "how"], list(result.protocol.items())),
+            "versions": previews.rows(["of", "version"], list(result.versions.items())),
+            "notes": " · ".join(result.notes) or "none",
+            "minutes": round(minutes, 2),
+        },
+        data_version=dg.DataVersion(_version(result)),
+        check_results=[
+            checks.above_baselines([result]),
+            checks.defined([result]),
+            checks.stored(store, {f"{result.key}.json": result.as_json()}),
+        ],
+    )
+
+
+def headline(result: "BenchmarkResult") -> dict[str, float]:
+    """The numbers that the UI plots over partitions, in percent."""
+    return {
+        f"{found.setting} {found.metric}": round(100 * found.value, 2)
+        for found in result.measurements
+        if found.value is not None
+    }
+
+
+def _rows(result: "BenchmarkResult") -> list[tuple[Any, ...]]:
+    named = {result.model: result.measurements, **result.baselines}
+    return [
+        (name, m.setting, m.metric, m.value if m.value is not None else f"n/a: {m.why}", m.spread, m.runs)
+        for name, found in named.items()
+        for m in found
+    ]
+
+
+def _version(result: "BenchmarkResult") -> str:
+    from facecaption_ml.benchmarks.pictures import content_version
+
+    return content_version([result.as_json().decode()])
+
+
+def _tables(settings: Settings) -> dg.AssetsDefinition:
+    @dg.asset(
+        name="benchmark_tables",
+        deps=[*BENCHMARK_ASSETS.values(), "flip_ablation"],
+        group_name=GROUP,
+        kinds={"html", "latex"},
+        owners=["team:models"],
+        code_version=CODE_VERSION,
+        pool=CPU.pool,
+        op_tags=CPU.op_tags,
+        required_resource_keys={"store"},
+        check_specs=[
+            dg.AssetCheckSpec(check, asset="benchmark_tables", description=text)
+            for check, text in checks.TABLES.items()
+        ],
+    )
+    def benchmark_tables(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        """Tables 2, 3 and 4 and the ablation: measured rows beside the published ones, as HTML, Markdown and LaTeX.
+
+        Every result in the store is shown, with the versions of data, code and checkpoint behind it.
+        """
+        return _write_tables(context.resources.store.open(), settings)
+
+    return benchmark_tables
+
+
+def _write_tables(store: Store, settings: Settings) -> dg.MaterializeResult:
+    from facecaption_assets.ablation import read_ablation
+    from facecaption_ml.benchmarks.regression import from_snapshot, regressions, snapshot
+    from facecaption_ml.benchmarks.result import read_results
+
+    results, trained = read_results(store), read_ablation(store)
+    if not results and not trained:
+        raise StoreError(
+            f"no benchmark has been measured yet: materialise {', '.join(BENCHMARK_ASSETS.values())} first"
+        )
+    key, now = f"{_TABLES}/results.json", snapshot(results)
+    found = None
+    if store.exists(key):
+        found = regressions(from_snapshot(store.read_bytes(key)), results, settings.benchmark_regression_tolerance)
+    files = table_files(store, results, trained)
+    for name, data in files.items():
+        store.write_bytes(f"{_TABLES}/{name}", data)
+    store.write_bytes(key, now)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/uri": store.uri(_TABLES),
+            "results": len(results),
+            "ablation trainings": len({(r.model, r.protocol["training seed"]) for r in trained}),
+            "page": dg.MetadataValue.path(store.uri(f"{_TABLES}/index.html")),
+            "tables": dg.MetadataValue.md(files["tables.md"].decode()),
+        },
+        check_results=[checks.no_regression(found), checks.stored(store, {key: now})],
+    )
+
+
+def table_files(
+    store: Store, results: "Sequence[BenchmarkResult]", trained: "Sequence[BenchmarkResult]"
+) -> dict[str, bytes]:
+    """``index.html`` with the results' pictures, ``tables.md`` and ``tables.tex``."""
+    from facecaption_ml.benchmarks.ablation import ablation_table
+    from facecaption_ml.benchmarks.latex import latex
+    from facecaption_ml.benchmarks.markdown import markdown
+    from facecaption_ml.benchmarks.page import html
+    from facecaption_ml.benchmarks.tables import benchmark_tables
+
+    tables = [*benchmark_tables(results), *([ablation_table(trained)] if trained else [])]
+    pictures = {
+        f"{result.model} on {result.data}: {key.rsplit('.', 2)[1]}": store.read_bytes(key)
+        for result in results
+        for key in store.keys(f"{result.key}.")
+        if key.endswith(".png")
+    }
+    return {
+        "index.html": html(tables, pictures).encode(),
+        "tables.md": markdown(tables).encode(),
+        "tables.tex": latex(tables).encode(),
+    }

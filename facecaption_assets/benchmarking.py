@@ -1,0 +1,200 @@
+"""One benchmark from the settings: its data set, its model, its probes. Assets and the shell measure through ``measure``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from facecaption_assets.partitions import BENCHMARK_DATA, HUB_MODELS, VARIANTS, benchmark_models
+from facecaption_assets.progress import Progress
+from facecaption_assets.settings import Settings
+from facecaption_ml.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from facecaption_ml.benchmarks.data import EpisodeData, LabelData, PairData, Rgb
+    from facecaption_ml.benchmarks.models import FrozenModel
+    from facecaption_ml.benchmarks.protocol import Measured, ProbeProtocol
+
+logger = logging.getLogger("facecaption")
+_PREFIX: Final = "FACECAPTION_BENCHMARK_"
+
+
+class BenchmarkError(ValueError):
+    """A benchmark cannot be measured; one line that names the setting or name and what to do."""
+
+
+def measure(
+    settings: Settings, store: Store, task: str, data: str, model: str | FrozenModel, seed: int | None = None
+) -> Measured:
+    """The benchmark ``task`` (retrieval, attributes, sketches) of a model on a data set of it.
+
+    ``model`` is one of ``benchmark_models(task)``, a folder with a FLIP checkpoint, or a model that is open already. Features
+    that are in the store are not computed again. Raises BenchmarkError, BenchmarkDataError, FlipError, StoreError or
+    WeightsNotReachable with one line.
+    """
+    from facecaption_ml.benchmarks.attributes import measure_attributes
+    from facecaption_ml.benchmarks.features import FeatureCache
+    from facecaption_ml.benchmarks.retrieval import measure_retrieval
+    from facecaption_ml.benchmarks.sketches import measure_sketches
+
+    check_names(task, data)
+    opened = open_model(settings, store, model) if isinstance(model, str) else model
+    protocol = protocol_of(settings, task, seed)
+    cache = FeatureCache(
+        store, opened, settings.benchmark_encode_batch, Progress(f"{opened.name} on {data}", "pictures")
+    )
+    if task == "retrieval":
+        shared = data in ("celeba_caption", "sample") and bool(opened.layer_names)  # with the attribute benchmark
+        return measure_retrieval(open_pairs(settings, data), cache, protocol, layers=shared)
+    if task == "attributes":
+        return measure_attributes(open_labels(settings, data), cache, protocol)
+    return measure_sketches(open_episodes(settings, data), cache, protocol)
+
+
+def check_names(task: str, data: str) -> None:
+    """Raises BenchmarkError for a task or data set that there is not, naming those there are."""
+    if task not in BENCHMARK_DATA:
+        raise BenchmarkError(f"there is no benchmark {task!r}: choose among {', '.join(BENCHMARK_DATA)}")
+    if data not in BENCHMARK_DATA[task]:
+        raise BenchmarkError(f"{task} has no data set {data!r}: choose among {', '.join(BENCHMARK_DATA[task])}")
+
+
+def protocol_of(settings: Settings, task: str, seed: int | None = None) -> ProbeProtocol:
+    """How the probes of a task are trained; ``seed`` takes the place of the pipeline's."""
+    from facecaption_assets.model_resources import resolve_device
+    from facecaption_ml.benchmarks.protocol import ProbeProtocol
+
+    name = {"retrieval": "retrieval", "attributes": "attribute", "sketches": "sketch"}[task]
+    return ProbeProtocol(
+        epochs=getattr(settings, f"benchmark_{name}_epochs"),
+        learning_rate=getattr(settings, f"benchmark_{name}_learning_rate"),
+        batch_size=getattr(settings, f"benchmark_{name}_batch"),
+        weight_decay=settings.benchmark_weight_decay,
+        runs=settings.benchmark_runs,
+        seed=settings.seed if seed is None else seed,
+        views=settings.benchmark_views,
+        device=resolve_device(settings.device, settings.threads),
+    )
+
+
+def open_model(settings: Settings, store: Store, name: str) -> FrozenModel:
+    """A FLIP variant from the store, a baseline by its setting, or a folder with a FLIP checkpoint.
+
+    Raises FlipError, StoreError or WeightsNotReachable where its weights cannot be had, BenchmarkError for another name.
+    """
+    from facecaption_assets.flip_training import load_checkpoint
+    from facecaption_assets.model_resources import resolve_device
+
+    device = resolve_device(settings.device, settings.threads)
+    if name in HUB_MODELS:
+        from facecaption_ml.benchmarks import hub_models
+
+        setting = f"{_PREFIX}{name.upper()}"
+        return hub_models.load(name, getattr(settings, f"benchmark_{name}"), setting, device)
+    from facecaption_ml.benchmarks.models import FlipEncoder
+    from facecaption_ml.flip import Flip
+
+    if name in VARIANTS.get_partition_keys():
+        try:
+            return FlipEncoder(load_checkpoint(settings, store, f"flip_checkpoint/{name}"), name)
+        except StoreError as error:
+            raise StoreError(f"no checkpoint of variant {name!r}: {error}") from None
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        models = ", ".join(benchmark_models("retrieval"))
+        raise BenchmarkError(f"there is no model {name!r}: choose among {models}, or name a FLIP checkpoint's folder")
+    return FlipEncoder(Flip.load(folder, device), folder.resolve().name)
+
+
+def open_pairs(settings: Settings, data: str) -> PairData:
+    """A retrieval data set. Raises BenchmarkDataError naming the setting or file."""
+    from facecaption_ml.benchmarks.datasets import celeba_caption, mm_celeba_hq, sample
+
+    if data == "celeba_caption":
+        given = settings.benchmark_celeba_captions
+        captions = _folder(settings, "celeba_captions") if given else None
+        place = _folder(settings, "celeba")
+        return celeba_caption.read_celeba_captions(place, f"{_PREFIX}CELEBA", captions, settings.seed)
+    if data == "mm_celeba_hq":
+        return mm_celeba_hq.read_mm_celeba_hq(_folder(settings, "mm_celeba"), f"{_PREFIX}MM_CELEBA")
+    return sample.sample_pairs(settings.seed)
+
+
+def open_labels(settings: Settings, data: str) -> LabelData:
+    """An attribute data set. Raises BenchmarkDataError naming the setting or file."""
+    from facecaption_ml.benchmarks.datasets import celeba, lfwa, sample
+
+    if data == "celeba":
+        return celeba.read_celeba_labels(_folder(settings, "celeba"), f"{_PREFIX}CELEBA")
+    if data == "lfwa":
+        return lfwa.read_lfwa(_folder(settings, "lfwa"), f"{_PREFIX}LFWA")
+    return sample.sample_labels_data(settings.seed)
+
+
+def open_episodes(settings: Settings, data: str) -> EpisodeData:
+    """A sketch data set. Raises BenchmarkDataError naming the setting or file."""
+    from facecaption_ml.benchmarks.datasets import fs2k_sde, photo_episodes, sample
+
+    if data == "sample":
+        return sample.sample_episodes(settings.seed)
+    describe = describer(settings)
+    if data == "photos":
+        folder = _folder(settings, "photos")
+        return photo_episodes.photo_episodes(folder, f"{_PREFIX}PHOTOS", describe, seed=settings.seed)
+    photos, photos_setting = _folder(settings, "fs2k"), f"{_PREFIX}FS2K"
+    number = 2 if data == "fs2k_sde2" else 1
+    drawn = fs2k_sde.read_fs2k_sde(
+        _folder(settings, "fs2k_sde"), f"{_PREFIX}FS2K_SDE", number, photos, photos_setting, describe
+    )
+    if data != "user_sde":
+        return drawn
+    own = _folder(settings, "user_sde")
+    return fs2k_sde.read_user_sde(own, f"{_PREFIX}USER_SDE", drawn, photos, photos_setting, describe)
+
+
+def describer(settings: Settings) -> Callable[[Rgb], str]:
+    """Captions of photos as the pipeline makes them (paper §5.4): detector, bundled attribute predictor, grammar.
+
+    A photo without a face that is found is labelled as a whole. Models are loaded with the first photo.
+    """
+    found: list[Callable[[Rgb], str]] = []
+
+    def describe(photo: Rgb) -> str:
+        if not found:
+            found.append(_load_describer(settings))
+        return found[0](photo)
+
+    return describe
+
+
+def _load_describer(settings: Settings) -> Callable[[Rgb], str]:
+    from facecaption_assets.model_resources import resolve_device
+    from facecaption_ml.attributes import AttributePredictor
+    from facecaption_ml.captions import CaptionGrammar
+    from facecaption_ml.faces import FaceDetector
+    from facecaption_ml.photos import PhotoCaptioner
+
+    device = resolve_device(settings.device, settings.threads)
+    captioner = PhotoCaptioner(
+        FaceDetector.load("bundled", device=device),
+        AttributePredictor.load("bundled", device=device),
+        CaptionGrammar.load("bundled"),
+        seed=settings.seed,
+    )
+    return captioner.describe
+
+
+def _folder(settings: Settings, name: str) -> Store:
+    """The folder or prefix that a setting names. Raises BenchmarkDataError where it is not set or not there."""
+    from facecaption_ml.benchmarks.data import BenchmarkDataError
+
+    given, setting = getattr(settings, f"benchmark_{name}"), f"{_PREFIX}{name.upper()}"
+    if not given:
+        what = type(settings).model_fields[f"benchmark_{name}"].description
+        raise BenchmarkDataError(f"{setting} is not set: it names the {what}")
+    if not given.startswith("s3://") and not Path(given).expanduser().is_dir():
+        raise BenchmarkDataError(f"{setting}: there is no folder {given}")
+    root = given if given.startswith("s3://") else str(Path(given).expanduser())
+    return Store(root, settings.storage_options)

@@ -1,0 +1,86 @@
+"""Variables of MATLAB's .mat files: version 7.3, which is HDF5, through h5py; versions 4 to 7 through scipy."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Variable = npt.NDArray[Any] | list[str]
+
+_HDF5: Final = (b"MATLAB 7.3", b"\x89HDF\r\n\x1a\n")
+
+
+class MatlabError(ValueError):
+    """A file is not what was expected; the message names the variable."""
+
+
+def read_matlab(data: bytes, names: Sequence[str]) -> dict[str, Variable]:
+    """The variables ``names`` of a .mat file's bytes, as MATLAB sees them: a cell array of texts is a list in column order.
+
+    Raises MatlabError for bytes that are no such file, and for a variable that is absent.
+    """
+    try:
+        found = _hdf5(data, names) if data.startswith(_HDF5) else _before_hdf5(data, names)
+    except Exception as error:  # damaged bytes make both libraries raise almost anything
+        raise MatlabError(f"this is no MATLAB file ({type(error).__name__}: {error}): fetch it again") from error
+    absent = [name for name in names if name not in found]
+    if absent:
+        raise MatlabError(f"the variable {absent[0]} is missing: fetch the file again")
+    return found
+
+
+def real_matrix(variables: Mapping[str, Variable], name: str) -> npt.NDArray[Any]:
+    """The variable ``name`` [rows, columns], of whole or real numbers. Raises MatlabError for anything else."""
+    value = variables[name]
+    if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "biuf":
+        raise MatlabError(f"{name}: expected a matrix of numbers")
+    return value
+
+
+def cell_strings(variables: Mapping[str, Variable], name: str) -> list[str]:
+    """The texts of the cell array ``name``. Raises MatlabError for anything else."""
+    value = variables[name]
+    if not isinstance(value, list):
+        raise MatlabError(f"{name}: expected a cell array of texts")
+    return value
+
+
+def _hdf5(data: bytes, names: Sequence[str]) -> dict[str, Variable]:
+    import h5py
+
+    found: dict[str, Variable] = {}
+    with h5py.File(io.BytesIO(data), "r") as file:
+        for name in names:
+            if name not in file:
+                continue
+            stored = file[name]
+            if h5py.check_ref_dtype(stored.dtype) is None:
+                found[name] = stored[()].T  # columns lie first in the file
+            else:
+                found[name] = [_characters(file[cell]) for cell in stored[()].ravel()]
+    return found
+
+
+def _characters(cell: Any) -> str:
+    """A row of characters, stored as UTF-16 codes; an empty one is stored as its shape."""
+    if "MATLAB_empty" in cell.attrs:
+        return ""
+    return cell[()].astype("<u2").tobytes().decode("utf-16-le")
+
+
+def _before_hdf5(data: bytes, names: Sequence[str]) -> dict[str, Variable]:
+    from scipy.io import loadmat
+
+    found = loadmat(io.BytesIO(data), variable_names=list(names))
+    return {
+        name: _texts(found[name]) if found[name].dtype.kind == "O" else found[name] for name in names if name in found
+    }
+
+
+def _texts(cells: npt.NDArray[Any]) -> list[str]:
+    """An empty text is an empty array there."""
+    return [str(cell.item()) if cell.size else "" for cell in cells.ravel(order="F")]

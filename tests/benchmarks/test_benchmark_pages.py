@@ -1,0 +1,192 @@
+"""Markdown, HTML and LaTeX of the benchmark tables: everything is shown, and no name or note becomes markup."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+from invented_results import attributes, retrieval, seeded
+
+from facecaption_ml.benchmarks.ablation import ablation_table
+from facecaption_ml.benchmarks.latex import latex
+from facecaption_ml.benchmarks.markdown import markdown
+from facecaption_ml.benchmarks.page import html
+from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.benchmarks.table import Table, plain
+from facecaption_ml.benchmarks.tables import benchmark_tables
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\x00" * 16
+HOSTILE = st.text(st.characters() | st.sampled_from("<>&\"'|\\`*_{}[]$%#~^±→†−-,!\n\r\t"), min_size=1, max_size=20)
+EXAMPLE = (
+    retrieval("flip", "sample", None, notes=["drawn"]),
+    retrieval("clip", "mm_celeba_hq", versions={"data": "a_b", "model": "50 %"}),
+    attributes("flip", "celeba", 0.9, 0.01),
+)
+
+
+def with_hostile(text: str) -> list[Table]:
+    """The two tables that show a result whose model, notes, reasons, counts and versions are ``text``."""
+    measured = [Measurement("text → image", "R@5", None, why=text), Measurement(f"to {text}", f"R@{text}", 0.5)]
+    result = BenchmarkResult(
+        "retrieval", text, "mm_celeba_hq", measured, {text: measured}, {text: 3}, {text: text}, {text: text}, {}, [text]
+    )
+    tables = benchmark_tables([result])
+    return [tables[0], tables[-1]]
+
+
+class Page(HTMLParser):
+    """A page's tags with their attributes' names, its text, and what is not balanced."""
+
+    VOID = ("meta", "br", "img")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, tuple[str, ...]]] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+        self.attributes += attrs
+        self.open += [] if tag in self.VOID else [tag]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@settings(deadline=None)
+@given(HOSTILE)
+def test_no_name_or_note_becomes_html(text: str) -> None:
+    page, tame = html(with_hostile(text), {text: PNG}), html(with_hostile("tame"), {"tame": PNG})
+    assert Page(page).tags == Page(tame).tags
+    assert plain(text) in Page(page).texts or not plain(text)
+    body = re.sub(r"<[^<>]*>", "", page.split("</style>")[1])
+    assert not re.search(r"[<>]|&(?!(amp|lt|gt|quot|#x27);)", body)
+    page.encode()
+
+
+@settings(deadline=None)
+@given(HOSTILE)
+def test_no_name_or_note_becomes_latex(text: str) -> None:
+    source = latex(with_hostile(text))
+    letters = re.sub(r"\\[&%#_{}$]", "", source.split("\n", 1)[1])
+    letters = re.sub(r"\$(\\[a-z]+|-)\$", "", letters)
+    letters = re.sub(r"\\[a-zA-Z]+|\\\\$", "", letters.replace("{%\n", "{\n").replace("table*", ""), flags=re.MULTILINE)
+    letters = re.sub(r"\}~", "}", letters)  # the tie after a footnote's number
+    assert not set('\\#%_^~$<>|"*`') & set(letters)
+    assert letters.count("{") == letters.count("}")
+    assert max(letters) <= "\u017f"
+    for tabular in re.findall(r"\\begin\{tabular\}\{([^\n]*)\}\n(.*?)\\end\{tabular\}", source, re.DOTALL):
+        columns = len(re.sub(r"p\{[^}]*\}", "p", tabular[0]))
+        for row in re.findall(r"^.* \\\\$", tabular[1], re.MULTILINE):
+            separators = re.findall(r"(?<!\\)&", re.sub(r"\\multicolumn\{(\d+)\}", skipped, row))
+            assert len(separators) == columns - 1
+
+
+def skipped(multicolumn: re.Match[str]) -> str:
+    """As many separators as a heading over several columns stands for."""
+    return "&" * (int(multicolumn[1]) - 1)
+
+
+@settings(deadline=None)
+@given(HOSTILE)
+def test_no_name_or_note_becomes_markdown(text: str) -> None:
+    tables = with_hostile(text)
+    lines = [line for line in markdown(tables).split("\n") if line.startswith("|")]
+    pipes = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines]
+    assert pipes == [len(table.columns) + 1 for table in tables for _ in range(len(table.rows) + 2)]
+    prose = re.sub(r"\\[\\`*_{}\[\]#|~$!]|</?sup>|<br>|^### ", "", markdown(tables), flags=re.MULTILINE)
+    assert not set("\\`*_{}[]#~$!<>") & set(prose)
+    assert not re.search(r"&(?!(amp|lt|gt);)", prose)
+
+
+def test_a_page_is_one_file_that_asks_for_nothing() -> None:
+    page = html(benchmark_tables(EXAMPLE), {"early_retrieval.png": PNG, "b": b"\xff\xd8\xff\xe0"})
+    parsed = Page(page)
+    assert page.startswith("<!DOCTYPE html>\n")
+    assert {tag for tag, _ in parsed.tags} & {"script", "link", "iframe", "object", "form"} == set()
+    assert not re.search(r"https?:|//|url\(|@import", re.sub(r"base64,[\w+/=]*", "", page))
+    anchors = [value for name, value in parsed.attributes if name == "id"]
+    links = {value for name, value in parsed.attributes if name == "href"}
+    assert len(anchors) == len(set(anchors))
+    assert links
+    assert links <= {f"#{anchor}" for anchor in anchors}
+    assert "prefers-color-scheme: dark" in page
+    assert f"data:image/png;base64,{base64.b64encode(PNG).decode()}" in page
+    assert [value for name, value in parsed.attributes if name == "alt"] == ["b", "early retrieval"]
+
+
+def test_every_cell_is_in_the_page_and_published_rows_are_set_apart() -> None:
+    tables = benchmark_tables(EXAMPLE)
+    page = html(tables, {})
+    assert page.count('<tr class="published">') == sum(row.kind == "published" for t in tables for row in t.rows) == 27
+    assert page.count('<tr class="delta">') == 2
+    texts = set(Page(page).texts)
+    for table in tables:
+        assert {line for row in table.rows for cell in row.cells for line in cell.lines if line} <= texts
+        assert {*table.remarks, *table.footnotes} <= texts
+
+
+def test_a_picture_of_another_format_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'curve.gif' is none of PNG, JPEG and SVG"):
+        html([], {"curve.gif": b"GIF89a"})
+
+
+def test_markdown_shows_names_numbers_and_footnotes() -> None:
+    text = markdown(benchmark_tables(EXAMPLE))
+    assert "### Text–image retrieval (Table 2)" in text
+    assert re.search(r"^\| FLIP \| measured \|.*\| n/a<sup>\d</sup> \|", text, re.MULTILINE)
+    assert r"| FLIP\*<sup>" in text
+    assert re.search(r"^<sup>\d</sup> Not defined: a gallery of 3, smaller than 5\.$", text, re.MULTILINE)
+
+
+def test_latex_escapes_what_the_tables_hold() -> None:
+    source = latex(benchmark_tables(EXAMPLE))
+    for expected in (
+        r"100 \%",
+        r"$\pm$",
+        r"text $\rightarrow$ image",
+        r"FLIP\textasteriskcentered{}",
+        r"FLIP\textdagger{}",
+    ):
+        assert expected in source
+    for expected in (r"flip\_template", r"a\_b", r"50 \%"):
+        assert expected in latex(benchmark_tables([*EXAMPLE, retrieval("flip_template", "sample")]))
+
+
+def test_a_wide_table_is_one_tabular_a_data_set_with_the_rows_that_have_numbers_there() -> None:
+    source = latex(benchmark_tables(EXAMPLE)[:1])
+    assert source.count(r"\toprule") == source.count(r"\bottomrule") == 3
+    sample = source[source.rindex(r"\begin{tabular}") :]
+    assert "FLIP & measured & n/a" in sample
+    assert "published" not in sample.split(r"\end{tabular}")[0]
+    assert source.count("published}") == 12
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex with booktabs")
+def test_pdflatex_sets_the_tables(tmp_path: Path) -> None:
+    hostile = with_hostile("--,,?`!`<<>>''\"[x] *[2pt] \\end{tabular} %$&#_^~|{} é 中 ±→†−×·…")
+    tables = latex([*benchmark_tables(EXAMPLE), *hostile, ablation_table(seeded("flip", [0.5, 0.6]))])
+    packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}"
+    document = rf"\documentclass{{article}}{packages}\begin{{document}}{tables}\end{{document}}"
+    (tmp_path / "t.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-draftmode", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
