@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo ui test lint lock clean
+.PHONY: help setup demo ablation ui test lint lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,12 +20,15 @@ setup: $(VENV)/.installed  ## Create .venv and install the pinned packages
 $(VENV)/.installed: requirements.txt pyproject.toml | $(filter .tools/bin/uv,$(UV))
 	@echo "installing the pinned packages into $(VENV) (a few GB the first time; torch brings CUDA libraries) ..."
 	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	@$(UV) pip sync --python $(BIN)/python requirements.txt
+	@$(UV) pip sync --compile-bytecode --python $(BIN)/python requirements.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: setup  ## Run the whole pipeline on the sample world
 	@$(BIN)/facecaption demo
+
+ablation: setup  ## Compare FLIP, FLIP* and FLIP† on the demo's data, three seeds each
+	@$(BIN)/facecaption ablation
 
 ui: setup  ## Open the Dagster UI on what the demo materialised
 	@$(BIN)/facecaption ui

@@ -28,6 +28,9 @@ class BenchmarkSettings(BaseSettings):
         "", description=f"{_FOLDER} of any photos, to be turned into sketches by their contours"
     )
 
+    benchmark_sample_pictures: int = Field(850, ge=20, description="drawn faces of the data set 'sample'")
+    benchmark_sample_drawings: int = Field(160, ge=10, description="drawn episodes of the data set 'sample'")
+
     benchmark_clip: str = Field("openai/clip-vit-base-patch16", description="CLIP by folder or hub name")
     benchmark_blip: str = Field("Salesforce/blip-itm-base-coco", description="BLIP by folder or hub name")
     benchmark_align: str = Field("kakaobrain/align-base", description="ALIGN by folder or hub name")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from facecaption_assets.partitions import BENCHMARK_DATA, HUB_MODELS, VARIANTS, benchmark_models
 from facecaption_assets.progress import Progress
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from facecaption_ml.benchmarks.models import FrozenModel
     from facecaption_ml.benchmarks.protocol import Measured, ProbeProtocol
 
-logger = logging.getLogger("facecaption")
 _PREFIX: Final = "FACECAPTION_BENCHMARK_"
+D = TypeVar("D", "PairData", "LabelData")
 
 
 class BenchmarkError(ValueError):
@@ -119,7 +119,7 @@ def open_pairs(settings: Settings, data: str) -> PairData:
         return celeba_caption.read_celeba_captions(place, f"{_PREFIX}CELEBA", captions, settings.seed)
     if data == "mm_celeba_hq":
         return mm_celeba_hq.read_mm_celeba_hq(_folder(settings, "mm_celeba"), f"{_PREFIX}MM_CELEBA")
-    return sample.sample_pairs(settings.seed)
+    return _drawn_once(settings, sample.sample_pairs(settings.seed, _shares(settings.benchmark_sample_pictures)))
 
 
 def open_labels(settings: Settings, data: str) -> LabelData:
@@ -130,15 +130,20 @@ def open_labels(settings: Settings, data: str) -> LabelData:
         return celeba.read_celeba_labels(_folder(settings, "celeba"), f"{_PREFIX}CELEBA")
     if data == "lfwa":
         return lfwa.read_lfwa(_folder(settings, "lfwa"), f"{_PREFIX}LFWA")
-    return sample.sample_labels_data(settings.seed)
+    return _drawn_once(settings, sample.sample_labels_data(settings.seed, _shares(settings.benchmark_sample_pictures)))
 
 
 def open_episodes(settings: Settings, data: str) -> EpisodeData:
     """A sketch data set. Raises BenchmarkDataError naming the setting or file."""
     from facecaption_ml.benchmarks.datasets import fs2k_sde, photo_episodes, sample
+    from facecaption_ml.benchmarks.pictures import KeptPictures
 
     if data == "sample":
-        return sample.sample_episodes(settings.seed)
+        drawings = sample.sample_episodes(settings.seed, _shares(settings.benchmark_sample_drawings))
+        kept = _kept_pictures(settings)
+        return dataclasses.replace(
+            drawings, photos=KeptPictures(drawings.photos, kept), sketches=KeptPictures(drawings.sketches, kept)
+        )
     describe = describer(settings)
     if data == "photos":
         folder = _folder(settings, "photos")
@@ -152,6 +157,23 @@ def open_episodes(settings: Settings, data: str) -> EpisodeData:
         return drawn
     own = _folder(settings, "user_sde")
     return fs2k_sde.read_user_sde(own, f"{_PREFIX}USER_SDE", drawn, photos, photos_setting, describe)
+
+
+def _drawn_once(settings: Settings, data: D) -> D:
+    from facecaption_ml.benchmarks.pictures import KeptPictures
+
+    return dataclasses.replace(data, pictures=KeptPictures(data.pictures, _kept_pictures(settings)))
+
+
+def _kept_pictures(settings: Settings) -> Store:
+    """Where drawn pictures are kept, so that the next model need not wait for them."""
+    return Store(str(settings.home / "cache" / "benchmark_pictures"))
+
+
+def _shares(count: int) -> tuple[int, int, int]:
+    """Of ``count``: for training, validation (an eighth) and test (three eighths)."""
+    validation, test = max(1, count // 8), max(1, 3 * count // 8)
+    return count - validation - test, validation, test
 
 
 def describer(settings: Settings) -> Callable[[Rgb], str]:

@@ -144,6 +144,43 @@ def search(text: str, top: int, variant: str, out: Path, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--task", required=True, type=click.Choice(["retrieval", "attributes", "sketches"]))
+@click.option(
+    "--model", default="flip", show_default=True, help="A variant, clip, blip, align, or a FLIP checkpoint's folder."
+)
+@click.option("--data", default="sample", show_default=True, help="A data set of the task; a wrong name lists them.")
+def benchmark(task: str, model: str, data: str) -> None:
+    """Measure one benchmark of the paper; the table stands beside the published numbers.
+
+    Where data sets and baselines are, say the FACECAPTION_BENCHMARK_* settings.
+    """
+    from facecaption_assets.benchmark_command import run_benchmark
+
+    run_benchmark(load_settings(), task, model, data)
+
+
+@main.command()
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 3), help="Trainings of each variant.")
+@click.option("--at-once", default=2, show_default=True, type=click.IntRange(1), help="Trainings side by side.")
+def ablation(seeds: int, at_once: int) -> None:
+    """Train FLIP, FLIP* and FLIP† with several seeds on the finished shards, and compare them."""
+    from facecaption_assets.benchmark_command import run_ablation
+    from facecaption_assets.partitions import SEEDS
+
+    run_ablation(load_settings(), SEEDS[:seeds], at_once)
+
+
+@main.command()
+@click.argument("asset")
+@click.argument("partition", required=False)
+def materialize(asset: str, partition: str | None) -> None:
+    """Materialise one ASSET, or one PARTITION of it, recorded as the UI would: `materialize flip_ablation '0|flip'`."""
+    from facecaption_assets.benchmark_command import run_partition
+
+    run_partition(load_settings(), asset, partition)
+
+
+@main.command()
 def settings() -> None:
     """Every setting, its value here, and what it is for."""
     values = load_settings()

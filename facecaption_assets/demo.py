@@ -11,6 +11,7 @@ import click
 from facecaption_assets.automation import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.instance import Pipeline, RunFailedError
 from facecaption_assets.settings import Settings
+from facecaption_assets.stages import attempt, run_benchmarks, stage
 from facecaption_assets.status import show_status
 from facecaption_ml.store import Store
 
@@ -28,26 +29,27 @@ def run_demo(settings: Settings) -> None:
 def run_pipeline(
     settings: Settings, first: str | None, last: str | None, skip_source: bool, variant: str | None = None
 ) -> None:
-    """Source, attribute model, all shard assets, FLIP where a ``variant`` is named, statistics, release.
+    """Source, attribute model, all shard assets, FLIP and its benchmarks where a ``variant`` is named, statistics, release.
 
-    Raises RunFailedError or UnknownShardError. A training or statistics that fail do not keep the release from being packed;
-    the first such error is raised at the end.
+    Raises RunFailedError or UnknownShardError. What fails after the shards does not keep the release from being packed; the
+    first such error is raised at the end.
     """
     started = time.monotonic()
     pipeline = Pipeline(settings)
     if not skip_source:
-        _stage(pipeline, "the list of images", "source_manifest")
+        stage(pipeline, "the list of images", "source_manifest")
     shards = pipeline.shards()
     pipeline.check_shards([name for name in (first, last) if name])
     if not shards:
         pipeline.check_shards(["shard-00000"])
     begin, end = first or shards[0], last or (first or shards[-1])
     if not (skip_source and Store(settings.store_root, settings.storage_options).exists("attribute_model/config.json")):
-        _stage(pipeline, "the attribute predictor", "attribute_model")
-    _stage(pipeline, f"shards {begin} to {end}", *SHARD_ASSETS, first=begin, last=end)
+        stage(pipeline, "the attribute predictor", "attribute_model")
+    stage(pipeline, f"shards {begin} to {end}", *SHARD_ASSETS, first=begin, last=end)
     failed = [_train(pipeline, variant)] if variant else []
+    failed += run_benchmarks(pipeline, [variant]) if variant else []
     failed.append(run_statistics(pipeline))
-    _stage(pipeline, "the release", "facecaption_release")
+    stage(pipeline, "the release", "facecaption_release")
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     click.echo(f"\nDone in {minutes} min {seconds} s.\n", err=True)
     show_status(settings, ())
@@ -57,30 +59,12 @@ def run_pipeline(
 
 
 def _train(pipeline: Pipeline, variant: str) -> RunFailedError | None:
-    try:
-        _stage(pipeline, f"FLIP ({pipeline.settings.flip_preset})", "flip_checkpoint", variant=variant)
-    except RunFailedError as error:
-        click.echo(f"  the training failed, statistics and release go on without it: {error}", err=True)
-        return error
-    return None
+    return attempt(pipeline, f"FLIP ({pipeline.settings.flip_preset})", "flip_checkpoint", partition=variant)
 
 
 def run_statistics(pipeline: Pipeline) -> RunFailedError | None:
     """The statistics of every finished shard. A failure is printed and returned, for the caller to raise at its end."""
-    try:
-        _stage(pipeline, "the statistics", *STATISTICS_ASSETS)
-    except RunFailedError as error:
-        click.echo(f"  a statistic failed, the release goes on without it: {error}", err=True)
-        return error
-    return None
-
-
-def _stage(pipeline: Pipeline, label: str, *assets: str, **partitions: str | None) -> None:
-    """``partitions``: as ``Pipeline.run`` takes them."""
-    click.echo(f"• {label} …", err=True)
-    started = time.monotonic()
-    pipeline.run(*assets, **partitions)
-    click.echo(f"  {', '.join(assets)}: {time.monotonic() - started:.0f} s", err=True)
+    return attempt(pipeline, "the statistics", *STATISTICS_ASSETS)
 
 
 def _where_to_look(settings: Settings, sheet: Path | None, variant: str | None) -> None:
@@ -94,6 +78,7 @@ def _where_to_look(settings: Settings, sheet: Path | None, variant: str | None) 
     click.echo(f"  statistics           {store}/statistics   (figures as SVG and PNG, numbers as Parquet and JSON)")
     if trained:
         click.echo(f"  FLIP                 {store}/{checkpoint}   (MODEL_CARD.md, curves.png, retrievals.png)")
+        click.echo(f"  benchmark tables     {store}/benchmarks/tables/index.html")
     click.echo(f"  tables by shard      {store}/<table>/<shard>.parquet")
     click.echo("  runs, lineage        make ui   (or: facecaption ui)")
     click.echo("  your own pictures    .venv/bin/facecaption caption PHOTO…")

@@ -58,8 +58,10 @@ class Pipeline:
                 listed = f"they run from {known[0]} to {known[-1]}" if known else "materialise source_manifest first"
                 raise UnknownShardError(f"there is no shard {name!r}: {listed}")
 
-    def run(self, *assets: str, first: str | None = None, last: str | None = None, variant: str | None = None) -> None:
-        """Materialise assets: those by shard for ``first`` to ``last``, those by variant for ``variant``.
+    def run(
+        self, *assets: str, first: str | None = None, last: str | None = None, partition: str | None = None
+    ) -> None:
+        """Materialise assets: those by shard for ``first`` to ``last``, others for ``partition``.
 
         Raises RunFailedError.
         """
@@ -72,7 +74,7 @@ class Pipeline:
         result = self._definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey(name) for name in assets],
-            partition_key=variant,
+            partition_key=partition,
             tags=tags,
             raise_on_error=False,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},

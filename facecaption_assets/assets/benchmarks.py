@@ -172,14 +172,15 @@ def _write_tables(store: Store, settings: Settings) -> dg.MaterializeResult:
 def table_files(
     store: Store, results: "Sequence[BenchmarkResult]", trained: "Sequence[BenchmarkResult]"
 ) -> dict[str, bytes]:
-    """``index.html`` with the results' pictures, ``tables.md`` and ``tables.tex``."""
+    """``index.html`` with the results' pictures, ``tables.md``, ``tables.tex``; ``ablation.md`` where there is one."""
     from facecaption_ml.benchmarks.ablation import ablation_table
     from facecaption_ml.benchmarks.latex import latex
     from facecaption_ml.benchmarks.markdown import markdown
     from facecaption_ml.benchmarks.page import html
     from facecaption_ml.benchmarks.tables import benchmark_tables
 
-    tables = [*benchmark_tables(results), *([ablation_table(trained)] if trained else [])]
+    ablation = [ablation_table(trained)] if trained else []
+    tables = [*benchmark_tables(results), *ablation]
     pictures = {
         f"{result.model} on {result.data}: {key.rsplit('.', 2)[1]}": store.read_bytes(key)
         for result in results
@@ -190,4 +191,5 @@ def table_files(
         "index.html": html(tables, pictures).encode(),
         "tables.md": markdown(tables).encode(),
         "tables.tex": latex(tables).encode(),
+        **({"ablation.md": markdown(ablation).encode()} if ablation else {}),
     }

@@ -1,16 +1,21 @@
-"""Pictures of a folder or an S3 prefix, by row; and several of them as one."""
+"""Pictures of a folder or an S3 prefix, by row; several of them as one; and drawn ones, drawn once."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from facecaption_ml.benchmarks.data import Pictures, Rgb
 from facecaption_ml.decoding import UndecodableImage, decode_image
 from facecaption_ml.store import Store, StoreError
 
+_KEPT_TOGETHER: Final = 64
 _READERS: Final = 4  # decoding leaves the interpreter lock; on S3 the requests overlap
 
 
@@ -50,6 +55,32 @@ class JoinedPictures:
             own = [row for row in rows if id(self._parts[row][0]) == key]
             found.update(zip(own, part.read([self._parts[row][1] for row in own]), strict=True))
         return [found[row] for row in rows]
+
+
+class KeptPictures:
+    """Pictures that take long to make and never fail, all of one size, kept in ``store`` once they have been asked for."""
+
+    def __init__(self, pictures: Pictures, store: Store) -> None:
+        self.names: Sequence[str] = pictures.names
+        self.version = pictures.version
+        self._pictures, self._store = pictures, store
+
+    def read(self, rows: Sequence[int]) -> list[Rgb | None]:
+        """RGB uint8 [H, W, 3] for each of the rows. Pictures are made ``_KEPT_TOGETHER`` at a time."""
+        parts = {number: self._part(number) for number in {row // _KEPT_TOGETHER for row in rows}}
+        return [parts[row // _KEPT_TOGETHER][row % _KEPT_TOGETHER] for row in rows]
+
+    def _part(self, number: int) -> npt.NDArray[np.uint8]:
+        key = f"{self.version}/{number:05d}.npy"
+        if self._store.exists(key):
+            found: npt.NDArray[np.uint8] = np.load(io.BytesIO(self._store.read_bytes(key)), allow_pickle=False)
+            return found
+        rows = range(number * _KEPT_TOGETHER, min((number + 1) * _KEPT_TOGETHER, len(self.names)))
+        made = np.stack([image for image in self._pictures.read(rows) if image is not None])
+        buffer = io.BytesIO()
+        np.save(buffer, made)
+        self._store.write_bytes(key, buffer.getvalue())
+        return made
 
 
 def content_version(parts: Iterable[str]) -> str:

@@ -56,7 +56,9 @@ def train_probe(
     """
     if count < 1:
         raise ValueError("a probe needs rows to train on")
-    optimiser = torch.optim.AdamW(probe.parameters(), training.learning_rate, weight_decay=training.weight_decay)
+    optimiser = torch.optim.AdamW(
+        probe.parameters(), training.learning_rate, weight_decay=training.weight_decay, fused=True
+    )
     steps = training.epochs * math.ceil(count / training.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
     best: tuple[float, int, dict[str, Tensor]] | None = None

@@ -1,4 +1,4 @@
-"""Chat models in this process, through transformers: batches with a common prompt prefix, left padding, a seed a row."""
+"""Chat models in this process, through transformers: full batches behind a common prompt prefix, a seed a row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
 _REFUSALS: Final = 24  # words that a guide may turn down before the text counts as stuck
 _NEWS_BONUS: Final = 1.0  # logits for words that say what is not yet said; small models forget
-_SHRINK: Final = 0.75  # share of rows under way at which the others leave the batch
+_SHRINK: Final = 0.75  # share of rows under way at which the others leave the batch and waiting ones join it
+_LEAST_SHARE: Final = 8  # rows that are worth a worker of their own
 _MOST_GUIDED_TOKENS: Final = 110
 
 Message = tuple[str, str]
@@ -39,25 +42,35 @@ class _Row:
 
     index: int
     ids: list[int]
-    rng: random.Random
+    seed: int
     guide: Guide | None
+    rng: random.Random = field(init=False)
     generated: list[int] = field(default_factory=list)
     log_probability: float = 0.0
     ended: bool = False
     stuck: bool = False
 
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+
+    @property
+    def under_way(self) -> bool:
+        return not (self.ended or self.stuck)
+
 
 class LocalChatModel:
     """A chat model loaded with transformers; see :func:`checkpoints.load_chat_model` for the names it takes.
 
-    Rows with equal messages before the last one share that prefix's keys and values (``shared_prefix``); they are batched by
-    length. A row's draws depend on its seed alone, and rounding aside its probabilities on its own prompt alone.
+    Rows with equal messages before the last one share that prefix's keys and values (``shared_prefix``). They are divided
+    among ``threads`` workers by prompt, and each worker keeps up to ``batch_size`` of its rows under way (``RunningBatch``).
+    A row's draws depend on its seed alone, and rounding aside its probabilities on its own prompt alone. With one number of
+    threads and one batch size the same requests in any order meet in the same batches, so that rounding is the same too.
     """
 
     def __init__(self, model: str, cache: Path, device: str = "cpu", batch_size: int = 64, threads: int = 1) -> None:
         self.model_id = checkpoints.model_id(model, device)
         self._name, self._cache, self._device, self._batch_size = model, cache, device, batch_size
-        # On a CPU batches run side by side, a thread each: the products of one decoding step are too small to share.
+        # On a CPU a worker is a thread with a batch of its own: the products of one decoding step are too small to share.
         self._workers = max(threads, 1) if device == "cpu" else 1
         self._loaded = False
 
@@ -86,7 +99,7 @@ class LocalChatModel:
         sampling: Sampling,
         on_answer: Callable[[int, Answer], None] | None = None,
     ) -> list[Answer]:
-        """An answer for each request, in their order; ``on_answer`` batch by batch, in the caller's thread.
+        """An answer for each request, in their order; ``on_answer`` as rows end, in the caller's thread.
 
         Raises ChatModelError where the model cannot be loaded.
         """
@@ -95,13 +108,16 @@ class LocalChatModel:
         self._load()
         _return_memory()
         answers: list[Answer | None] = [None] * len(requests)
+        ended: SimpleQueue[_Row | None] = SimpleQueue()
         with _quick_thread_switches():
-            batches = [self._pool.submit(self._generate, *batch, sampling) for batch in self._batches(requests)]
-            for batch in batches:
-                for row in batch.result():
+            shares = [self._pool.submit(self._generate, *share, sampling, ended) for share in self._divided(requests)]
+            for _ in shares:
+                while (row := ended.get()) is not None:
                     answers[row.index] = found = self._read(row)
                     if on_answer:
                         on_answer(row.index, found)
+            for share in shares:
+                share.result()
         _return_memory()
         return [answer for answer in answers if answer is not None]
 
@@ -112,8 +128,8 @@ class LocalChatModel:
             del self._model
             self._loaded = False
 
-    def _batches(self, requests: Sequence[ChatRequest]) -> Iterator[tuple[SharedPrefix | None, list[_Row]]]:
-        """Rows with one prefix, by length."""
+    def _divided(self, requests: Sequence[ChatRequest]) -> Iterator[tuple[SharedPrefix | None, list[_Row]]]:
+        """What one worker does in one go: rows with one prefix."""
         import torch
 
         from facecaption_ml.captions import shared_prefix
@@ -127,9 +143,8 @@ class LocalChatModel:
             if ids:
                 with torch.inference_mode():
                     prefix = shared_prefix.encode(self._model, torch.tensor([ids], device=self._device))
-            rows.sort(key=lambda row: (len(row.ids), row.index))
-            for start in range(0, len(rows), self._batch_size):
-                yield prefix, rows[start : start + self._batch_size]
+            for share in _dealt(rows, self._workers):
+                yield prefix, share
 
     def _encode(self, text: str) -> tuple[int, ...]:
         if text not in self._words:
@@ -152,53 +167,50 @@ class LocalChatModel:
             request = requests[index]
             guide = request.guide(self._encode, self._marks) if request.guide else None
             ids = self._tokenizer(text[len(head) :], add_special_tokens=False).input_ids
-            rows.append(_Row(index, ids, random.Random(request.seed), guide))
-        return list(self._encode(head)) if head else [], rows
+            rows.append(_Row(index, ids, request.seed, guide))
+        if not head:
+            return [], rows
+        # Last messages begin alike, too; a row keeps at least one token, whose logits give its first draw.
+        alike = _alike([row.ids[:-1] for row in rows])
+        for row in rows:
+            row.ids = row.ids[len(alike) :]
+        return [*self._encode(head), *alike], rows
 
     def _rendered(self, messages: Sequence[Message], ask: bool) -> str:
         turns = [{"role": role, "content": content} for role, content in messages]
         return str(self._tokenizer.apply_chat_template(turns, add_generation_prompt=ask, tokenize=False))
 
-    def _generate(self, prefix: SharedPrefix | None, rows: list[_Row], sampling: Sampling) -> list[_Row]:
-        """Write the rows' answers token by token; rows that have ended leave the batch."""
-        import torch
-        from transformers import DynamicCache
+    def _generate(
+        self, prefix: SharedPrefix | None, rows: list[_Row], sampling: Sampling, ended: SimpleQueue[_Row | None]
+    ) -> None:
+        """Write the rows' answers token by token; each row goes to ``ended`` when it leaves the batch, None after the last."""
+        try:
+            import torch
 
-        from facecaption_ml.captions import shared_prefix
+            from facecaption_ml.captions.running_batch import RunningBatch
 
-        if self._device == "cpu":
-            torch.set_num_threads(1)  # of this worker
-        longest = max(len(row.ids) for row in rows)
-        pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._marks.end
-        ids = torch.tensor([[pad] * (longest - len(row.ids)) + row.ids for row in rows], device=self._device)
-        mask = torch.tensor([[0] * (longest - len(row.ids)) + [1] * len(row.ids) for row in rows], device=self._device)
-        with torch.inference_mode():
-            places = (prefix.tokens if prefix else 0) + (mask.cumsum(1) - 1).clamp(min=0)
-            cache, active = DynamicCache(), list(rows)
-            with shared_prefix.using(prefix):
-                for _ in range(max(sampling.max_new_tokens, _MOST_GUIDED_TOKENS)):
-                    logits = self._model(
-                        input_ids=ids,
-                        attention_mask=mask,
-                        position_ids=places,
-                        past_key_values=cache,
-                        use_cache=True,
-                        logits_to_keep=1,
-                    ).logits[:, -1]
-                    tokens = self._draw(logits, active, sampling)
-                    going = [k for k, row in enumerate(active) if not (row.ended or row.stuck)]
-                    if not going:
-                        break
-                    # Not at every end: each new shape costs the matrix kernels time and memory.
-                    if len(going) <= _SHRINK * len(active):
-                        keep = torch.tensor(going, device=self._device)
-                        cache.batch_select_indices(keep)
-                        mask, places = mask[keep], places[keep]
-                        active, tokens = [active[k] for k in going], [tokens[k] for k in going]
-                    ids = torch.tensor([[max(token, 0)] for token in tokens], device=self._device)
-                    mask = torch.cat([mask, mask.new_ones(len(active), 1)], 1)
-                    places = places[:, -1:] + 1
-        return rows
+            if self._device == "cpu":
+                torch.set_num_threads(1)  # of this worker
+            batch = RunningBatch(self._model, self._device, prefix)
+            active: list[_Row] = []
+            tokens: list[int] = []
+            waiting = rows
+            while active or waiting:
+                room = self._batch_size - len(active)
+                joining, waiting = waiting[:room], waiting[room:]
+                if joining:
+                    tokens += self._draw(batch.join([row.ids for row in joining]), joining, sampling)
+                    active += joining
+                # Not at every end: prompts are cheaper together, and each new shape costs the matrix kernels time and memory.
+                while len(going := [k for k, row in enumerate(active) if row.under_way]) > _SHRINK * len(active):
+                    tokens = self._draw(batch.step([max(token, 0) for token in tokens]), active, sampling)
+                batch.keep(going)
+                for row in active:
+                    if not row.under_way:
+                        ended.put(row)
+                active, tokens = [active[k] for k in going], [tokens[k] for k in going]
+        finally:
+            ended.put(None)
 
     def _draw(self, logits: torch.Tensor, rows: Sequence[_Row], sampling: Sampling) -> list[int]:
         """The next token of each row; marks rows that have ended or cannot go on."""
@@ -209,7 +221,7 @@ class LocalChatModel:
         table = scores.cpu().numpy()
         tokens = []
         for row, found, total in zip(rows, table, totals, strict=True):
-            if row.ended or row.stuck:
+            if not row.under_way:
                 tokens.append(-1)
                 continue
             token = _guided(row, found, sampling) if row.guide else _free(row, found, sampling)
@@ -231,6 +243,22 @@ class LocalChatModel:
         found = read_completion(text.strip(), "stop")
         fluency = row.log_probability / max(len(row.generated), 1)
         return Answer(found.text, found.failure, found.detail, fluency if math.isfinite(fluency) else None)
+
+
+def _alike(lists: Sequence[list[int]]) -> list[int]:
+    """What all lists begin with."""
+    pairs = zip(min(lists), max(lists), strict=False)
+    return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+
+
+def _dealt(rows: Sequence[_Row], workers: int) -> list[list[_Row]]:
+    """Each worker's rows, whatever order they come in: equal prompts together, long ones, whose answers are long, first."""
+    by_prompt: dict[tuple[int, ...], list[_Row]] = {}
+    for row in sorted(rows, key=lambda row: (-len(row.ids), row.ids, row.seed, row.index)):
+        by_prompt.setdefault(tuple(row.ids), []).append(row)
+    shares = min(workers, math.ceil(len(rows) / _LEAST_SHARE), len(by_prompt))
+    prompts = list(by_prompt.values())
+    return [[row for prompt in prompts[k::shares] for row in prompt] for k in range(shares)]
 
 
 @contextlib.contextmanager

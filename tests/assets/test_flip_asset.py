@@ -223,7 +223,7 @@ def test_a_failing_training_says_why_in_the_run(store: Store, tmp_path: Path, mo
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     pipeline = Pipeline(settings_of(store, flip_queue_size=12))
     with pytest.raises(RunFailedError, match="FACECAPTION_FLIP_QUEUE_SIZE is 12"):
-        pipeline.run("flip_checkpoint", variant="flip_template")
+        pipeline.run("flip_checkpoint", partition="flip_template")
     assert not store.exists("flip_checkpoint/flip_template/config.json")
 
 
@@ -231,7 +231,7 @@ def test_without_a_finished_shard_nothing_is_trained(tmp_path: Path, monkeypatch
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     pipeline = Pipeline(settings_of(Store(str(tmp_path / "store"))))
     with pytest.raises(RunFailedError, match="no shard of facecaption_dataset is there yet"):
-        pipeline.run("flip_checkpoint", variant="flip")
+        pipeline.run("flip_checkpoint", partition="flip")
 
 
 def test_a_killed_training_says_what_is_left_of_it(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_that_the_next_goes_on_fr
     store = fill(tmp_path / "store")
     code = (
         "from facecaption_assets.instance import Pipeline; from facecaption_assets.settings import load_settings; "
-        "Pipeline(load_settings()).run('flip_checkpoint', variant='flip')"
+        "Pipeline(load_settings()).run('flip_checkpoint', partition='flip')"
     )
     long = {**SHORT, "flip_epochs": 10, "flip_checkpoint_minutes": 0}
     given = {"home": tmp_path / "home", "store": store.root, "threads": 1, **long}
