@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from facecaption_assets.benchmarking import measure
 from facecaption_assets.partitions import BENCHMARK_DATA
 from facecaption_assets.settings import Settings
-from facecaption_ml.store import Store
+from facecaption_ml.store import Store, StoreError
 
 if TYPE_CHECKING:
     from facecaption_ml.benchmarks.result import BenchmarkResult
@@ -28,6 +28,7 @@ def place(variant: str, seed: int) -> str:
 
 def measure_variant(settings: Settings, store: Store, flip: Flip, variant: str, seed: int) -> list[BenchmarkResult]:
     """Every benchmark of one checkpoint on the drawn data sets, one probe each: the spread is over the trainings."""
+    from facecaption_ml.benchmarks.ablation import SEED
     from facecaption_ml.benchmarks.models import FlipEncoder
 
     once = settings.model_copy(update={"benchmark_runs": 1})
@@ -35,7 +36,7 @@ def measure_variant(settings: Settings, store: Store, flip: Flip, variant: str, 
     found = []
     for task in BENCHMARK_DATA:
         result = measure(once, store, task, _DATA, encoder, seed).result
-        found.append(dataclasses.replace(result, protocol={**result.protocol, "training seed": str(seed)}))
+        found.append(dataclasses.replace(result, protocol={**result.protocol, SEED: str(seed)}))
     return found
 
 
@@ -50,8 +51,13 @@ def write_ablation(store: Store, variant: str, seed: int, results: list[Benchmar
 
 
 def read_ablation(store: Store) -> list[BenchmarkResult]:
-    """The results of every training that is there."""
+    """The results of every training that is there. Raises StoreError naming an object that cannot be read."""
     from facecaption_ml.benchmarks.regression import from_snapshot
 
-    keys = [key for key in store.keys(f"{RESULTS}/") if key.endswith(".json")]
-    return [result for key in keys for result in from_snapshot(store.read_bytes(key))]
+    found: list[BenchmarkResult] = []
+    for key in (key for key in store.keys(f"{RESULTS}/") if key.endswith(".json")):
+        try:
+            found += from_snapshot(store.read_bytes(key))
+        except ValueError as error:
+            raise StoreError(f"{store.uri(key)}: {error}") from error
+    return found

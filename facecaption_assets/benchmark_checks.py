@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from facecaption_ml.store import Store
 
 RESULT: Final[Mapping[str, str]] = {
-    "above_baselines": "Every number that is defined exceeds what learns nothing: chance, the majority class (a warning).",
+    "above_baselines": "Every number exceeds what learns nothing: chance, the majority class (a warning).",
     "defined": "Every number is defined; one that is not says why (a warning).",
     "stored": "The store gives back the result that was written.",
 }
@@ -28,14 +28,14 @@ _WARNING: Final = dg.AssetCheckSeverity.WARN
 
 
 def above_baselines(results: Sequence[BenchmarkResult]) -> dg.AssetCheckResult:
-    """Of several results, each against its own baselines."""
+    """Of several results, each against its own baselines. What is not defined, or 1 by chance, is not looked at."""
     below = []
     for result in results:
         for name, baseline in result.baselines.items():
             floor = {(b.setting, b.metric): b.value for b in baseline}
             for found in result.measurements:
                 least = floor.get((found.setting, found.metric))
-                if found.value is not None and least is not None and found.value <= least:
+                if found.value is not None and least is not None and found.value <= least < 1:
                     what = f"{result.model} on {result.data}, {found.setting} {found.metric}"
                     below.append(f"{what}: {found.value:.4f}, {name} {least:.4f}")
     return _listed("above_baselines", below, _WARNING)
@@ -58,12 +58,11 @@ def stored(store: Store, written: Mapping[str, bytes]) -> dg.AssetCheckResult:
     return _listed("stored", wrong, dg.AssetCheckSeverity.ERROR)
 
 
-def no_regression(found: Regressions | None) -> dg.AssetCheckResult:
-    """``None``: there is nothing to compare with yet, which passes and says so."""
-    if found is None:
-        return dg.AssetCheckResult(
-            check_name="no_regression", passed=True, severity=_WARNING, metadata={"compared with": "nothing yet"}
-        )
+def no_regression(found: Regressions | str) -> dg.AssetCheckResult:
+    """A text says why there is nothing to compare with, which passes."""
+    if isinstance(found, str):
+        metadata = {"compared with": f"nothing: {found}"}
+        return dg.AssetCheckResult(check_name="no_regression", passed=True, severity=_WARNING, metadata=metadata)
     return _listed("no_regression", found.worse, _WARNING, {"not comparable": list(found.not_comparable[:_SHOWN])})
 
 

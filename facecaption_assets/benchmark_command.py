@@ -14,7 +14,7 @@ import dagster as dg
 
 from facecaption_assets.ablation import RESULTS
 from facecaption_assets.automation import BENCHMARK_ASSETS
-from facecaption_assets.benchmarking import check_names, measure
+from facecaption_assets.benchmarking import check_names, measure, result_pictures, write_measured
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.instance import Pipeline, RunFailedError
 from facecaption_assets.partitions import VARIANTS, benchmark_models
@@ -24,39 +24,32 @@ from facecaption_ml.store import Store
 
 
 def run_benchmark(settings: Settings, task: str, model: str, data: str) -> None:
-    """Measure one benchmark, and print its table beside the published numbers.
+    """Measure one benchmark, write the tables anew, and print the result's table beside the published numbers.
 
-    A model of the grid is materialised as its asset's partition, so that the UI has it too, and the tables are written anew;
-    a folder with a FLIP checkpoint is measured and written under the folder's name. Raises RunFailedError, or what ``measure``
-    raises.
+    A model of the grid is materialised as its asset's partition, so that the UI has it too; a folder with a FLIP checkpoint
+    is measured and written under the folder's name. Raises RunFailedError, or what ``measure`` raises.
     """
-    check_names(task, data)
-    store = Store(settings.store_root, settings.storage_options)
+    check_names(task, data, model)
+    store, pipeline = Store(settings.store_root, settings.storage_options), Pipeline(settings)
     if model in benchmark_models(task):
-        pipeline = Pipeline(settings)
         pipeline.run(BENCHMARK_ASSETS[task], partition=dg.MultiPartitionKey({"data": data, "model": model}))
-        pipeline.run("benchmark_tables")
         key = f"benchmarks/{task}/{data}/{model}"
     else:
         measured = measure(settings, store, task, data, model)
-        measured.result.write(store)
-        for ending, content in measured.pictures.items():
-            store.write_bytes(f"{measured.result.key}.{ending}", content)
+        write_measured(store, measured)
         key = measured.result.key
+    pipeline.run("benchmark_tables")
     click.echo(_shown(store, key))
-    for written in store.keys(f"{key}."):
+    for written in (f"{key}.json", *result_pictures(store, key).values(), "benchmarks/tables/index.html"):
         click.echo(store.uri(written), err=True)
 
 
 def _shown(store: Store, key: str) -> str:
     from facecaption_ml.benchmarks.markdown import markdown
     from facecaption_ml.benchmarks.result import BenchmarkResult
-    from facecaption_ml.benchmarks.tables import benchmark_tables
+    from facecaption_ml.benchmarks.tables import result_table
 
-    result = BenchmarkResult.from_json(store.read_bytes(f"{key}.json"))
-    tables = benchmark_tables([result])
-    own = [table for table in tables if any(row.kind == "measured" for row in table.rows)]
-    return markdown(own)
+    return markdown([result_table(BenchmarkResult.from_json(store.read_bytes(f"{key}.json")))])
 
 
 def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int) -> None:
@@ -81,36 +74,58 @@ def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int) -> None
     if store.exists("benchmarks/tables/ablation.md"):
         click.echo(store.read_bytes("benchmarks/tables/ablation.md").decode())
     click.echo(f"All tables: {store.uri('benchmarks/tables/index.html')}", err=True)
-    for line in [*failed, *(str(error) for error in errors if error)]:
-        raise RunFailedError(line)
+    lines = [*failed, *(str(error) for error in errors if error)]
+    if lines:
+        raise RunFailedError(lines[0])
 
 
 def _materialized(settings: Settings, asset: str, partition: str) -> str:
-    """Materialise one partition in a process of its own; the line of its error, or nothing."""
+    """Materialise one partition in a process of its own, and say what became of it; the line of its error, or nothing."""
     started = time.monotonic()
     command = [sys.executable, "-m", "facecaption_assets.cli", "--profile", settings.profile, "materialize"]
     done = subprocess.run([*command, asset, partition], stderr=subprocess.PIPE, text=True)
-    line = done.stderr.strip().rpartition("\n")[2].removeprefix("Error: ") if done.returncode else ""
+    line = _failure(done) if done.returncode else ""
     said = f"FAILED: {line}" if line else f"{time.monotonic() - started:.0f} s"
     click.echo(f"• {asset} {partition}: {said}", err=True)
     return f"{asset} {partition}: {line}" if line else ""
 
 
+def _failure(done: subprocess.CompletedProcess[str]) -> str:
+    """The error that a command ended with; of one that was killed, what is known."""
+    if done.returncode < 0:
+        return f"its process was killed (exit status {done.returncode}): run the command again to go on"
+    return done.stderr.strip().rpartition("\n")[2].removeprefix("Error: ") or f"exit status {done.returncode}"
+
+
 def run_partition(settings: Settings, asset: str, partition: str | None) -> None:
-    """Materialise an asset, or one partition of it (``data|model`` for a grid). Raises RunFailedError or ValueError."""
+    """Materialise an asset, or one partition of it (``data|model`` for a grid).
+
+    Raises ValueError for an asset or partition that there is not, naming those there are, UnknownShardError, or
+    RunFailedError.
+    """
     definition = {spec.key.to_user_string(): spec for spec in build_definitions(settings).resolve_all_asset_specs()}
     if asset not in definition:
         close = difflib.get_close_matches(asset, definition, n=1)
         raise ValueError(f"there is no asset {asset!r}" + (f": did you mean {close[0]}?" if close else ""))
-    pipeline = Pipeline(settings)
     grid = definition[asset].partitions_def
-    if grid is None or isinstance(grid, dg.DynamicPartitionsDefinition):
-        pipeline.check_shards([partition] if partition and grid else [])
-        pipeline.run(asset, first=partition if grid else None)
-        return
+    if grid is None:
+        if partition:
+            raise ValueError(f"{asset} has no partitions: leave {partition!r} out")
+        Pipeline(settings).run(asset)
+    elif isinstance(grid, dg.DynamicPartitionsDefinition):
+        pipeline = Pipeline(settings)
+        if not partition:
+            raise ValueError(f"{asset} is made shard by shard: name a shard, such as shard-00000")
+        pipeline.check_shards([partition])
+        pipeline.run(asset, first=partition)
+    else:
+        Pipeline(settings).run(asset, partition=_key(asset, grid, partition))
+
+
+def _key(asset: str, grid: dg.PartitionsDefinition, partition: str | None) -> str:
+    """A partition of an asset as Dagster wants it. Raises ValueError naming those there are."""
     keys = grid.get_partition_keys()
-    if partition not in keys:
-        raise ValueError(f"{asset} has no partition {partition!r}: choose among {', '.join(keys)}")
-    assert partition is not None
-    found = grid.get_partition_key_from_str(partition) if isinstance(grid, dg.MultiPartitionsDefinition) else partition
-    pipeline.run(asset, partition=found)
+    if not partition or partition not in keys:
+        said = f"has no partition {partition!r}: choose" if partition else "is made by partition: name one"
+        raise ValueError(f"{asset} {said} among {', '.join(keys)}")
+    return grid.get_partition_key_from_str(partition) if isinstance(grid, dg.MultiPartitionsDefinition) else partition

@@ -31,15 +31,15 @@ def measure(
     """The benchmark ``task`` (retrieval, attributes, sketches) of a model on a data set of it.
 
     ``model`` is one of ``benchmark_models(task)``, a folder with a FLIP checkpoint, or a model that is open already. Features
-    that are in the store are not computed again. Raises BenchmarkError, BenchmarkDataError, FlipError, StoreError or
-    WeightsNotReachable with one line.
+    that are in the store are not computed again. Raises BenchmarkError, BenchmarkDataError, FeatureError, FlipError,
+    StoreError or WeightsNotReachable with one line.
     """
     from facecaption_ml.benchmarks.attributes import measure_attributes
     from facecaption_ml.benchmarks.features import FeatureCache
     from facecaption_ml.benchmarks.retrieval import measure_retrieval
     from facecaption_ml.benchmarks.sketches import measure_sketches
 
-    check_names(task, data)
+    check_names(task, data, model if isinstance(model, str) else None)
     opened = open_model(settings, store, model) if isinstance(model, str) else model
     protocol = protocol_of(settings, task, seed)
     cache = FeatureCache(
@@ -53,12 +53,35 @@ def measure(
     return measure_sketches(open_episodes(settings, data), cache, protocol)
 
 
-def check_names(task: str, data: str) -> None:
-    """Raises BenchmarkError for a task or data set that there is not, naming those there are."""
+def write_measured(store: Store, measured: Measured) -> dict[str, bytes]:
+    """Write a result and its pictures; what was written, by its key."""
+    result = measured.result
+    pictures = {f"{result.key}.{ending}": data for ending, data in measured.pictures.items()}
+    written = {f"{result.key}.json": result.as_json(), **pictures}
+    for key, data in written.items():
+        store.write_bytes(key, data)
+    return written
+
+
+def result_pictures(store: Store, key: str) -> dict[str, str]:
+    """The keys of the pictures beside the result ``key``, by what they show; not those of a model ``key.another``."""
+    endings = [found.removeprefix(f"{key}.") for found in store.keys(f"{key}.")]
+    shown = [name for name, dot, kind in (ending.partition(".") for ending in endings) if kind == "png"]
+    return {name: f"{key}.{name}.png" for name in shown}
+
+
+def check_names(task: str, data: str, model: str | None = None) -> None:
+    """Raises BenchmarkError for a task, a data set of it or a model for it that there is not, naming those there are."""
     if task not in BENCHMARK_DATA:
         raise BenchmarkError(f"there is no benchmark {task!r}: choose among {', '.join(BENCHMARK_DATA)}")
     if data not in BENCHMARK_DATA[task]:
         raise BenchmarkError(f"{task} has no data set {data!r}: choose among {', '.join(BENCHMARK_DATA[task])}")
+    models = benchmark_models(task)
+    if model is None or model in models or (model not in HUB_MODELS and Path(model).expanduser().is_dir()):
+        return
+    raise BenchmarkError(
+        f"{task} has no model {model!r}: choose among {', '.join(models)}, or name a FLIP checkpoint's folder"
+    )
 
 
 def protocol_of(settings: Settings, task: str, seed: int | None = None) -> ProbeProtocol:
@@ -80,9 +103,9 @@ def protocol_of(settings: Settings, task: str, seed: int | None = None) -> Probe
 
 
 def open_model(settings: Settings, store: Store, name: str) -> FrozenModel:
-    """A FLIP variant from the store, a baseline by its setting, or a folder with a FLIP checkpoint.
+    """A FLIP variant from the store, a baseline by its setting, or a folder with a FLIP checkpoint, under the folder's name.
 
-    Raises FlipError, StoreError or WeightsNotReachable where its weights cannot be had, BenchmarkError for another name.
+    Raises FlipError, StoreError or WeightsNotReachable where its weights cannot be had.
     """
     from facecaption_assets.flip_training import load_checkpoint
     from facecaption_assets.model_resources import resolve_device
@@ -101,11 +124,9 @@ def open_model(settings: Settings, store: Store, name: str) -> FrozenModel:
             return FlipEncoder(load_checkpoint(settings, store, f"flip_checkpoint/{name}"), name)
         except StoreError as error:
             raise StoreError(f"no checkpoint of variant {name!r}: {error}") from None
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        models = ", ".join(benchmark_models("retrieval"))
-        raise BenchmarkError(f"there is no model {name!r}: choose among {models}, or name a FLIP checkpoint's folder")
-    return FlipEncoder(Flip.load(folder, device), folder.resolve().name)
+    flip, own = Flip.load(Path(name).expanduser(), device), Path(name).expanduser().resolve().name
+    # The results of the grid's own models stay theirs.
+    return FlipEncoder(flip, f"{own}-{flip.version}" if own in {*VARIANTS.get_partition_keys(), *HUB_MODELS} else own)
 
 
 def open_pairs(settings: Settings, data: str) -> PairData:
@@ -113,10 +134,11 @@ def open_pairs(settings: Settings, data: str) -> PairData:
     from facecaption_ml.benchmarks.datasets import celeba_caption, mm_celeba_hq, sample
 
     if data == "celeba_caption":
-        given = settings.benchmark_celeba_captions
-        captions = _folder(settings, "celeba_captions") if given else None
         place = _folder(settings, "celeba")
-        return celeba_caption.read_celeba_captions(place, f"{_PREFIX}CELEBA", captions, settings.seed)
+        captions = _folder(settings, "celeba_captions") if settings.benchmark_celeba_captions else None
+        return celeba_caption.read_celeba_captions(
+            place, f"{_PREFIX}CELEBA", captions, settings.seed, captions_setting=f"{_PREFIX}CELEBA_CAPTIONS"
+        )
     if data == "mm_celeba_hq":
         return mm_celeba_hq.read_mm_celeba_hq(_folder(settings, "mm_celeba"), f"{_PREFIX}MM_CELEBA")
     return _drawn_once(settings, sample.sample_pairs(settings.seed, _shares(settings.benchmark_sample_pictures)))

@@ -47,3 +47,11 @@ BENCHMARK_GRIDS: Final = {
 
 ABLATION = dg.MultiPartitionsDefinition({"seed": dg.StaticPartitionsDefinition(list(SEEDS)), "variant": VARIANTS})
 """Trainings of each variant with each seed; a key is written ``seed|variant``."""
+
+
+def all_of(asset: str) -> dg.AssetDep:
+    """Every partition depends on all partitions of ``asset``, whose keys are others.
+
+    Without it Dagster looks for partitions of the same key, and a backfill fails where there are none.
+    """
+    return dg.AssetDep(asset, partition_mapping=dg.AllPartitionMapping())

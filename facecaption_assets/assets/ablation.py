@@ -11,7 +11,7 @@ from facecaption_assets.ablation import measure_variant, place, write_ablation
 from facecaption_assets.assets.benchmarks import CODE_VERSION, GROUP, headline
 from facecaption_assets.compute import EIGHT_A100
 from facecaption_assets.flip_training import load_checkpoint, process_count, run_training, training_config
-from facecaption_assets.partitions import ABLATION
+from facecaption_assets.partitions import ABLATION, all_of
 from facecaption_assets.settings import Settings
 from facecaption_assets.whole_dataset import DATASET, DatasetWork
 from facecaption_ml.store import Store, StoreError
@@ -23,7 +23,7 @@ def ablation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """``flip_ablation``."""
 
     @dg.asset(
-        deps=[DATASET, "face_crops"],
+        deps=[all_of(DATASET), all_of("face_crops")],
         partitions_def=ABLATION,
         group_name=GROUP,
         kinds={"pytorch", "safetensors"},

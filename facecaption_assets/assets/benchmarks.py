@@ -9,14 +9,15 @@ import dagster as dg
 from facecaption_assets import benchmark_checks as checks
 from facecaption_assets import previews
 from facecaption_assets.automation import BENCHMARK_ASSETS
-from facecaption_assets.benchmarking import measure
+from facecaption_assets.benchmarking import measure, result_pictures, write_measured
 from facecaption_assets.compute import CPU, ONE_A100
-from facecaption_assets.partitions import BENCHMARK_GRIDS
+from facecaption_assets.partitions import BENCHMARK_GRIDS, all_of
 from facecaption_assets.settings import Settings
 from facecaption_ml.store import Store, StoreError
 
 if TYPE_CHECKING:
     from facecaption_ml.benchmarks.protocol import Measured
+    from facecaption_ml.benchmarks.regression import Regressions
     from facecaption_ml.benchmarks.result import BenchmarkResult
 
 GROUP: Final = "benchmarks"
@@ -37,7 +38,7 @@ def benchmark_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 def _benchmark(task: str, settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         name=BENCHMARK_ASSETS[task],
-        deps=["flip_checkpoint"],
+        deps=[all_of("flip_checkpoint")],
         partitions_def=BENCHMARK_GRIDS[task],
         description=_DESCRIPTIONS[task],
         group_name=GROUP,
@@ -57,22 +58,19 @@ def _benchmark(task: str, settings: Settings) -> dg.AssetsDefinition:
         of = cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension
         started = time.monotonic()
         measured = measure(settings, store, task, of["data"], of["model"])
-        return record(store, measured, (time.monotonic() - started) / 60)
+        return _recorded(store, measured, (time.monotonic() - started) / 60)
 
     return benchmark
 
 
-def record(store: Store, measured: "Measured", minutes: float) -> dg.MaterializeResult:
+def _recorded(store: Store, measured: "Measured", minutes: float) -> dg.MaterializeResult:
     """Write a result with its pictures, and say in the UI what it came to."""
-    result = measured.result
-    result.write(store)
-    for ending, data in measured.pictures.items():
-        store.write_bytes(f"{result.key}.{ending}", data)
+    result, written = measured.result, write_measured(store, measured)
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": store.uri(f"{result.key}.json"),
             **headline(result),
-            "numbers": previews.rows(["row", "setting", "metric", "value", "spread", "runs"], _rows(result)),
+            "numbers": previews.rows(["of", "setting", "metric", "percent", "spread", "runs"], _rows(result)),
             **{ending.split(".")[0]: previews.png(data, ending) for ending, data in measured.pictures.items()},
             **result.counts,
             "protocol": previews.rows(["what", "how"], list(result.protocol.items())),
@@ -84,7 +82,7 @@ def record(store: Store, measured: "Measured", minutes: float) -> dg.Materialize
         check_results=[
             checks.above_baselines([result]),
             checks.defined([result]),
-            checks.stored(store, {f"{result.key}.json": result.as_json()}),
+            checks.stored(store, written),
         ],
     )
 
@@ -99,9 +97,18 @@ def headline(result: "BenchmarkResult") -> dict[str, float]:
 
 
 def _rows(result: "BenchmarkResult") -> list[tuple[Any, ...]]:
+    from facecaption_ml.benchmarks.tables import percent
+
     named = {result.model: result.measurements, **result.baselines}
     return [
-        (name, m.setting, m.metric, m.value if m.value is not None else f"n/a: {m.why}", m.spread, m.runs)
+        (
+            name,
+            m.setting,
+            m.metric,
+            f"n/a: {m.why}" if m.value is None else percent(m.value),
+            None if m.spread is None else percent(m.spread),
+            m.runs,
+        )
         for name, found in named.items()
         for m in found
     ]
@@ -132,7 +139,8 @@ def _tables(settings: Settings) -> dg.AssetsDefinition:
     def benchmark_tables(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Tables 2, 3 and 4 and the ablation: measured rows beside the published ones, as HTML, Markdown and LaTeX.
 
-        Every result in the store is shown, with the versions of data, code and checkpoint behind it.
+        Every result in the store is shown, with the versions of data, code and checkpoint behind it, whatever its model is
+        called. Numbers are compared with those of the last materialisation.
         """
         return _write_tables(context.resources.store.open(), settings)
 
@@ -141,18 +149,17 @@ def _tables(settings: Settings) -> dg.AssetsDefinition:
 
 def _write_tables(store: Store, settings: Settings) -> dg.MaterializeResult:
     from facecaption_assets.ablation import read_ablation
-    from facecaption_ml.benchmarks.regression import from_snapshot, regressions, snapshot
+    from facecaption_ml.benchmarks.ablation import SEED
+    from facecaption_ml.benchmarks.regression import snapshot
     from facecaption_ml.benchmarks.result import read_results
 
     results, trained = read_results(store), read_ablation(store)
     if not results and not trained:
         raise StoreError(
-            f"no benchmark has been measured yet: materialise {', '.join(BENCHMARK_ASSETS.values())} first"
+            f"no benchmark has been measured yet: materialise {', '.join(BENCHMARK_ASSETS.values())} or flip_ablation first"
         )
     key, now = f"{_TABLES}/results.json", snapshot(results)
-    found = None
-    if store.exists(key):
-        found = regressions(from_snapshot(store.read_bytes(key)), results, settings.benchmark_regression_tolerance)
+    compared = _compared(store, key, results, settings.benchmark_regression_tolerance)
     files = table_files(store, results, trained)
     for name, data in files.items():
         store.write_bytes(f"{_TABLES}/{name}", data)
@@ -161,12 +168,25 @@ def _write_tables(store: Store, settings: Settings) -> dg.MaterializeResult:
         metadata={
             "dagster/uri": store.uri(_TABLES),
             "results": len(results),
-            "ablation trainings": len({(r.model, r.protocol["training seed"]) for r in trained}),
+            "ablation trainings": len({(r.model, r.protocol[SEED]) for r in trained}),
             "page": dg.MetadataValue.path(store.uri(f"{_TABLES}/index.html")),
             "tables": dg.MetadataValue.md(files["tables.md"].decode()),
         },
-        check_results=[checks.no_regression(found), checks.stored(store, {key: now})],
+        check_results=[checks.no_regression(compared), checks.stored(store, {key: now})],
     )
+
+
+def _compared(store: Store, key: str, results: "Sequence[BenchmarkResult]", tolerance: float) -> "Regressions | str":
+    """With the last materialisation's snapshot; a text where there is none that can be read."""
+    from facecaption_ml.benchmarks.regression import from_snapshot, regressions
+
+    if not store.exists(key):
+        return "these are the first tables"
+    try:
+        before = from_snapshot(store.read_bytes(key))
+    except ValueError as error:
+        return f"{store.uri(key)}: {error}"
+    return regressions(before, results, tolerance)
 
 
 def table_files(
@@ -182,10 +202,9 @@ def table_files(
     ablation = [ablation_table(trained)] if trained else []
     tables = [*benchmark_tables(results), *ablation]
     pictures = {
-        f"{result.model} on {result.data}: {key.rsplit('.', 2)[1]}": store.read_bytes(key)
+        f"{result.task}, {result.model} on {result.data}: {name}": store.read_bytes(key)
         for result in results
-        for key in store.keys(f"{result.key}.")
-        if key.endswith(".png")
+        for name, key in result_pictures(store, result.key).items()
     }
     return {
         "index.html": html(tables, pictures).encode(),

@@ -43,7 +43,7 @@ def measure_attributes(
     Raises FeatureError or ValueError with one line where nothing can be measured.
     """
     train = SplitFeatures.of(cache, data.pictures, data.splits["train"], layers=True, views=training_views(protocol))
-    rows = data.splits.get("validation", np.zeros(0, np.int64))
+    rows = data.splits.get("validation", np.zeros(0, np.int64))[:VALIDATION_ROWS]
     validation = SplitFeatures.of(cache, data.pictures, rows, layers=True) if len(rows) else None
     test = SplitFeatures.of(cache, data.pictures, data.splits["test"], layers=True)
     views = [normed_layers(view).to(protocol.device) for view in train.views]
@@ -115,7 +115,7 @@ def train_attribute_probe(
 
     def score() -> float:
         assert validation is not None
-        return float(((logits(probe, validation[0][:VALIDATION_ROWS]) > 0) == validation[1][:VALIDATION_ROWS]).mean())
+        return float(((logits(probe, validation[0]) > 0) == validation[1]).mean())
 
     trained = train_probe(probe, loss_of, len(rows), protocol.training(run), score if validation else None)
     return probe, trained

@@ -92,7 +92,7 @@ def episode_strip(
     if caption:
         drawn.text(
             0.5, 0.02, "\n".join(textwrap.wrap(caption, 24 * across, max_lines=2, placeholder=" …")),
-            ha="center", fontsize=8, color=figures.INK,
+            ha="center", fontsize=8, color=figures.INK, parse_math=False,
         )  # fmt: skip
     height = drawn.get_figheight()
     low = (0.22 * lines + 0.12 + (0.35 if caption else 0)) / height

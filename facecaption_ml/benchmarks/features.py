@@ -14,7 +14,6 @@ are random ones by ``flip.augmentation.training_view``, drawn from the row and t
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,7 +25,7 @@ from facecaption_ml.benchmarks.data import Pictures, Rgb
 from facecaption_ml.benchmarks.models import FrozenModel, ImageFeatures
 from facecaption_ml.benchmarks.pictures import content_version
 from facecaption_ml.flip.augmentation import training_view
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.store import Store
 
 FOLDER: Final = "benchmark_features"
 CHUNK: Final = 2048
@@ -68,57 +67,58 @@ class FeatureCache:
     def pictures(self, pictures: Pictures, rows: Sequence[int], *, layers: bool, view: int = 0) -> PictureFeatures:
         """Features of ``rows``. With ``layers`` both kinds are computed in one pass, and both are kept.
 
-        Raises FeatureError for a feature that is not finite in half precision, or a model without layers where they are wanted.
+        Raises FeatureError for a feature that is not finite in half precision, for a model without layers where they are
+        wanted, and where none of the rows decodes.
         """
         if layers and not self.model.layer_names:
             raise FeatureError(
                 f"{self.model.name} has no layers of tokens, so there is nothing to probe layer by layer"
             )
+        if not len(rows):
+            raise FeatureError("no rows were asked for")
         wanted = np.asarray(rows, np.int64)
         found: PictureFeatures | None = None
         for number in sorted({int(row) // CHUNK for row in wanted}):
             part = self._chunk(pictures, number, layers, view)
-            at = np.flatnonzero(wanted // CHUNK == number)
-            if found is None:
-                found = _empty(len(wanted), part)
-            own = wanted[at] - number * CHUNK
-            found.pooled[at], found.readable[at] = part.pooled[own], part.readable[own]
-            if found.layers is not None and part.layers is not None:
-                found.layers[at] = part.layers[own]
+            if part.readable.any():  # else nobody knows how wide its features would be
+                at = np.flatnonzero(wanted // CHUNK == number)
+                if found is None:
+                    found = _empty(len(wanted), part)
+                own = wanted[at] - number * CHUNK
+                found.pooled[at], found.readable[at] = part.pooled[own], part.readable[own]
+                if found.layers is not None and part.layers is not None:
+                    found.layers[at] = part.layers[own]
             if self._on_progress:
                 self._on_progress(min((number + 1) * CHUNK, len(pictures.names)), len(pictures.names))
-        if found is None:
-            raise FeatureError("no rows were asked for")
+        if found is None or not found.readable.any():
+            some = pictures.names[int(wanted[0])]
+            raise FeatureError(f"not one of {len(wanted):,} pictures decodes, {some} among them: look at the data set")
         return found
 
     def texts(self, texts: Sequence[str]) -> Half:
         """float16 [N, D]; equal texts are encoded once. Raises FeatureError as ``pictures`` does."""
+        if not len(texts):
+            raise FeatureError("no texts were asked for")
         distinct = list(dict.fromkeys(texts))
         place = {text: at for at, text in enumerate(distinct)}
         parts = [self._text_chunk(distinct[at : at + _TEXTS]) for at in range(0, len(distinct), _TEXTS)]
         return np.concatenate(parts)[[place[text] for text in texts]]
 
     def _chunk(self, pictures: Pictures, number: int, layers: bool, view: int) -> PictureFeatures:
+        rows = range(number * CHUNK, min((number + 1) * CHUNK, len(pictures.names)))
         folder = f"{self._folder}/{pictures.version}/view-{view}"
-        names = ["pooled", *(["layers"] if layers else [])]
-        kept = {name: self._read(f"{folder}/{name}-{number:05d}.npz") for name in names}
-        if any(part is None for part in kept.values()):
-            made = self._encode(pictures, number, view)
-            for name in ("pooled", "layers"):  # what the pass gave anyway is kept
-                values = getattr(made, name)
-                if values is not None:
-                    content = {"readable": made.readable, name: values}
-                    self._write(f"{folder}/{name}-{number:05d}.npz", content)
-            return made if layers else PictureFeatures(made.pooled, None, made.readable)
+        keys = {name: f"{folder}/{name}-{number:05d}.npz" for name in ["pooled", *(["layers"] if layers else [])]}
+        kept = {name: self._read(key, (name, "readable"), len(rows)) for name, key in keys.items()}
         pooled, by_layer = kept["pooled"], kept.get("layers")
-        assert pooled is not None
-        return PictureFeatures(
-            pooled["pooled"], by_layer["layers"] if by_layer is not None else None, pooled["readable"]
-        )
+        if pooled is None or (layers and by_layer is None):
+            made = self._encode(pictures, rows, layers, view)
+            for name, key in keys.items():
+                self._write(key, {"readable": made.readable, name: getattr(made, name)})
+            return made
+        return PictureFeatures(pooled["pooled"], by_layer["layers"] if by_layer else None, pooled["readable"])
 
-    def _encode(self, pictures: Pictures, number: int, view: int) -> PictureFeatures:
-        """A chunk's features from its pictures."""
-        rows = list(range(number * CHUNK, min((number + 1) * CHUNK, len(pictures.names))))
+    def _encode(self, pictures: Pictures, rows: Sequence[int], layers: bool, view: int) -> PictureFeatures:
+        """A chunk's features from its pictures; without width where not one of them decodes."""
         readable = np.zeros(len(rows), bool)
         parts: list[ImageFeatures] = []
         for start in range(0, len(rows), self._batch):
@@ -130,9 +130,10 @@ class FeatureCache:
                 parts.append(self.model.encode_images(seen))
         self.encoded += int(readable.sum())
         if not parts:
-            raise FeatureError(f"none of the pictures {pictures.names[rows[0]]} … decodes")
+            blank = np.zeros((len(rows), 0), np.float16)
+            return PictureFeatures(blank, blank[..., None] if layers else None, readable)
         pooled = _spread([part.pooled for part in parts], readable)
-        by_layer = [part.layers for part in parts if part.layers is not None]
+        by_layer = [part.layers for part in parts if part.layers is not None] if layers else []
         found = PictureFeatures(pooled, _spread(by_layer, readable) if by_layer else None, readable)
         for values in (found.pooled, found.layers):
             if values is not None:
@@ -146,7 +147,7 @@ class FeatureCache:
 
     def _text_chunk(self, texts: list[str]) -> Half:
         key = f"{self._folder}/texts/{content_version(texts)}.npz"
-        kept = self._read(key)
+        kept = self._read(key, ("texts",), len(texts))
         if kept is not None:
             return kept["texts"]
         step = 2 * self._batch
@@ -166,15 +167,17 @@ class FeatureCache:
                 f"{self.model.name}, version {self.model.version}: a feature of {name!r} is NaN or beyond half precision"
             )
 
-    def _read(self, key: str) -> dict[str, np.ndarray] | None:
-        """The arrays of an object; None where it is not there or is damaged, and has to be made anew."""
+    def _read(self, key: str, names: Sequence[str], rows: int) -> dict[str, np.ndarray] | None:
+        """The named arrays of an object, ``rows`` long; None where it is not there or damaged, and has to be made anew."""
         if not self._store.exists(key):
             return None
+        data = self._store.read_bytes(key)
         try:
-            with np.load(io.BytesIO(self._store.read_bytes(key)), allow_pickle=False) as found:
-                return dict(found)
-        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, StoreError):
+            with np.load(io.BytesIO(data), allow_pickle=False) as found:
+                arrays = {name: found[name] for name in names}
+        except Exception:  # what damaged archives raise is of many types
             return None
+        return arrays if all(len(array) == rows for array in arrays.values()) else None
 
     def _write(self, key: str, arrays: dict[str, np.ndarray]) -> None:
         buffer = io.BytesIO()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from facecaption_ml.benchmarks.models import HubModel, layer_names
+from facecaption_ml.benchmarks.models import HubModel, layer_names, weights_version
 from facecaption_ml.flip.precision import compute_dtype
 from facecaption_ml.pretrained import load_checkpoint
 
@@ -27,10 +26,16 @@ class _Kind:
     has_layers: bool
 
 
-def _vision_states(model: Any, pixels: Tensor) -> tuple[Tensor, Any]:
-    """[CLS] of the last layer as the model normalises it, and the states of every layer."""
+def _clip_vision(model: Any, pixels: Tensor) -> tuple[Tensor, Any]:
+    """[CLS] of the last layer, layer-normed, and the states of every layer."""
     states = model.vision_model(pixel_values=pixels, output_hidden_states=True)
     return states.pooler_output, states
+
+
+def _blip_vision(model: Any, pixels: Tensor) -> tuple[Tensor, Any]:
+    """As CLIP's. ``pooler_output`` would be layer-normed twice; BLIP's own projection goes on from this."""
+    states = model.vision_model(pixel_values=pixels, output_hidden_states=True)
+    return states.last_hidden_state[:, 0], states
 
 
 def _clip_text(model: Any, tokens: Any) -> Tensor:
@@ -56,8 +61,8 @@ def _align_text(model: Any, tokens: Any) -> Tensor:
 
 
 _KINDS: Final[Mapping[str, _Kind]] = {
-    "clip": _Kind("CLIPModel", "openai/clip-vit-base-patch16", _vision_states, _clip_text, True),
-    "blip": _Kind("BlipForImageTextRetrieval", "Salesforce/blip-itm-base-coco", _vision_states, _blip_text, True),
+    "clip": _Kind("CLIPModel", "openai/clip-vit-base-patch16", _clip_vision, _clip_text, True),
+    "blip": _Kind("BlipForImageTextRetrieval", "Salesforce/blip-itm-base-coco", _blip_vision, _blip_text, True),
     "align": _Kind("AlignModel", "kakaobrain/align-base", _align_vision, _align_text, False),
 }
 HUB_MODELS: Final = tuple(_KINDS)
@@ -76,7 +81,7 @@ def load(kind: str, name: str | Path, setting: str, device: str = "cpu", precisi
     return HubModel(
         name=kind,
         version=f"{weights_version(model)}-{dtype}",
-        side=int(vision.image_size),
+        side=_side(processor.image_processor),
         layer_names=names,
         model=model,
         processor=processor,
@@ -87,13 +92,9 @@ def load(kind: str, name: str | Path, setting: str, device: str = "cpu", precisi
     )
 
 
-def weights_version(model: torch.nn.Module) -> str:
-    """12 hex digits of a model's weights, whatever files they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
+def _side(preprocessing: Any) -> int:
+    """Of what the preprocessing leaves of a picture: ALIGN's configuration says 600, but its own cuts out 289."""
+    return int((preprocessing.crop_size if preprocessing.do_center_crop else preprocessing.size)["height"])
 
 
 def _own_length(tokenizer: Any) -> int:

@@ -6,6 +6,7 @@ takes in its place. A model without a ViT (ALIGN) has no features by layer.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -92,7 +93,7 @@ class FlipEncoder:
     def __init__(self, flip: Flip, name: str) -> None:
         depth = flip.preset.image.layers
         self.name, self.side = name, flip.preset.image.size
-        self.version = f"{flip.version}-{_short(flip.dtype)}"
+        self.version = f"{flip.version or weights_version(flip.model)}-{_short(flip.dtype)}"
         self.layer_names = layer_names(depth)
         self._flip = flip
 
@@ -150,6 +151,15 @@ class HubModel:
     def _autocast(self) -> Any:
         device = torch.device(self.model.device)
         return autocast(compute_dtype(self.precision, device), device)
+
+
+def weights_version(model: torch.nn.Module) -> str:
+    """12 hex digits of a model's weights, whatever files they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _numbers(values: Tensor) -> npt.NDArray[np.float32]:

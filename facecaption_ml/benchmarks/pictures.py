@@ -28,14 +28,22 @@ class StoredPictures:
         self._store = store
 
     def read(self, rows: Sequence[int]) -> list[Rgb | None]:
-        """RGB uint8 [H, W, 3] for each of the rows, None where an object is gone or does not decode."""
+        """RGB uint8 [H, W, 3] for each of the rows, None where an object is gone or does not decode.
+
+        Raises StoreError where the store cannot be reached: what a network fault hides is not damaged.
+        """
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(self._read, rows))
 
     def _read(self, row: int) -> Rgb | None:
+        key = self.names[row]
         try:
-            return decode_image(self._store.read_bytes(self.names[row]))
-        except (UndecodableImage, StoreError, OSError):
+            return decode_image(self._store.read_bytes(key))
+        except (UndecodableImage, OSError):
+            return None
+        except StoreError:
+            if self._store.exists(key):
+                raise
             return None
 
 
@@ -58,7 +66,10 @@ class JoinedPictures:
 
 
 class KeptPictures:
-    """Pictures that take long to make and never fail, all of one size, kept in ``store`` once they have been asked for."""
+    """Pictures that take long to make, all of one size, kept in ``store`` once they have been asked for.
+
+    They are drawn, so there is none that does not decode; ``read`` raises ValueError naming one that is None all the same.
+    """
 
     def __init__(self, pictures: Pictures, store: Store) -> None:
         self.names: Sequence[str] = pictures.names
@@ -72,15 +83,31 @@ class KeptPictures:
 
     def _part(self, number: int) -> npt.NDArray[np.uint8]:
         key = f"{self.version}/{number:05d}.npy"
-        if self._store.exists(key):
-            found: npt.NDArray[np.uint8] = np.load(io.BytesIO(self._store.read_bytes(key)), allow_pickle=False)
-            return found
         rows = range(number * _KEPT_TOGETHER, min((number + 1) * _KEPT_TOGETHER, len(self.names)))
-        made = np.stack([image for image in self._pictures.read(rows) if image is not None])
+        kept = self._kept(key)
+        if kept is not None and len(kept) == len(rows):
+            return kept
+        images = []
+        for row, image in zip(rows, self._pictures.read(rows), strict=True):
+            if image is None:
+                raise ValueError(f"{self.names[row]} does not decode, so it cannot be kept with the others")
+            images.append(image)
+        made = np.stack(images)
         buffer = io.BytesIO()
         np.save(buffer, made)
         self._store.write_bytes(key, buffer.getvalue())
         return made
+
+    def _kept(self, key: str) -> npt.NDArray[np.uint8] | None:
+        """None where there is nothing yet, or a damaged file."""
+        if not self._store.exists(key):
+            return None
+        data = self._store.read_bytes(key)
+        try:
+            found: npt.NDArray[np.uint8] = np.load(io.BytesIO(data), allow_pickle=False)
+        except Exception:  # what damaged files raise is of many types
+            return None
+        return found
 
 
 def content_version(parts: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """What is trained on frozen features: two linear layers for retrieval and sketches, one combined vector for attributes.
 
 All probes share one loop: AdamW, cosine to 0 over all steps, an order of the rows that follows from seed and epoch alone. Where
-there is a validation score the weights of its best epoch are kept, else those of the last; a test split is never asked.
+there is a validation score the weights of its best epoch are kept, of equals the later; else those of the last epoch. A test
+split is never asked.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def train_probe(
             raise ValueError(f"the probe's loss is {losses[-1]} in epoch {epoch + 1}: a lower learning rate is needed")
         if score is not None:
             reached = score()
-            if best is None or reached > best[0]:
+            if best is None or reached >= best[0]:  # a split too small to tell epochs apart must not pick the first
                 best = (reached, epoch + 1, copy.deepcopy(probe.state_dict()))
     if best is None:
         return Trained(training.epochs, losses, None)

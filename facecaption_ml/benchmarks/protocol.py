@@ -86,7 +86,7 @@ class SplitFeatures:
         cls, cache: FeatureCache, pictures: Pictures, rows: Rows, *, layers: bool, views: Sequence[int] = (0,)
     ) -> SplitFeatures:
         found = [cache.pictures(pictures, rows.tolist(), layers=layers, view=view) for view in views]
-        kept = np.flatnonzero(found[0].readable)
+        kept = np.flatnonzero(np.all([features.readable for features in found], axis=0))
         if len(kept) == len(rows):
             return cls(rows, found, 0)
         some = [_rows_of(features, kept) for features in found]

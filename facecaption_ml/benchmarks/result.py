@@ -33,10 +33,11 @@ class Measurement:
     why: str = ""
 
     def __post_init__(self) -> None:
-        if self.value is not None and not math.isfinite(self.value):
-            raise ValueError(
-                f"{self.setting} {self.metric} is {self.value}: an undefined number is None, with the reason"
-            )
+        for number in (self.value, self.spread):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(
+                    f"{self.setting} {self.metric} is {number}: an undefined number is None, with the reason"
+                )
         if self.value is None and not self.why:
             raise ValueError(f"{self.setting} {self.metric} is not defined: say why")
 
@@ -93,6 +94,6 @@ def read_results(store: Store) -> list[BenchmarkResult]:
                 continue
             try:
                 found.append(BenchmarkResult.from_json(store.read_bytes(key)))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise StoreError(f"{store.uri(key)} is no benchmark result ({error}): measure it again") from error
     return found

@@ -7,7 +7,7 @@ the published rows, marked as such. ``markdown.py``, ``page.py`` and ``latex.py`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from facecaption_ml.benchmarks.layout import TaskLayout, model_names, model_order, task_layouts
@@ -45,6 +45,11 @@ def benchmark_tables(results: Sequence[BenchmarkResult]) -> list[Table]:
     return [*tables, *([provenance_table(by_key)] if by_key else [])]
 
 
+def result_table(result: BenchmarkResult) -> Table:
+    """One result beside what its data set has of baselines and published numbers, for a terminal."""
+    return _task_table(result.task, [result], only=result.data)
+
+
 def percent(value: float) -> str:
     """A share of 1 in percent with two decimals, like the paper's numbers."""
     return signed(round(100 * value, 2)).removeprefix("+")
@@ -66,11 +71,13 @@ def value_cell(measurement: Measurement | None, footnotes: Footnotes) -> Cell:
     return Cell((percent(measurement.value) + spread,))
 
 
-def _task_table(task: str, results: Sequence[BenchmarkResult]) -> Table:
+def _task_table(task: str, results: Sequence[BenchmarkResult], only: str = "") -> Table:
+    """``only``: a data set, without whose numbers a row is left out; '': all of them."""
     layout, paper = task_layouts()[task], published_table(task)
     footnotes = Footnotes()
-    baselines, measured, printed = _baselines(results), _measured(results), _published(paper)
-    keys = _columns(layout, [*baselines.values(), *measured.values(), *(values for _, values in printed.values())])
+    baselines, measured, printed = _baselines(results), _measured(results), _published(paper, only)
+    numbers = [*baselines.values(), *measured.values(), *(row for _, row in printed.values())]
+    keys = _columns(layout, numbers, {result.data for result in results})
     headings = _headings(keys, layout, paper, results, footnotes)
     rows = [_row("baseline", "Learns nothing", name, values, keys, footnotes) for name, values in baselines.items()]
     by_model = {model: values for model, values in printed.values() if model}
@@ -85,7 +92,7 @@ def _task_table(task: str, results: Sequence[BenchmarkResult]) -> Table:
         notes = footnotes.numbers(*(note.text for note in paper.notes if name in note.rows))
         rows.append(_row("published", part, _shown(paper, name), values, keys, footnotes, notes))
     stubs = [Column((Cell(("Model",)),), False), Column((Cell(("Numbers",)),), False)]
-    remarks = [*_reading(results, any(row.kind == "delta" for row in rows)), *paper.remarks]
+    remarks = [*_reading(results, any(row.kind == "delta" for row in rows)), *(paper.remarks if printed else ())]
     return Table(task, f"{layout.title} ({paper.table})", [*stubs, *headings], rows, remarks, footnotes.texts)
 
 
@@ -114,11 +121,11 @@ def _baselines(results: Sequence[BenchmarkResult]) -> dict[str, dict[Key, Measur
     return found
 
 
-def _published(paper: PublishedTable) -> dict[str, tuple[str | None, dict[Key, Measurement]]]:
+def _published(paper: PublishedTable, only: str) -> dict[str, tuple[str | None, dict[Key, Measurement]]]:
     """Model id and values by printed name."""
     found: dict[str, tuple[str | None, dict[Key, Measurement]]] = {}
     for data, rows in paper.data.items():
-        for row in rows:
+        for row in rows if not only or data == only else ():
             found.setdefault(row.printed, (row.model, {}))[1].update(_by_key(data, row.measurements))
     return found
 
@@ -131,11 +138,12 @@ def _by_key(data: str, measurements: Iterable[Measurement]) -> dict[Key, Measure
     return {(data, measured.setting, measured.metric): measured for measured in measurements}
 
 
-def _columns(layout: TaskLayout, rows: Sequence[Values]) -> list[Key]:
+def _columns(layout: TaskLayout, rows: Sequence[Values], measured: Collection[str]) -> list[Key]:
+    """Data sets that something was measured on stand first."""
     found = {key for values in rows for key in values}
     return [
         (data, *measure)
-        for data in layout.data_order(key[0] for key in found)
+        for data in sorted(layout.data_order(key[0] for key in found), key=lambda data: data not in measured)
         for measure in layout.measure_order(key[1:] for key in found if key[0] == data)
     ]
 

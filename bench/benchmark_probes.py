@@ -1,0 +1,214 @@
+"""Probes on frozen features: computed once and kept, against the slow way that encodes every picture again in every epoch.
+
+Two parts, both sides of each in one run:
+
+* ``--preset base`` (default): time. The slow way is a plain one: eager attention, float32, one epoch timed and multiplied by the
+  epochs (a whole one would take hours). Ours is run whole: encode once, keep, train every epoch.
+* ``--verify``: with the tiny preset both ways are trained whole, and their test numbers stand side by side.
+
+Pictures and captions are drawn (``facecaption_ml.benchmarks.datasets.sample``); weights are random: neither changes the work.
+
+    .venv/bin/python bench/benchmark_probes.py --pictures 64 --out /tmp/benchmark_probes.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from facecaption_ml.benchmarks import attributes, retrieval
+from facecaption_ml.benchmarks.data import LabelData, PairData
+from facecaption_ml.benchmarks.datasets.sample import sample_labels_data, sample_pairs
+from facecaption_ml.benchmarks.features import FeatureCache, Reencoded
+from facecaption_ml.benchmarks.models import FlipEncoder
+from facecaption_ml.benchmarks.pictures import KeptPictures
+from facecaption_ml.benchmarks.probes import AttributeProbe, PairProbe, normed, train_probe
+from facecaption_ml.benchmarks.protocol import ATTRIBUTES, RETRIEVAL, ProbeProtocol
+from facecaption_ml.flip import Flip
+from facecaption_ml.flip.model import FlipModel
+from facecaption_ml.flip.presets import Preset
+from facecaption_ml.flip.tokenization import CaptionTokenizer
+from facecaption_ml.store import Store
+
+Numbers = dict[str, Any]
+
+
+def random_flip(preset: str, texts: list[str], precision: str, eager: bool) -> FlipEncoder:
+    shape = Preset.named(preset)
+    tokenizer = CaptionTokenizer.trained(texts, shape.text.vocabulary, shape.text.max_tokens)
+    torch.manual_seed(0)
+    model = FlipModel(shape, tokenizer.vocabulary)
+    if eager:
+        model.image.set_attn_implementation("eager")
+        model.text.set_attn_implementation("eager")
+    return FlipEncoder(Flip(model, tokenizer, {"version": "random"}, "cpu", precision), preset)
+
+
+def slow_attribute_losses(model: FlipEncoder, data: LabelData, protocol: ProbeProtocol, epochs: int) -> AttributeProbe:
+    """The attribute probe with every batch encoded as it comes, float32 throughout."""
+    rows, again = data.splits["train"], Reencoded(model, data.pictures)
+    target = torch.from_numpy(data.labels[rows]).float()
+    width = model._flip.preset.image.width
+    probe = AttributeProbe(len(model.layer_names), width, target.shape[1], protocol.seed)
+
+    def loss_of(batch: torch.Tensor, epoch: int) -> torch.Tensor:
+        layers = again.features(rows[batch.numpy()].tolist()).layers
+        assert layers is not None
+        vectors = F.layer_norm(torch.from_numpy(layers), (width,))
+        return F.binary_cross_entropy_with_logits(probe(vectors), target[batch])
+
+    run = ProbeProtocol(epochs, protocol.learning_rate, protocol.batch_size)
+    train_probe(probe, loss_of, len(rows), run.training(0))
+    return probe
+
+
+def slow_retrieval(model: FlipEncoder, data: PairData, protocol: ProbeProtocol, epochs: int) -> PairProbe:
+    """The retrieval probe with every batch of pictures and captions encoded as it comes."""
+    rows, again = data.splits["train"], Reencoded(model, data.pictures)
+    captions = [data.captions[row][0] for row in rows]
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(captions))}
+    ids = torch.tensor([numbers[text] for text in captions])
+    width = model._flip.preset.image.width
+    probe = PairProbe(width, width, protocol.seed)
+
+    def loss_of(batch: torch.Tensor, epoch: int) -> torch.Tensor:
+        images = probe.images(torch.from_numpy(again.features(rows[batch.numpy()].tolist()).pooled))
+        texts = probe.texts(torch.from_numpy(model.encode_texts([captions[row] for row in batch.tolist()])))
+        return probe.loss(images, texts, ids[batch])
+
+    run = ProbeProtocol(epochs, protocol.learning_rate, protocol.batch_size)
+    train_probe(probe, loss_of, len(rows), run.training(0))
+    return probe
+
+
+def ours_attributes(cache: FeatureCache, data: LabelData, protocol: ProbeProtocol) -> AttributeProbe:
+    found = cache.pictures(data.pictures, data.splits["train"].tolist(), layers=True)
+    views = [attributes.normed_layers(found)]
+    labels = data.labels[data.splits["train"]]
+    return attributes.train_attribute_probe(views, labels, np.arange(len(labels)), None, protocol, 0)[0]
+
+
+def ours_retrieval(cache: FeatureCache, data: PairData, protocol: ProbeProtocol) -> PairProbe:
+    train = retrieval.SplitPairs.of(data, cache, "train", layers=True)
+    return retrieval.train_retrieval_probe(train, None, protocol, 0)[0]
+
+
+def time_both(preset: str, labels: LabelData, pairs: PairData, rounds: int) -> Numbers:
+    texts = [captions[0] for captions in pairs.captions]
+    plain, fast = random_flip(preset, texts, "fp32", True), random_flip(preset, texts, "auto", False)
+    batch = {"attributes": 16, "retrieval": 16}
+    found: Numbers = {"precision of ours": str(fast._flip.dtype).removeprefix("torch.")}
+    for task, protocol, slow, ours, data in (
+        ("retrieval", RETRIEVAL, slow_retrieval, ours_retrieval, pairs),
+        ("attributes", ATTRIBUTES, slow_attribute_losses, ours_attributes, labels),
+    ):
+        epochs = protocol.epochs
+        once = ProbeProtocol(epochs, protocol.learning_rate, batch[task])
+        slow_s, ours_s = [], []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            slow(plain, data, once, 1)  # type: ignore[operator]
+            slow_s.append((time.perf_counter() - started) * epochs)
+            with tempfile.TemporaryDirectory() as folder:
+                cache = FeatureCache(Store(folder), fast)
+                started = time.perf_counter()
+                ours(cache, data, once)  # type: ignore[operator]
+                ours_s.append(time.perf_counter() - started)
+        found[task] = {
+            "epochs": epochs,
+            "pictures": len(data.splits["train"]),
+            "slow_s": statistics.median(slow_s),
+            "ours_s": statistics.median(ours_s),
+            "ratio": statistics.median(a / b for a, b in zip(slow_s, ours_s, strict=True)),
+            "ratios": [round(a / b, 1) for a, b in zip(slow_s, ours_s, strict=True)],
+        }
+    return found
+
+
+@torch.inference_mode()
+def verify(labels: LabelData, pairs: PairData) -> Numbers:
+    """Both ways trained whole with the tiny preset; their numbers on the test split."""
+    texts = [captions[0] for captions in pairs.captions]
+    model = random_flip("tiny", texts, "fp32", False)
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False), torch.enable_grad():
+        cache = FeatureCache(Store(folder), model)
+        once = ProbeProtocol(ATTRIBUTES.epochs, ATTRIBUTES.learning_rate, 64)
+        slow, ours = slow_attribute_losses(model, labels, once, once.epochs), ours_attributes(cache, labels, once)
+        test = labels.splits["test"]
+        vectors = normed(torch.from_numpy(cache.pictures(labels.pictures, test.tolist(), layers=True).layers))  # type: ignore[arg-type]
+        found: Numbers = {
+            "attributes": {
+                name: dict(
+                    zip(
+                        ("accuracy", "average precision"),
+                        attributes.scores(p, vectors, labels.labels[test]),
+                        strict=True,
+                    )
+                )
+                for name, p in (("slow", slow), ("ours", ours))
+            }
+        }
+        once = ProbeProtocol(RETRIEVAL.epochs, RETRIEVAL.learning_rate, 32)
+        held = retrieval.SplitPairs.of(pairs, cache, "test", layers=True)
+        found["retrieval"] = {
+            name: float(np.mean([np.mean(ranks <= 10) for ranks in retrieval.pair_ranks(p, held)]))
+            for name, p in (
+                ("slow", slow_retrieval(model, pairs, once, once.epochs)),
+                ("ours", ours_retrieval(cache, pairs, once)),
+            )
+        }
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="base")
+    parser.add_argument("--pictures", type=int, default=64, help="for training")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--verify", action="store_true", help="also train both ways whole with the tiny preset")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    counts = (arguments.pictures, 0, 2)
+    with tempfile.TemporaryDirectory() as drawn:
+        kept = Store(drawn)
+        labels, pairs = sample_labels_data(0, counts), sample_pairs(0, counts)
+        labels = LabelData(labels.source, KeptPictures(labels.pictures, kept), labels.labels, labels.splits)
+        pairs = PairData(pairs.source, labels.pictures, pairs.captions, pairs.splits)
+        labels.pictures.read(range(len(labels.pictures.names)))
+        found = time_both(arguments.preset, labels, pairs, arguments.rounds)
+        if arguments.verify:
+            more = (256, 0, 128)
+            found["same numbers, tiny preset"] = verify(sample_labels_data(0, more), sample_pairs(0, more))
+    print(
+        f"{arguments.preset}, {platform.machine()}, {arguments.threads} threads, ours in {found['precision of ours']}\n"
+    )
+    print("| probe | epochs | pictures | slow way, s | ours, s | ratio |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    for task in ("retrieval", "attributes"):
+        row = found[task]
+        numbers = (
+            f"{row['epochs']} | {row['pictures']} | {row['slow_s']:,.0f} | {row['ours_s']:.1f} | {row['ratio']:.0f}"
+        )
+        print(f"| {task} | {numbers} ({', '.join(map(str, row['ratios']))}) |")
+    if arguments.verify:
+        print(json.dumps(found["same numbers, tiny preset"], indent=1))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

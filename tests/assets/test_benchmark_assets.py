@@ -1,0 +1,345 @@
+"""The benchmarks and their tables as assets: grids, what a partition is recorded with, backfills, and what gets worse."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from facecaption_assets import benchmark_checks as checks
+from facecaption_assets.automation import BENCHMARK_ASSETS
+from facecaption_assets.benchmarking import BenchmarkError, describer, measure, open_episodes, open_pairs
+from facecaption_assets.definitions import build_definitions
+from facecaption_assets.instance import Pipeline, RunFailedError
+from facecaption_assets.partitions import BENCHMARK_DATA, BENCHMARK_GRIDS, HUB_MODELS, benchmark_models
+from facecaption_assets.settings import Settings, load_settings
+from facecaption_ml.benchmarks.data import BenchmarkDataError
+from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.decoding import decode_image, encode_jpeg
+from facecaption_ml.sample.portraits import draw_portrait
+from facecaption_ml.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from dataset_folders import write_celeba
+from tiny_checkpoints import save_clip
+from untrained_flip import save_flip
+
+REPOSITORY = Path(__file__).parents[2]
+QUICK: dict[str, Any] = {
+    "benchmark_sample_pictures": 40,
+    "benchmark_sample_drawings": 12,
+    "benchmark_runs": 2,
+    "benchmark_retrieval_epochs": 2,
+    "benchmark_attribute_epochs": 2,
+    "benchmark_sketch_epochs": 2,
+    "benchmark_retrieval_batch": 16,
+    "threads": 1,
+}
+
+
+@dataclass
+class Outcome:
+    """What a run left."""
+
+    failure: str
+    metadata: Mapping[str, Any]
+    data_version: str
+    checks: Mapping[str, dg.AssetCheckEvaluation]
+
+
+class Place:
+    """A folder with a home and a store, in which an untrained FLIP stands for a checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.store = folder / "home", Store(str(folder / "store"))
+        save_flip(folder / "store" / "flip_checkpoint" / "flip")
+
+    def settings(self, **given: Any) -> Settings:
+        return load_settings(profile="sample", home=self.home, store=self.store.root, **{**QUICK, **given})
+
+    def result(self, key: str) -> BenchmarkResult:
+        return BenchmarkResult.from_json(self.store.read_bytes(f"benchmarks/{key}.json"))
+
+    def materialise(self, asset: str, key: str | None = None, **given: Any) -> Outcome:
+        definitions = build_definitions(self.settings(**given))
+        grid = definitions.get_assets_def(asset).partitions_def
+        with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
+            warnings.simplefilter("ignore")
+            done = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+                instance=instance,
+                asset_selection=[dg.AssetKey(asset)],
+                partition_key=grid.get_partition_key_from_str(key) if isinstance(grid, dg.MultiPartitionsDefinition) else None,
+                raise_on_error=False,
+            )
+        events = [event.materialization for event in done.get_asset_materialization_events()]
+        made = events[0] if events else dg.AssetMaterialization(asset)
+        failures = [event.step_failure_data.error for event in done.all_events if event.is_step_failure]
+        return Outcome(
+            failure=failures[0].cause.message if failures and failures[0] and failures[0].cause else "",
+            metadata={name: value.value for name, value in made.metadata.items()},
+            data_version=(made.tags or {}).get("dagster/data_version", ""),
+            checks={found.check_name: found for found in done.get_asset_check_evaluations()},
+        )
+
+    def features(self) -> dict[str, int]:
+        """When each object of the feature cache was written."""
+        root = Path(self.store.root)
+        found = (root / "benchmark_features").rglob("*.npz")
+        return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in found}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("benchmarks"))
+
+
+@pytest.fixture(scope="module")
+def measured(place: Place) -> dict[str, Outcome]:
+    """Every task of the untrained FLIP on the drawn data sets."""
+    found = {task: place.materialise(asset, "sample|flip") for task, asset in BENCHMARK_ASSETS.items()}
+    assert {task: outcome.failure for task, outcome in found.items()} == dict.fromkeys(BENCHMARK_ASSETS, "")
+    return found
+
+
+def rows(table: Any) -> list[dict[str, Any]]:
+    return [dict(record.data) for record in table.records]
+
+
+def test_the_grids_are_models_times_data_sets_without_align_where_layers_are_probed() -> None:
+    from facecaption_ml.benchmarks.hub_models import HUB_MODELS as OF_THE_LIBRARY
+
+    assert HUB_MODELS == OF_THE_LIBRARY
+    everyone = ["flip", "flip_template", "flip_alt_text", "clip", "blip", "align"]
+    models = {"retrieval": everyone, "attributes": everyone[:-1], "sketches": everyone}
+    for task, data in BENCHMARK_DATA.items():
+        assert benchmark_models(task) == models[task]
+        expected = {f"{of}|{model}" for of in data for model in models[task]}
+        assert set(BENCHMARK_GRIDS[task].get_partition_keys()) == expected
+
+
+def test_what_a_retrieval_partition_is_recorded_with(place: Place, measured: dict[str, Outcome]) -> None:
+    found, result = measured["retrieval"].metadata, place.result("retrieval/sample/flip")
+    for way in ("text → image", "image → text"):
+        for k in (1, 5, 10):
+            (value,) = [m.value for m in result.measurements if (m.setting, m.metric) == (way, f"R@{k}")]
+            assert value is not None
+            assert found[f"{way} R@{k}"] == pytest.approx(100 * value, abs=0.005)
+    table = rows(found["numbers"])
+    assert {row["of"] for row in table} == {"flip", "chance"}
+    (first,) = [row for row in table if (row["of"], row["setting"], row["metric"]) == ("chance", "text → image", "R@5")]
+    assert first["percent"] == "33.33"  # 5 of 15 pictures
+    assert (found["training pictures"], found["validation pictures"], found["test pictures"]) == (20, 5, 15)
+    assert {row["what"]: row["how"] for row in rows(found["protocol"])}["runs"] == "2"
+    assert {row["of"] for row in rows(found["versions"])} == {"data", "model", "code"}
+    assert "drawn people" in found["notes"]
+    assert found["minutes"] >= 0
+    assert found["dagster/uri"] == place.store.uri("benchmarks/retrieval/sample/flip.json")
+
+
+@pytest.mark.parametrize(
+    ("task", "number", "pictures"),
+    [("attributes", "1 % accuracy", ["layers"]), ("sketches", "sketch + text m@A", ["curves", "drawing"])],
+)
+def test_pictures_lie_beside_a_result_and_in_its_record(
+    place: Place, measured: dict[str, Outcome], task: str, number: str, pictures: list[str]
+) -> None:
+    found = measured[task].metadata
+    assert 0 <= found[number] <= 100
+    for name in pictures:
+        assert "(data:image/png;base64," in found[name]
+        assert place.store.read_bytes(f"benchmarks/{task}/sample/flip.{name}.png").startswith(b"\x89PNG")
+
+
+def test_the_checks_of_a_partition(measured: dict[str, Outcome]) -> None:
+    for outcome in measured.values():
+        assert set(outcome.checks) == set(checks.RESULT)
+        assert outcome.checks["stored"].passed
+        for name in ("above_baselines", "defined"):
+            assert outcome.checks[name].severity == dg.AssetCheckSeverity.WARN
+    defined = measured["attributes"].checks["defined"]
+    assert defined.passed == (defined.metadata["count"].value == 0)
+
+
+def test_materialising_again_encodes_nothing_and_gives_the_same_version(
+    place: Place, measured: dict[str, Outcome]
+) -> None:
+    before, kept = place.features(), place.home / "cache" / "benchmark_pictures"
+    shutil.rmtree(kept)  # whatever looks at a picture would have it drawn again
+    for task in ("retrieval", "attributes"):
+        again = place.materialise(BENCHMARK_ASSETS[task], "sample|flip")
+        assert again.data_version == measured[task].data_version != ""
+    assert place.features() == before
+    assert not kept.exists()
+    other = place.materialise("retrieval_benchmark", "sample|flip", benchmark_retrieval_epochs=3)
+    assert other.data_version != measured["retrieval"].data_version
+
+
+def test_a_baseline_by_its_folder_is_a_partition_like_any_other(place: Place, tmp_path: Path) -> None:
+    folder = save_clip(tmp_path / "clip")
+    found = place.materialise("attribute_benchmark", "sample|clip", benchmark_clip=str(folder))
+    assert found.failure == ""
+    assert place.result("attributes/sample/clip").model == "clip"
+    assert "100 % accuracy" in found.metadata
+
+
+def test_celeba_through_the_settings(place: Place, tmp_path: Path) -> None:
+    numbers = range(1, 13)
+    write_celeba(Store(str(tmp_path / "celeba")), numbers, numbers, {n: 0 if n < 7 else 1 if n < 9 else 2 for n in numbers})
+    given = {"benchmark_celeba": str(tmp_path / "celeba")}
+    labels = place.materialise("attribute_benchmark", "celeba|flip", **given)
+    assert labels.failure == ""
+    assert (labels.metadata["training pictures"], labels.metadata["test pictures"]) == (6, 4)
+    pairs = place.materialise("retrieval_benchmark", "celeba_caption|flip", **given)
+    assert pairs.failure == ""
+    assert "Captions were generated from the true labels" in pairs.metadata["notes"]
+    assert not pairs.checks["defined"].passed  # four pictures have no R@5
+    assert "a gallery of 4" in pairs.checks["defined"].metadata["lines"].value[0]
+
+    (tmp_path / "captions").mkdir()
+    with pytest.raises(BenchmarkDataError, match=r"^FACECAPTION_BENCHMARK_CELEBA_CAPTIONS: "):
+        open_pairs(place.settings(**given, benchmark_celeba_captions=str(tmp_path / "captions")), "celeba_caption")
+
+
+def test_a_backfill_measures_what_can_be_measured_and_names_what_is_missing(place: Place, tmp_path: Path) -> None:
+    given = {**QUICK, "profile": "sample", "home": place.home, "store": place.store.root}
+    environment = {f"FACECAPTION_{name.upper()}": str(value) for name, value in given.items()}
+    keys = ["sample|clip", "celeba|flip", "sample|flip", "sample|flip_template"]
+    script, out = Path(__file__).parent / "backfill_process.py", tmp_path / "ended.json"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", script, out, "attribute_benchmark", *keys],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, **environment, "HF_HUB_OFFLINE": "1", "HF_HOME": str(place.home), "PYTHONPATH": str(REPOSITORY)},
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(out.read_text())
+    assert found["errors"] == []
+    ended = found["partitions"]
+    assert set(ended) == set(keys)
+    assert ended["sample|flip"] == "SUCCESS"
+    for key, words in {
+        "sample|clip": ["FACECAPTION_BENCHMARK_CLIP", "openai/clip-vit-base-patch16"],
+        "celeba|flip": ["FACECAPTION_BENCHMARK_CELEBA is not set", "folder or s3://bucket/prefix"],
+        "sample|flip_template": ["no checkpoint of variant 'flip_template'", "materialise 'flip_checkpoint' first"],
+    }.items():
+        assert ended[key].startswith("FAILURE: ")
+        assert "\n" not in ended[key]
+        for word in words:
+            assert word in ended[key]
+    assert found["status"] == "COMPLETED_FAILED"
+
+
+def test_tables_before_anything_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    with pytest.raises(RunFailedError, match=r"^no benchmark has been measured yet: materialise retrieval_benchmark, "):
+        Pipeline(Place(tmp_path).settings()).run("benchmark_tables")
+
+
+def test_tables_of_what_was_measured(place: Place, measured: dict[str, Outcome]) -> None:
+    found = place.materialise("benchmark_tables")
+    assert found.failure == ""
+    page, text, latex = (
+        place.store.read_bytes(f"benchmarks/tables/{name}").decode() for name in ("index.html", "tables.md", "tables.tex")
+    )
+    assert page.count("data:image/png;base64,") >= 3
+    assert "sketches, flip on sample: drawing" in page
+    for document in (page, text, latex):
+        assert "published" in document.lower()
+        assert "FLIP" in document
+    assert r"\begin{tabular" in latex
+    assert found.metadata["results"] >= 3
+    assert found.metadata["tables"] == text
+
+
+def test_a_number_that_fell_is_a_warning_that_names_it(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    key = "benchmarks/retrieval/sample/flip.json"
+    good = BenchmarkResult("retrieval", "flip", "sample", [Measurement("text → image", "R@5", 0.5, 0.01, 3)], {})
+    good.write(place.store)
+    first = place.materialise("benchmark_tables").checks["no_regression"]
+    assert (first.passed, first.metadata["compared with"].value) == (True, "nothing: these are the first tables")
+    assert place.materialise("benchmark_tables").checks["no_regression"].passed
+
+    worse = replace(good, measurements=[replace(good.measurements[0], value=0.3)])
+    place.store.write_bytes(key, worse.as_json())
+    fallen = place.materialise("benchmark_tables")
+    check = fallen.checks["no_regression"]
+    assert (fallen.failure, check.passed, check.severity) == ("", False, dg.AssetCheckSeverity.WARN)
+    (line,) = check.metadata["lines"].value
+    assert line.startswith("retrieval, sample, flip, text → image, R@5: 50.00 before, 30.00 now")
+
+    place.store.write_bytes("benchmarks/tables/results.json", b"{}")
+    damaged = place.materialise("benchmark_tables").checks["no_regression"]
+    assert damaged.passed
+    assert "results.json: this is no snapshot" in str(damaged.metadata["compared with"].value)
+
+
+def test_pictures_of_a_model_whose_name_begins_with_anothers_stay_its_own(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    for model, level in (("flip", 0.5), ("flip.v2", 0.4)):
+        BenchmarkResult("retrieval", model, "sample", [Measurement("text → image", "R@5", level)], {}).write(place.store)
+    place.store.write_bytes("benchmarks/retrieval/sample/flip.v2.curves.png", b"\x89PNG\r\n\x1a\n")
+    assert place.materialise("benchmark_tables").failure == ""
+    page = place.store.read_bytes("benchmarks/tables/index.html").decode()
+    assert "retrieval, flip.v2 on sample: curves" in page
+    assert "retrieval, flip on sample: curves" not in page
+
+
+@pytest.mark.parametrize(
+    ("value", "floor", "passed"), [(0.6, 0.5, True), (0.5, 0.5, False), (1.0, 1.0, True), (None, 0.5, True)]
+)
+def test_above_baselines(value: float | None, floor: float, passed: bool) -> None:
+    found = [Measurement("text → image", "R@5", value, why="" if value is not None else "a gallery of 3")]
+    chance = {"chance": [Measurement("text → image", "R@5", floor)]}
+    check = checks.above_baselines([BenchmarkResult("retrieval", "flip", "sample", found, chance)])
+    assert (check.passed, check.severity) == (passed, dg.AssetCheckSeverity.WARN)
+
+
+def test_names_that_there_are_not_are_answered_with_those_there_are(place: Place, tmp_path: Path) -> None:
+    settings = place.settings()
+    for arguments, words in {
+        ("recall", "sample", "flip"): "no benchmark 'recall': choose among retrieval, attributes, sketches",
+        ("retrieval", "celeba", "flip"): "no data set 'celeba': choose among celeba_caption, mm_celeba_hq, sample",
+        ("attributes", "sample", "align"): "no model 'align': choose among flip, flip_template, flip_alt_text, clip, blip,",
+        ("sketches", "sample", "flop"): "no model 'flop': choose among .*, or name a FLIP checkpoint's folder",
+    }.items():
+        with pytest.raises(BenchmarkError, match=words):
+            measure(settings, place.store, *arguments)
+    with pytest.raises(BenchmarkDataError, match=r"FACECAPTION_BENCHMARK_LFWA: there is no folder .*/gone"):
+        measure(place.settings(benchmark_lfwa=str(tmp_path / "gone")), place.store, "attributes", "lfwa", "flip")
+
+
+def test_a_photo_is_described_whether_or_not_it_has_a_face(place: Place, photos: Path) -> None:
+    describe = describer(place.settings())
+    obama = decode_image((photos / "obama.jpg").read_bytes())
+    assert describe(obama) == describe(obama)
+    assert describe(obama).split()[0] in {"A", "The", "This", "He", "His", "An"}
+    grey = np.full((96, 128, 3), 127, np.uint8)
+    assert describe(grey).endswith(".")
+
+
+def test_any_photos_become_episodes_with_captions(place: Place, tmp_path: Path) -> None:
+    for number, labels in enumerate((["Male", "Smiling"], ["Young", "Bangs"], ["Eyeglasses", "Male"])):
+        portrait = draw_portrait(frozenset(labels), number, 160).image
+        (tmp_path / f"{number}.jpg").write_bytes(encode_jpeg(portrait))
+    data = open_episodes(place.settings(benchmark_photos=str(tmp_path)), "photos")
+    assert {split: len(found) for split, found in data.splits.items()} == {"train": 1, "validation": 1, "test": 1}
+    assert len(data.captions) == 3
+    assert all(caption.endswith(".") for caption in data.captions)
+    found = place.materialise("sketch_benchmark", "photos|flip", benchmark_photos=str(tmp_path))
+    assert found.failure == ""
+    assert "edges of the photos" in found.metadata["notes"]
