@@ -2,8 +2,8 @@
 
 Two parts, both sides of each in one run:
 
-* ``--preset base`` (default): time. The slow way is a plain one: eager attention, float32, one epoch timed and multiplied by the
-  epochs (a whole one would take hours). Ours is run whole: encode once, keep, train every epoch.
+* ``--preset base`` (default): time. The slow way is a plain one: eager attention, float32, one epoch timed and multiplied by
+  the epochs (a whole one would take hours). Ours is run whole: encode once, keep, train every epoch.
 * ``--verify``: with the tiny preset both ways are trained whole, and their test numbers stand side by side.
 
 Pictures and captions are drawn (``facecaption_ml.benchmarks.datasets.sample``); weights are random: neither changes the work.
@@ -14,6 +14,7 @@ Pictures and captions are drawn (``facecaption_ml.benchmarks.datasets.sample``);
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -105,6 +106,14 @@ def ours_retrieval(cache: FeatureCache, data: PairData, protocol: ProbeProtocol)
     return retrieval.train_retrieval_probe(train, None, protocol, 0)[0]
 
 
+def drawn_data(counts: tuple[int, int, int], kept: Store) -> tuple[LabelData, PairData]:
+    """The drawn data of both tasks; pictures are drawn now, so that drawing is in nobody's time."""
+    labels, pairs = sample_labels_data(0, counts), sample_pairs(0, counts)
+    pictures = KeptPictures(labels.pictures, kept)
+    pictures.read(range(len(pictures.names)))
+    return dataclasses.replace(labels, pictures=pictures), dataclasses.replace(pairs, pictures=pictures)
+
+
 def time_both(preset: str, labels: LabelData, pairs: PairData, rounds: int) -> Numbers:
     texts = [captions[0] for captions in pairs.captions]
     plain, fast = random_flip(preset, texts, "fp32", True), random_flip(preset, texts, "auto", False)
@@ -148,16 +157,11 @@ def verify(labels: LabelData, pairs: PairData) -> Numbers:
         slow, ours = slow_attribute_losses(model, labels, once, once.epochs), ours_attributes(cache, labels, once)
         test = labels.splits["test"]
         vectors = normed(torch.from_numpy(cache.pictures(labels.pictures, test.tolist(), layers=True).layers))  # type: ignore[arg-type]
+        truth, names = labels.labels[test], ("accuracy", "average precision")
         found: Numbers = {
             "attributes": {
-                name: dict(
-                    zip(
-                        ("accuracy", "average precision"),
-                        attributes.scores(p, vectors, labels.labels[test]),
-                        strict=True,
-                    )
-                )
-                for name, p in (("slow", slow), ("ours", ours))
+                name: dict(zip(names, attributes.scores(probe, vectors, truth), strict=True))
+                for name, probe in (("slow", slow), ("ours", ours))
             }
         }
         once = ProbeProtocol(RETRIEVAL.epochs, RETRIEVAL.learning_rate, 32)
@@ -182,17 +186,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    counts = (arguments.pictures, 0, 2)
     with tempfile.TemporaryDirectory() as drawn:
         kept = Store(drawn)
-        labels, pairs = sample_labels_data(0, counts), sample_pairs(0, counts)
-        labels = LabelData(labels.source, KeptPictures(labels.pictures, kept), labels.labels, labels.splits)
-        pairs = PairData(pairs.source, labels.pictures, pairs.captions, pairs.splits)
-        labels.pictures.read(range(len(labels.pictures.names)))
-        found = time_both(arguments.preset, labels, pairs, arguments.rounds)
+        found = time_both(arguments.preset, *drawn_data((arguments.pictures, 0, 2), kept), arguments.rounds)
         if arguments.verify:
-            more = (256, 0, 128)
-            found["same numbers, tiny preset"] = verify(sample_labels_data(0, more), sample_pairs(0, more))
+            found["same numbers, tiny preset"] = verify(*drawn_data((192, 0, 96), kept))
     print(
         f"{arguments.preset}, {platform.machine()}, {arguments.threads} threads, ours in {found['precision of ours']}\n"
     )
