@@ -67,7 +67,7 @@ def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int) -> None
         if not store.exists(f"{RESULTS}/{variant}/seed-{seed}.json")
     ]
     jobs += [("flip_checkpoint", v) for v in variants if not store.exists(f"flip_checkpoint/{v}/config.json")]
-    click.echo(f"{len(jobs)} trainings, {at_once} at a time", err=True)
+    click.echo(f"Trainings to do: {len(jobs)}, {at_once} at a time", err=True)
     with ThreadPoolExecutor(at_once) as pool:
         failed = [line for line in pool.map(lambda job: _materialized(settings, *job), jobs) if line]
     errors = run_benchmarks(pipeline, variants)
@@ -106,7 +106,8 @@ def run_partition(settings: Settings, asset: str, partition: str | None) -> None
     definition = {spec.key.to_user_string(): spec for spec in build_definitions(settings).resolve_all_asset_specs()}
     if asset not in definition:
         close = difflib.get_close_matches(asset, definition, n=1)
-        raise ValueError(f"there is no asset {asset!r}" + (f": did you mean {close[0]}?" if close else ""))
+        meant = f"did you mean {close[0]}?" if close else f"choose among {', '.join(definition)}"
+        raise ValueError(f"there is no asset {asset!r}: {meant}")
     grid = definition[asset].partitions_def
     if grid is None:
         if partition:

@@ -14,6 +14,18 @@ def test_the_papers_values_are_the_defaults() -> None:
     assert settings.shard_size == 10_000
 
 
+def test_the_benchmarks_are_the_papers_unless_a_profile_says_otherwise() -> None:
+    settings = load_settings(profile="production")
+    found = {
+        task: tuple(getattr(settings, f"benchmark_{task}_{name}") for name in ("epochs", "learning_rate", "batch"))
+        for task in ("retrieval", "attribute", "sketch")
+    }
+    assert found == {"retrieval": (20, 4e-4, 256), "attribute": (100, 0.3, 256), "sketch": (100, 1e-6, 256)}
+    assert (settings.benchmark_weight_decay, settings.benchmark_views) == (0.05, 1)
+    sample = load_settings(profile="sample")
+    assert (sample.benchmark_sketch_epochs, sample.benchmark_sketch_learning_rate) == (20, 1e-3)
+
+
 def test_environment_beats_profile_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings(profile="sample").shard_size == 300
     monkeypatch.setenv("FACECAPTION_SHARD_SIZE", "7")
@@ -31,6 +43,8 @@ def test_environment_beats_profile_beats_default(monkeypatch: pytest.MonkeyPatch
         ("FACECAPTION_MIN_FACE_SCORE", "98", "FACECAPTION_MIN_FACE_SCORE is '98'"),
         ("FACECAPTION_NSFW_VALUES", "NSFW", "nsfw_values"),
         ("FACECAPTION_TEST_SHARE", "0.97", "nothing to train on"),
+        ("FACECAPTION_BENCHMARK_RUNS", "0", "FACECAPTION_BENCHMARK_RUNS is '0'"),
+        ("FACECAPTION_BENCHMARK_CELEB", "x", "did you mean FACECAPTION_BENCHMARK_CELEBA"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(

@@ -13,7 +13,7 @@ from facecaption_assets import flip_checks as checks
 from facecaption_assets import previews
 from facecaption_assets.compute import EIGHT_A100
 from facecaption_assets.flip_training import load_checkpoint, process_count, run_training, training_config
-from facecaption_assets.partitions import VARIANTS
+from facecaption_assets.partitions import VARIANTS, all_of
 from facecaption_assets.settings import Settings
 from facecaption_assets.whole_dataset import DATASET, DatasetWork
 from facecaption_ml.store import Store, StoreError
@@ -34,7 +34,7 @@ def flip_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """``flip_checkpoint``."""
 
     @dg.asset(
-        deps=[DATASET, _CROPS],
+        deps=[all_of(DATASET), all_of(_CROPS)],
         partitions_def=VARIANTS,
         group_name=GROUP,
         kinds={"pytorch", "safetensors"},

@@ -40,10 +40,14 @@ def materialise(store: Store, asset: str, key: str | None = None) -> dict[str, A
     settings = load_settings(profile="sample", home=Path(store.root).parent / "home", store=store.root, **QUICK)
     with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
         warnings.simplefilter("ignore")
-        done = build_definitions(settings).resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=instance,
-            asset_selection=[dg.AssetKey(asset)],
-            partition_key=ABLATION.get_partition_key_from_str(key) if key else None,
+        done = (
+            build_definitions(settings)
+            .resolve_implicit_global_asset_job_def()
+            .execute_in_process(
+                instance=instance,
+                asset_selection=[dg.AssetKey(asset)],
+                partition_key=ABLATION.get_partition_key_from_str(key) if key else None,
+            )
         )
         (event,) = done.get_asset_materialization_events()
     checks = {found.check_name: found for found in done.get_asset_check_evaluations()}

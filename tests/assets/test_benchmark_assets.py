@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,7 +81,9 @@ class Place:
             done = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
                 instance=instance,
                 asset_selection=[dg.AssetKey(asset)],
-                partition_key=grid.get_partition_key_from_str(key) if isinstance(grid, dg.MultiPartitionsDefinition) else None,
+                partition_key=grid.get_partition_key_from_str(key)
+                if isinstance(grid, dg.MultiPartitionsDefinition)
+                else None,
                 raise_on_error=False,
             )
         events = [event.materialization for event in done.get_asset_materialization_events()]
@@ -196,7 +199,9 @@ def test_a_baseline_by_its_folder_is_a_partition_like_any_other(place: Place, tm
 
 def test_celeba_through_the_settings(place: Place, tmp_path: Path) -> None:
     numbers = range(1, 13)
-    write_celeba(Store(str(tmp_path / "celeba")), numbers, numbers, {n: 0 if n < 7 else 1 if n < 9 else 2 for n in numbers})
+    write_celeba(
+        Store(str(tmp_path / "celeba")), numbers, numbers, {n: 0 if n < 7 else 1 if n < 9 else 2 for n in numbers}
+    )
     given = {"benchmark_celeba": str(tmp_path / "celeba")}
     labels = place.materialise("attribute_benchmark", "celeba|flip", **given)
     assert labels.failure == ""
@@ -222,7 +227,13 @@ def test_a_backfill_measures_what_can_be_measured_and_names_what_is_missing(plac
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
-        env={**os.environ, **environment, "HF_HUB_OFFLINE": "1", "HF_HOME": str(place.home), "PYTHONPATH": str(REPOSITORY)},
+        env={
+            **os.environ,
+            **environment,
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": str(place.home),
+            "PYTHONPATH": str(REPOSITORY),
+        },
         timeout=200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -253,10 +264,13 @@ def test_tables_of_what_was_measured(place: Place, measured: dict[str, Outcome])
     found = place.materialise("benchmark_tables")
     assert found.failure == ""
     page, text, latex = (
-        place.store.read_bytes(f"benchmarks/tables/{name}").decode() for name in ("index.html", "tables.md", "tables.tex")
+        place.store.read_bytes(f"benchmarks/tables/{name}").decode()
+        for name in ("index.html", "tables.md", "tables.tex")
     )
     assert page.count("data:image/png;base64,") >= 3
     assert "sketches, flip on sample: drawing" in page
+    assert '<span class="badge published">' in page
+    assert '<tr class="measured">' in page
     for document in (page, text, latex):
         assert "published" in document.lower()
         assert "FLIP" in document
@@ -291,7 +305,9 @@ def test_a_number_that_fell_is_a_warning_that_names_it(tmp_path: Path) -> None:
 def test_pictures_of_a_model_whose_name_begins_with_anothers_stay_its_own(tmp_path: Path) -> None:
     place = Place(tmp_path)
     for model, level in (("flip", 0.5), ("flip.v2", 0.4)):
-        BenchmarkResult("retrieval", model, "sample", [Measurement("text → image", "R@5", level)], {}).write(place.store)
+        BenchmarkResult("retrieval", model, "sample", [Measurement("text → image", "R@5", level)], {}).write(
+            place.store
+        )
     place.store.write_bytes("benchmarks/retrieval/sample/flip.v2.curves.png", b"\x89PNG\r\n\x1a\n")
     assert place.materialise("benchmark_tables").failure == ""
     page = place.store.read_bytes("benchmarks/tables/index.html").decode()
@@ -314,7 +330,11 @@ def test_names_that_there_are_not_are_answered_with_those_there_are(place: Place
     for arguments, words in {
         ("recall", "sample", "flip"): "no benchmark 'recall': choose among retrieval, attributes, sketches",
         ("retrieval", "celeba", "flip"): "no data set 'celeba': choose among celeba_caption, mm_celeba_hq, sample",
-        ("attributes", "sample", "align"): "no model 'align': choose among flip, flip_template, flip_alt_text, clip, blip,",
+        (
+            "attributes",
+            "sample",
+            "align",
+        ): "no model 'align': choose among flip, flip_template, flip_alt_text, clip, blip,",
         ("sketches", "sample", "flop"): "no model 'flop': choose among .*, or name a FLIP checkpoint's folder",
     }.items():
         with pytest.raises(BenchmarkError, match=words):
@@ -327,7 +347,7 @@ def test_a_photo_is_described_whether_or_not_it_has_a_face(place: Place, photos:
     describe = describer(place.settings())
     obama = decode_image((photos / "obama.jpg").read_bytes())
     assert describe(obama) == describe(obama)
-    assert describe(obama).split()[0] in {"A", "The", "This", "He", "His", "An"}
+    assert re.search(r"\b(man|he|his|male)\b", describe(obama).lower())
     grey = np.full((96, 128, 3), 127, np.uint8)
     assert describe(grey).endswith(".")
 

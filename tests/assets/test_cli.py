@@ -35,11 +35,22 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
         assert word in last, done.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["run"], ["ui"], ["status"], ["caption"], ["search"], ["settings"]])
+COMMANDS = (
+    "demo", "run", "ui", "status", "caption", "search", "benchmark", "ablation", "materialize", "settings",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_every_command_has_help(tmp_path: Path, command: list[str]) -> None:
     done = facecaption(*command, "--help", home=tmp_path)
     assert done.returncode == 0
     assert "Usage:" in done.stdout
+
+
+def test_no_command_is_left_out_above() -> None:
+    from facecaption_assets.cli import main
+
+    assert set(main.commands) == set(COMMANDS)
 
 
 def test_settings_are_listed_with_their_values(tmp_path: Path) -> None:

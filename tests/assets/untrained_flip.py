@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Final
 
-_CAPTIONS: Final = ["A smiling man with black hair wears eyeglasses.", "She is young and has wavy blond hair and bangs."]
+_CAPTIONS: Final = [
+    "A smiling man with black hair wears eyeglasses.",
+    "She is young and has wavy blond hair and bangs.",
+]
 
 
 def save_flip(folder: Path, seed: int = 0) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import sys
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def test_smaller_shares_lie_in_larger_ones_and_seeds_draw_others(count: int) -> 
     shares = [subset(count, fraction, seed=1) for fraction in FRACTIONS]
     sizes = [max(1, round(count * fraction)) for fraction in FRACTIONS]
     assert [len(rows) for rows in shares] == sizes
-    for smaller, larger in zip(shares, shares[1:], strict=False):
+    for smaller, larger in itertools.pairwise(shares):
         assert set(smaller) <= set(larger)
     assert shares[-1].tolist() == list(range(count))
     if count == 1000:
@@ -166,9 +167,9 @@ def test_the_epoch_is_the_one_with_the_best_validation_accuracy(store: Store) ->
     views = [normed_layers(SplitFeatures.of(cache, data.pictures, data.splits["train"], layers=True).views[0])]
     protocol = dataclasses.replace(QUICK, epochs=12)
     last = train_attribute_probe(views, data.labels[:60], np.arange(60), None, protocol, 0)[1]
-    turned = train_attribute_probe(
-        views, data.labels[:60], np.arange(60), (views[0], ~data.labels[:60]), protocol, 0
-    )[1]
+    turned = train_attribute_probe(views, data.labels[:60], np.arange(60), (views[0], ~data.labels[:60]), protocol, 0)[
+        1
+    ]
     assert (last.epoch, last.validation) == (12, None)
     assert turned.epoch < 6
     assert turned.losses == last.losses
@@ -188,7 +189,9 @@ def test_pictures_that_do_not_decode_are_counted_and_every_number_is_over_the_re
 
 
 def test_a_model_without_layers_is_refused_in_one_line(store: Store) -> None:
-    with pytest.raises(FeatureError, match="^align has no layers of tokens, so there is nothing to probe layer by layer$"):
+    with pytest.raises(
+        FeatureError, match=r"^align has no layers of tokens, so there is nothing to probe layer by layer$"
+    ):
         measure_attributes(labelled(store, 6, 3), cache_of(store, ToneModel("align", layers=0)), QUICK)
 
 

@@ -1,36 +1,24 @@
-"""Cached features: what is computed again and what is not, in a folder and on S3, and that probes cannot tell them apart."""
+"""Cached features: what is computed again and what is not, in a folder and on S3; views; faults."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from dataset_folders import empty_store
-from stub_models import TEXTS, micro_flip
-from tone_world import ToneModel, cache_of, labelled, picture_of, splits_of, stored, tones_of
+from tone_world import ToneModel, cache_of, picture_of, stored, tones_of
 
-from facecaption_ml.attributes.evaluation import average_precision
 from facecaption_ml.benchmarks import features
-from facecaption_ml.benchmarks.attributes import normed_layers, scores, train_attribute_probe
-from facecaption_ml.benchmarks.data import PairData, Source
 from facecaption_ml.benchmarks.features import FOLDER, FeatureCache, FeatureError, Reencoded
-from facecaption_ml.benchmarks.models import FlipEncoder
 from facecaption_ml.benchmarks.pictures import StoredPictures
-from facecaption_ml.benchmarks.probes import AttributeProbe, PairProbe, train_probe
-from facecaption_ml.benchmarks.protocol import ATTRIBUTES, RETRIEVAL, ProbeProtocol, SplitFeatures
-from facecaption_ml.benchmarks.retrieval import SplitPairs, pair_ranks, train_retrieval_probe
-from facecaption_ml.ranking import recall_of_ranks
+from facecaption_ml.benchmarks.protocol import SplitFeatures
 from facecaption_ml.store import Store
 
 ROUNDED = 1e-3  # of features in half precision: 11 bits
@@ -53,92 +41,6 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chunk_keys(store: Store, kind: str = "") -> list[str]:
     return [key for key in store.keys(f"{FOLDER}/") if f"/{kind}" in key]
-
-
-# -- the slow way -----------------------------------------------------------------------------------------------------
-
-
-def half(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float16).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def encoder() -> FlipEncoder:
-    return FlipEncoder(micro_flip(), "micro")
-
-
-PAIRS_PROTOCOL = dataclasses.replace(RETRIEVAL, epochs=4, batch_size=8)
-LABELS_PROTOCOL = dataclasses.replace(ATTRIBUTES, epochs=4, batch_size=16)
-
-
-@pytest.mark.parametrize(("rounded", "tolerance"), [(True, 2e-4), (False, 5e-3)])
-def test_a_retrieval_probe_on_cached_features_is_that_of_encoding_anew_in_every_epoch(
-    store: Store, encoder: FlipEncoder, rounded: bool, tolerance: float
-) -> None:
-    """To float tolerance against features rounded to half precision anew, and to that rounding against float32."""
-    count, tested = 24, 16
-    pictures = stored(store, "pictures", tones_of(count + tested))
-    texts = [f"{TEXTS[i % 8]} {TEXTS[i // 8]}" for i in range(count + tested)]
-    data = PairData(Source("tones", "1"), pictures, [(text,) for text in texts], splits_of(count, tested))
-    cache = FeatureCache(store, encoder)
-    train, test = (SplitPairs.of(data, cache, split, layers=False) for split in ("train", "test"))
-    probe, trained = train_retrieval_probe(train, None, PAIRS_PROTOCOL, run=1)
-
-    slow, again = PairProbe(16, 16, PAIRS_PROTOCOL.seed + 1), Reencoded(encoder, pictures)
-    kept = half if rounded else np.asarray
-
-    def loss_of(rows: Tensor, epoch: int) -> Tensor:
-        images = torch.from_numpy(kept(again.features(rows.tolist()).pooled))
-        words = torch.from_numpy(kept(encoder.encode_texts([texts[row] for row in rows.tolist()])))
-        return slow.loss(slow.images(images), slow.texts(words), torch.from_numpy(train.caption_ids)[rows])
-
-    slowly = train_probe(slow, loss_of, count, PAIRS_PROTOCOL.training(1))
-    assert trained.losses == pytest.approx(slowly.losses, rel=tolerance)
-    for name, weight in slow.state_dict().items():
-        torch.testing.assert_close(probe.state_dict()[name], weight, atol=tolerance, rtol=0, msg=name)
-    for fast_ranks, slow_ranks in zip(pair_ranks(probe, test), pair_ranks(slow, test), strict=True):
-        for k in (1, 5, 10):
-            recalls = [recall_of_ranks(ranks, k, tested) for ranks in (fast_ranks, slow_ranks)]
-            assert recalls[0] == pytest.approx(recalls[1], abs=0 if rounded else 1.01 / tested)
-
-
-@pytest.mark.parametrize(("rounded", "tolerance"), [(True, 2e-3), (False, 2e-2)])
-def test_an_attribute_probe_on_cached_features_is_that_of_encoding_anew_in_every_epoch(
-    store: Store, encoder: FlipEncoder, rounded: bool, tolerance: float
-) -> None:
-    """At the paper's rate of 0.3, which makes weights of several units out of the rounding's thousandths."""
-    count, tested = 64, 32
-    data = labelled(store, count, tested)
-    cache = FeatureCache(store, encoder)
-    train, test = (SplitFeatures.of(cache, data.pictures, data.splits[s], layers=True) for s in ("train", "test"))
-    target = data.labels[:count]
-    probe, trained = train_attribute_probe(
-        [normed_layers(train.views[0])], target, np.arange(count), None, LABELS_PROTOCOL, run=0
-    )
-
-    slow, again = AttributeProbe(6, 16, 40, LABELS_PROTOCOL.seed), Reencoded(encoder, data.pictures)
-    kept = half if rounded else np.asarray
-
-    def vectors(rows: list[int]) -> Tensor:
-        found = again.features(rows).layers
-        assert found is not None
-        return torch.from_numpy(kept(F.layer_norm(torch.from_numpy(kept(found)), (16,)).numpy()))
-
-    def loss_of(rows: Tensor, epoch: int) -> Tensor:
-        labels = torch.from_numpy(target).float()[rows]
-        return F.binary_cross_entropy_with_logits(slow(vectors(rows.tolist())), labels)
-
-    slowly = train_probe(slow, loss_of, count, LABELS_PROTOCOL.training(0))
-    assert trained.losses == pytest.approx(slowly.losses, rel=tolerance)
-    assert trained.losses[-1] < trained.losses[0]
-    for name, weight in slow.state_dict().items():
-        torch.testing.assert_close(probe.state_dict()[name], weight, atol=5 * tolerance, rtol=0, msg=name)
-    truth = data.labels[count:]
-    accuracy, precision = scores(probe, normed_layers(test.views[0]), truth)
-    found = slow(vectors(list(range(count, count + tested)))).detach().numpy()
-    slow_precisions = [average_precision(found[:, i], truth[:, i]) for i in range(40)]
-    assert accuracy == pytest.approx(((found > 0) == truth).mean(), abs=tolerance)
-    assert precision == pytest.approx(np.nanmean(slow_precisions), abs=2 * tolerance)
 
 
 def test_encoding_anew_names_a_picture_that_does_not_decode(store: Store) -> None:
@@ -372,9 +274,7 @@ def test_a_feature_that_is_no_number_names_the_model_and_the_picture(store: Stor
     pictures, model = stored(store, "pictures", tones), ToneModel("rough", "7", spoilt=spoilt)
     with pytest.raises(FeatureError) as refused:
         cache_of(store, model).pictures(pictures, [0], layers=False)
-    assert str(refused.value) == (
-        "rough, version 7: a feature of 'pictures/0003.png' is NaN or beyond half precision"
-    )
+    assert str(refused.value) == ("rough, version 7: a feature of 'pictures/0003.png' is NaN or beyond half precision")
     assert chunk_keys(store) == []
 
 
@@ -385,7 +285,7 @@ def test_a_text_whose_feature_is_no_number_is_named(store: Store) -> None:
 
 def test_a_model_without_layers_is_named_where_they_are_wanted(store: Store) -> None:
     cache = cache_of(store, ToneModel("align", layers=0))
-    with pytest.raises(FeatureError, match="^align has no layers of tokens, so there is nothing to probe layer by"):
+    with pytest.raises(FeatureError, match=r"^align has no layers of tokens, so there is nothing to probe layer by"):
         cache.pictures(stored(store, "pictures", tones_of(2)), [0], layers=True)
     assert cache.pictures(stored(store, "pictures", tones_of(2)), [0], layers=False).layers is None
 
@@ -396,7 +296,3 @@ def test_the_progress_of_a_call_ends_at_all_of_it(store: Store, monkeypatch: pyt
     cache = FeatureCache(store, ToneModel(), on_progress=lambda done, of: heard.append((done, of)))
     cache.pictures(stored(store, "pictures", tones_of(20)), range(20), layers=False)
     assert heard == [(8, 20), (16, 20), (20, 20)]
-
-
-def test_no_views_but_the_plain_one_by_default() -> None:
-    assert ProbeProtocol(1, 1.0, 1).views == RETRIEVAL.views == ATTRIBUTES.views == 1

@@ -180,7 +180,7 @@ def test_training_is_adamw_with_a_cosine_to_0_worked_by_hand() -> None:
     wanted = Line()
     trained = train_probe(line, loss_of_line(line, seen), 10, training)
     weights, last_rate = slow_training(wanted, training, seen)
-    np.testing.assert_allclose([*line.weight.tolist(), float(line.bias)], weights, atol=1e-4)
+    np.testing.assert_allclose([*line.weight.tolist(), line.bias.item()], weights, atol=1e-4)
     assert len(seen) == 25 * 3
     assert last_rate < 0.1 * 5e-4, "the cosine ends at 0 over all steps"
     assert (trained.epoch, trained.validation, len(trained.losses)) == (25, None, 25)
@@ -210,7 +210,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_rows_not_its_batches() -> Non
 def trained_line(seed: int) -> list[float]:
     line = Line()
     train_probe(line, loss_of_line(line), 10, ProbeTraining(2, 0.1, batch_size=4, seed=seed))
-    return [*line.weight.tolist(), float(line.bias)]
+    return [*line.weight.tolist(), line.bias.item()]
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
@@ -252,7 +252,7 @@ def test_a_loss_that_is_no_number_and_no_rows_are_one_line() -> None:
     line = Line()
     with pytest.raises(ValueError, match=r"^the probe's loss is nan in epoch 1: a lower learning rate is needed$"):
         train_probe(line, lambda rows, epoch: line.bias * math.nan, 10, ProbeTraining(2, 0.1, 4))
-    with pytest.raises(ValueError, match="^a probe needs rows to train on$"):
+    with pytest.raises(ValueError, match=r"^a probe needs rows to train on$"):
         train_probe(line, loss_of_line(line), 0, ProbeTraining(2, 0.1, 4))
 
 

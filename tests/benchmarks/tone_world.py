@@ -105,7 +105,9 @@ class ToneModel:
     pictures whose first block is black.
     """
 
-    def __init__(self, name: str = "tones", version: str = "1", *, layers: int = 2, spoilt: float | None = None) -> None:
+    def __init__(
+        self, name: str = "tones", version: str = "1", *, layers: int = 2, spoilt: float | None = None
+    ) -> None:
         self.name, self.version, self.side = name, version, BLOCKS
         self.layer_names: Sequence[str] = layer_names(layers) if layers else []
         self.seen, self.read = 0, 0
