@@ -53,7 +53,7 @@ def test_a_retrieval_probe_on_cached_features_is_that_of_encoding_anew_in_every_
     """To float tolerance against features rounded to half precision anew, and to that rounding against float32."""
     count, tested = 24, 16
     pictures = stored(store, "pictures", tones_of(count + tested))
-    texts = [f"{TEXTS[i % 8]} {TEXTS[i // 16]}" for i in range(count + tested)]  # some pictures share theirs
+    texts = [f"{TEXTS[i % 8]} {TEXTS[i // 16]}" for i in range(count + tested)]  # some are the same
     data = PairData(Source("tones", "1"), pictures, [(text,) for text in texts], splits_of(count, tested))
     cache = FeatureCache(store, encoder)
     train, test = (SplitPairs.of(data, cache, split, layers=False) for split in ("train", "test"))
