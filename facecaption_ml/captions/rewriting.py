@@ -62,7 +62,7 @@ class Rewriter:
     ``seed``, the prompt's version and the template caption, so the same template caption gets the same rewrite.
     ``guided``: guided decoding, where the backend can. ``chunk``: requests handed to the model at once; answers are saved to
     the cache after each chunk, and chunks are cut from all requests of a round, cached or not, so that a run that was killed
-    and one that was not put the same rows into the same batches.
+    and one that was not put the same rows into the same batches, given the same number of threads.
     """
 
     model: ChatModel
