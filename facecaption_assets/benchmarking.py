@@ -203,31 +203,16 @@ def describer(settings: Settings) -> Callable[[Rgb], str]:
 
     A photo without a face that is found is labelled as a whole. Models are loaded with the first photo.
     """
+    from facecaption_assets.model_resources import load_photo_captioner
+
     found: list[Callable[[Rgb], str]] = []
 
     def describe(photo: Rgb) -> str:
         if not found:
-            found.append(_load_describer(settings))
+            found.append(load_photo_captioner(settings, seed=settings.seed).describe)
         return found[0](photo)
 
     return describe
-
-
-def _load_describer(settings: Settings) -> Callable[[Rgb], str]:
-    from facecaption_assets.model_resources import resolve_device
-    from facecaption_ml.attributes import AttributePredictor
-    from facecaption_ml.captions import CaptionGrammar
-    from facecaption_ml.faces import FaceDetector
-    from facecaption_ml.photos import PhotoCaptioner
-
-    device = resolve_device(settings.device, settings.threads)
-    captioner = PhotoCaptioner(
-        FaceDetector.load("bundled", device=device),
-        AttributePredictor.load("bundled", device=device),
-        CaptionGrammar.load("bundled"),
-        seed=settings.seed,
-    )
-    return captioner.describe
 
 
 def _folder(settings: Settings, name: str) -> Store:

@@ -27,8 +27,14 @@ def caption_photos(
     seed: int,
 ) -> bool:
     """Print the captions of every photograph. False where one could not be read; the others are captioned all the same."""
+    from facecaption_assets.model_resources import load_photo_captioner
+    from facecaption_assets.settings import load_settings
+
     paths = list(_files(photos))
-    captioner = _captioner(weights, attributes, min_score, seed)
+    settings = load_settings()
+    captioner = load_photo_captioner(
+        settings, weights=weights, attributes=attributes, grammar=settings.grammar, min_score=min_score, seed=seed
+    )
     everything: list[CaptionedFace] = []
     good = True
     for path in tqdm(paths, unit="photo", disable=None if len(paths) > 3 else True, leave=False):
@@ -47,25 +53,6 @@ def caption_photos(
     if sheet:
         _write_sheet(sheet, everything)
     return good
-
-
-def _captioner(weights: str, attributes: str, min_score: float, seed: int):  # type: ignore[no-untyped-def]
-    from facecaption_assets.model_resources import resolve_device
-    from facecaption_assets.settings import load_settings
-    from facecaption_ml.attributes import AttributePredictor
-    from facecaption_ml.captions import CaptionGrammar
-    from facecaption_ml.faces import FaceDetector
-    from facecaption_ml.photos import PhotoCaptioner
-
-    settings = load_settings()
-    device = resolve_device(settings.device, settings.threads)
-    return PhotoCaptioner(
-        FaceDetector.load(weights, device=device, weights_folder=str(settings.home / "weights")),
-        AttributePredictor.load(attributes, device=device),
-        CaptionGrammar.load(settings.grammar),
-        min_score=min_score,
-        seed=seed,
-    )
 
 
 def _files(photos: Iterable[Path]) -> Iterator[Path]:

@@ -175,7 +175,7 @@ def ablation(seeds: int, at_once: int) -> None:
 @click.argument("partition", required=False)
 def materialize(asset: str, partition: str | None) -> None:
     """Materialise one ASSET, or one PARTITION of it, recorded as the UI would: `materialize flip_ablation '0|flip'`."""
-    from facecaption_assets.benchmark_command import run_partition
+    from facecaption_assets.materialize_command import run_partition
 
     run_partition(load_settings(), asset, partition)
 

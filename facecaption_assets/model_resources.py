@@ -10,11 +10,13 @@ import dagster as dg
 from facecaption_ml.store import Store, StoreError
 
 if TYPE_CHECKING:
+    from facecaption_assets.settings import Settings
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar
     from facecaption_ml.captions.chat import ChatModel
     from facecaption_ml.captions.rewriting import Rewriter
     from facecaption_ml.faces import FaceDetector
+    from facecaption_ml.photos import PhotoCaptioner
     from facecaption_ml.statistics.matching import Matcher
     from facecaption_ml.statistics.quality import QualityScorer
 
@@ -204,6 +206,31 @@ def _is_flip(folder: Path) -> bool:
     """Whether the folder's configuration is that of a FLIP checkpoint, not of save_pretrained."""
     config = folder / "config.json"
     return config.is_file() and "preset" in json.loads(config.read_text(encoding="utf-8"))
+
+
+def load_photo_captioner(
+    settings: "Settings",
+    *,
+    weights: str = "bundled",
+    attributes: str = "bundled",
+    grammar: str = "bundled",
+    min_score: float = 0.9,
+    seed: int = 0,
+) -> "PhotoCaptioner":
+    """Detector, attribute predictor and grammar for single photos, on the settings' device."""
+    from facecaption_ml.attributes import AttributePredictor
+    from facecaption_ml.captions import CaptionGrammar
+    from facecaption_ml.faces import FaceDetector
+    from facecaption_ml.photos import PhotoCaptioner
+
+    device = resolve_device(settings.device, settings.threads)
+    return PhotoCaptioner(
+        FaceDetector.load(weights, device=device, weights_folder=str(settings.home / "weights")),
+        AttributePredictor.load(attributes, device=device),
+        CaptionGrammar.load(grammar),
+        min_score=min_score,
+        seed=seed,
+    )
 
 
 def resolve_device(device: str, threads: int) -> str:

@@ -19,7 +19,7 @@ from facecaption_assets.progress import logger
 from facecaption_assets.settings import Settings
 from facecaption_assets.shards import Check
 from facecaption_ml.statistics.report import PREFIX, Report, key, write_files
-from facecaption_ml.store import Store
+from facecaption_ml.store import Store, StoreError
 
 DATASET: Final = "facecaption_dataset"
 STORED: Final = {"stored": "What the store gives back has the rows and columns that were written."}
@@ -43,6 +43,11 @@ class DatasetWork:
     def open(cls, store: Store, settings: Settings, resources: Any = None) -> "DatasetWork":
         done = store.shards(DATASET)
         return cls(store, settings, resources, done, sorted(set(store.shards("source_manifest")) - set(done)))
+
+    def require_shards(self) -> None:
+        """Raises StoreError where no shard is finished: there is nothing to train on."""
+        if not self.shards:
+            raise StoreError(f"no shard of {DATASET} is there yet: materialise it first")
 
     @cached_property
     def rows(self) -> int:

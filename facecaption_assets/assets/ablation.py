@@ -14,7 +14,7 @@ from facecaption_assets.flip_training import load_checkpoint, process_count, run
 from facecaption_assets.partitions import ABLATION, all_of
 from facecaption_assets.settings import Settings
 from facecaption_assets.whole_dataset import DATASET, DatasetWork
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.store import Store
 
 _CHECKS: Final = ("above_baselines", "stored")
 
@@ -52,8 +52,7 @@ def _train_and_measure(
 ) -> dg.MaterializeResult:
     store: Store = context.resources.store.open()
     data = DatasetWork.open(store, settings)
-    if not data.shards:
-        raise StoreError(f"no shard of {DATASET} is there yet: materialise it first")
+    data.require_shards()
     started = time.monotonic()
     processes = process_count(settings)
     seeded = settings.model_copy(update={"seed": seed})

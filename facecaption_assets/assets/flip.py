@@ -16,7 +16,7 @@ from facecaption_assets.flip_training import load_checkpoint, process_count, run
 from facecaption_assets.partitions import VARIANTS, all_of
 from facecaption_assets.settings import Settings
 from facecaption_assets.whole_dataset import DATASET, DatasetWork
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.store import Store
 
 if TYPE_CHECKING:
     from facecaption_ml.flip import Flip
@@ -62,8 +62,7 @@ def flip_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 def _provide_checkpoint(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     store: Store = context.resources.store.open()
     data = DatasetWork.open(store, settings)
-    if not data.shards:
-        raise StoreError(f"no shard of {DATASET} is there yet: materialise it first")
+    data.require_shards()
     processes = process_count(settings)
     config = training_config(settings, context.partition_key, data.shards, _versions(context, data), processes)
     work = settings.home / "training" / config.variant

@@ -14,7 +14,7 @@ are random ones by ``flip.augmentation.training_view``, drawn from the row and t
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -201,11 +201,6 @@ class Reencoded:
             if image is None:
                 raise FeatureError(f"{self._pictures.names[row]} does not decode")
         return self.model.encode_images([image for image in images if image is not None])
-
-
-def batches(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """``rows`` in order, ``size`` at a time."""
-    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _empty(count: int, like: PictureFeatures) -> PictureFeatures:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from facecaption_assets.ablation import write_ablation
-from facecaption_assets.benchmark_command import run_ablation, run_benchmark, run_partition
+from facecaption_assets.benchmark_command import run_ablation, run_benchmark
 from facecaption_assets.benchmarking import BenchmarkError
 from facecaption_assets.instance import RunFailedError, UnknownShardError
+from facecaption_assets.materialize_command import run_partition
 from facecaption_assets.partitions import VARIANTS
 from facecaption_assets.settings import Settings, load_settings
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
