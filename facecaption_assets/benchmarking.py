@@ -181,6 +181,22 @@ def open_episodes(settings: Settings, data: str) -> EpisodeData:
     return fs2k_sde.read_user_sde(own, f"{_PREFIX}USER_SDE", drawn, photos, photos_setting, describe)
 
 
+def draw_samples(settings: Settings) -> None:
+    """Draw and keep the pictures of the ``sample`` data sets, which a benchmark otherwise does when it comes to them."""
+    from facecaption_ml.benchmarks.pictures import DRAWN_TOGETHER
+
+    drawn, episodes = open_labels(settings, "sample"), open_episodes(settings, "sample")
+    for pictures, what in (
+        (drawn.pictures, "faces"),
+        (episodes.photos, "portraits"),
+        (episodes.sketches, "sketches"),
+    ):
+        progress, count = Progress(f"drawn {what} of the benchmarks", what), len(pictures.names)
+        for start in range(0, count, DRAWN_TOGETHER):
+            pictures.read(range(start, min(start + DRAWN_TOGETHER, count)))
+            progress(min(start + DRAWN_TOGETHER, count), count)
+
+
 def _drawn_once(settings: Settings, data: D) -> D:
     from facecaption_ml.benchmarks.pictures import KeptPictures
 

@@ -11,7 +11,7 @@ import click
 from facecaption_assets.automation import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.instance import Pipeline, RunFailedError
 from facecaption_assets.settings import Settings
-from facecaption_assets.stages import attempt, run_benchmarks, stage
+from facecaption_assets.stages import attempt, beside, run_benchmarks, stage
 from facecaption_assets.status import show_status
 from facecaption_ml.store import Store
 
@@ -43,12 +43,15 @@ def run_pipeline(
     if not shards:
         pipeline.check_shards(["shard-00000"])
     begin, end = first or shards[0], last or (first or shards[-1])
-    if not (skip_source and Store(settings.store_root, settings.storage_options).exists("attribute_model/config.json")):
-        stage(pipeline, "the attribute predictor", "attribute_model")
-    stage(pipeline, f"shards {begin} to {end}", *SHARD_ASSETS, first=begin, last=end)
-    failed = [_train(pipeline, variant)] if variant else []
-    failed += run_benchmarks(pipeline, [variant]) if variant else []
-    failed.append(run_statistics(pipeline))
+    predictor = Store(settings.store_root, settings.storage_options).exists("attribute_model/config.json")
+    failed: list[RunFailedError | None] = []
+    if variant:
+        failed += _demonstrate(pipeline, begin, end, variant)
+    else:
+        if not (skip_source and predictor):
+            stage(pipeline, "the attribute predictor", "attribute_model")
+        stage(pipeline, f"shards {begin} to {end}", *SHARD_ASSETS, first=begin, last=end)
+        failed.append(run_statistics(pipeline))
     stage(pipeline, "the release", "facecaption_release")
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     click.echo(f"\nDone in {minutes} min {seconds} s.\n", err=True)
@@ -58,8 +61,25 @@ def run_pipeline(
         raise error
 
 
-def _train(pipeline: Pipeline, variant: str) -> RunFailedError | None:
-    return attempt(pipeline, f"FLIP ({pipeline.settings.flip_preset})", "flip_checkpoint", partition=variant)
+def _demonstrate(pipeline: Pipeline, begin: str, end: str, variant: str) -> list[RunFailedError | None]:
+    """The demo's order: what keeps one core busy has other work beside it. Failures after the shards are returned.
+
+    Raises RunFailedError where the attribute predictor or a shard fails.
+    """
+    from facecaption_assets.benchmarking import draw_samples
+
+    on_pictures = ("raw_images", "face_crops")
+    with beside(pipeline, "the attribute predictor", "attribute_model") as predictor:
+        stage(pipeline, f"pictures and faces of {begin} to {end}", *on_pictures, first=begin, last=end)
+    if predictor.error:
+        raise predictor.error
+    rest = [asset for asset in SHARD_ASSETS if asset not in on_pictures]
+    stage(pipeline, f"attributes, captions and pairs of {begin} to {end}", *rest, first=begin, last=end)
+    preset = pipeline.settings.flip_preset
+    with beside(pipeline, f"FLIP ({preset})", "flip_checkpoint", variant) as training:
+        failed = [run_statistics(pipeline)]
+        draw_samples(pipeline.settings)
+    return [*failed, training.error, *([] if training.error else run_benchmarks(pipeline, [variant]))]
 
 
 def run_statistics(pipeline: Pipeline) -> RunFailedError | None:

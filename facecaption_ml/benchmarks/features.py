@@ -14,7 +14,9 @@ are random ones by ``flip.augmentation.training_view``, drawn from the row and t
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +33,7 @@ FOLDER: Final = "benchmark_features"
 CHUNK: Final = 2048
 _TEXTS: Final = 16_384
 _VIEW_STREAM: Final = 0x71E35
+_AHEAD: Final = 4  # batches that are read while the model is at work
 Half = npt.NDArray[np.float16]
 
 
@@ -121,11 +124,9 @@ class FeatureCache:
         """A chunk's features from its pictures; without width where not one of them decodes."""
         readable = np.zeros(len(rows), bool)
         parts: list[ImageFeatures] = []
-        for start in range(0, len(rows), self._batch):
-            batch = rows[start : start + self._batch]
-            images = pictures.read(batch)
-            readable[start : start + len(batch)] = [image is not None for image in images]
-            seen = [self._seen(image, row, view) for row, image in zip(batch, images, strict=True) if image is not None]
+        for start, images in self._read_ahead(pictures, rows, view):
+            readable[start : start + len(images)] = [image is not None for image in images]
+            seen = [image for image in images if image is not None]
             if seen:
                 parts.append(self.model.encode_images(seen))
         self.encoded += int(readable.sum())
@@ -139,6 +140,23 @@ class FeatureCache:
             if values is not None:
                 self._require_finite(values, [pictures.names[row] for row in rows])
         return found
+
+    def _read_ahead(self, pictures: Pictures, rows: Sequence[int], view: int) -> Iterator[tuple[int, list[Rgb | None]]]:
+        """Batches of pictures with the place of their first; the next ones are read by threads meanwhile."""
+
+        def read(batch: Sequence[int]) -> list[Rgb | None]:
+            images = zip(batch, pictures.read(batch), strict=True)
+            return [None if image is None else self._seen(image, row, view) for row, image in images]
+
+        with ThreadPoolExecutor(_AHEAD) as pool:
+            waiting: deque[tuple[int, Future[list[Rgb | None]]]] = deque()
+            for start in range(0, len(rows), self._batch):
+                waiting.append((start, pool.submit(read, rows[start : start + self._batch])))
+                if len(waiting) > _AHEAD:
+                    first, images = waiting.popleft()
+                    yield first, images.result()
+            for first, images in waiting:
+                yield first, images.result()
 
     def _seen(self, image: Rgb, row: int, view: int) -> Rgb:
         if view == 0:

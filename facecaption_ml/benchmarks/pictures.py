@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -15,7 +16,8 @@ from facecaption_ml.benchmarks.data import Pictures, Rgb
 from facecaption_ml.decoding import UndecodableImage, decode_image
 from facecaption_ml.store import Store, StoreError
 
-_KEPT_TOGETHER: Final = 64
+DRAWN_TOGETHER: Final = 64
+"""Rows of ``KeptPictures`` that are made and kept as one object."""
 _READERS: Final = 4  # decoding leaves the interpreter lock; on S3 the requests overlap
 
 
@@ -75,15 +77,17 @@ class KeptPictures:
         self.names: Sequence[str] = pictures.names
         self.version = pictures.version
         self._pictures, self._store = pictures, store
+        self._making = threading.Lock()  # of two threads that want the same part, one makes it
 
     def read(self, rows: Sequence[int]) -> list[Rgb | None]:
-        """RGB uint8 [H, W, 3] for each of the rows. Pictures are made ``_KEPT_TOGETHER`` at a time."""
-        parts = {number: self._part(number) for number in {row // _KEPT_TOGETHER for row in rows}}
-        return [parts[row // _KEPT_TOGETHER][row % _KEPT_TOGETHER] for row in rows]
+        """RGB uint8 [H, W, 3] for each of the rows. Pictures are made ``DRAWN_TOGETHER`` at a time."""
+        with self._making:
+            parts = {number: self._part(number) for number in {row // DRAWN_TOGETHER for row in rows}}
+        return [parts[row // DRAWN_TOGETHER][row % DRAWN_TOGETHER] for row in rows]
 
     def _part(self, number: int) -> npt.NDArray[np.uint8]:
         key = f"{self.version}/{number:05d}.npy"
-        rows = range(number * _KEPT_TOGETHER, min((number + 1) * _KEPT_TOGETHER, len(self.names)))
+        rows = range(number * DRAWN_TOGETHER, min((number + 1) * DRAWN_TOGETHER, len(self.names)))
         kept = self._kept(key)
         if kept is not None and len(kept) == len(rows):
             return kept
