@@ -40,7 +40,7 @@ test: lint  ## Lint, type check and run the tests
 	@$(BIN)/pytest --numprocesses=2 --dist=loadgroup
 
 lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt anew from pyproject.toml
-	@$(UV) pip compile --quiet --universal --python-version 3.11 --extra llm --extra dev --no-header --no-emit-index-url \
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --extra llm --extra production --extra dev --no-header --no-emit-index-url \
 		pyproject.toml --output-file requirements.txt
 
 clean:  ## Remove the demo's files (not .venv)

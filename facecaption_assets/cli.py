@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -178,6 +178,70 @@ def materialize(asset: str, partition: str | None) -> None:
     from facecaption_assets.materialize_command import run_partition
 
     run_partition(load_settings(), asset, partition)
+
+
+@main.command()
+@click.option("--urls", required=True, help="How many images, such as 50_000_000.")
+@click.option(
+    "--yields",
+    type=click.Choice(["measured", "paper"]),
+    help="Whose shares come through the stages; default: as measured here, else the paper's.",
+)
+@click.option("--flip-variants", default=3, show_default=True, type=click.IntRange(0, 3), help="FLIP trainings.")
+@click.option("--as-measured", is_flag=True, help="Take a CPU's speed for a GPU stage's too.")
+@click.option("--prices", type=click.Path(path_type=Path, dir_okay=False), help="TOML file of your own figures.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this Markdown file.")
+def plan(
+    urls: str,
+    yields: Literal["measured", "paper"] | None,
+    flip_variants: int,
+    as_measured: bool,
+    prices: Path | None,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Time, GPU hours, storage, requests and cost of a data set, stage by stage, with every assumption."""
+    from facecaption_assets.plan.assembly import Request
+    from facecaption_assets.plan.command import read_count, show_plan
+
+    request = Request(read_count(urls), yields, flip_variants, as_measured)
+    show_plan(load_settings(), request, prices, as_json, out)
+
+
+@main.command()
+@click.argument("face_id")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each face.")
+def trace(face_id: str, as_json: bool) -> None:
+    """A face back to its URL: every table's row, and the run and versions that made it. A sample id gives all its faces."""
+    from facecaption_assets.trace_command import trace_face
+
+    trace_face(load_settings(), face_id, as_json)
+
+
+@main.command()
+@click.option("--url", "urls", multiple=True, help="Of a picture.")
+@click.option("--host", "hosts", multiple=True, help="With its subdomains, such as example.org.")
+@click.option("--face-id", "face_ids", multiple=True, help="One face of a picture.")
+@click.option("--sample-id", "sample_ids", multiple=True, help="A picture, by its id.")
+@click.option("--sha256", "hashes", multiple=True, help="An image file, wherever it lies.")
+@click.option("--reason", default="no reason given", help="Kept in the list, beside the date.")
+@click.option("--dry-run", is_flag=True, help="Show what it touches, record nothing.")
+def remove(
+    urls: tuple[str, ...],
+    hosts: tuple[str, ...],
+    face_ids: tuple[str, ...],
+    sample_ids: tuple[str, ...],
+    hashes: tuple[str, ...],
+    reason: str,
+    dry_run: bool,
+) -> None:
+    """Record a removal, and show what holds it and what will be rebuilt. Every option may be repeated."""
+    from facecaption_assets.remove_command import remove as record
+    from facecaption_assets.remove_command import requested
+
+    lines = requested(urls, hosts, face_ids, sample_ids, hashes)
+    record(load_settings(), lines, reason, dry_run)
 
 
 @main.command()

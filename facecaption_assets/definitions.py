@@ -11,29 +11,37 @@ from facecaption_assets.assets.flip import flip_assets
 from facecaption_assets.assets.release import release_assets
 from facecaption_assets.assets.source import source_assets
 from facecaption_assets.assets.statistics import statistics_assets
-from facecaption_assets.automation import BENCHMARK_JOBS, FLIP_TRAINING, RELEASE, SHARD_PIPELINE
+from facecaption_assets.automation import BENCHMARK_JOBS, FLIP_TRAINING, MANIFEST_INTAKE, RELEASE, SHARD_PIPELINE
+from facecaption_assets.automation.alerts import failure_alert_sensor
+from facecaption_assets.automation.conditions import automated, summaries_sensor
+from facecaption_assets.automation.schedules import schedules
+from facecaption_assets.automation.sensors import new_manifests_sensor
+from facecaption_assets.executors import build_executor
+from facecaption_assets.flip_pod import training_launcher
 from facecaption_assets.resources import build_resources
 from facecaption_assets.settings import Settings, load_settings
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
     """The definitions under given settings."""
+    assets = [
+        *source_assets(settings),
+        *face_assets(settings),
+        *attribute_assets(settings),
+        *caption_assets(settings),
+        *statistics_assets(settings),
+        *release_assets(settings),
+        *flip_assets(settings),
+        *benchmark_assets(settings),
+        *ablation_assets(settings),
+    ]
     return dg.Definitions(
-        assets=[
-            *source_assets(settings),
-            *face_assets(settings),
-            *attribute_assets(settings),
-            *caption_assets(settings),
-            *statistics_assets(settings),
-            *release_assets(settings),
-            *flip_assets(settings),
-            *benchmark_assets(settings),
-            *ablation_assets(settings),
-        ],
-        jobs=[SHARD_PIPELINE, RELEASE, FLIP_TRAINING, *BENCHMARK_JOBS],
-        resources=build_resources(settings),
-        # A run is a process of its own already; one more for each step would load torch anew each time.
-        executor=dg.in_process_executor,
+        assets=automated(settings, assets),
+        schedules=schedules(settings),
+        sensors=[new_manifests_sensor(settings), failure_alert_sensor(settings), summaries_sensor(settings)],
+        jobs=[MANIFEST_INTAKE, SHARD_PIPELINE, RELEASE, FLIP_TRAINING, *BENCHMARK_JOBS],
+        resources=build_resources(settings) | training_launcher(settings),
+        executor=build_executor(settings),
     )
 
 

@@ -13,19 +13,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
+from facecaption_assets.compute import EIGHT_A100
 from facecaption_assets.flip_process import CONFIG
 from facecaption_assets.flip_settings import FROM_SCRATCH
 from facecaption_assets.settings import Settings
 from facecaption_ml.store import Store
 
 if TYPE_CHECKING:
+    from facecaption_assets.flip_pod import TrainingPods
     from facecaption_ml.flip import Flip
     from facecaption_ml.flip.config import TrainingConfig
 
 STOP_SECONDS: Final = 180
 """How long a training that is told to stop has for the checkpoint it goes on from: some 4 GB of ``base``."""
 _PREFIX: Final = "flip_"
-_NOT_FOR_THE_TRAINING: Final = ("flip_preset", "flip_processes", "flip_threads", "flip_image_init", "flip_text_init")
+_NOT_FOR_THE_TRAINING: Final = (
+    "flip_preset", "flip_processes", "flip_threads", "flip_image_init", "flip_text_init", "flip_launcher",
+)  # fmt: skip
 
 
 def training_config(
@@ -82,13 +86,16 @@ def _threads(settings: Settings, processes: int) -> int:
     """Of each process: as set, else its share of those that the whole pipeline has."""
     if settings.flip_threads:
         return settings.flip_threads
-    return max(1, (settings.threads or os.cpu_count() or 1) // processes)
+    own = EIGHT_A100.cores if settings.flip_launcher == "kubernetes" else os.cpu_count()
+    return max(1, (settings.threads or own or 1) // processes)
 
 
 def process_count(settings: Settings) -> int:
-    """As set, else one for each GPU, else one."""
+    """As set, else one for each GPU, else one; in a pod of its own, a GPU of that pod."""
     if settings.flip_processes or settings.device == "cpu":
         return settings.flip_processes or 1
+    if settings.flip_launcher == "kubernetes":
+        return EIGHT_A100.gpus
     import torch
 
     return max(1, torch.cuda.device_count())
@@ -96,7 +103,7 @@ def process_count(settings: Settings) -> int:
 
 def run_training(
     context: dg.AssetExecutionContext,
-    pipes: dg.PipesSubprocessClient,
+    pipes: dg.PipesSubprocessClient | TrainingPods,
     config: TrainingConfig,
     work: Path,
     processes: int,
@@ -108,11 +115,14 @@ def run_training(
     """
     from dagster._core.errors import DagsterPipesExecutionError
 
+    if not isinstance(pipes, dg.PipesSubprocessClient):
+        return pipes.train(context, config, processes)
     shutil.rmtree(work, ignore_errors=True)  # of an earlier run; what a training goes on from lies in the store
     work.mkdir(parents=True)
     (work / CONFIG).write_text(config.to_json(), encoding="utf-8")
     try:
-        pipes.run(context=context, command=_command(work, processes), env=_environment(processes))
+        command = training_command(processes, "facecaption_assets.flip_process", str(work))
+        pipes.run(context=context, command=command, env=training_environment(processes))
     except DagsterPipesExecutionError as error:
         raise dg.Failure(description=_failure(config, work, str(error))) from None
     shutil.rmtree(work)
@@ -120,13 +130,14 @@ def run_training(
     return found
 
 
-def _command(work: Path, processes: int) -> list[str]:
-    """Under torchrun where there are several processes; a single one does without its start-up."""
+def training_command(processes: int, module: str, *arguments: str) -> list[str]:
+    """A module under torchrun where there are several processes; a single one does without its start-up."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    return [sys.executable, *launcher, "-m", "facecaption_assets.flip_process", str(work)]
+    return [sys.executable, *launcher, "-m", module, *arguments]
 
 
-def _environment(processes: int) -> dict[str, str]:
+def training_environment(processes: int) -> dict[str, str]:
+    """What the processes of a training need in their environment beside what is there."""
     # Threads that spin while they wait for each other are a fifth faster on an idle machine, and ten times slower on one
     # where something else runs, such as the decoding thread.
     found = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
@@ -138,14 +149,20 @@ def _environment(processes: int) -> dict[str, str]:
 
 def _failure(config: TrainingConfig, work: Path, error: str) -> str:
     """The line of the process that failed first, or what is known where one was killed."""
-    from facecaption_ml.flip.checkpoint import TrainingCheckpoints
     from facecaption_ml.flip.train import first_failure
 
-    line = first_failure(work)
+    status = re.search(r"code (-?\d+)", error)
+    killed = f"a training process was killed (exit status {status[1] if status else 'unknown'})"
+    return failure(config, first_failure(work), killed)
+
+
+def failure(config: TrainingConfig, line: str | None, otherwise: str) -> str:
+    """The line of the process that failed first; where there is none, ``otherwise`` and what to do about it."""
+    from facecaption_ml.flip.checkpoint import TrainingCheckpoints
+
     if line and not line.startswith("lost touch"):  # with a process that had no time to leave a line
         return line
-    status = re.search(r"code (-?\d+)", error)
     step = TrainingCheckpoints.of(config).latest_step()
     kept = f"the checkpoint after step {step} is intact: materialise again to go on from it"
     none = "there was no checkpoint yet: materialise again to begin anew"
-    return f"a training process was killed (exit status {status[1] if status else 'unknown'}); {kept if step else none}"
+    return f"{otherwise}; {kept if step else none}"

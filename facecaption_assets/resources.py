@@ -34,12 +34,10 @@ class StoreResource(dg.ConfigurableResource):
     """Where tables and checkpoints live."""
 
     root: str
-    endpoint: str = ""
-    region: str = ""
+    options: dict[str, str] = {}  # noqa: RUF012  (a field of a model)
 
     def open(self) -> Store:
-        options = {"aws_endpoint_url": self.endpoint, "aws_region": self.region}
-        return Store(self.root, {key: value for key, value in options.items() if value})
+        return Store(self.root, self.options)
 
 
 class SourceResource(dg.ConfigurableResource):
@@ -49,7 +47,7 @@ class SourceResource(dg.ConfigurableResource):
     columns: dict[str, str]
     sample_seed: int
     sample_scenes: int
-    endpoint: str = ""
+    storage: dict[str, str] = {}  # noqa: RUF012
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """Batches of ``url, alt_text, width, height, nsfw``. Raises SourceError naming what is wrong with the source."""
@@ -58,8 +56,7 @@ class SourceResource(dg.ConfigurableResource):
         if self.location == SAMPLE:
             yield normalise(self.sample_world().manifest())
         else:
-            options = {"aws_endpoint_url": self.endpoint} if self.endpoint else {}
-            yield from read_source(self.location, SourceColumns(**self.columns), options)
+            yield from read_source(self.location, SourceColumns(**self.columns), self.storage)
 
     def sample_world(self) -> "SampleWorld":
         from facecaption_ml.sample.world import SampleWorld
@@ -78,7 +75,7 @@ class DownloaderResource(dg.ConfigurableResource):
     contact: str = ""
     deny_list: str = ""
     removal_list: str = ""
-    endpoint: str = ""
+    storage: dict[str, str] = {}  # noqa: RUF012
 
     def denied(self) -> RemovalList:
         """What is never fetched: the deny list and the removal list together."""
@@ -112,7 +109,7 @@ class DownloaderResource(dg.ConfigurableResource):
         A list of URLs from elsewhere never gets to read this machine's files.
         """
         if self.source.startswith("s3://"):
-            storage = {"aws_endpoint_url": self.endpoint} if self.endpoint else {}
+            storage = dict(self.storage)
             return {"open_object": lambda url: read_object(url, storage)}
         folder = Path(self.source).expanduser()
         return {"allow_files_under": folder.resolve()} if folder.is_dir() else {}
@@ -121,7 +118,7 @@ class DownloaderResource(dg.ConfigurableResource):
 def build_resources(settings: Settings) -> dict[str, Any]:
     """Every resource from the settings."""
     return {
-        "store": StoreResource(root=settings.store_root, endpoint=settings.s3_endpoint, region=settings.s3_region),
+        "store": StoreResource(root=settings.store_root, options=settings.storage_options),
         "source": SourceResource(
             location=settings.source,
             columns={
@@ -133,7 +130,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             },
             sample_seed=settings.seed,
             sample_scenes=settings.sample_scenes,
-            endpoint=settings.s3_endpoint,
+            storage=settings.storage_options,
         ),
         "downloader": DownloaderResource(
             options={
@@ -157,7 +154,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             contact=settings.user_agent_contact,
             deny_list=settings.deny_list,
             removal_list=settings.removal_list,
-            endpoint=settings.s3_endpoint,
+            storage=settings.storage_options,
         ),
         "detector": DetectorResource(
             weights=settings.detector_weights,

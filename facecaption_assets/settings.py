@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -13,10 +14,17 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from facecaption_assets.automation_settings import AutomationSettings
 from facecaption_assets.benchmark_settings import BenchmarkSettings
+from facecaption_assets.deploy_settings import DeploySettings
 from facecaption_assets.flip_settings import FlipSettings
+from facecaption_assets.plan_settings import PlanSettings
+from facecaption_assets.storage_settings import StorageSettings
 
 PREFIX: Final = "FACECAPTION_"
+_USER_INFO: Final = re.compile(r"//[^/@\s]+@")
+REMOVALS: Final = "removals.txt"
+"""The removal list in HOME that counts where no other is named."""
 THIS_DATA_SET: Final = "This data set"
 """The name of the data set among those that statistics compare it with."""
 _PROFILES: Final = tomllib.loads((Path(__file__).parent / "profiles.toml").read_text(encoding="utf-8"))
@@ -31,9 +39,6 @@ class DataSetSettings(BaseSettings):
 
     profile: str = Field("sample", description="production, sample or photos: which overlay of profiles.toml applies")
     home: Path = Field(Path(".facecaption"), description="folder of everything this project writes on this machine")
-    store: str = Field("", description="folder or s3://bucket/prefix of the tables; default HOME/store")
-    s3_endpoint: str = Field("", description="address of an S3 server other than AWS")
-    s3_region: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, description="threads for models on the CPU; 0: all cores")
 
@@ -108,7 +113,10 @@ class DataSetSettings(BaseSettings):
     )
 
     release_images: bool = Field(False, description="put the crops' pixels into the release")
-    removal_list: str = Field("", description="file of URLs, face ids, sample ids and SHA-256 hashes to leave out")
+    removal_list: str = Field(
+        "",
+        description=f"file of URLs, hosts, face ids, sample ids and SHA-256 hashes to leave out; '': HOME/{REMOVALS}, if there",
+    )
     validation_share: float = Field(0.05, ge=0, lt=1)
     test_share: float = Field(0.05, ge=0, lt=1)
 
@@ -131,7 +139,9 @@ class DataSetSettings(BaseSettings):
         return named_folders(value) if isinstance(value, str | list) else value
 
 
-class Settings(BenchmarkSettings, FlipSettings, DataSetSettings):
+class Settings(
+    AutomationSettings, DeploySettings, BenchmarkSettings, FlipSettings, PlanSettings, StorageSettings, DataSetSettings
+):
     """Every setting of the pipeline, with the paper's value as the default where the paper gives one."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
@@ -143,11 +153,6 @@ class Settings(BenchmarkSettings, FlipSettings, DataSetSettings):
     @property
     def store_root(self) -> str:
         return self.store or str(self.home / "store")
-
-    @property
-    def storage_options(self) -> dict[str, str]:
-        given = {"aws_endpoint_url": self.s3_endpoint, "aws_region": self.s3_region}
-        return {key: value for key, value in given.items() if value}
 
     @classmethod
     def settings_customise_sources(
@@ -200,7 +205,8 @@ class _ProfileSource(PydanticBaseSettingsSource):
 def load_settings(**overrides: Any) -> Settings:
     """Settings from overrides, environment, profile and defaults, in that order of precedence.
 
-    Raises SettingsError with one line that names the first setting that is unknown or unusable.
+    Keys of S3 among them are handed on to AWS's own variables (``StorageSettings.export_credentials``). Raises SettingsError
+    with one line that names the first setting that is unknown or unusable.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in sorted(os.environ):
@@ -214,9 +220,13 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"{name} is {first['input']!r}: {first['msg']}") from None
+        shown = _USER_INFO.sub("//…@", repr(first["input"]))
+        raise SettingsError(f"{name} is {shown}: {first['msg']}") from None
     except Exception as error:  # pydantic-settings wraps unreadable list values in an error of its own
         raise SettingsError(str(error).splitlines()[0]) from None
     if settings.validation_share + settings.test_share >= 1:
         raise SettingsError(f"{PREFIX}VALIDATION_SHARE and {PREFIX}TEST_SHARE leave nothing to train on")
-    return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+    settings.export_credentials()
+    home = settings.home.expanduser().resolve()
+    own_list = "" if settings.removal_list or not (home / REMOVALS).is_file() else str(home / REMOVALS)
+    return settings.model_copy(update={"home": home, "removal_list": settings.removal_list or own_list})

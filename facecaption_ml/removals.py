@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,10 +45,15 @@ class RemovalList:
             lines = Path(path).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise RemovalListError(f"list {path}: cannot be read: {error}") from error
+        return cls.parse(lines, f"list {path}")
+
+    @classmethod
+    def parse(cls, lines: Sequence[str], name: str) -> RemovalList:
+        """From the lines of a list that errors call ``name``. Raises RemovalListError as ``read`` does."""
         found: dict[str, set[str]] = {kind: set() for kind in ("urls", *_PATTERNS)}
         for number, line in enumerate(map(str.strip, lines), start=1):
             if line and not line.startswith("#"):
-                kind, value = _classify(line, path, number)
+                kind, value = _classify(line, name, number)
                 found[kind].add(value)
         return cls(**{kind: frozenset(values) for kind, values in found.items()})
 
@@ -81,12 +87,10 @@ class RemovalList:
         return any(".".join(parts[start:]) in self.hosts for start in range(len(parts)))
 
 
-def _classify(line: str, path: str, number: int) -> tuple[str, str]:
+def _classify(line: str, name: str, number: int) -> tuple[str, str]:
     for kind, pattern in _PATTERNS.items():
         if pattern.fullmatch(line.lower()):
             return kind, line.lower().removeprefix("host:")
     if "://" in line:
         return "urls", line
-    raise RemovalListError(
-        f"list {path}, line {number}: {line[:80]!r} is no URL, host:NAME, SHA-256, sample id or face id"
-    )
+    raise RemovalListError(f"{name}, line {number}: {line[:80]!r} is no URL, host:NAME, SHA-256, sample id or face id")

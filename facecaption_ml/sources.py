@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from facecaption_ml.object_storage import S3Location
+from facecaption_ml.object_storage import S3Location, reading_options
 from facecaption_ml.schemas import SCHEMAS, conform
 
 TABLE_SUFFIXES: Final = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
@@ -210,7 +210,7 @@ def _list_s3(location: str, options: Mapping[str, str]) -> list[str]:
 
 
 def _read_table(name: str, columns: SourceColumns, storage_options: Mapping[str, str] | None) -> Iterator[pl.DataFrame]:
-    options = dict(storage_options or {}) if name.startswith("s3://") else None
+    options = reading_options(storage_options or {}) if name.startswith("s3://") else None
     kind = name.lower().rpartition(".")[2]
     try:
         if kind in ("jsonl", "ndjson"):
@@ -237,7 +237,7 @@ def _read_table(name: str, columns: SourceColumns, storage_options: Mapping[str,
         raise SourceError(f"source {name}: cannot be read as {kind}: {str(error).splitlines()[0]}") from error
 
 
-def _read_json_lines(name: str, columns: SourceColumns, options: dict[str, str] | None) -> Iterator[pl.DataFrame]:
+def _read_json_lines(name: str, columns: SourceColumns, options: dict[str, Any] | None) -> Iterator[pl.DataFrame]:
     """One object a line; a line that is none becomes a row without a URL (Polars' own reader stops at the first)."""
     lines = pl.scan_csv(
         name,

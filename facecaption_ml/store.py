@@ -12,19 +12,21 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
 import polars as pl
 
-from facecaption_ml.object_storage import S3Location
+from facecaption_ml.object_storage import S3Location, reading_options
 from facecaption_ml.schemas import conform
 
 ROW_GROUP_ROWS: Final = 512
 """Rows in a row group: some 30–60 MB of pictures, so that a reader never needs more of a table than that."""
 _STALE_AFTER_S: Final = 3600.0
+_READINGS: Final = 5  # of an object that other writers replace meanwhile
+T = TypeVar("T")
 
 
 class StoreError(RuntimeError):
@@ -36,8 +38,8 @@ class Store:
     """Tables and files under one root.
 
     ``root`` is a folder or ``s3://bucket/prefix``; ``storage_options`` are the object-store options of Polars
-    (``aws_endpoint_url``, ``aws_region``, ``aws_access_key_id``, ``aws_secret_access_key``); without them the usual AWS
-    environment applies.
+    (``aws_endpoint_url``, ``aws_region``, ``aws_access_key_id``, ``aws_secret_access_key``), and how objects are encrypted
+    at rest (``aws_server_side_encryption``, ``aws_sse_kms_key_id``); without them the usual AWS environment applies.
     """
 
     root: str
@@ -81,14 +83,9 @@ class Store:
         """
         key = self.table_key(table, shard, incomplete=incomplete)
         frame = conform(frame, table)
-        with self._writing(key):
-            if self.is_s3:
-                frame.write_parquet(
-                    self.uri(key), row_group_size=row_group_rows, statistics=False, storage_options=self._options()
-                )
-            else:
-                with self._replacing(key) as file:
-                    frame.write_parquet(file, row_group_size=row_group_rows, statistics=False)
+        # On S3 by way of a local file: parts are then sent again, and encrypted, as those of every other object.
+        with self.writing_file(key) as path:
+            frame.write_parquet(path, row_group_size=row_group_rows, statistics=False)
         if not incomplete and shard is not None:
             self.delete(self.table_key(table, shard, incomplete=True))
         return self.uri(key)
@@ -120,26 +117,23 @@ class Store:
         import pyarrow.parquet as pq
 
         key = self.table_key(table, shard)
-        self._require(key)
+        version = self._version(key)
         try:
             with self._open_for_arrow(key) as source, pq.ParquetFile(source) as parquet:
                 yield parquet
         except (OSError, ValueError) as error:
             raise StoreError(f"cannot read {self.uri(key)}: {_first_line(error)}") from error
+        if self.is_s3 and self._version(key) != version:
+            raise StoreError(f"{self.uri(key)} changed while it was read: another run wrote it; try again")
 
     def row_count(self, table: str, shard: str | None = None) -> int:
-        key = self.table_key(table, shard)
-        self._require(key)
-        return int(self._scan(key).select(pl.len()).collect().item())
+        return self._facts(self.table_key(table, shard))[1]
 
     def stored_schema(
         self, table: str, shard: str | None = None, *, incomplete: bool = False
     ) -> tuple[dict[str, pl.DataType], int]:
         """Columns with their types, and the number of rows, of the object as it lies in the store."""
-        key = self.table_key(table, shard, incomplete=incomplete)
-        self._require(key)
-        scan = self._scan(key)
-        return dict(scan.collect_schema()), int(scan.select(pl.len()).collect().item())
+        return self._facts(self.table_key(table, shard, incomplete=incomplete))
 
     def has_table(self, table: str, shard: str | None = None, *, incomplete: bool = False) -> bool:
         return self.exists(self.table_key(table, shard, incomplete=incomplete))
@@ -150,15 +144,62 @@ class Store:
         return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet") and "/" not in name)
 
     def _collect(self, key: str, columns: Sequence[str] | None) -> pl.DataFrame:
-        self._require(key)
-        try:
-            scan = self._scan(key)
-            return (scan.select(columns) if columns is not None else scan).collect()
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise StoreError(f"cannot read {self.uri(key)}: {_first_line(error)}") from error
+        def read() -> pl.DataFrame:
+            if self.is_s3:
+                scan = pl.scan_parquet(self.uri(key), storage_options=self._options(), glob=False)
+                return (scan.select(columns) if columns is not None else scan).collect()
+            return self._read_open_file(key, columns)
 
-    def _scan(self, key: str) -> pl.LazyFrame:
-        return pl.scan_parquet(self.uri(key), storage_options=self._options(), glob=False)
+        return self._consistent(key, read)
+
+    def _facts(self, key: str) -> tuple[dict[str, pl.DataType], int]:
+        """Columns with their types, and the number of rows."""
+        import pyarrow.parquet as pq
+
+        def read() -> tuple[dict[str, pl.DataType], int]:
+            with self._open_for_arrow(key) as source, pq.ParquetFile(source) as parquet:
+                none = pl.from_arrow(parquet.schema_arrow.empty_table())
+                assert isinstance(none, pl.DataFrame)
+                return dict(none.schema), parquet.metadata.num_rows
+
+        return self._consistent(key, read)
+
+    def _read_open_file(self, key: str, columns: Sequence[str] | None) -> pl.DataFrame:
+        """Through one open file: Polars opens a path several times, between which another run may replace what is there."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.uri(key)) as parquet:
+            missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
+            if missing:
+                raise ValueError(f"there is no column {missing[0]!r}")
+            found = pl.from_arrow(parquet.read(columns=list(columns) if columns is not None else None))
+            assert isinstance(found, pl.DataFrame)
+            return found.select(columns) if columns is not None else found
+
+    def _consistent(self, key: str, read: Callable[[], T]) -> T:
+        """What ``read`` gives of one version of an object; on S3 it is asked anew where another took its place meanwhile."""
+        for _ in range(_READINGS):
+            before = self._version(key)
+            try:
+                found = read()
+            except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+                if self.is_s3 and self._version(key) != before:
+                    continue
+                raise StoreError(f"cannot read {self.uri(key)}: {_first_line(error)}") from error
+            if not self.is_s3 or self._version(key) == before:
+                return found
+        raise StoreError(f"{self.uri(key)} changes while it is read: another run writes it; try again later")
+
+    def _version(self, key: str) -> str:
+        """What names the object's content on S3; nothing for a folder. Raises StoreError where there is no object."""
+        if not self.is_s3:
+            self._require(key)
+            return ""
+        with self._reaching():
+            version = self._s3.version(key)
+        if version is None:
+            raise self._absent(key)
+        return version
 
     def _open_for_arrow(self, key: str) -> contextlib.AbstractContextManager[Any]:
         if not self.is_s3:
@@ -177,8 +218,14 @@ class Store:
         return self.uri(key)
 
     def read_bytes(self, key: str) -> bytes:
-        self._require(key)
-        return self._s3.get(key) if self.is_s3 else Path(self.uri(key)).read_bytes()
+        """Raises StoreError where there is no such object."""
+        try:
+            if self.is_s3:
+                with self._reaching():
+                    return self._s3.get(key)
+            return Path(self.uri(key)).read_bytes()
+        except (KeyError, FileNotFoundError):
+            raise self._absent(key) from None
 
     @contextlib.contextmanager
     def writing_file(self, key: str) -> Iterator[Path]:
@@ -187,22 +234,21 @@ class Store:
             with self._writing(key), self._replacing(key) as file:
                 yield Path(file.name)
             return
-        with tempfile.TemporaryDirectory() as scratch:
+        with self._writing(key), tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / key.rpartition("/")[2]
             yield path
-            with self._writing(key):
-                self._s3.put_file(key, path)
+            self._s3.put_file(key, path)
 
     @contextlib.contextmanager
     def reading_file(self, key: str) -> Iterator[Path]:
         """A local path with the object's bytes, for readers that want a file; on S3 a copy that goes with the block."""
-        self._require(key)
         if not self.is_s3:
+            self._require(key)
             yield Path(self.uri(key))
             return
-        with tempfile.TemporaryDirectory() as scratch, self._reaching():
+        with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / key.rpartition("/")[2]
-            self._s3.get_file(key, path)
+            self._fetch(key, path)
             yield path
 
     def exists(self, key: str) -> bool:
@@ -252,7 +298,12 @@ class Store:
         for key in keys:
             target = cache / key
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(self._s3.get(key))
+            partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")  # others may read the cache meanwhile
+            try:
+                self._fetch(key, partial)
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
         return cache / prefix
 
     # -- plumbing ----------------------------------------------------------------------------------------------------
@@ -263,14 +314,25 @@ class Store:
         self.write_bytes(key, b"")
         self.delete(key)
 
-    def _options(self) -> dict[str, str] | None:
-        return dict(self.storage_options) or None
+    def _options(self) -> dict[str, Any] | None:
+        return reading_options(self.storage_options) if self.is_s3 else None
+
+    def _fetch(self, key: str, path: Path) -> None:
+        """An object of S3 as a local file."""
+        try:
+            with self._reaching():
+                self._s3.get_file(key, path)
+        except KeyError:
+            raise self._absent(key) from None
 
     def _require(self, key: str) -> None:
         if not self.exists(key):
-            table, _, shard = key.removesuffix(".parquet").partition("/")
-            what = f"table {table!r} has no shard {shard!r} yet" if shard else f"{table!r} is not there yet"
-            raise StoreError(f"{what}: materialise it first (looked at {self.uri(key)})")
+            raise self._absent(key)
+
+    def _absent(self, key: str) -> StoreError:
+        table, _, shard = key.removesuffix(".parquet").partition("/")
+        what = f"table {table!r} has no shard {shard!r} yet" if shard else f"{table!r} is not there yet"
+        return StoreError(f"{what}: materialise it first (looked at {self.uri(key)})")
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:

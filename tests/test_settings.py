@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_the_benchmarks_are_the_papers_unless_a_profile_says_otherwise() -> None
 
 
 def test_environment_beats_profile_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_settings(profile="sample").shard_size == 300
+    assert load_settings(profile="sample").shard_size == 180
     monkeypatch.setenv("FACECAPTION_SHARD_SIZE", "7")
     assert load_settings(profile="sample").shard_size == 7
     monkeypatch.setenv("FACECAPTION_PROFILE", "photos")
@@ -61,3 +62,34 @@ def test_paths_do_not_depend_on_the_folder_of_later_calls(tmp_path: Path, monkey
     settings = load_settings()
     assert settings.home == tmp_path / ".facecaption"
     assert settings.store_root == str(tmp_path / ".facecaption" / "store")
+
+
+def test_an_endpoint_with_credentials_is_refused_without_showing_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACECAPTION_S3_ENDPOINT", "https://me:very-secret@s3.example.org")
+    with pytest.raises(SettingsError, match=r"FACECAPTION_S3_ENDPOINT.*FACECAPTION_S3_ACCESS_KEY_ID") as caught:
+        load_settings()
+    assert "very-secret" not in str(caught.value)
+
+
+def test_an_endpoint_without_a_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACECAPTION_S3_ENDPOINT", "s3.example.org")
+    with pytest.raises(SettingsError, match=r"FACECAPTION_S3_ENDPOINT.*https://"):
+        load_settings()
+
+
+def test_keys_go_to_awss_own_variables_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FACECAPTION_S3_ACCESS_KEY_ID", "the-key")
+    monkeypatch.setenv("FACECAPTION_S3_SECRET_ACCESS_KEY", "very-secret")
+    settings = load_settings(s3_encryption="AES256", s3_endpoint="https://s3.example.org")
+    try:
+        assert os.environ["AWS_ACCESS_KEY_ID"] == "the-key"
+        assert os.environ["AWS_SECRET_ACCESS_KEY"] == "very-secret"
+    finally:
+        del os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+    assert settings.storage_options == {
+        "aws_endpoint_url": "https://s3.example.org",
+        "aws_server_side_encryption": "AES256",
+    }
+    assert "very-secret" not in f"{settings!r} {settings}"

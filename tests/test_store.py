@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import boto3
 import polars as pl
 import pytest
 
@@ -138,3 +139,27 @@ def test_a_killed_writer_leaves_the_last_whole_table(tmp_path: Path) -> None:
         process.wait()
         assert len(store.read_table("template_captions", "shard-00000")) in (5, 200_000)
         assert store.shards("template_captions") == ["shard-00000"]
+
+
+def test_objects_are_encrypted_at_rest_where_that_is_set(s3_server: dict[str, str], tmp_path: Path) -> None:
+    options = {
+        "aws_endpoint_url": s3_server["endpoint"],
+        "aws_access_key_id": s3_server["AWS_ACCESS_KEY_ID"],
+        "aws_secret_access_key": s3_server["AWS_SECRET_ACCESS_KEY"],
+        "aws_region": s3_server["AWS_REGION"],
+    }
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_server["endpoint"],
+        aws_access_key_id=s3_server["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=s3_server["AWS_SECRET_ACCESS_KEY"],
+        region_name=s3_server["AWS_REGION"],
+    )
+    for encryption in ({}, {"aws_server_side_encryption": "AES256"}):
+        store = Store(f"s3://data/{tmp_path.name}-{len(encryption)}", options | encryption)
+        store.write_table("template_captions", captions(3), "shard-00000")
+        key = store.uri("template_captions/shard-00000.parquet").removeprefix("s3://data/")
+        found = client.head_object(Bucket="data", Key=key).get("ServerSideEncryption")
+        assert found == encryption.get("aws_server_side_encryption")
+        assert store.read_table("template_captions", "shard-00000").equals(captions(3))
+        assert store.row_count("template_captions", "shard-00000") == 3

@@ -9,7 +9,7 @@ from facecaption_assets import benchmark_checks as checks
 from facecaption_assets import previews
 from facecaption_assets.ablation import measure_variant, place, write_ablation
 from facecaption_assets.assets.benchmarks import CODE_VERSION, GROUP, headline
-from facecaption_assets.compute import EIGHT_A100
+from facecaption_assets.compute import training_step
 from facecaption_assets.flip_training import load_checkpoint, process_count, run_training, training_config
 from facecaption_assets.partitions import ABLATION, all_of
 from facecaption_assets.settings import Settings
@@ -29,8 +29,8 @@ def ablation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"pytorch", "safetensors"},
         owners=["team:models"],
         code_version=CODE_VERSION,
-        pool=EIGHT_A100.pool,
-        op_tags=EIGHT_A100.op_tags,
+        pool=training_step(settings).pool,
+        op_tags=training_step(settings).op_tags,
         required_resource_keys={"store", "training_processes"},
         check_specs=[
             dg.AssetCheckSpec(check, asset="flip_ablation", description=checks.RESULT[check]) for check in _CHECKS

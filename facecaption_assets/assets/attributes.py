@@ -17,6 +17,7 @@ from facecaption_assets.compute import ONE_A100
 from facecaption_assets.progress import Progress
 from facecaption_assets.settings import Settings, SettingsError
 from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_ml.provenance import package_version
 from facecaption_ml.schemas import empty
 from facecaption_ml.taxonomy import ATTRIBUTES, CATEGORIES
 
@@ -38,7 +39,7 @@ def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
         kinds={"pytorch"},
         owners=["team:models"],
         code_version="1",
-        op_tags=ONE_A100.op_tags,
+        op_tags=ONE_A100.under(settings).op_tags,
         pool=ONE_A100.pool,
         required_resource_keys={"store"},
         check_specs=[
@@ -174,7 +175,7 @@ def _face_attributes(settings: Settings) -> dg.AssetsDefinition:
             "with more than five labels kept (paper §3.2)."
         ),
         code_version="1",
-        compute=ONE_A100,
+        compute=ONE_A100.under(settings),
         settings=settings,
         required_resources={"predictor"},
     )
@@ -217,7 +218,11 @@ def _open_predictor(work: ShardWork) -> Iterator[ShardFunction]:
 def _label_metadata(
     work: ShardWork, shard: str, attributes: pl.DataFrame, outcomes: Counter[str], version: str
 ) -> dict[str, Any]:
-    metadata: dict[str, Any] = {**previews.counts("faces", outcomes), "predictor": version}
+    metadata: dict[str, Any] = {
+        **previews.counts("faces", outcomes),
+        "predictor": version,
+        "facecaption": package_version(),
+    }
     if not len(attributes):
         return metadata
     per_face = attributes["labels"].list.len().to_numpy()

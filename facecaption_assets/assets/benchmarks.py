@@ -46,7 +46,7 @@ def _benchmark(task: str, settings: Settings) -> dg.AssetsDefinition:
         owners=["team:models"],
         code_version=CODE_VERSION,
         pool=ONE_A100.pool,
-        op_tags=ONE_A100.op_tags,
+        op_tags=ONE_A100.under(settings).op_tags,
         required_resource_keys={"store"},
         check_specs=[
             dg.AssetCheckSpec(check, asset=BENCHMARK_ASSETS[task], description=text)
@@ -129,7 +129,7 @@ def _tables(settings: Settings) -> dg.AssetsDefinition:
         owners=["team:models"],
         code_version=CODE_VERSION,
         pool=CPU.pool,
-        op_tags=CPU.op_tags,
+        op_tags=CPU.under(settings).op_tags,
         required_resource_keys={"store"},
         check_specs=[
             dg.AssetCheckSpec(check, asset="benchmark_tables", description=text)

@@ -15,6 +15,7 @@ from facecaption_assets.shards import Check, ShardFunction, ShardResult, ShardWo
 from facecaption_ml.captions import caption_table
 from facecaption_ml.captions.answer_cache import AnswerCache, slug
 from facecaption_ml.captions.rewriting import LLM, unwritten
+from facecaption_ml.provenance import package_version
 
 GROUP = "captions"
 _TREND: Final = 30  # shards in the picture of the acceptance rate
@@ -35,7 +36,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "conditioned on the labels (paper §3.3). A pure function of labels, grammar version, seed and face id."
             ),
             code_version="1",
-            compute=CPU,
+            compute=CPU.under(settings),
             settings=settings,
             required_resources={"grammar"},
         ),
@@ -51,7 +52,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "rewrite that loses or adds an attribute is not taken; the row then keeps its template caption and the reason."
             ),
             code_version="1",
-            compute=ONE_A100,
+            compute=ONE_A100.under(settings),
             settings=settings,
             required_resources={"captioner"},
         ),
@@ -72,6 +73,7 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
         metadata = {
             "grammar version": grammar.version,
             "seed": work.settings.seed,
+            "facecaption": package_version(),
             "mean words": round(sum(words) / max(len(words), 1), 2),
             "examples": previews.rows(
                 ["face", "caption", "labels"],
@@ -134,6 +136,7 @@ def _rewritten(
     shown = [(row["caption"], row["template_caption"]) for row in pairs.filter(caption_source=LLM).head(12).to_dicts()]
     metadata = {
         **how,
+        "facecaption": package_version(),
         "acceptance rate": round(rate, 4),
         "from the LLM": len(written),
         "mean attempts": round(float(captions["attempts"].mean() or 0), 3),  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from facecaption_assets.compute import ONE_A100
 from facecaption_assets.progress import Progress
 from facecaption_assets.settings import Settings
 from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_ml.provenance import package_version
 from facecaption_ml.schemas import empty
 
 GROUP = "faces"
@@ -37,7 +38,7 @@ def face_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "where the score exceeds 0.98 and both sides of the box exceed 128 px (paper §3.1)."
             ),
             code_version="1",
-            compute=ONE_A100,
+            compute=ONE_A100.under(settings),
             settings=settings,
             required_resources={"detector"},
         )
@@ -72,6 +73,8 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
             metadata={
                 **_metadata(crops, faces, images, detector.weights_version),
                 **_detections(work, shard, crops),
+                "device": detector.device.type,
+                "facecaption": package_version(),
             },
             checks=[
                 checks.Check(

@@ -11,7 +11,7 @@ import dagster as dg
 
 from facecaption_assets import flip_checks as checks
 from facecaption_assets import previews
-from facecaption_assets.compute import EIGHT_A100
+from facecaption_assets.compute import training_step
 from facecaption_assets.flip_training import load_checkpoint, process_count, run_training, training_config
 from facecaption_assets.partitions import VARIANTS, all_of
 from facecaption_assets.settings import Settings
@@ -40,8 +40,8 @@ def flip_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"pytorch", "safetensors"},
         owners=["team:models"],
         code_version=CODE_VERSION,
-        pool=EIGHT_A100.pool,
-        op_tags=EIGHT_A100.op_tags,
+        pool=training_step(settings).pool,
+        op_tags=training_step(settings).op_tags,
         required_resource_keys={"store", "training_processes", "grammar"},
         check_specs=[
             dg.AssetCheckSpec(check, asset="flip_checkpoint", description=text)

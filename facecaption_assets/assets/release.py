@@ -15,6 +15,7 @@ from facecaption_assets.progress import Progress
 from facecaption_assets.settings import Settings
 from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_ml.funnel import total_counts
+from facecaption_ml.provenance import package_version
 from facecaption_ml.release import (
     PREFIX,
     SPLITS,
@@ -48,7 +49,7 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "What the removal list names is left out on every rebuild."
             ),
             code_version="1",
-            compute=CPU,
+            compute=CPU.under(settings),
             settings=settings,
         ),
         _facecaption_release(settings),
@@ -74,6 +75,7 @@ def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
             metadata={
                 **previews.counts("faces", outcomes),
                 **previews.counts("split", {split: int((released["split"] == split).sum()) for split in SPLITS}),
+                "facecaption": package_version(),
                 "examples": previews.rows(
                     ["URL", "caption", "alt text"],
                     list(released.select("url", "caption", "alt_text").head(8).iter_rows()),
@@ -97,7 +99,8 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         kinds={"parquet", "huggingface"},
         owners=["team:data"],
         code_version="1",
-        op_tags=CPU.op_tags,
+        pool=CPU.pool,
+        op_tags=CPU.under(settings).op_tags,
         required_resource_keys={"store", "grammar"},
         check_specs=[
             dg.AssetCheckSpec(

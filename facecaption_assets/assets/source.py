@@ -9,12 +9,15 @@ import polars as pl
 
 from facecaption_assets import checks, previews
 from facecaption_assets.compute import CPU, DOWNLOAD
+from facecaption_assets.manifest_intake import Intake, SourceConfig, previous_data_version, take_in
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.progress import Progress, logger
 from facecaption_assets.settings import Settings
 from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset, table_schema
 from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
-from facecaption_ml.sources import ManifestCounts, SourceError, build_shards
+from facecaption_ml.manifests import Ledger
+from facecaption_ml.provenance import package_version
+from facecaption_ml.sources import ManifestCounts, SourceError, build_shards, shard_name
 from facecaption_ml.store import Store
 
 GROUP = "source"
@@ -31,7 +34,8 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
         kinds={"polars", "parquet"},
         owners=["team:data"],
         code_version="1",
-        op_tags=CPU.op_tags,
+        pool=CPU.pool,
+        op_tags=CPU.under(settings).op_tags,
         required_resource_keys={"store", "source"},
         check_specs=[
             dg.AssetCheckSpec(
@@ -42,48 +46,61 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
         ],
         metadata={"dagster/column_schema": table_schema("source_manifest")},
     )
-    def source_manifest(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def source_manifest(context: dg.AssetExecutionContext, config: SourceConfig) -> dg.MaterializeResult:
         """The list of images to fetch, in shards.
 
         Reads a LAION-Face style table (Parquet, CSV, TSV, JSONL; local or S3), a folder of pictures, or the sample world;
         leaves out NSFW rows unless allowed; marks URLs that occur more than once; registers the shards as partitions.
+        With a manifest in the run's config, that one's shards are added after the last.
         """
         store: Store = context.resources.store.open()
+        store.check_writable()
+        if config.manifest:
+            taken = take_in(store, settings, context.resources.source, context.instance, config)
+            # The shards that there were have not changed: what was made from them is not out of date.
+            return _result(store, taken, previous_data_version(context.instance))
         counts = ManifestCounts()
         batches = context.resources.source.batches()
-        rows, names = _write_shards(store, settings, batches, counts)
+        ledger = Ledger.read(store)
+        rows, names = _write_shards(store, settings, batches, counts, ledger.start)
         if not names:
             raise SourceError(f"source {settings.source}: no usable row among {counts.rows} (FACECAPTION_SOURCE)")
-        _register(context.instance, store, names)
-        kept = counts.by_outcome["kept"]
-        dropped = {reason: count for reason, count in counts.by_outcome.items() if reason != "kept"}
-        conserved = checks.conserved("rows_conserved", counts.rows, rows, dropped)
-        return dg.MaterializeResult(
-            metadata={
-                "dagster/row_count": rows,
-                "dagster/uri": store.uri("source_manifest"),
-                "shards": len(names),
-                **previews.counts("rows", counts.by_outcome),
-                "duplicate URLs": counts.duplicates,
-                "source": settings.source,
-            },
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name="rows_conserved",
-                    passed=conserved.passed and rows == kept,
-                    metadata=dict(conserved.metadata),
-                )
-            ],
-        )
+        _register(context.instance, store, [*names, *ledger.names])
+        return _result(store, Intake(names, rows, counts, {"source": settings.source}))
 
     return source_manifest
 
 
+def _result(store: Store, taken: Intake, data_version: dg.DataVersion | None = None) -> dg.MaterializeResult:
+    counts, rows = taken.counts, taken.rows
+    dropped = {reason: count for reason, count in counts.by_outcome.items() if reason != "kept"}
+    conserved = checks.conserved("rows_conserved", counts.rows, rows, dropped)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": rows,
+            "dagster/uri": store.uri("source_manifest"),
+            "shards": len(taken.names),
+            **previews.counts("rows", counts.by_outcome),
+            "duplicate URLs": counts.duplicates,
+            "facecaption": package_version(),
+            **taken.metadata,
+        },
+        data_version=data_version,
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="rows_conserved",
+                passed=conserved.passed and rows == counts.by_outcome["kept"],
+                metadata=dict(conserved.metadata),
+            )
+        ],
+    )
+
+
 def _write_shards(
-    store: Store, settings: Settings, batches: Iterator[pl.DataFrame], counts: ManifestCounts
+    store: Store, settings: Settings, batches: Iterator[pl.DataFrame], counts: ManifestCounts, end: int | None
 ) -> tuple[int, list[str]]:
-    store.check_writable()
-    rows, names = 0, []
+    """Write the source's shards; ``end`` is the number of the first shard that is another manifest's, if there is one."""
+    rows, names = 0, list[str]()
     progress = Progress("source_manifest", "rows written")
     for frame in build_shards(
         batches,
@@ -93,6 +110,11 @@ def _write_shards(
         nsfw_values=settings.nsfw_values,
     ):
         name = frame["shard"][0]
+        if end is not None and len(names) >= end:
+            raise SourceError(
+                f"source {settings.source}: it has grown past {shard_name(end - 1) if end else 'nothing'}, and {name} is "
+                "another manifest's: put what is new into FACECAPTION_MANIFEST_INBOX"
+            )
         store.write_table("source_manifest", frame, name)
         names.append(name)
         rows += len(frame)
@@ -101,7 +123,7 @@ def _write_shards(
 
 
 def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> None:
-    """The partitions become the manifest's shards; those of an earlier, longer source go."""
+    """The partitions become the manifests' shards; those of an earlier, longer source go."""
     assert SHARDS.name
     present = set(instance.get_dynamic_partitions(SHARDS.name))
     for name in sorted(present - set(names)):
@@ -125,7 +147,7 @@ def _raw_images(settings: Settings) -> dg.AssetsDefinition:
             "as done."
         ),
         code_version="1",
-        compute=DOWNLOAD,
+        compute=DOWNLOAD.under(settings),
         settings=settings,
         required_resources={"downloader"},
     )
@@ -173,6 +195,7 @@ def _download_metadata(raw: pl.DataFrame, rate: float) -> dict[str, Any]:
         "success rate": round(rate, 4),
         **previews.counts("status", count_by_status(raw)),
         "megabytes": round(float(sizes.sum() or 0) / 1e6, 1),
+        "facecaption": package_version(),
     }
     failures = raw.filter(pl.col("status") != "ok").select("status", "url", "error").head(12)
     if len(failures):

@@ -61,7 +61,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             kinds={"polars", "parquet"},
             description="Table 1 of the paper: published facial data sets beside this one as measured.",
             code_version="1",
-            compute=CPU,
+            compute=CPU.under(settings),
             settings=settings,
         ),
         statistics_asset(
@@ -75,7 +75,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "4-grams and diversity, in memory that does not grow with the number of captions."
             ),
             code_version="1",
-            compute=CPU,
+            compute=CPU.under(settings),
             settings=settings,
         ),
         statistics_asset(
@@ -89,7 +89,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "of FACECAPTION_QUALITY_FOLDERS. CLIP-IQA needs the weights that FACECAPTION_CLIP names."
             ),
             code_version="1",
-            compute=ONE_A100,
+            compute=ONE_A100.under(settings),
             settings=settings,
             required_resources={"quality_scorers"},
         ),
@@ -104,7 +104,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "seeded sample. Needs the weights that FACECAPTION_ITM_MODEL names; empty without."
             ),
             code_version="1",
-            compute=ONE_A100,
+            compute=ONE_A100.under(settings),
             settings=settings,
             required_resources={"matcher"},
         ),

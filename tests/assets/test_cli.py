@@ -36,7 +36,8 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
 
 
 COMMANDS = (
-    "demo", "run", "ui", "status", "caption", "search", "benchmark", "ablation", "materialize", "settings",
+    "demo", "run", "ui", "status", "caption", "search", "benchmark", "ablation", "materialize", "plan", "trace",
+    "remove", "settings",
 )  # fmt: skip
 
 

@@ -17,6 +17,12 @@ SHARD_ASSETS: Final = (
 STATISTICS_ASSETS: Final = ("dataset_comparison", "image_quality", "text_statistics", "image_text_matching")
 """The statistics in the order of the paper, which the data card follows."""
 
+MANIFEST_INTAKE = dg.define_asset_job(
+    "manifest_intake",
+    selection=dg.AssetSelection.assets("source_manifest"),
+    description="The shards of FACECAPTION_SOURCE or, with a manifest in the run's config, those of one more manifest.",
+)
+
 SHARD_PIPELINE = dg.define_asset_job(
     "shard_pipeline",
     selection=dg.AssetSelection.assets(*SHARD_ASSETS),

@@ -1,0 +1,193 @@
+"""Which shards want building, why, and from which asset on.
+
+All of it comes from a few queries for each asset, whatever the number of shards: the latest materialisation of each shard
+by its number in the event log, which grows with time, and the failures of the last days.
+
+- missing: an asset of the shard has never been materialised, and the shard has not failed lately;
+- failed: it has failed lately, alone (``shards.py`` observed it) or in a run that died without saying which shard it was;
+- stale: an asset is older than what it is made from, or its code version has changed since.
+
+``source_manifest`` is no reason for staleness: each further manifest makes it newer without a change to earlier shards.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal
+
+import dagster as dg
+
+from facecaption_assets.automation.jobs import SHARD_ASSETS
+from facecaption_assets.automation.ranges import shards_of_run
+from facecaption_assets.partitions import SHARDS
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+Reason = Literal["missing", "failed", "stale"]
+_CODE_VERSION: Final = "dagster/code_version"
+_MOST_EVENTS: Final = 5_000  # failures that are read of each asset, the latest first
+_MOST_RUNS: Final = 2_000
+UNFINISHED: Final = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard that wants building. ``stage`` is the first of ``SHARD_ASSETS`` to build, ``failures`` those of late."""
+
+    shard: str
+    reason: Reason
+    stage: int
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """The shards that want building, in order of registration; ``resting`` have failed too often, ``running`` are at work."""
+
+    tasks: Sequence[Task] = field(default_factory=list)
+    resting: Sequence[str] = field(default_factory=list)
+    running: Sequence[str] = field(default_factory=list)
+
+    def within(self, most: int) -> list[Task]:
+        """At most ``most`` tasks, in order of registration: missing shards first, then failed ones, then stale ones.
+
+        Shards that never failed come before those that did, and of these those with fewer failures, so that no shard that
+        fails every night takes the place of one that would not.
+        """
+        rank = {"missing": 0, "failed": 1, "stale": 2}
+        chosen = sorted(self.tasks, key=lambda task: (rank[task.reason], task.failures))[:most]
+        kept = {task.shard for task in chosen}
+        return [task for task in self.tasks if task.shard in kept]
+
+
+def find_backlog(
+    instance: dg.DagsterInstance, graph: AssetGraph, now: datetime, attempts: int, memory: timedelta
+) -> Backlog:
+    """The backlog at ``now``. A shard with ``attempts`` failures within ``memory`` rests, whatever it needs."""
+    assert SHARDS.name
+    registered = list(instance.get_dynamic_partitions(SHARDS.name))
+    position = {shard: number for number, shard in enumerate(registered)}
+    made = [_latest(instance, name) for name in SHARD_ASSETS]
+    limits = [_outdated_before(instance, graph, number, made[number]) for number in range(len(SHARD_ASSETS))]
+    failures = _failures(instance, registered, position, made, now - memory)
+    running = _running(instance, registered, position)
+    parents = [_partitioned_parents(graph, name) for name in SHARD_ASSETS]
+    tasks, resting = [], []
+    for shard in registered:
+        found = _first_stage(shard, made, limits, parents)
+        if found is None or shard in running:
+            continue
+        count = failures[shard]
+        if count >= attempts:
+            resting.append(shard)
+            continue
+        reason: Reason = "failed" if count else found[1]
+        tasks.append(Task(shard, reason, found[0], count))
+    return Backlog(tasks, resting, sorted(running, key=position.__getitem__))
+
+
+def _first_stage(
+    shard: str, made: Sequence[Mapping[str, int]], limits: Sequence[int], parents: Sequence[Sequence[int]]
+) -> tuple[int, Reason] | None:
+    """The number of the first asset to build and why; None for a shard that is complete and up to date."""
+    first: int | None = None
+    for number, latest in enumerate(made):
+        mine = latest.get(shard)
+        if mine is None:
+            return (number if first is None else first), "missing"
+        newer = any(made[parent].get(shard, 0) > mine for parent in parents[number])
+        if first is None and (newer or mine < limits[number]):
+            first = number
+    return None if first is None else (first, "stale")
+
+
+def _latest(instance: dg.DagsterInstance, name: str) -> Mapping[str, int]:
+    """The number in the event log of each shard's latest materialisation."""
+    return instance.event_log_storage.get_latest_storage_id_by_partition(
+        dg.AssetKey(name), dg.DagsterEventType.ASSET_MATERIALIZATION
+    )
+
+
+def _partitioned_parents(graph: AssetGraph, name: str) -> list[int]:
+    keys = {key.to_user_string() for key in graph.get(dg.AssetKey(name)).parent_keys}
+    return [number for number, other in enumerate(SHARD_ASSETS) if other in keys]
+
+
+def _outdated_before(instance: dg.DagsterInstance, graph: AssetGraph, number: int, made: Mapping[str, int]) -> int:
+    """Materialisations with a smaller number are of other code, or of an older model than there is; 0: none is."""
+    node = graph.get(dg.AssetKey(SHARD_ASSETS[number]))
+    limit = _code_changed_at(instance, node.key, node.code_version, sorted(made.values()))
+    for key in node.parent_keys:
+        parent = graph.get(key)
+        if not parent.is_partitioned and key != dg.AssetKey("source_manifest"):
+            record = instance.get_asset_records([key])
+            latest = record[0].asset_entry.last_materialization_storage_id if record else None
+            limit = max(limit, latest or 0)
+    return limit
+
+
+def _code_changed_at(instance: dg.DagsterInstance, key: dg.AssetKey, current: str | None, ids: Sequence[int]) -> int:
+    """The first of these materialisations that is of the current code; found by halves, as code only ever moves on.
+
+    Reading each would take minutes: they hold pictures. One without a version, of a step that did not end, counts as current.
+    """
+    low, high = 0, len(ids)
+    while low < high:
+        middle = (low + high) // 2
+        if _code_version(instance, key, ids[middle]) in (current, None):
+            high = middle
+        else:
+            low = middle + 1
+    return ids[low] if low < len(ids) else (ids[-1] + 1 if ids else 0)
+
+
+def _code_version(instance: dg.DagsterInstance, key: dg.AssetKey, storage_id: int) -> str | None:
+    wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=[storage_id])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    event = records[0].asset_materialization if records else None
+    return (event.tags or {}).get(_CODE_VERSION) if event else None
+
+
+def _failures(
+    instance: dg.DagsterInstance,
+    registered: Sequence[str],
+    position: Mapping[str, int],
+    made: Sequence[Mapping[str, int]],
+    since: datetime,
+) -> Counter[str]:
+    """How often each shard has failed since then: in runs that named it, and in runs that died without naming any shard.
+
+    A failure before the asset's latest materialisation of the shard is over.
+    """
+    runs_of: dict[str, set[str]] = {}
+    named: set[str] = set()
+    for name, latest in zip(SHARD_ASSETS, made, strict=True):
+        wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), after_timestamp=since.timestamp())
+        for record in instance.fetch_observations(wanted, limit=_MOST_EVENTS).records:
+            observed, shard = record.event_log_entry.asset_observation, record.partition_key
+            if observed is None or shard is None or "failure" not in observed.metadata:
+                continue
+            named.add(record.run_id)
+            if record.storage_id > latest.get(shard, 0):
+                runs_of.setdefault(shard, set()).add(record.run_id)
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=since)
+    for run in instance.get_runs(failed, limit=_MOST_RUNS):
+        if run.run_id not in named:
+            for shard in shards_of_run(run.tags, position, registered):
+                runs_of.setdefault(shard, set()).add(run.run_id)
+    return Counter({shard: len(runs) for shard, runs in runs_of.items()})
+
+
+def _running(instance: dg.DagsterInstance, registered: Sequence[str], position: Mapping[str, int]) -> set[str]:
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    return {shard for run in runs for shard in shards_of_run(run.tags, position, registered)}

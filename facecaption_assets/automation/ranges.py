@@ -1,0 +1,43 @@
+"""Runs of shards: ranges in the order of registration, as run requests, and read back from the runs that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypeVar
+
+import dagster as dg
+
+from facecaption_assets.automation.jobs import SHARD_ASSETS, SHARD_PIPELINE
+
+_FIRST: Final = "dagster/asset_partition_range_start"
+_LAST: Final = "dagster/asset_partition_range_end"
+_ONE: Final = "dagster/partition"
+T = TypeVar("T")
+REASON: Final = "facecaption/reason"
+"""The tag that says why a shard is built: new, missing, failed or stale."""
+
+
+def range_request(first: str, last: str, run_key: str, reason: str, stage: int = 0) -> dg.RunRequest:
+    """A run of ``shard_pipeline`` for the shards ``first`` to ``last``, from the asset number ``stage`` on."""
+    return dg.RunRequest(
+        run_key=run_key,
+        job_name=SHARD_PIPELINE.name,
+        tags={_FIRST: first, _LAST: last, REASON: reason},
+        asset_selection=[dg.AssetKey(name) for name in SHARD_ASSETS[stage:]] if stage else None,
+    )
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """``items`` in pieces of at most ``size``."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def shards_of_run(tags: Mapping[str, str], position: Mapping[str, int], registered: Sequence[str]) -> Sequence[str]:
+    """The shards that a run with these tags is for; none where it is for something else or for shards that are gone.
+
+    ``position`` is the place of each shard in ``registered``.
+    """
+    first, last = tags.get(_FIRST, tags.get(_ONE, "")), tags.get(_LAST, tags.get(_ONE, ""))
+    if first not in position or last not in position:
+        return []
+    return registered[position[first] : position[last] + 1]

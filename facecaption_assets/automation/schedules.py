@@ -1,0 +1,161 @@
+"""Schedules: the nightly backfill within a budget, and the weekly benchmarks of the variants that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from itertools import groupby
+from typing import Final
+
+import dagster as dg
+
+from facecaption_assets.automation.backlog import Task, find_backlog
+from facecaption_assets.automation.jobs import BENCHMARK_ASSETS, BENCHMARK_JOBS, SHARD_ASSETS, SHARD_PIPELINE
+from facecaption_assets.automation.ranges import chunks, range_request
+from facecaption_assets.partitions import BENCHMARK_DATA, SHARDS, VARIANTS
+from facecaption_assets.progress import logger
+from facecaption_assets.settings import Settings, SettingsError
+
+_FOLDER_OF: Final = {
+    "celeba_caption": "celeba",
+    "celeba": "celeba",
+    "mm_celeba_hq": "mm_celeba",
+    "lfwa": "lfwa",
+    "fs2k_sde1": "fs2k_sde",
+    "fs2k_sde2": "fs2k_sde",
+    "user_sde": "user_sde",
+    "photos": "photos",
+}
+"""The ``FACECAPTION_BENCHMARK_*`` setting that a data set stands or falls with."""
+
+
+def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """Every schedule, on from the start where ``automation`` is set. Raises SettingsError for a cron line that is none."""
+    return [_nightly_backfill(settings), *(_weekly_benchmark(settings, task) for task in BENCHMARK_ASSETS)]
+
+
+def checked_cron(settings: Settings, name: str) -> str:
+    """The cron line of a setting. Raises SettingsError."""
+    from dagster._utils.schedules import is_valid_cron_schedule
+
+    line = str(getattr(settings, name))
+    if not is_valid_cron_schedule(line):
+        raise SettingsError(
+            f"FACECAPTION_{name.upper()} is {line!r}: not a cron line of five fields, such as '0 1 * * *'"
+        )
+    return line
+
+
+def _status(settings: Settings) -> dg.DefaultScheduleStatus:
+    return dg.DefaultScheduleStatus.RUNNING if settings.automation else dg.DefaultScheduleStatus.STOPPED
+
+
+def _nightly_backfill(settings: Settings) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name="nightly_backfill",
+        job=SHARD_PIPELINE,
+        cron_schedule=checked_cron(settings, "nightly_cron"),
+        execution_timezone=settings.timezone,
+        default_status=_status(settings),
+        description=(
+            f"Builds at most {settings.nightly_shards:,} shards: missing ones, then those that have failed fewer than "
+            f"{settings.nightly_attempts} times in {settings.nightly_days} days, each in a run of its own, then stale ones."
+        ),
+    )
+    def nightly_backfill(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        instance, now = context.instance, context.scheduled_execution_time
+        busy = _backfill_under_way(instance)
+        if busy:
+            yield dg.SkipReason(f"backfill {busy} is building shards; the nightly backfill waits for its end")
+            return
+        assert context.repository_def
+        backlog = find_backlog(
+            instance,
+            context.repository_def.asset_graph,
+            now,
+            settings.nightly_attempts,
+            timedelta(days=settings.nightly_days),
+        )
+        chosen = backlog.within(settings.nightly_shards)
+        line = (
+            f"{len(chosen):,} of {len(backlog.tasks):,} shards to build, {len(backlog.running):,} at work, "
+            f"{len(backlog.resting):,} resting after {settings.nightly_attempts} failures"
+        )
+        logger.info("nightly_backfill: %s", line + (f": {', '.join(backlog.resting[:5])}" if backlog.resting else ""))
+        if not chosen:
+            yield dg.SkipReason(line)
+        assert SHARDS.name
+        registered = instance.get_dynamic_partitions(SHARDS.name)
+        for tasks in run_ranges(chosen, registered, settings.shards_per_run):
+            first, last = tasks[0], tasks[-1]
+            key = f"{now:%Y-%m-%d}:{first.shard}...{last.shard}:{SHARD_ASSETS[first.stage]}"
+            yield range_request(first.shard, last.shard, key, first.reason, first.stage)
+
+    return nightly_backfill
+
+
+def run_ranges(tasks: Sequence[Task], registered: Sequence[str], size: int) -> Iterator[Sequence[Task]]:
+    """The tasks in runs of at most ``size`` shards that follow each other in ``registered``.
+
+    The shards of a run have one reason and start at one asset. One that has failed is alone: it shall not hold up the others
+    again.
+    """
+    position = {shard: number for number, shard in enumerate(registered)}
+
+    def belongs(numbered: tuple[int, Task]) -> tuple[object, ...]:
+        number, task = numbered
+        place = position[task.shard]
+        return task.reason, task.stage, place - number, place if task.reason == "failed" else None
+
+    for _, group in groupby(enumerate(tasks), key=belongs):
+        yield from chunks([task for _, task in group], size)
+
+
+def _backfill_under_way(instance: dg.DagsterInstance) -> str | None:
+    """The id of a backfill of shards that someone has asked for and that has not ended."""
+    from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+    wanted = BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])
+    shard_assets = {dg.AssetKey(name) for name in SHARD_ASSETS}
+    for backfill in instance.get_backfills(filters=wanted):
+        if shard_assets & set(backfill.asset_selection or ()):
+            return str(backfill.backfill_id)
+    return None
+
+
+def _weekly_benchmark(settings: Settings, task: str) -> dg.ScheduleDefinition:
+    asset = BENCHMARK_ASSETS[task]
+
+    @dg.schedule(
+        name=f"weekly_{asset}",
+        job=next(job for job in BENCHMARK_JOBS if job.name == f"{asset}_job"),
+        cron_schedule=checked_cron(settings, "weekly_cron"),
+        execution_timezone=settings.timezone,
+        default_status=_status(settings),
+        description=(
+            f"The benchmark '{task}' of each variant that has a checkpoint, on each data set whose setting is given; "
+            "benchmark_tables follows when they are done."
+        ),
+    )
+    def weekly_benchmark(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        trained = context.instance.get_materialized_partitions(dg.AssetKey("flip_checkpoint"))
+        variants = [variant for variant in VARIANTS.get_partition_keys() if variant in trained]
+        if not variants:
+            yield dg.SkipReason("no variant of flip_checkpoint is trained yet")
+        for data in available_data(settings, task):
+            for variant in variants:
+                key = dg.MultiPartitionKey({"data": data, "model": variant})
+                run_key = f"{context.scheduled_execution_time:%Y-%m-%d}:{key}"
+                yield dg.RunRequest(run_key=run_key, partition_key=key, tags={"facecaption/reason": "weekly"})
+
+    return weekly_benchmark
+
+
+def available_data(settings: Settings, task: str) -> list[str]:
+    """The data sets of a benchmark whose folder is given; the drawn one where none is."""
+    given = [data for data in BENCHMARK_DATA[task] if data in _FOLDER_OF and _has_folder(settings, data)]
+    return given or ["sample"]
+
+
+def _has_folder(settings: Settings, data: str) -> bool:
+    return bool(getattr(settings, f"benchmark_{_FOLDER_OF[data]}"))

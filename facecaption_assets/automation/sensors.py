@@ -1,0 +1,123 @@
+"""The sensor that turns manifests in the inbox into shards, and the shards into runs.
+
+It asks for one run of ``source_manifest`` at a time, each with one manifest, and for the runs of its shards when the store's
+ledger (``facecaption_ml.manifests``) says that they are there. The ledger, not the cursor, knows what has been taken in: the
+cursor holds what waits to be, and a sensor without one does nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Final
+
+import dagster as dg
+
+from facecaption_assets.automation.backlog import UNFINISHED
+from facecaption_assets.automation.jobs import MANIFEST_INTAKE, SHARD_PIPELINE
+from facecaption_assets.automation.ranges import chunks, range_request
+from facecaption_assets.progress import logger
+from facecaption_assets.settings import Settings
+from facecaption_ml.manifests import Ledger, Manifest, TakenIn, list_manifests
+from facecaption_ml.store import Store
+
+SOURCE: Final = dg.AssetKey("source_manifest")
+MANIFEST_TAG: Final = "facecaption/manifest"
+"""The tag of a run that takes in a manifest: the manifest's id."""
+_MOST_WAITING: Final = 2_000  # manifests that the cursor remembers; further ones wait until those are done
+_INTERVAL_S: Final = 60
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """``waiting`` maps manifests not taken in to the state they were seen in; ``asked`` are ids that runs were asked for."""
+
+    waiting: dict[str, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, text: str | None) -> Cursor:
+        """Anything that is no cursor of this sensor counts as none."""
+        try:
+            found = json.loads(text or "{}")
+            return cls(dict(found["waiting"]), list(found["asked"]))
+        except (ValueError, KeyError, TypeError):
+            return cls()
+
+    def text(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
+    """``new_manifests``, on from the start where ``automation`` is set."""
+
+    @dg.sensor(
+        name="new_manifests",
+        jobs=[MANIFEST_INTAKE, SHARD_PIPELINE],
+        minimum_interval_seconds=_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED,
+        description=(
+            f"Manifests under FACECAPTION_MANIFEST_INBOX ({settings.manifest_inbox or 'not set'}) become shards after the "
+            f"last one, and their shards runs of {settings.shards_per_run}."
+        ),
+    )
+    def new_manifests(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        if not settings.manifest_inbox:
+            return dg.SensorResult(skip_reason="FACECAPTION_MANIFEST_INBOX is not set: there is nothing to watch")
+        store = Store(settings.store_root, settings.storage_options)
+        ledger = Ledger.read(store)
+        cursor = Cursor.read(context.cursor)
+        found = list_manifests(settings.manifest_inbox, settings.storage_options)
+        new = [manifest for manifest in found if not ledger.find(manifest)][:_MOST_WAITING]
+        done = [entry for entry in ledger.manifests if entry.id in cursor.asked]
+        requests = [request for entry in done for request in _runs_of_shards(entry, settings.shards_per_run)]
+        ripe = [manifest for manifest in new if cursor.waiting.get(manifest.location) == manifest.version]
+        intake, held = _next_intake(context.instance, ripe, settings.manifest_attempts)
+        if intake:
+            requests.append(intake)
+        asked = {*cursor.asked, *([intake.tags[MANIFEST_TAG]] if intake else [])} - {entry.id for entry in done}
+        waiting = {manifest.location: manifest.version for manifest in new}
+        kept = sorted(asked & {manifest.id for manifest in new})
+        line = f"{len(found):,} manifests, {len(new):,} not taken in" + (f"; {held}" if held else "")
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else line,
+            cursor=Cursor(waiting, kept).text(),
+        )
+
+    return new_manifests
+
+
+def _runs_of_shards(entry: TakenIn, size: int) -> Iterator[dg.RunRequest]:
+    for names in chunks(entry.names, size):
+        yield range_request(names[0], names[-1], f"{entry.id}:{names[0]}...{names[-1]}", "new")
+
+
+def _next_intake(
+    instance: dg.DagsterInstance, ripe: Sequence[Manifest], attempts: int
+) -> tuple[dg.RunRequest | None, str]:
+    """A run for the first manifest that has not failed too often, and what holds others up, in words."""
+    if not ripe:
+        return None, ""
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
+        if run.job_name == MANIFEST_INTAKE.name or SOURCE in (run.asset_selection or ()):
+            return None, f"run {run.run_id} of source_manifest comes first"
+    left_alone = []
+    for manifest in ripe:
+        tried = len(instance.get_runs(dg.RunsFilter(tags={MANIFEST_TAG: manifest.id}), limit=attempts))
+        if tried < attempts:
+            return _intake(manifest, tried), ""
+        left_alone.append(manifest.location)
+    logger.warning("new_manifests: left alone after %d failed runs: %s", attempts, ", ".join(left_alone[:5]))
+    return None, f"{len(left_alone)} left alone after {attempts} failed runs, such as {left_alone[0]}"
+
+
+def _intake(manifest: Manifest, tried: int) -> dg.RunRequest:
+    config = {"manifest": manifest.location, "version": manifest.version}
+    return dg.RunRequest(
+        run_key=f"{manifest.id}:{tried}",
+        job_name=MANIFEST_INTAKE.name,
+        run_config={"ops": {"source_manifest": {"config": config}}},
+        tags={MANIFEST_TAG: manifest.id},
+    )

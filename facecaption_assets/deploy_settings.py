@@ -1,0 +1,42 @@
+"""The ``FACECAPTION_K8S_*`` settings and their like: who runs the steps of a run, and on which machines."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+
+class DeploySettings(BaseSettings):
+    """A laptop leaves them alone; the profile ``production`` runs steps as pods."""
+
+    executor: Literal["in_process", "multiprocess", "kubernetes"] = Field(
+        "in_process", description="a run's steps in its own process, in processes beside it, or each in a pod"
+    )
+    executor_steps: int = Field(0, ge=0, description="steps of one run at once; 0: as many as the executor likes")
+
+    k8s_image: str = Field("", description="image of every step; '': the code location's own")
+    k8s_gpu_image: str = Field("", description="image of steps with GPUs; '': FACECAPTION_K8S_IMAGE")
+    k8s_namespace: str = Field("", description="of the steps' pods; '': that of the run's pod")
+    k8s_service_account: str = Field("", description="of the steps' pods; '': that of the run's pod")
+    k8s_env_secrets: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Kubernetes secrets whose keys are environment variables of every step: NAME,NAME"
+    )
+    k8s_gpu_product: str = Field(
+        "NVIDIA-A100-SXM4-80GB", description="what the label nvidia.com/gpu.product of the GPU nodes says"
+    )
+    k8s_spot: bool = Field(True, description="let steps on CPUs and on one A100 use spot nodes")
+    k8s_spot_training: bool = Field(False, description="let FLIP's trainings use spot nodes too")
+
+    flip_launcher: Literal["subprocess", "kubernetes"] = Field(
+        "subprocess", description="FLIP trains in processes of the step, or in a pod that the step starts and waits for"
+    )
+    k8s_pod_start_minutes: int = Field(
+        240, ge=1, description="how long that pod may wait for a node with eight free A100"
+    )
+
+    @field_validator("k8s_env_secrets", mode="before")
+    @classmethod
+    def _read_names(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value

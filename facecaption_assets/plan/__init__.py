@@ -1,0 +1,1 @@
+"""What a data set of a given size takes: ``facecaption plan``."""

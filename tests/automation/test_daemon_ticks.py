@@ -1,0 +1,38 @@
+"""What the sensor and the schedule ask for becomes runs in Dagster's own daemon code, with the code location loaded apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_ticks_of_the_daemon_create_the_runs(tmp_path: Path) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out.json"
+    inbox.mkdir()
+    manifest = inbox / "more.csv"
+    manifest.write_text("URL\nhttp://pictures.test/a\n")
+    settings = {
+        "PROFILE": "photos",
+        "AUTOMATION": "true",
+        "HOME": str(tmp_path / "home"),
+        "MANIFEST_INBOX": str(inbox),
+        "NIGHTLY_CRON": "0 * * * *",
+    }
+    environment = {**os.environ, **{f"FACECAPTION_{name}": value for name, value in settings.items()}}
+    command = [sys.executable, str(Path(__file__).with_name("daemon_process.py")), str(out)]
+    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(out.read_text())
+    assert [tick["error"] for tick in found["ticks"] if tick["error"]] == []
+    night, intake = found["runs"]
+    assert night["job"] == "shard_pipeline"
+    assert night["tags"]["dagster/asset_partition_range_start"] == "shard-00000"
+    assert night["tags"]["dagster/asset_partition_range_end"] == "shard-00001"
+    assert night["tags"]["facecaption/reason"] == "missing"
+    assert intake["job"] == "manifest_intake"
+    assert intake["config"]["ops"]["source_manifest"]["config"]["manifest"] == str(manifest)

@@ -1,0 +1,199 @@
+"""Alerts of failed runs: a real failed run, a real server on the loopback address, and no credential anywhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import dagster as dg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facecaption_assets.automation.alerts import failure_alert_sensor, known_secrets, without_secrets
+from facecaption_assets.settings import load_settings
+
+TOKEN = "T0KENinThePath"
+RANGE = {"dagster/asset_partition_range_start": "shard-00003", "dagster/asset_partition_range_end": "shard-00007"}
+
+
+class Webhook:
+    """A server that answers every request with ``status`` and keeps what was posted."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.received: list[tuple[str, dict[str, Any]]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.received.append((self.path, json.loads(body)))
+                self.send_response(outer.status)
+                if outer.status == 302:
+                    self.send_header("Location", "/elsewhere")
+                self.end_headers()
+
+            do_GET = do_POST  # noqa: N815
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/services/{TOKEN}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    server = Webhook()
+    yield server
+    server.close()
+
+
+def alert(message: str, **settings: object) -> dg.DagsterRun:
+    """Let a run fail with ``message`` and the sensor see it."""
+
+    @dg.op(name="face_crops")
+    def failing() -> None:
+        raise dg.Failure(message, allow_retries=False)
+
+    @dg.job
+    def shard_pipeline() -> None:
+        failing()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = shard_pipeline.execute_in_process(instance=instance, raise_on_error=False, tags=RANGE)
+        sensor = failure_alert_sensor(load_settings(profile="photos", **settings))
+        context = dg.build_run_status_sensor_context(
+            sensor_name="failure_alerts",
+            dagster_instance=instance,
+            dagster_run=result.dagster_run,
+            dagster_event=result.get_run_failure_event(),
+        ).for_run_failure()
+        sensor(context)
+        return result.dagster_run
+
+
+def test_a_failed_run_is_posted_and_logged_in_one_line(webhook: Webhook, caplog: pytest.LogCaptureFixture) -> None:
+    run = alert("the disk is full\nsecond line", alert_webhook=webhook.url, ui_url="https://dagster.example.org/")
+    link = f"https://dagster.example.org/runs/{run.run_id}"
+    assert webhook.received == [
+        (
+            f"/services/{TOKEN}",
+            {
+                "run_id": run.run_id,
+                "job": "shard_pipeline",
+                "step": "face_crops",
+                "error": "the disk is full",
+                "partitions": "shard-00003...shard-00007",
+                "url": link,
+            },
+        )
+    ]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "facecaption"]
+    assert line == (
+        f"run {run.run_id} of shard_pipeline failed: the disk is full "
+        f"(step face_crops, partitions shard-00003...shard-00007, url {link})"
+    )
+
+
+@pytest.mark.parametrize(("status", "words"), [(500, "it answered 500"), (302, "it answered 302")])
+def test_a_webhook_that_refuses_is_logged_and_the_sensor_goes_on(
+    webhook: Webhook, caplog: pytest.LogCaptureFixture, status: int, words: str
+) -> None:
+    webhook.status = status
+    alert("the disk is full", alert_webhook=webhook.url)
+    assert len(webhook.received) == 1
+    assert words in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_a_webhook_that_is_down_or_wrong_is_logged_and_the_sensor_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for url, words in (
+        (f"http://127.0.0.1:{port}/{TOKEN}", "Connection refused"),
+        (f"ftp://example.org/{TOKEN}", "no http:// or https:// address"),
+        (f"http://[{TOKEN}", "ValueError"),
+        (f"http://127.0.0.1:{port}x/{TOKEN}", "InvalidURL"),
+        (f"http://127.0.0.1:{port}/a b{TOKEN}\n", "InvalidURL"),
+    ):
+        caplog.clear()
+        alert("the disk is full", alert_webhook=url)
+        assert words in caplog.text, url
+        assert TOKEN not in caplog.text
+
+
+def test_a_webhook_that_does_not_answer_costs_its_time_out_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        alert("full", alert_webhook=f"http://127.0.0.1:{silent.getsockname()[1]}/{TOKEN}", alert_timeout_s=0.3)
+    assert "did not take it: TimeoutError" in caplog.text
+
+
+def test_without_a_webhook_there_is_the_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "facecaption"):
+        alert("the disk is full")
+    assert caplog.text.count("the disk is full") == 1
+
+
+def test_the_settings_keep_the_webhook_to_themselves() -> None:
+    settings = load_settings(profile="photos", alert_webhook=f"https://example.org/{TOKEN}")
+    assert TOKEN not in repr(settings)
+    assert TOKEN not in str(settings.alert_webhook)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET https://user:hunter22@example.org/x failed",
+        "GET s3://bucket/key?X-Amz-Signature=hunter22&b=1 failed",
+        "Authorization: Bearer hunter22",
+        'headers {"api_key": "hunter22", "a": 1}',
+        "aws_secret_access_key=hunter22",
+        "password: 'hunter22'",
+        "AKIAHUNTER22HUNTER22 is not allowed",
+        "hf_hunter22hunter22hunter22 is not allowed",
+    ],
+)
+def test_what_looks_like_a_credential_is_left_out(text: str) -> None:
+    found = without_secrets(text, frozenset())
+    assert "hunter22" not in found.lower()
+    assert "[left out]" in found
+
+
+def test_ordinary_errors_stay_as_they_are() -> None:
+    for text in (
+        "1 shard(s) of raw_images failed: shard-00001; shard-00001: OSError: the disk is full",
+        "source /data/a.csv: no column 'URL' for the URLs (it has a, b); name it with FACECAPTION_URL_COLUMN",
+        "cannot reach s3://my-bucket/store (FACECAPTION_STORE, FACECAPTION_S3_ENDPOINT): Could not connect",
+    ):
+        assert without_secrets(text, frozenset()) == text
+
+
+@given(st.text(min_size=6, max_size=40).filter(str.strip), st.text(), st.text())
+def test_a_known_secret_never_comes_through(secret: str, before: str, after: str) -> None:
+    found = without_secrets(f"{before}{secret}{after}", frozenset({secret}))
+    assert secret not in found.replace("[left out]", "")
+    assert "\n" not in found
+    assert len(found) <= 500
+
+
+def test_secrets_of_the_settings_and_of_the_environment_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "from-the-environment")
+    monkeypatch.setenv("HF_TOKEN", "abc")  # too short to be cut out of ordinary words
+    found = known_secrets(load_settings(profile="photos", llm_api_key="from-the-settings"))
+    assert {"from-the-environment", "from-the-settings"} <= found
+    assert "abc" not in found

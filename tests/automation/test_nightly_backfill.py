@@ -1,0 +1,287 @@
+"""The nightly backfill: which shards it finds in a real event log, in which order, and in which runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+import dagster as dg
+import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facecaption_assets.automation import SHARD_ASSETS
+from facecaption_assets.automation.backlog import Backlog, Reason, Task, find_backlog
+from facecaption_assets.automation.schedules import run_ranges
+from facecaption_assets.definitions import build_definitions
+from facecaption_assets.settings import Settings, load_settings
+
+LAST = SHARD_ASSETS[-1]
+
+
+@cache
+def code_location(**more: int) -> tuple[Settings, dg.Definitions]:
+    settings = load_settings(profile="photos", shards_per_run=4, **more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return settings, build_definitions(settings)
+
+
+class Context(dg.ScheduleEvaluationContext):
+    """Of an instance in memory, which Dagster's own builder of contexts does not take."""
+
+    def __init__(self, instance: dg.DagsterInstance, now: datetime, repository: dg.RepositoryDefinition) -> None:
+        super().__init__(None, now, None, "nightly_backfill", repository_def=repository)
+        self._in_memory = instance
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        return self._in_memory
+
+
+class Night:
+    """An instance with shards, and what the schedule makes of it."""
+
+    def __init__(self, shards: int, **more: int) -> None:
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.shards = [f"shard-{number:05d}" for number in range(shards)]
+        self.instance.add_dynamic_partitions("shards", self.shards)
+        self.settings, self.definitions = code_location(**more)
+        self.repository = self.definitions.get_repository_def()
+        self.now = datetime.now(UTC) + timedelta(hours=1)
+
+    def make(self, shards: Iterable[str], assets: Sequence[str] = SHARD_ASSETS, version: str | None = None) -> None:
+        tags = {"dagster/code_version": version} if version else None
+        for asset in assets:
+            for shard in shards:
+                self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=shard, tags=tags))
+
+    def run(self, first: str, last: str, status: dg.DagsterRunStatus) -> dg.DagsterRun:
+        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        job = self.definitions.resolve_job_def("shard_pipeline")
+        run = self.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        if status == dg.DagsterRunStatus.FAILURE:
+            self.instance.report_run_failed(run)
+        return run
+
+    def fail(self, shard: str, asset: str = "raw_images") -> None:
+        """As ``shards.py`` records a shard that failed."""
+        self.instance.report_runless_asset_event(
+            dg.AssetObservation(asset, partition=shard, metadata={"failure": "only 1% of the images arrived"})
+        )
+
+    def tick(self) -> list[tuple[str, str, str, str]]:
+        """First shard, last shard, reason and first asset of each run asked for."""
+        context = Context(self.instance, self.now, self.repository)
+        data = self.definitions.resolve_schedule_def("nightly_backfill").evaluate_tick(context)
+        self.said = data.skip_message or ""
+        self.keys = [request.run_key for request in data.run_requests or []]
+        return [
+            (
+                request.tags["dagster/asset_partition_range_start"],
+                request.tags["dagster/asset_partition_range_end"],
+                request.tags["facecaption/reason"],
+                request.asset_selection[0].to_user_string() if request.asset_selection else SHARD_ASSETS[0],
+            )
+            for request in data.run_requests or []
+        ]
+
+    def backlog(self) -> Backlog:
+        settings = self.settings
+        return find_backlog(
+            self.instance,
+            self.repository.asset_graph,
+            self.now,
+            settings.nightly_attempts,
+            timedelta(days=settings.nightly_days),
+        )
+
+
+def test_missing_shards_are_built_in_ranges_from_the_first_asset_that_is_missing() -> None:
+    night = Night(12)
+    s = night.shards
+    night.make([*s[:2], s[6]])
+    night.make(s[8:10], SHARD_ASSETS[:4])
+    assert night.tick() == [
+        (s[2], s[5], "missing", "raw_images"),
+        (s[7], s[7], "missing", "raw_images"),
+        (s[8], s[9], "missing", "llm_captions"),
+        (s[10], s[11], "missing", "raw_images"),
+    ]
+    assert len(set(night.keys)) == 4
+    assert all(key and key.startswith(f"{night.now:%Y-%m-%d}:") for key in night.keys)
+
+
+def test_nothing_to_do_is_said() -> None:
+    night = Night(2)
+    night.make(night.shards)
+    assert night.tick() == []
+    assert night.said.startswith("0 of 0 shards to build")
+
+
+def test_an_asset_older_than_what_it_is_made_from_is_stale_from_there_on() -> None:
+    night = Night(3)
+    s = night.shards
+    night.make(s)
+    night.make([s[1]], ["face_crops"])
+    assert night.tick() == [(s[1], s[1], "stale", "face_attributes")]
+    night.instance.report_runless_asset_event(dg.AssetMaterialization("source_manifest"))
+    assert len(night.tick()) == 1  # a further manifest changes no earlier shard
+    night.instance.report_runless_asset_event(dg.AssetMaterialization("attribute_model"))
+    assert night.tick() == [(s[0], s[2], "stale", "face_attributes")]
+
+
+def test_shards_made_by_other_code_are_stale() -> None:
+    night = Night(5)
+    s = night.shards
+    night.make(s[:3], version="0")
+    night.make(s[3:], version="1")
+    current = night.repository.asset_graph.get(dg.AssetKey("raw_images")).code_version
+    assert current == "1"
+    assert night.tick() == [(s[0], s[2], "stale", "raw_images")]
+    night.make(s[:3], version="1")
+    assert night.tick() == []
+
+
+def test_a_shard_that_failed_is_alone_and_rests_after_its_attempts_until_they_are_forgotten() -> None:
+    night = Night(4)
+    s = night.shards
+    with_itself = [(s[0], s[0], "missing", "raw_images"), (s[1], s[1], "failed", "raw_images")]
+    for _ in range(night.settings.nightly_attempts):
+        _fail_in_a_run(night, s[1])
+        found = night.tick()
+        if night.backlog().resting:
+            break
+        assert found == [*with_itself, (s[2], s[3], "missing", "raw_images")]
+    assert night.backlog().resting == [s[1]]
+    assert found == [(s[0], s[0], "missing", "raw_images"), (s[2], s[3], "missing", "raw_images")]
+    night.now += timedelta(days=night.settings.nightly_days + 1)
+    assert night.tick() == [(s[0], s[3], "missing", "raw_images")]
+
+
+def _fail_in_a_run(night: Night, shard: str) -> None:
+    """A run in which one shard fails as the assets record it."""
+
+    @dg.op(name="raw_images")
+    def failing(context) -> None:  # type: ignore[no-untyped-def]  # Dagster takes no annotation as a string
+        context.log_event(dg.AssetObservation("raw_images", partition=shard, metadata={"failure": "nothing arrived"}))
+        raise dg.Failure("1 shard(s) of raw_images failed", allow_retries=False)
+
+    @dg.job
+    def failing_run() -> None:
+        failing()
+
+    ends = {
+        "dagster/asset_partition_range_start": night.shards[0],
+        "dagster/asset_partition_range_end": night.shards[-1],
+    }
+    assert not failing_run.execute_in_process(instance=night.instance, raise_on_error=False, tags=ends).success
+
+
+def test_success_ends_the_failures_of_a_shard() -> None:
+    night = Night(1)
+    for _ in range(5):
+        _fail_in_a_run(night, night.shards[0])
+    assert night.tick() == []
+    assert "1 resting after 3 failures" in night.said
+    night.make(night.shards)
+    assert night.backlog() == Backlog([], [], [])
+    night.make(night.shards, ["raw_images"])
+    assert [(task.reason, task.failures) for task in night.backlog().tasks] == [("stale", 0)]
+
+
+def test_a_run_that_died_without_a_word_counts_against_each_of_its_shards() -> None:
+    night = Night(4)
+    s = night.shards
+    night.run(s[0], s[1], dg.DagsterRunStatus.FAILURE)
+    assert night.tick() == [
+        (s[0], s[0], "failed", "raw_images"),
+        (s[1], s[1], "failed", "raw_images"),
+        (s[2], s[3], "missing", "raw_images"),
+    ]
+
+
+def test_shards_at_work_are_left_alone() -> None:
+    night = Night(4)
+    s = night.shards
+    night.run(s[1], s[2], dg.DagsterRunStatus.STARTED)
+    assert [(first, last) for first, last, *_ in night.tick()] == [(s[0], s[0]), (s[3], s[3])]
+
+
+def test_a_backfill_of_shards_that_somebody_started_is_not_disturbed() -> None:
+    night = Night(2)
+    night.instance.add_backfill(
+        PartitionBackfill(
+            backfill_id="theirs",
+            status=BulkActionStatus.REQUESTED,
+            from_failure=False,
+            tags={},
+            backfill_timestamp=night.now.timestamp(),
+            asset_selection=[dg.AssetKey("face_crops")],
+        )
+    )
+    assert night.tick() == []
+    assert "backfill theirs" in night.said
+
+
+def test_the_budget_goes_to_missing_shards_first_then_failed_then_stale_ones() -> None:
+    night = Night(8, nightly_shards=5)
+    s = night.shards
+    night.make(s[:3])
+    night.make(s[:3], ["raw_images"])
+    for shard in s[3:5]:
+        night.fail(shard)
+    chosen = night.tick()
+    assert [(first, last, reason) for first, last, reason, _ in chosen] == [
+        (s[3], s[3], "failed"),
+        (s[4], s[4], "failed"),
+        (s[5], s[7], "missing"),
+    ]
+
+
+def test_five_thousand_shards() -> None:
+    night = Night(5_000, nightly_shards=800)
+    s = night.shards
+    night.make(s[:50])
+    night.make(s[50:750], ["raw_images"])
+    chosen = night.tick()
+    assert len(chosen) == 200
+    assert chosen[0] == (s[50], s[53], "missing", "face_crops")
+    assert len(night.backlog().tasks) == 4_950
+
+
+@st.composite
+def _tasks(draw: st.DrawFn) -> tuple[list[str], list[Task]]:
+    registered = [f"shard-{number:05d}" for number in range(draw(st.integers(0, 30)))]
+    draw(st.randoms()).shuffle(registered)
+    reasons: list[Reason] = ["missing", "failed", "stale"]
+    states = st.one_of(st.none(), st.tuples(st.sampled_from(reasons), st.integers(0, 2)))
+    return registered, [Task(s, found[0], found[1]) for s in registered if (found := draw(states)) is not None]
+
+
+@given(_tasks(), st.integers(1, 6), st.integers(0, 30))
+def test_runs_hold_each_chosen_shard_once_and_only_neighbours(
+    given_tasks: tuple[list[str], list[Task]], size: int, most: int
+) -> None:
+    registered, tasks = given_tasks
+    chosen = Backlog(tasks).within(most)
+    assert len(chosen) == min(most, len(tasks))
+    runs = list(run_ranges(chosen, registered, size))
+    assert [task for run in runs for task in run] == chosen
+    for run in runs:
+        start = registered.index(run[0].shard)
+        assert [task.shard for task in run] == registered[start : start + len(run)]
+        assert len({(task.reason, task.stage) for task in run}) == 1
+        assert len(run) <= (1 if run[0].reason == "failed" else size)
+    left = [task for task in tasks if task not in chosen]
+    if any(task.reason == "missing" for task in left):
+        assert {task.reason for task in chosen} <= {"missing"}
+
+
+@pytest.mark.parametrize("name", ["nightly_cron", "weekly_cron", "summary_cron"])
+def test_a_cron_line_that_is_none_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"FACECAPTION_{name.upper()} is 'every night'"):
+        build_definitions(load_settings(profile="photos", **{name: "every night"}))

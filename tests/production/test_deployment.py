@@ -1,0 +1,90 @@
+"""Production's processes on one machine: PostgreSQL, S3, code server, webserver, daemon, and a process for each step."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import boto3
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from backfills import finished, launch, lineage, materialised
+from conftest import SHARDS
+from servers import Deployment, Postgres
+
+
+@pytest.fixture(scope="session")
+def backfilled(registered: Deployment) -> Deployment:
+    """Four shards, from URLs to face crops."""
+    shards = [f"shard-{n:05d}" for n in range(4)]
+    ended = finished(registered, launch(registered, ["raw_images", "face_crops"], shards))
+    assert ended["status"] == "COMPLETED_SUCCESS", ended
+    ranges = {tag["value"] for run in ended["runs"] for tag in run["tags"] if "range_start" in tag["key"]}
+    assert ranges == {shards[0], shards[2]}, "two shards a run"
+    return registered
+
+
+def test_a_backfill_from_the_ui_makes_every_shard(backfilled: Deployment) -> None:
+    assert materialised(backfilled, "raw_images") >= {f"shard-{n:05d}" for n in range(4)}
+    assert materialised(backfilled, "face_crops") >= {f"shard-{n:05d}" for n in range(4)}
+
+
+def test_the_source_registered_all_its_shards(registered: Deployment) -> None:
+    query = "query($k: AssetKeyInput!){assetNodeOrError(assetKey: $k){... on AssetNode{partitionKeys}}}"
+    found = registered.graphql(query, k={"path": ["raw_images"]})
+    assert found["assetNodeOrError"]["partitionKeys"] == [f"shard-{n:05d}" for n in range(SHARDS)]
+
+
+def test_the_lineage_goes_from_the_source_to_the_tables(registered: Deployment) -> None:
+    found = lineage(registered)
+    assert found["raw_images"] == {"source_manifest"}
+    assert found["face_crops"] == {"raw_images"}
+    assert "facecaption_dataset" in found["flip_checkpoint"]
+    assert {"retrieval_benchmark", "attribute_benchmark", "sketch_benchmark"} <= found["benchmark_tables"]
+
+
+def test_tables_and_logs_of_the_steps_lie_on_s3(backfilled: Deployment, s3_server: dict[str, str]) -> None:
+    keys = _keys(s3_server)
+    tables = [key for key in keys if "/face_crops/shard-" in key and key.endswith(".parquet")]
+    assert len(tables) == 4
+    logs = [key for key in keys if key.startswith("dagster-logs/")]
+    assert any(key.endswith(".err") for key in logs), logs
+
+
+def test_no_credential_reaches_a_log_or_the_event_log(
+    backfilled: Deployment, postgres: Postgres, s3_server: dict[str, str]
+) -> None:
+    secrets = [s3_server["AWS_SECRET_ACCESS_KEY"], postgres.password]
+    client = _client(s3_server)
+    step_logs = [
+        client.get_object(Bucket="data", Key=key)["Body"].read().decode(errors="replace")
+        for key in _keys(s3_server)
+        if key.startswith("dagster-logs/")
+    ]
+    events = backfilled.graphql(
+        """{runsOrError{... on Runs{results{runId eventConnection{events{... on MessageEvent{message}}}}}}}"""
+    )
+    shown = backfilled.graphql(
+        """{repositoryOrError(repositorySelector: {repositoryLocationName: "facecaption", repositoryName: "__repository__"}){
+        ... on Repository{allTopLevelResourceDetails{name configuredValues{key value}}}}}"""
+    )
+    everything = "\n".join([backfilled.logs(), *step_logs, repr(events), repr(shown)])
+    assert "face_crops" in everything
+    for secret in secrets:
+        assert secret not in everything
+
+
+def _client(server: dict[str, str]):  # type: ignore[no-untyped-def]
+    return boto3.client(
+        "s3",
+        endpoint_url=server["endpoint"],
+        aws_access_key_id=server["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=server["AWS_SECRET_ACCESS_KEY"],
+        region_name=server["AWS_REGION"],
+    )
+
+
+def _keys(server: dict[str, str]) -> list[str]:
+    pages = _client(server).get_paginator("list_objects_v2").paginate(Bucket="data")
+    return [entry["Key"] for page in pages for entry in page.get("Contents", ())]

@@ -1,0 +1,88 @@
+"""Processes that die in the middle of a backfill: what was done stays done, what is missing is made afterwards."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from backfills import backfill, finished, launch, materialised
+from servers import Deployment, PictureServer, Postgres, kill, wait_until
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+
+def _shard(number: int) -> str:
+    return f"shard-{number:05d}"
+
+
+def _held_backfill(deployment: Deployment, pictures: PictureServer, done: int, held: int) -> str:
+    """A backfill of two shards in one run, the first of them done and the second waiting for a picture."""
+    pictures.held.add(f"shard{held:02d}")
+    found = launch(deployment, ["raw_images"], [_shard(done), _shard(held)])
+    wait_until("the first shard", lambda: _shard(done) in materialised(deployment, "raw_images"), 150)
+    wait_until("the second shard's download", lambda: any(f"shard{held:02d}" in path for path in pictures.waiting), 60)
+    return found
+
+
+def test_a_killed_step_leaves_its_finished_shards(
+    registered: Deployment, pictures: PictureServer, deployment: Deployment
+) -> None:
+    started = _held_backfill(deployment, pictures, 4, 5)
+    steps = deployment.processes_of("multiprocessing", "spawn_main")
+    assert steps, "the step has a process of its own"
+    for step in steps:
+        kill(step)
+    pictures.held.clear()
+    ended = finished(deployment, started)
+    assert ended["status"] == "COMPLETED_FAILED"
+    assert _shard(4) in materialised(deployment, "raw_images")
+    assert _shard(5) not in materialised(deployment, "raw_images")
+    assert finished(deployment, launch(deployment, ["raw_images"], [_shard(5)]))["status"] == "COMPLETED_SUCCESS"
+    assert _shard(5) in materialised(deployment, "raw_images")
+
+
+def test_a_killed_run_is_retried_by_itself(deployment: Deployment, pictures: PictureServer) -> None:
+    started = _held_backfill(deployment, pictures, 6, 7)
+    workers = deployment.processes_of("execute_run")
+    for process in [*deployment.processes_of("multiprocessing", "spawn_main"), *workers]:
+        kill(process)
+    pictures.held.clear()
+    wait_until("the other shard", lambda: _shard(7) in materialised(deployment, "raw_images"), 240)
+    assert _shard(6) in materialised(deployment, "raw_images")
+    runs = backfill(deployment, started)["runs"]
+    assert sorted(run["status"] for run in runs) == ["FAILURE", "SUCCESS"], runs
+
+
+def test_the_slots_of_a_killed_run_are_free_again(deployment: Deployment) -> None:
+    query = "{instance{concurrencyLimits{concurrencyKey slotCount claimedSlots{runId}}}}"
+
+    def all_free() -> bool:
+        limits = deployment.graphql(query)["instance"]["concurrencyLimits"]
+        return bool(limits) and not any(limit["claimedSlots"] for limit in limits)
+
+    wait_until("free slots of every pool", all_free, 60)
+
+
+def test_a_killed_daemon_goes_on_where_it_was(deployment: Deployment, pictures: PictureServer) -> None:
+    started = launch(deployment, ["raw_images"], [_shard(8), _shard(9)])
+    deployment.kill("daemon")
+    assert backfill(deployment, started)["status"] not in ("COMPLETED_SUCCESS", "COMPLETED_FAILED")
+    deployment.start_daemon()
+    assert finished(deployment, started)["status"] == "COMPLETED_SUCCESS"
+    assert {_shard(8), _shard(9)} <= materialised(deployment, "raw_images")
+
+
+def test_a_database_that_restarts_in_the_middle(
+    deployment: Deployment, pictures: PictureServer, postgres: Postgres
+) -> None:
+    started = _held_backfill(deployment, pictures, 10, 11)
+    postgres.stop()
+    postgres.start()
+    pictures.held.clear()
+    wait_until("the other shard", lambda: _shard(11) in materialised(deployment, "raw_images"), 300)
+    ended = finished(deployment, started)
+    assert "SUCCESS" in [run["status"] for run in ended["runs"]], ended
+    assert {_shard(10), _shard(11)} <= materialised(deployment, "raw_images")
