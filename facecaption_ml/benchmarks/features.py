@@ -160,7 +160,7 @@ class FeatureCache:
 
     def _seen(self, image: Rgb, row: int, view: int) -> Rgb:
         if view == 0:
-            return image
+            return self.model.sized(image)
         return training_view(image, self.model.side, np.random.default_rng((_VIEW_STREAM, view, row)))
 
     def _text_chunk(self, texts: list[str]) -> Half:

@@ -57,6 +57,9 @@ class FrozenModel(Protocol):
     def layer_names(self) -> Sequence[str]:
         """One for each vector of ``ImageFeatures.layers``; none where there are none."""
 
+    def sized(self, image: Rgb) -> Rgb:
+        """RGB uint8 [H, W, 3] as ``encode_images`` would first bring it to size, or as it is; called by many threads."""
+
     def encode_images(self, images: Sequence[Rgb]) -> ImageFeatures:
         """Features of RGB uint8 [H, W, 3] pictures of any sizes; one forward pass for all that is asked for."""
 
@@ -97,6 +100,9 @@ class FlipEncoder:
         self.layer_names = layer_names(depth)
         self._flip = flip
 
+    def sized(self, image: Rgb) -> Rgb:
+        return plain_view(image, self.side)
+
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Rgb]) -> ImageFeatures:
         flip = self._flip
@@ -131,6 +137,9 @@ class HubModel:
     image_states: Callable[[Any, Tensor], tuple[Tensor, Any]]
     text_states: Callable[[Any, Any], Tensor]
     precision: str = "auto"
+
+    def sized(self, image: Rgb) -> Rgb:
+        return image  # its processor does that, with its own interpolation
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Rgb]) -> ImageFeatures:

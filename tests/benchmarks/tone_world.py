@@ -115,6 +115,9 @@ class ToneModel:
         turns = np.random.default_rng(0).normal(size=(2 + len(self.layer_names), BLOCKS, BLOCKS))
         self._turns = np.linalg.qr(turns)[0]
 
+    def sized(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return image
+
     def encode_images(self, images: Sequence[npt.NDArray[np.uint8]]) -> ImageFeatures:
         self.seen += len(images)
         views = np.stack([plain_view(image, BLOCKS)[..., 0] for image in images]).astype(np.float64)

@@ -1,0 +1,155 @@
+"""5,000 shards in production's processes: how long the UI's pages and the planning of a backfill over all of them take.
+
+Real definitions, ``deploy/dagster.yaml``, PostgreSQL, webserver, daemon and code server, each a process of its own. The work is
+a stub: runs are queued, none is started. Some shards count as materialised, by events of their own, as after months of runs.
+
+    .venv/bin/python bench/scale.py --shards 5000 --out /tmp/scale.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "production"))
+from backfills import backfill, launch
+from servers import Deployment, Postgres, postgres_programs
+
+SHARD_ASSETS = (
+    "raw_images",
+    "face_crops",
+    "face_attributes",
+    "template_captions",
+    "llm_captions",
+    "facecaption_dataset",
+)
+STATUS_PAGE = """query($k: AssetKeyInput!){assetNodeOrError(assetKey: $k){... on AssetNode{
+ partitionStats{numMaterialized numPartitions numFailed numMaterializing}
+ partitionKeysByDimension{name partitionKeys}
+ assetPartitionStatuses{__typename ... on DefaultPartitionStatuses{
+ materializedPartitions failedPartitions materializingPartitions unmaterializedPartitions}}}}}"""
+LINEAGE_PAGE = (
+    """{assetNodes{assetKey{path} dependencyKeys{path} partitionStats{numMaterialized numPartitions numFailed}}}"""
+)
+
+
+class QueueOnly(Deployment):
+    """Runs stay in the queue, and logs on this machine."""
+
+    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+        super().__init__(home, environment)
+        file = home / "dagster.yaml"
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found.pop("compute_logs")
+        found["concurrency"]["runs"]["max_concurrent_runs"] = 0
+        file.write_text(yaml.safe_dump(found), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def timed(into: dict[str, Any], what: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    into[what] = time.perf_counter() - started
+    print(f"{what}: {into[what]:.2f} s", flush=True)
+
+
+def register(home: Path, environment: dict[str, str], shards: int, materialised: int) -> None:
+    """Shards, and events that the first of them are materialised, in the real instance."""
+    import dagster as dg
+
+    os.environ |= environment | {"DAGSTER_HOME": str(home)}
+    with dg.DagsterInstance.get() as instance:
+        names = [f"shard-{number:05d}" for number in range(shards)]
+        instance.add_dynamic_partitions("shards", names)
+        for asset in SHARD_ASSETS:
+            for name in names[:materialised]:
+                instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=name))
+
+
+def measure(deployment: Deployment, shards: int, rounds: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with timed(found, "code location, webserver and daemon ready"):
+        deployment.start()
+    asset = {"path": ["face_crops"]}
+    with timed(found, "partition page of an asset, first"):
+        page = deployment.graphql(STATUS_PAGE, k=asset)["assetNodeOrError"]
+    assert page["partitionStats"]["numPartitions"] == shards, page["partitionStats"]
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        deployment.graphql(STATUS_PAGE, k=asset)
+        times.append(time.perf_counter() - started)
+    found["partition page, median"] = statistics.median(times)
+    print(f"partition page, median of {rounds}: {found['partition page, median']:.2f} s")
+    with timed(found, "lineage page with the numbers of all assets"):
+        deployment.graphql(LINEAGE_PAGE)
+    with timed(found, "backfill over all shards and six assets, accepted"):
+        name = launch(deployment, SHARD_ASSETS, [f"shard-{number:05d}" for number in range(shards)])
+    with timed(found, "the same, every run planned and queued"):
+        found["runs"] = wait_for_runs(deployment, name, -(-shards // int(os.environ["FACECAPTION_SHARDS_PER_RUN"])))
+    return found
+
+
+def wait_for_runs(deployment: Deployment, name: str, expected: int, seconds: float = 900) -> int:
+    query = """query($f: RunsFilter!){runsOrError(filter: $f){... on Runs{count}}}"""
+    tags = {"tags": [{"key": "dagster/backfill", "value": name}]}
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        count = int(deployment.graphql(query, f=tags)["runsOrError"]["count"])
+        if count >= expected:
+            return count
+        status = backfill(deployment, name)["status"]
+        if status in ("FAILED", "COMPLETED_FAILED"):
+            raise RuntimeError(f"the backfill is {status}")
+        time.sleep(1)
+    raise TimeoutError(f"{count} of {expected} runs after {seconds:.0f} s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shards", type=int, default=5000)
+    parser.add_argument("--materialised", type=int, default=1000, help="shards that are done already")
+    parser.add_argument("--shards-per-run", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    arguments = parser.parse_args()
+    programs = postgres_programs()
+    if programs is None:
+        parser.error("PostgreSQL's initdb and pg_ctl are not installed")
+    postgres = Postgres(programs)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "dagster"
+        environment = {
+            **postgres.environment,
+            "FACECAPTION_PROFILE": "photos",
+            "FACECAPTION_HOME": folder,
+            "FACECAPTION_SHARDS_PER_RUN": str(arguments.shards_per_run),
+        }
+        deployment = QueueOnly(home, environment)
+        try:
+            found: dict[str, Any] = {"shards": arguments.shards, "materialised": arguments.materialised}
+            with timed(found, f"{arguments.shards:,} shards and {6 * arguments.materialised:,} events recorded"):
+                register(home, environment, arguments.shards, arguments.materialised)
+            found |= measure(deployment, arguments.shards, arguments.rounds)
+        finally:
+            deployment.stop()
+            postgres.close()
+    print(f"{found['runs']:,} runs of {arguments.shards_per_run} shards")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
