@@ -80,6 +80,7 @@ class DataSetSettings(BaseSettings):
     attribute_weights: str = Field("", description="bundled or a checkpoint folder; default: train on attribute_data")
     attribute_data: str = Field("", description="CelebA-layout folder, or 'sample' for drawn portraits")
     attribute_preset: str = "resnet50"
+    attribute_init: str = Field("", description="checkpoint folder that the training fine-tunes; '': random weights")
     attribute_epochs: int = Field(0, ge=0, description="0: the preset's own number")
     attribute_threshold: float = Field(0.85, gt=0.5, lt=1)
     min_labels: int = Field(6, ge=1, description="fewest valid labels of a kept face (more than five)")

@@ -80,6 +80,7 @@ def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
     return dg.MaterializeResult(
         metadata={
             "trained on": settings.attribute_weights or settings.attribute_data,
+            "started from": "" if settings.attribute_weights else settings.attribute_init or "random weights",
             "version": evaluation.version,
             "mean accuracy": round(evaluation.mean_accuracy, 4),
             "majority class": round(evaluation.majority_accuracy, 4),
@@ -126,7 +127,7 @@ def _train(settings: Settings) -> Path:
             "FACECAPTION_ATTRIBUTE_WEIGHTS to 'bundled' or a checkpoint folder"
         )
     from facecaption_assets.model_resources import resolve_device
-    from facecaption_ml.attributes import train_attributes
+    from facecaption_ml.attributes import checkpoint_folder, train_attributes
     from facecaption_ml.attributes.network import Preset
     from facecaption_ml.attributes.training import STATE
 
@@ -135,7 +136,10 @@ def _train(settings: Settings) -> Path:
     # The training's state stays here, so that a run that was killed goes on where it stopped.
     out = settings.home / "training" / f"attributes-{settings.attribute_preset}"
     data = _labelled_data(settings, preset.input)
-    train_attributes(data, preset.name, out, epochs=settings.attribute_epochs, seed=settings.seed, device=device)
+    init = checkpoint_folder(settings.attribute_init) if settings.attribute_init else None
+    train_attributes(
+        data, preset.name, out, epochs=settings.attribute_epochs, seed=settings.seed, device=device, init=init
+    )
     (out / STATE).unlink(missing_ok=True)
     return out
 

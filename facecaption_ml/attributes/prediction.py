@@ -30,7 +30,8 @@ EVALUATION: Final = "evaluation.json"
 CARD: Final = "MODEL_CARD.md"
 PIXEL_MEAN: Final = (124.0, 107.0, 97.0)
 PIXEL_STD: Final = (68.0, 63.0, 62.0)
-_BUNDLED: Final = Path(__file__).parent / "bundled"
+_OWN: Final = {name: Path(__file__).parent / name for name in ("bundled", "drawn")}
+"""Checkpoints that come along: of photographs (CelebA at 89×109), and of drawn portraits."""
 
 
 class CheckpointError(ValueError):
@@ -38,8 +39,8 @@ class CheckpointError(ValueError):
 
 
 def checkpoint_folder(name: str | Path) -> Path:
-    """``bundled``, a checkpoint folder, or a ``.safetensors`` file in one. Raises CheckpointError where it is incomplete."""
-    folder = _BUNDLED if str(name) == "bundled" else Path(name).expanduser()
+    """``bundled``, ``drawn``, a checkpoint folder, or a ``.safetensors`` file in one. Raises CheckpointError where it is incomplete."""
+    folder = _OWN.get(str(name)) or Path(name).expanduser()
     if folder.suffix == ".safetensors":
         folder = folder.parent
     for part in (WEIGHTS, CONFIG, EVALUATION, CARD):

@@ -28,6 +28,7 @@ from facecaption_ml.attributes.augmentation import augment, mix
 from facecaption_ml.attributes.calibration import fit_temperatures, sigmoid
 from facecaption_ml.attributes.data import AttributeData
 from facecaption_ml.attributes.evaluation import Evaluation, evaluate
+from facecaption_ml.attributes.fine_tuning import LEARNING_RATE_SHARE, start_from
 from facecaption_ml.attributes.model_card import write_model_card
 from facecaption_ml.attributes.network import AttributeNetwork, Preset, has_bfloat16
 from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS, normalised, weights_version
@@ -73,16 +74,19 @@ def train_attributes(
     patience: int = 15,
     resume: bool = True,
     adaptive: float = 0.3,
+    init: Path | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Evaluation:
     """Train, keep the best epoch in ``out`` (weights, config, evaluation) and return its scores on the test split.
 
     ``epochs`` 0: the preset's own number. ``patience``: epochs without a better validation loss before it stops.
-    ``adaptive`` in 0–1: how far the task weights follow the validation loss's trend (0: equal weights). A training that was
+    ``adaptive`` in 0–1: how far the task weights follow the validation loss's trend (0: equal weights). ``init`` names a
+    checkpoint folder of the same preset to fine-tune, at a quarter of the preset's learning rate; raises CheckpointError where
+    it does not fit. A training that was
     killed goes on after its last whole epoch where ``resume`` is set and ``out`` holds its state.
     """
     with _threads(Preset.named(preset).threads):
-        run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive)
+        run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive, init)
         run.restore() if resume else (out / STATE).unlink(missing_ok=True)
         while run.progress.epoch < run.epochs and run.progress.epoch - run.progress.best_epoch <= patience:
             report = run.run_epoch()
@@ -114,13 +118,23 @@ def _threads(limit: int) -> Iterator[None]:
 
 class _Training:
     def __init__(
-        self, data: AttributeData, preset: Preset, out: Path, epochs: int, seed: int, device: str, adaptive: float
+        self,
+        data: AttributeData,
+        preset: Preset,
+        out: Path,
+        epochs: int,
+        seed: int,
+        device: str,
+        adaptive: float,
+        init: Path | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self.data, self.preset, self.out, self.seed, self.device = data, preset, out, seed, device
         self.epochs, self.adaptive = epochs or preset.epochs, adaptive
         self.progress = _Progress()
         self.network = AttributeNetwork(preset).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.learning_rate = preset.learning_rate * (LEARNING_RATE_SHARE if init else 1)
+        self.init = start_from(self.network, init) if init else ""
         self.average = copy.deepcopy(self.network).eval()
         weights = [p for p in self.network.parameters() if p.ndim > 1]
         others = [p for p in self.network.parameters() if p.ndim <= 1]  # norms and biases are not decayed
@@ -152,7 +166,7 @@ class _Training:
 
     def _step(self, batch: np.ndarray, number: int, task_weights: Tensor, generator: torch.Generator) -> float:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.preset.learning_rate * _schedule(number, self.epochs * self.steps_per_epoch)
+            group["lr"] = self.learning_rate * _schedule(number, self.epochs * self.steps_per_epoch)
         pixels = torch.from_numpy(self.data.images.batch(batch, self.preset.input)).permute(0, 3, 1, 2).float()
         labels = torch.from_numpy(self.data.labels[batch]).float()
         x, y = mix(
@@ -226,6 +240,7 @@ class _Training:
                 "preset": asdict(self.preset),
                 "seed": self.seed,
                 "epochs": self.epochs,
+                "init": self.init,
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -241,11 +256,12 @@ class _Training:
         temporary.replace(self.out / STATE)
 
     def restore(self) -> None:
-        """Go on after the last whole epoch of a training with the same preset, seed and length; else start anew."""
+        """Go on after the last whole epoch of a training with the same preset, seed, length and start; else start anew."""
         if not (self.out / STATE).is_file():
             return
         state: dict[str, Any] = torch.load(self.out / STATE, weights_only=True, map_location="cpu")
-        same = state["preset"] == asdict(self.preset) and (state["seed"], state["epochs"]) == (self.seed, self.epochs)
+        found = (state["preset"], state["seed"], state["epochs"], state.get("init", ""))
+        same = found == (asdict(self.preset), self.seed, self.epochs, self.init)
         if not same:
             logger.info("attribute_model: %s is of another training; starting anew", self.out / STATE)
             return
@@ -315,6 +331,7 @@ def main() -> None:
     parser.add_argument(
         "--adaptive", type=float, default=0.3, help="0: equal task weights, 1: the validation loss's trend"
     )
+    parser.add_argument("--init", type=Path, help="checkpoint folder of the same preset to fine-tune")
     parser.add_argument("--fresh", action="store_true", help="do not go on with a training found in --out")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
