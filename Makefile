@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo ablation ui test lint lock clean
+.PHONY: help setup demo ablation ui test test-production lint lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,7 +37,10 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 test: lint  ## Lint, type check and run the tests
-	@$(BIN)/pytest --numprocesses=2 --dist=loadgroup
+	@$(BIN)/pytest --numprocesses=2 --dist=loadgroup --ignore=tests/production
+
+test-production: setup  ## Production's processes with PostgreSQL and S3, and the faults they must survive
+	@$(BIN)/pytest tests/production
 
 lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt anew from pyproject.toml
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --extra llm --extra production --extra dev --no-header --no-emit-index-url \

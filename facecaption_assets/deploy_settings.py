@@ -15,6 +15,9 @@ class DeploySettings(BaseSettings):
         "in_process", description="a run's steps in its own process, in processes beside it, or each in a pod"
     )
     executor_steps: int = Field(0, ge=0, description="steps of one run at once; 0: as many as the executor likes")
+    step_retries: int = Field(
+        2, ge=0, description="tries again of a step whose pod or process was lost or short of memory; not in_process"
+    )
 
     k8s_image: str = Field("", description="image of every step; '': the code location's own")
     k8s_gpu_image: str = Field("", description="image of steps with GPUs; '': FACECAPTION_K8S_IMAGE")
@@ -25,6 +28,11 @@ class DeploySettings(BaseSettings):
     )
     k8s_gpu_product: str = Field(
         "NVIDIA-A100-SXM4-80GB", description="what the label nvidia.com/gpu.product of the GPU nodes says"
+    )
+    k8s_memory_growth: float = Field(
+        2.0,
+        ge=1,
+        description="what a step's memory is multiplied by when it is tried again, once for all further tries",
     )
     k8s_spot: bool = Field(True, description="let steps on CPUs and on one A100 use spot nodes")
     k8s_spot_training: bool = Field(False, description="let FLIP's trainings use spot nodes too")

@@ -12,9 +12,11 @@ from facecaption_assets.deploy_settings import DeploySettings
 def build_executor(settings: DeploySettings) -> dg.ExecutorDefinition:
     """The executor of every job, by ``FACECAPTION_EXECUTOR``."""
     if settings.executor == "kubernetes":
-        from dagster_k8s import k8s_job_executor
+        from facecaption_assets.growing_pods import growing_pods_executor
 
-        return k8s_job_executor.configured(kubernetes_config(settings), name="kubernetes")
+        return growing_pods_executor(settings.k8s_memory_growth).configured(
+            kubernetes_config(settings), name="kubernetes"
+        )
     if settings.executor == "multiprocess":
         return dg.multiprocess_executor.configured({"max_concurrent": settings.executor_steps}, name="multiprocess")
     # A run is a process of its own already; one more for each step would load torch anew each time.

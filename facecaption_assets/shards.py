@@ -19,10 +19,12 @@ from typing import Any, Final
 
 import dagster as dg
 import polars as pl
+from dagster._core.events import StepMaterializationData
 
 from facecaption_assets.compute import Compute
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.progress import logger
+from facecaption_assets.retries import final_errors, lost, retry_policy, tries_left
 from facecaption_assets.settings import Settings
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.store import Store
@@ -99,6 +101,7 @@ def shard_asset(
         owners=["team:data"],
         pool=compute.pool,
         op_tags=compute.op_tags,
+        retry_policy=retry_policy(settings),
         required_resource_keys={"store", *required_resources},
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.shards_per_run),
         check_specs=[
@@ -107,10 +110,13 @@ def shard_asset(
         ],
         metadata={"dagster/column_schema": table_schema(name)},
     )
+    @final_errors(settings)
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         work = ShardWork(context.resources.store.open(), settings, context)
-        shards = list(context.partition_keys)
-        recorder = _Recorder(context, name, {*checks, *STORED}, in_range=_RANGE_TAG in context.run.tags)
+        again = tries_left(context, settings)
+        recorder = _Recorder(context, name, {*checks, *STORED}, _RANGE_TAG in context.run.tags, again)
+        before = recorder.finished_before() if context.retry_number else set()
+        shards = [shard for shard in context.partition_keys if shard not in before]
         with open_work(work) as compute_shard:
             for number, shard in enumerate(shards, start=1):
                 recorder.run(shard, lambda shard=shard: _compute_and_write(work, name, shard, compute_shard))  # type: ignore[misc]
@@ -157,8 +163,11 @@ def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame, *,
 class _Recorder:
     """Records shards as they end and says at the end how the step ends."""
 
-    def __init__(self, context: dg.AssetExecutionContext, asset: str, checks: set[str], in_range: bool) -> None:
+    def __init__(
+        self, context: dg.AssetExecutionContext, asset: str, checks: set[str], in_range: bool, tries_left: bool
+    ) -> None:
         self._context, self._asset, self._checks, self._in_range = context, asset, checks, in_range
+        self._tries_left = tries_left
         self._failures: dict[str, str] = {}
         self._found: list[tuple[str, Check]] = []
         self.last_line = ""
@@ -167,6 +176,8 @@ class _Recorder:
         try:
             result = work()
         except Exception as error:  # any fault of one shard must leave the others alone
+            if self._tries_left and lost(error):  # unless another try, with more memory, may do without the fault
+                raise
             self._fail(shard, f"{type(error).__name__}: {error}", traceback.format_exc())
             return
         missing = self._checks - {check.name for check in result.checks}
@@ -185,6 +196,25 @@ class _Recorder:
                 dg.AssetMaterialization(self._asset, partition=shard, metadata=dict(result.metadata))
             )
         self.last_line = f"{result.metadata['dagster/row_count']:,} rows in {result.metadata['seconds']} s"
+
+    def finished_before(self) -> set[str]:
+        """Shards of a range that an earlier try of this step has recorded; its metadata and checks become this try's."""
+        kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
+        done, key = set[str](), dg.AssetKey(self._asset)
+        found: list[tuple[str, Check]] = []
+        for entry in self._context.instance.all_logs(self._context.run.run_id, of_type=kinds):
+            data = entry.get_dagster_event().event_specific_data
+            if isinstance(data, dg.AssetCheckEvaluation) and data.asset_key == key and data.partition:
+                blocks = data.severity == dg.AssetCheckSeverity.ERROR
+                found.append((data.partition, Check(data.check_name, data.passed, data.metadata, blocks)))
+            elif isinstance(data, StepMaterializationData):
+                shard = data.materialization.partition
+                if data.materialization.asset_key == key and shard and shard not in done:
+                    self._context.add_asset_metadata(dict(data.materialization.metadata), partition_key=shard)
+                    done.add(shard)
+        self._found += [(shard, check) for shard, check in found if shard in done]
+        logger.info("%s: %d shard(s) are there from the try before", self._asset, len(done))
+        return done
 
     def result(self) -> dg.MaterializeResult:
         if self._failures:

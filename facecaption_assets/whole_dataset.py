@@ -16,6 +16,7 @@ import polars as pl
 from facecaption_assets import previews
 from facecaption_assets.compute import Compute
 from facecaption_assets.progress import logger
+from facecaption_assets.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_assets.shards import Check
 from facecaption_ml.statistics.report import PREFIX, Report, key, write_files
@@ -99,9 +100,11 @@ def statistics_asset(
         owners=["team:data"],
         pool=compute.pool,
         op_tags=compute.op_tags,
+        retry_policy=retry_policy(settings),
         required_resource_keys={"store", *required_resources},
         check_specs=[dg.AssetCheckSpec(check, asset=name, description=text) for check, text in expected.items()],
     )
+    @final_errors(settings)
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store: Store = context.resources.store.open()
         work = DatasetWork.open(store, settings, context.resources)

@@ -15,6 +15,7 @@ from facecaption_assets import checks, previews
 from facecaption_assets.assets.faces import contact_sheet_of
 from facecaption_assets.compute import ONE_A100
 from facecaption_assets.progress import Progress
+from facecaption_assets.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings, SettingsError
 from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_ml.provenance import package_version
@@ -41,6 +42,7 @@ def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
         code_version="1",
         op_tags=ONE_A100.under(settings).op_tags,
         pool=ONE_A100.pool,
+        retry_policy=retry_policy(settings),
         required_resource_keys={"store"},
         check_specs=[
             dg.AssetCheckSpec(
@@ -55,6 +57,7 @@ def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
             ),
         ],
     )
+    @final_errors(settings)
     def attribute_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The predictor of the 40 attributes: trained here, or a checkpoint that the settings name.
 

@@ -12,6 +12,7 @@ from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.benchmarking import measure, result_pictures, write_measured
 from facecaption_assets.compute import CPU, ONE_A100
 from facecaption_assets.partitions import BENCHMARK_GRIDS, all_of
+from facecaption_assets.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_ml.store import Store, StoreError
 
@@ -47,12 +48,14 @@ def _benchmark(task: str, settings: Settings) -> dg.AssetsDefinition:
         code_version=CODE_VERSION,
         pool=ONE_A100.pool,
         op_tags=ONE_A100.under(settings).op_tags,
+        retry_policy=retry_policy(settings),
         required_resource_keys={"store"},
         check_specs=[
             dg.AssetCheckSpec(check, asset=BENCHMARK_ASSETS[task], description=text)
             for check, text in checks.RESULT.items()
         ],
     )
+    @final_errors(settings)
     def benchmark(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store: Store = context.resources.store.open()
         of = cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension
@@ -130,12 +133,14 @@ def _tables(settings: Settings) -> dg.AssetsDefinition:
         code_version=CODE_VERSION,
         pool=CPU.pool,
         op_tags=CPU.under(settings).op_tags,
+        retry_policy=retry_policy(settings),
         required_resource_keys={"store"},
         check_specs=[
             dg.AssetCheckSpec(check, asset="benchmark_tables", description=text)
             for check, text in checks.TABLES.items()
         ],
     )
+    @final_errors(settings)
     def benchmark_tables(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Tables 2, 3 and 4 and the ablation: measured rows beside the published ones, as HTML, Markdown and LaTeX.
 

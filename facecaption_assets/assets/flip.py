@@ -14,6 +14,7 @@ from facecaption_assets import previews
 from facecaption_assets.compute import training_step
 from facecaption_assets.flip_training import load_checkpoint, process_count, run_training, training_config
 from facecaption_assets.partitions import VARIANTS, all_of
+from facecaption_assets.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_assets.whole_dataset import DATASET, DatasetWork
 from facecaption_ml.store import Store
@@ -42,12 +43,14 @@ def flip_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         code_version=CODE_VERSION,
         pool=training_step(settings).pool,
         op_tags=training_step(settings).op_tags,
+        retry_policy=retry_policy(settings),
         required_resource_keys={"store", "training_processes", "grammar"},
         check_specs=[
             dg.AssetCheckSpec(check, asset="flip_checkpoint", description=text)
             for check, text in checks.FLIP_CHECKPOINT.items()
         ],
     )
+    @final_errors(settings)
     def flip_checkpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """FLIP (paper §5.1): a ViT and a BERT trained with a contrastive and a matching loss, one checkpoint a variant.
 

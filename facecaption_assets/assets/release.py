@@ -12,6 +12,7 @@ from facecaption_assets.assets.captions import released_captions
 from facecaption_assets.automation import STATISTICS_ASSETS
 from facecaption_assets.compute import CPU
 from facecaption_assets.progress import Progress
+from facecaption_assets.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_ml.funnel import total_counts
@@ -101,6 +102,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         code_version="1",
         pool=CPU.pool,
         op_tags=CPU.under(settings).op_tags,
+        retry_policy=retry_policy(settings),
         required_resource_keys={"store", "grammar"},
         check_specs=[
             dg.AssetCheckSpec(
@@ -110,6 +112,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
             )
         ],
     )
+    @final_errors(settings)
     def facecaption_release(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Every finished shard packed into a folder that ``datasets.load_dataset`` opens, with a data card.
 

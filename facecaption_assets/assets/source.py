@@ -12,6 +12,7 @@ from facecaption_assets.compute import CPU, DOWNLOAD
 from facecaption_assets.manifest_intake import Intake, SourceConfig, previous_data_version, take_in
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.progress import Progress, logger
+from facecaption_assets.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset, table_schema
 from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
@@ -36,6 +37,7 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
         code_version="1",
         pool=CPU.pool,
         op_tags=CPU.under(settings).op_tags,
+        retry_policy=retry_policy(settings),
         required_resource_keys={"store", "source"},
         check_specs=[
             dg.AssetCheckSpec(
@@ -46,6 +48,7 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
         ],
         metadata={"dagster/column_schema": table_schema("source_manifest")},
     )
+    @final_errors(settings)
     def source_manifest(context: dg.AssetExecutionContext, config: SourceConfig) -> dg.MaterializeResult:
         """The list of images to fetch, in shards.
 

@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from backfills import materialise, run_status
 from servers import Deployment, PictureServer, Postgres, picture_server, postgres_programs, wait_until
 
+from facecaption_ml.store import Store
+
 SHARDS = 12
 ROWS = 2
 
@@ -49,6 +51,20 @@ def deployment(
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def store(deployment: Deployment, s3_server: dict[str, str]) -> Store:
+    """The deployment's own."""
+    return Store(
+        deployment.environment["FACECAPTION_STORE"],
+        {
+            "aws_endpoint_url": s3_server["endpoint"],
+            "aws_access_key_id": s3_server["AWS_ACCESS_KEY_ID"],
+            "aws_secret_access_key": s3_server["AWS_SECRET_ACCESS_KEY"],
+            "aws_region": s3_server["AWS_REGION"],
+        },
+    )
 
 
 @pytest.fixture(scope="session")

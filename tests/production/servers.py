@@ -170,7 +170,7 @@ class Deployment:
     def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
-        self._environment = {**os.environ, **environment, "DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"}
+        self.environment = {**os.environ, **environment, "DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"}
         self.code_port, self.web_port = free_port(), free_port()
         (home / "dagster.yaml").write_text(yaml.safe_dump(_quick(REPOSITORY / "deploy" / "dagster.yaml")))
         location = {"host": "127.0.0.1", "port": self.code_port, "location_name": "facecaption"}
@@ -248,7 +248,7 @@ class Deployment:
     def _spawn(self, name: str, arguments: Sequence[str]) -> None:
         log = (self.home / f"{name}.log").open("ab")
         self._processes[name] = subprocess.Popen(
-            [sys.executable, *arguments], env=self._environment, stdout=log, stderr=log, cwd=self.home
+            [sys.executable, *arguments], env=self.environment, stdout=log, stderr=log, cwd=self.home
         )
 
 

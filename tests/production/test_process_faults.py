@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from backfills import backfill, finished, launch, materialised
 from servers import Deployment, PictureServer, Postgres, kill, wait_until
 
+from facecaption_ml.store import Store
+
 pytestmark = pytest.mark.usefixtures("registered")
 
 
@@ -27,9 +29,7 @@ def _held_backfill(deployment: Deployment, pictures: PictureServer, done: int, h
     return found
 
 
-def test_a_killed_step_leaves_its_finished_shards(
-    registered: Deployment, pictures: PictureServer, deployment: Deployment
-) -> None:
+def test_a_killed_step_is_tried_again_in_its_run(deployment: Deployment, pictures: PictureServer) -> None:
     started = _held_backfill(deployment, pictures, 4, 5)
     steps = deployment.processes_of("multiprocessing", "spawn_main")
     assert steps, "the step has a process of its own"
@@ -37,11 +37,11 @@ def test_a_killed_step_leaves_its_finished_shards(
         kill(step)
     pictures.held.clear()
     ended = finished(deployment, started)
-    assert ended["status"] == "COMPLETED_FAILED"
-    assert _shard(4) in materialised(deployment, "raw_images")
-    assert _shard(5) not in materialised(deployment, "raw_images")
-    assert finished(deployment, launch(deployment, ["raw_images"], [_shard(5)]))["status"] == "COMPLETED_SUCCESS"
-    assert _shard(5) in materialised(deployment, "raw_images")
+    assert [run["status"] for run in ended["runs"]] == ["SUCCESS"]
+    assert {_shard(4), _shard(5)} <= materialised(deployment, "raw_images")
+    query = """query($id: ID!){runOrError(runId: $id){... on Run{eventConnection{events{__typename}}}}}"""
+    events = deployment.graphql(query, id=ended["runs"][0]["runId"])["runOrError"]["eventConnection"]["events"]
+    assert "ExecutionStepUpForRetryEvent" in [event["__typename"] for event in events]
 
 
 def test_a_killed_run_is_retried_by_itself(deployment: Deployment, pictures: PictureServer) -> None:
@@ -86,3 +86,11 @@ def test_a_database_that_restarts_in_the_middle(
     ended = finished(deployment, started)
     assert "SUCCESS" in [run["status"] for run in ended["runs"]], ended
     assert {_shard(10), _shard(11)} <= materialised(deployment, "raw_images")
+
+
+def test_two_backfills_of_one_shard_leave_one_whole_table(deployment: Deployment, store: Store) -> None:
+    both = [launch(deployment, ["raw_images"], [_shard(0)]) for _ in range(2)]
+    assert [finished(deployment, one)["status"] for one in both] == ["COMPLETED_SUCCESS"] * 2
+    table = store.read_table("raw_images", _shard(0))
+    assert table["status"].to_list() == ["ok", "ok"]
+    assert not store.has_table("raw_images", _shard(0), incomplete=True)
