@@ -102,8 +102,8 @@ def test_by_hand() -> None:
     assert stage.machine_cost == pytest.approx(4 * stage.machine_hours)
     assert stage.storage_cost == pytest.approx(460 * 0.023)
     # 5,000 shards of 92 MB each: two POST, and a PUT for every 50 MB.
-    assert stage.put_requests == pytest.approx(5000 * 2 + 460e9 / 50e6)
-    assert stage.get_requests == pytest.approx(5000 * 2 * 5 + 2.5e12 / 20e6)
+    assert stage.put_requests == pytest.approx(5000 * 2 + 460e9 / 16_777_216)
+    assert stage.get_requests == pytest.approx(5000 * 4 * 5 + 2.5e12 / 20e6)
     flip = flip_plan(Speed(1080.0, ""), EIGHT_A100, 15e6, 15, 3, None, figures)
     assert flip.machine_hours is not None
     assert flip.machine_hours == pytest.approx(3 * 15 * 15e6 / 1080 / 3600)
