@@ -1,0 +1,284 @@
+"""Steps that are lost are tried again by themselves, with more memory in a pod; what a user must mend is not."""
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import instance_for_test
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cluster_objects import DEPLOY, definitions, quantity_of, read_yaml
+from retried_steps import SHARDS, noted, steps
+from small_cluster import small_cluster
+
+from facecaption_assets.definitions import build_definitions
+from facecaption_assets.growing_pods import grown
+from facecaption_assets.instance import Pipeline, RunFailedError
+from facecaption_assets.pod_table import pod_configs
+from facecaption_assets.retries import final_errors, lost, retry_policy
+from facecaption_assets.settings import Settings, SettingsError, load_settings
+from facecaption_ml.store import StoreError
+
+KEY = dg.AssetKey("template_captions")
+RANGE = {"dagster/asset_partition_range_start": SHARDS[0], "dagster/asset_partition_range_end": SHARDS[-1]}
+
+
+def events(instance: dg.DagsterInstance, *kinds: dg.DagsterEventType) -> list[dg.DagsterEvent]:
+    (run,) = instance.get_runs()
+    return [entry.get_dagster_event() for entry in instance.all_logs(run.run_id, of_type=set(kinds))]
+
+
+def execute(instance: dg.DagsterInstance, asset: str, **given: Any) -> bool:
+    job = dg.reconstructable(steps)
+    with dg.execute_job(job, instance, asset_selection=[dg.AssetKey(asset)], raise_on_error=False, **given) as result:
+        return result.success
+
+
+# Pods
+
+
+@contextmanager
+def kubernetes_instance(kubeconfig: Path, home: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance that starts runs in the cluster: the executor takes the way to it from there."""
+    launcher = {
+        "load_incluster_config": False,
+        "kubeconfig_file": str(kubeconfig),
+        "service_account_name": "facecaption",
+        "instance_config_map": "dagster-instance",
+        "dagster_home": str(home),
+        "job_namespace": "faces",
+    }
+    given = {"run_launcher": {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": launcher}}
+    with instance_for_test(overrides=given, temp_dir=str(home)) as instance:
+        yield instance
+
+
+def test_a_pod_that_ran_out_of_memory_is_tried_again_with_twice_as_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {
+        "FACECAPTION_EXECUTOR": "kubernetes",
+        "FACECAPTION_K8S_IMAGE": "registry.example.org/facecaption:0.1.0-cpu",
+        "LOST_STEPS": str(tmp_path),
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "home").mkdir()
+    with (
+        small_cluster(tmp_path, PYTHONPATH=str(Path(__file__).parent), **environment) as (cluster, kubeconfig),
+        kubernetes_instance(kubeconfig, tmp_path / "home") as instance,
+    ):
+        cluster.memory_scale = 0.5  # 512 MiB, of which Python and its libraries take more than half
+        assert execute(instance, "hungry"), events(instance, dg.DagsterEventType.STEP_FAILURE)
+        (retried,) = events(instance, dg.DagsterEventType.STEP_UP_FOR_RETRY)
+        first, second = cluster.jobs.values()
+        peaks = list(cluster.peaks.values())
+    assert noted(tmp_path) == ["hungry", "hungry"]
+    assert "failed health check: Discovered failed Kubernetes job" in str(retried.event_specific_data)
+    assert peaks[0] > 2**29
+    assert 2**29 < peaks[1] < 2**30
+    containers = [job["spec"]["template"]["spec"]["containers"][0] for job in (first, second)]
+    assert [c["resources"]["requests"].pop("memory") for c in containers] == ["1Gi", "2Gi"]
+    assert [c["resources"]["limits"].pop("memory") for c in containers] == ["1Gi", "2Gi"]
+    assert containers[0]["resources"] == containers[1]["resources"]
+    for name in ("nodeSelector", "serviceAccountName"):
+        assert first["spec"]["template"]["spec"][name] == second["spec"]["template"]["spec"][name]
+    assert first["spec"]["activeDeadlineSeconds"] == second["spec"]["activeDeadlineSeconds"] == 300
+
+
+@given(st.integers(1, 10**13), st.sampled_from(["", "Ki", "Mi", "Gi", "Ti"]), st.decimals(1, 8, places=2))
+def test_memory_grows_and_nothing_else(amount: int, unit: str, growth: Decimal) -> None:
+    before = {
+        "requests": {"cpu": "2", "memory": f"{amount}{unit}", "nvidia.com/gpu": "1"},
+        "limits": {"memory": f"{amount}{unit}"},
+    }
+    after = grown(before, float(growth))
+    for part, quantities in after.items():
+        assert quantity_of(quantities["memory"]) == quantity_of(before[part]["memory"]) * growth
+        assert {**quantities, "memory": ""} == {**before[part], "memory": ""}
+
+
+def test_a_pod_without_limits_stays_without() -> None:
+    assert grown({}, 2.0) == {}
+    assert grown({"requests": {"cpu": "1"}}, 2.0) == {"requests": {"cpu": "1"}}
+
+
+def test_every_pod_still_fits_on_a_node_when_it_is_tried_again() -> None:
+    gib = {"m6i.2xlarge": 32, "m6i.4xlarge": 64, "m6a.4xlarge": 64, "m5.4xlarge": 64, "p4de.24xlarge": 1152}
+    groups = read_yaml(DEPLOY / "eks" / "cluster.yaml")["managedNodeGroups"]
+    for asset, config in pod_configs(definitions()).items():
+        pod, resources = config["pod_spec_config"], grown(config["container_config"]["resources"], 2.0)
+        tolerated = {found["key"] for found in pod.get("tolerations", ())}
+        sizes = [
+            min(gib[name] for name in group.get("instanceTypes", [group.get("instanceType")]))
+            for group in groups
+            if pod["node_selector"].items() <= group["labels"].items()
+            and {taint["key"] for taint in group.get("taints", ())} <= tolerated
+        ]
+        assert quantity_of(resources["limits"]["memory"]) < Decimal("0.9") * max(sizes) * 2**30, asset
+
+
+# Processes
+
+
+def test_a_killed_process_is_tried_again_and_goes_on_after_its_finished_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACECAPTION_EXECUTOR", "multiprocess")
+    monkeypatch.setenv("LOST_STEPS", str(tmp_path))
+    with instance_for_test() as instance:
+        instance.add_dynamic_partitions("shards", SHARDS)
+        assert execute(instance, "template_captions", tags=RANGE)
+        (retried,) = events(instance, dg.DagsterEventType.STEP_UP_FOR_RETRY)
+        assert "terminated by signal 9 (SIGKILL)" in str(retried.event_specific_data)
+        assert sorted(instance.get_materialized_partitions(KEY)) == SHARDS
+        done = [f"{shard} done" for shard in SHARDS]
+        assert noted(tmp_path) == [done[0], SHARDS[1], SHARDS[1], *done[1:]]
+        last = {
+            event.partition: event.step_materialization_data.materialization.metadata
+            for event in events(instance, dg.DagsterEventType.ASSET_MATERIALIZATION)
+        }
+        assert {shard: last[shard]["dagster/row_count"].value for shard in SHARDS} == dict.fromkeys(SHARDS, 1)
+        history = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(KEY, "soft"), limit=10)
+        (summary,) = [record for record in history if record.partition is None]
+        found = summary.event.dagster_event.event_specific_data  # type: ignore[union-attr]
+        assert found.metadata["shards"].value == 3
+        assert found.severity == dg.AssetCheckSeverity.WARN
+
+
+def test_a_users_error_in_a_process_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACECAPTION_EXECUTOR", "multiprocess")
+    monkeypatch.setenv("LOST_STEPS", str(tmp_path))
+    with instance_for_test() as instance:
+        assert not execute(instance, "misled")
+        assert noted(tmp_path) == ["misled"]
+        assert not events(instance, dg.DagsterEventType.STEP_UP_FOR_RETRY)
+        (failure,) = events(instance, dg.DagsterEventType.STEP_FAILURE)
+        data = failure.step_failure_data
+        assert data.user_failure_data
+        assert data.user_failure_data.description == (
+            "no shard of facecaption_dataset is there yet: materialise it first"
+        )
+        assert data.error
+        assert data.error.cause
+        assert data.error.cause.cls_name == "StoreError"
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("asset", "partition", "given"),
+    [
+        ("source_manifest", {}, {"source": "/absent/list.parquet"}),
+        ("attribute_model", {}, {"attribute_weights": ""}),
+        ("attribute_model", {}, {"attribute_weights": "/absent"}),
+        ("face_crops", {"first": SHARDS[0]}, {}),
+        ("facecaption_release", {}, {}),
+        ("image_text_matching", {}, {"itm_model": "flip_checkpoint/flop"}),
+        ("flip_checkpoint", {"partition": "flip"}, {}),
+        ("benchmark_tables", {}, {}),
+    ],
+)
+def test_what_a_user_must_mend_is_said_once_and_as_on_a_laptop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asset: str, partition: dict[str, str], given: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    said = {}
+    for executor in ("in_process", "multiprocess"):
+        pipeline = Pipeline(load_settings(profile="photos", home=tmp_path / executor, executor=executor, **given))
+        pipeline.instance.add_dynamic_partitions("shards", SHARDS)
+        with pytest.raises(RunFailedError) as raised:
+            pipeline.run(asset, **partition)
+        said[executor] = str(raised.value).replace(str(tmp_path / executor), "HOME")
+        assert len(events(pipeline.instance, dg.DagsterEventType.STEP_START)) == 1
+        assert not events(pipeline.instance, dg.DagsterEventType.STEP_UP_FOR_RETRY)
+    assert said["in_process"] == said["multiprocess"]
+    assert "\n" not in said["multiprocess"]
+
+
+class Tries:
+    """An asset that raises each error in turn, then succeeds, under the retry policy of given settings."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **given: Any) -> None:
+        monkeypatch.setattr("facecaption_assets.retries.DELAY_S", 0.01)
+        self.settings: Settings = load_settings(profile="sample", **{"executor": "multiprocess", **given})
+
+    def count(self, *errors: BaseException) -> tuple[int, bool]:
+        """How often it was tried, and whether it succeeded in the end."""
+        left, tried = list(errors), []
+
+        @dg.asset(retry_policy=retry_policy(self.settings))
+        @final_errors(self.settings)
+        def failing(context: dg.AssetExecutionContext) -> None:
+            tried.append(context.retry_number)
+            if left:
+                raise left.pop(0)
+
+        result = dg.materialize([failing], raise_on_error=False)
+        assert tried == list(range(len(tried)))
+        return len(tried), result.success
+
+
+def gpu_is_full() -> BaseException:
+    from torch import OutOfMemoryError
+
+    return OutOfMemoryError("CUDA out of memory")
+
+
+def wrapped_in(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def test_what_was_short_of_memory_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = Tries(monkeypatch)
+    for error in (
+        MemoryError(),
+        gpu_is_full(),
+        OSError(errno.ENOMEM, "cannot fork"),
+        wrapped_in(StoreError("cannot read x"), MemoryError()),
+    ):
+        assert lost(error)
+        assert tries.count(error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SettingsError("wrong"),
+        StoreError("materialise it first"),
+        OSError(errno.ENOSPC, "the disk is full"),
+        KeyError("a defect"),
+        dg.Failure("the training failed"),
+    ],
+)
+def test_other_errors_are_final(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    assert not lost(error)
+    assert Tries(monkeypatch).count(error) == (1, False)
+
+
+def test_the_number_of_tries_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (0, 1, 3):
+        tries = Tries(monkeypatch, step_retries=number)
+        assert tries.count(*[MemoryError()] * number) == (1 + number, True)
+        assert tries.count(*[MemoryError()] * (number + 1)) == (1 + number, False)
+
+
+def test_a_laptops_errors_are_immediate_and_every_other_asset_has_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Tries(monkeypatch, executor="in_process").count(MemoryError()) == (1, False)
+    for executor, expected in (("in_process", None), ("multiprocess", 2), ("kubernetes", 2)):
+        made = build_definitions(load_settings(profile="sample", executor=executor))
+        graph = made.resolve_asset_graph()
+        policies = {key: made.get_assets_def(key).op.retry_policy for key in graph.materializable_asset_keys}
+        assert len(policies) > 15
+        assert {policy and policy.max_retries for policy in policies.values()} == {expected}
+        assert all(policy is None or policy.backoff == dg.Backoff.EXPONENTIAL for policy in policies.values())
