@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import dagster as dg
 from facecaption_assets.ablation import RESULTS
 from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.benchmarking import check_names, measure, result_pictures, write_measured
+from facecaption_assets.flip_training import process_count
 from facecaption_assets.instance import Pipeline, RunFailedError
 from facecaption_assets.partitions import VARIANTS, benchmark_models
 from facecaption_assets.settings import Settings
@@ -50,13 +52,15 @@ def _shown(store: Store, key: str) -> str:
     return markdown([result_table(BenchmarkResult.from_json(store.read_bytes(f"{key}.json")))])
 
 
-def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int) -> None:
+def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int | None) -> None:
     """Every variant trained with each seed and measured; the variants' own checkpoints and benchmarks; the tables.
 
     What is there already is kept: a training that was interrupted goes on, one that is measured is skipped. ``at_once``
-    trainings run side by side, each in a process of its own. Raises RunFailedError naming the first that failed, at the end.
+    trainings run side by side, each with processes of its own, by default as many as the cores allow. Raises
+    RunFailedError naming the first that failed, at the end.
     """
     pipeline, variants = Pipeline(settings), VARIANTS.get_partition_keys()
+    at_once = at_once or max(1, (os.cpu_count() or 1) // process_count(settings))
     store = Store(settings.store_root, settings.storage_options)
     jobs = [
         ("flip_ablation", f"{seed}|{variant}")

@@ -163,8 +163,8 @@ def benchmark(task: str, model: str, data: str) -> None:
 
 @main.command()
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 3), help="Trainings of each variant.")
-@click.option("--at-once", default=2, show_default=True, type=click.IntRange(1), help="Trainings side by side.")
-def ablation(seeds: int, at_once: int) -> None:
+@click.option("--at-once", type=click.IntRange(1), help="Trainings side by side; default: as many as cores allow.")
+def ablation(seeds: int, at_once: int | None) -> None:
     """Train FLIP, FLIP* and FLIP† with several seeds on the finished shards, and compare them."""
     from facecaption_assets.benchmark_command import run_ablation
     from facecaption_assets.partitions import SEEDS

@@ -29,6 +29,15 @@ def retry_policy(settings: DeploySettings) -> dg.RetryPolicy | None:
     return dg.RetryPolicy(max_retries=settings.step_retries, delay=DELAY_S, backoff=dg.Backoff.EXPONENTIAL)
 
 
+def training_retry_policy(settings: DeploySettings) -> dg.RetryPolicy | None:
+    """Of assets that train FLIP: None where the training's processes or pod outlive a step that is killed.
+
+    A second try beside them would write the same checkpoint. In a pod of its own, they end with the step.
+    """
+    alone = settings.executor == "kubernetes" and settings.flip_launcher == "subprocess"
+    return retry_policy(settings) if alone else None
+
+
 def tries_left(context: dg.AssetExecutionContext, settings: DeploySettings) -> bool:
     """Whether the step will be tried again if it is lost now."""
     policy = retry_policy(settings)

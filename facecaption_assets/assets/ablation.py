@@ -12,7 +12,7 @@ from facecaption_assets.assets.benchmarks import CODE_VERSION, GROUP, headline
 from facecaption_assets.compute import training_step
 from facecaption_assets.flip_training import load_checkpoint, process_count, run_training, training_config
 from facecaption_assets.partitions import ABLATION, all_of
-from facecaption_assets.retries import final_errors, retry_policy
+from facecaption_assets.retries import final_errors, training_retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_assets.whole_dataset import DATASET, DatasetWork
 from facecaption_ml.store import Store
@@ -32,7 +32,7 @@ def ablation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         code_version=CODE_VERSION,
         pool=training_step(settings).pool,
         op_tags=training_step(settings).op_tags,
-        retry_policy=retry_policy(settings),
+        retry_policy=training_retry_policy(settings),
         required_resource_keys={"store", "training_processes"},
         check_specs=[
             dg.AssetCheckSpec(check, asset="flip_ablation", description=checks.RESULT[check]) for check in _CHECKS

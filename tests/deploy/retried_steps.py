@@ -6,6 +6,7 @@
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def steps() -> dg.JobDefinition:
 
     @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings))
     @retries.final_errors(settings)
+    def evicted(context: dg.AssetExecutionContext) -> None:
+        """Is told to stop, as a pod is whose node is taken away."""
+        if note(folder, "evicted") == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings))
+    @retries.final_errors(settings)
     def misled(context: dg.AssetExecutionContext) -> None:
         """What it needs is not there."""
         note(folder, "misled")
@@ -70,7 +79,7 @@ def steps() -> dg.JobDefinition:
     )
     store = StoreResource(root=str(folder / "store"))
     made = dg.Definitions(
-        [hungry, misled, killed],
+        [hungry, evicted, misled, killed],
         jobs=[dg.define_asset_job("steps")],
         resources={"store": store},
         executor=build_executor(settings),
