@@ -7,7 +7,7 @@ reason, the others go on, and the run then fails naming the shards, so that a ba
 In a range run Dagster writes a materialisation event per shard when the whole step succeeds. That comes too late for a
 process that is killed, so this module also records each shard on the spot; the step's own event follows with the same
 metadata plus data versions. A run of one partition needs no record of its own; a range of one shard does, since Dagster
-names no partition in the check results of any range.
+names no partition in the check results of any range. A step that is tried again (``retries``) leaves what is recorded alone.
 """
 
 import time

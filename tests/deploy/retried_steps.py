@@ -23,6 +23,7 @@ from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.store import StoreError
 
 SHARDS = ["shard-00000", "shard-00001", "shard-00002"]
+RANGE = {"dagster/asset_partition_range_start": SHARDS[0], "dagster/asset_partition_range_end": SHARDS[-1]}
 TINY = Compute("tiny", "cpu", cores=1, memory_gib=1, disk_gib=1, timeout_minutes=5)
 MIB = 2**20
 retries.DELAY_S = 0.1  # type: ignore[misc]
