@@ -71,14 +71,14 @@ def _demonstrate(pipeline: Pipeline, begin: str, end: str, variant: str) -> list
     on_pictures = ("raw_images", "face_crops")
     with beside(pipeline, "the attribute predictor", "attribute_model") as predictor:
         stage(pipeline, f"pictures and faces of {begin} to {end}", *on_pictures, first=begin, last=end)
-        draw_samples(pipeline.settings)
     if predictor.error:
         raise predictor.error
     rest = [asset for asset in SHARD_ASSETS if asset not in on_pictures]
     stage(pipeline, f"attributes, captions and pairs of {begin} to {end}", *rest, first=begin, last=end)
-    training = attempt(pipeline, f"FLIP ({pipeline.settings.flip_preset})", "flip_checkpoint", partition=variant)
-    benchmarks = [] if training else run_benchmarks(pipeline, [variant])
-    return [training, *benchmarks, run_statistics(pipeline)]
+    with beside(pipeline, f"FLIP ({pipeline.settings.flip_preset})", "flip_checkpoint", variant) as training:
+        statistics = run_statistics(pipeline)
+        draw_samples(pipeline.settings)
+    return [statistics, training.error, *([] if training.error else run_benchmarks(pipeline, [variant]))]
 
 
 def run_statistics(pipeline: Pipeline) -> RunFailedError | None:

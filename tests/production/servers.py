@@ -155,6 +155,8 @@ def picture_server(picture: bytes) -> Iterator[PictureServer]:
 
 # -- Dagster -------------------------------------------------------------------------------------------------------------
 
+_AS_DEPLOYED = {"DAGSTER_DISABLE_TELEMETRY": "1", "DAGSTER_EVENT_BATCH_SIZE": "1000"}
+"""Of deploy/eks/settings.yaml."""
 _DAEMON = """
 import dagster._daemon.controller as controller
 controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1
@@ -170,7 +172,7 @@ class Deployment:
     def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
-        self.environment = {**os.environ, **environment, "DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"}
+        self.environment = {**os.environ, **environment, "DAGSTER_HOME": str(home), **_AS_DEPLOYED}
         self.code_port, self.web_port = free_port(), free_port()
         (home / "dagster.yaml").write_text(yaml.safe_dump(_quick(REPOSITORY / "deploy" / "dagster.yaml")))
         location = {"host": "127.0.0.1", "port": self.code_port, "location_name": "facecaption"}
