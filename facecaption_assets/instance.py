@@ -43,7 +43,8 @@ class Pipeline:
         prepare_home(settings)
         self.settings = settings
         self.instance = dg.DagsterInstance.get()
-        self._definitions = build_definitions(settings)
+        # Runs from the shell are in this process, whatever the UI's runs do.
+        self._definitions = build_definitions(settings.model_copy(update={"executor": "in_process"}))
 
     def shards(self) -> list[str]:
         """The registered shards, in order of registration."""

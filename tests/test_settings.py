@@ -28,7 +28,7 @@ def test_the_benchmarks_are_the_papers_unless_a_profile_says_otherwise() -> None
 
 
 def test_environment_beats_profile_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_settings(profile="sample").shard_size == 150
+    assert load_settings(profile="sample").shard_size == 220
     monkeypatch.setenv("FACECAPTION_SHARD_SIZE", "7")
     assert load_settings(profile="sample").shard_size == 7
     monkeypatch.setenv("FACECAPTION_PROFILE", "photos")

@@ -46,8 +46,8 @@ def test_a_killed_step_is_tried_again_in_its_run(deployment: Deployment, picture
 
 def test_a_killed_run_is_retried_by_itself(deployment: Deployment, pictures: PictureServer) -> None:
     started = _held_backfill(deployment, pictures, 6, 7)
-    workers = deployment.processes_of("execute_run")
-    for process in [*deployment.processes_of("multiprocessing", "spawn_main"), *workers]:
+    # The worker first: a step that dies under its eyes would only be tried again.
+    for process in [*deployment.processes_of("execute_run"), *deployment.processes_of("multiprocessing", "spawn_main")]:
         kill(process)
     pictures.held.clear()
     wait_until("the other shard", lambda: _shard(7) in materialised(deployment, "raw_images"), 240)
