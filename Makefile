@@ -40,7 +40,7 @@ test: lint  ## Lint, type check and run the tests
 	@$(BIN)/pytest --numprocesses=2 --dist=loadgroup --ignore=tests/production
 
 test-production: setup  ## Production's processes with PostgreSQL and S3, and the faults they must survive
-	@$(BIN)/pytest tests/production
+	@$(BIN)/pytest -rs tests/production
 
 lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt anew from pyproject.toml
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --extra llm --extra production --extra dev --no-header --no-emit-index-url \

@@ -8,7 +8,7 @@ Two parts, both sides of each in one run:
 
 Pictures and captions are drawn (``facecaption_ml.benchmarks.datasets.sample``); weights are random: neither changes the work.
 
-    .venv/bin/python bench/benchmark_probes.py --pictures 64 --out /tmp/benchmark_probes.json
+    .venv/bin/python bench/benchmark_probes.py --pictures 64 --out benchmark_probes.json
 """
 
 from __future__ import annotations

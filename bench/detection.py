@@ -7,7 +7,7 @@ table shows medians over the rounds. Processor time per picture stands beside, b
 alike: facexlib's threads share every layer and wait for each other at its end, those here take pictures of their own. A load
 average above the number of cores is said; ``--threads 1`` compares without any waiting.
 
-    .venv/bin/python bench/detection.py --out /tmp/detection.json
+    .venv/bin/python bench/detection.py --out detection.json
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ host for its robots.txt. Rates count good pictures over the wall time of the pro
 The peer lives in its own environment:
 
     python3 -m venv /tmp/img2dataset && /tmp/img2dataset/bin/pip install -r bench/requirements-download.txt
-    .venv/bin/python bench/download.py --peer /tmp/img2dataset/bin/python --out /tmp/download.json
+    .venv/bin/python bench/download.py --peer /tmp/img2dataset/bin/python --out download.json
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ each change brings. Each round times every contestant once, in turns, each in a 
 ratios are of one round, the table shows medians. With a GPU the batch is the paper's (80) and the share of the GPU's measured
 matrix rate stands beside.
 
-    .venv/bin/python bench/flip_step.py --preset base --out /tmp/flip_step.json
+    .venv/bin/python bench/flip_step.py --preset base --out flip_step.json
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Takes the store of a finished pipeline (``make demo`` leaves one), trains every 
 them by the same held-out captions: the test split, looked at once by each run; its epoch is chosen on the validation split.
 Prints the mean and the standard deviation over the seeds. Runs go two at a time, a thread each.
 
-    .venv/bin/python bench/flip_variants.py --store .facecaption/store --out /tmp/flip_variants.json
+    .venv/bin/python bench/flip_variants.py --store .facecaption/store --out flip_variants.json
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Real definitions, ``deploy/dagster.yaml``, PostgreSQL, webserver, daemon and code server, each a process of its own. The work is
 a stub: runs are queued, none is started. Some shards count as materialised, by events of their own, as after months of runs.
 
-    .venv/bin/python bench/scale.py --shards 5000 --out /tmp/scale.json
+    .venv/bin/python bench/scale.py --shards 5000 --out scale.json
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ a chat model in the shape of Qwen2.5-7B with random weights, whose speed is that
 of 60. Decoding of JPEG files is not in these figures: it is the processor's work and has a line of its own.
 ``facecaption plan`` takes such figures where an installation has measured none on a GPU.
 
-    .venv/bin/python bench/stages.py --device cuda --out /tmp/stages.json
+    .venv/bin/python bench/stages.py --device cuda --out stages.json
 """
 
 from __future__ import annotations

@@ -21,7 +21,13 @@ class UnknownShardError(ValueError):
 
 
 def prepare_home(settings: Settings) -> Path:
-    """Make DAGSTER_HOME with its ``dagster.yaml`` and point this process and its children to it."""
+    """Make DAGSTER_HOME with its ``dagster.yaml`` and point this process and its children to it.
+
+    On Kubernetes the pod's own DAGSTER_HOME leads to the instance that all processes share, and stays.
+    """
+    given = Path(os.environ.get("DAGSTER_HOME", ""))
+    if settings.executor == "kubernetes" and (given / "dagster.yaml").is_file():
+        return given
     home = settings.dagster_home
     config = home / "dagster.yaml"
     try:
@@ -66,6 +72,11 @@ class Pipeline:
 
         Raises RunFailedError.
         """
+        if self.settings.executor == "kubernetes":
+            raise RunFailedError(
+                "FACECAPTION_EXECUTOR is kubernetes, where runs are launched in the UI: "
+                "on one machine set FACECAPTION_EXECUTOR=in_process"
+            )
         tags = {}
         if first is not None:
             tags = {

@@ -57,6 +57,7 @@ def test_a_killed_run_is_retried_by_itself(deployment: Deployment, pictures: Pic
 
 
 def test_the_slots_of_a_killed_run_are_free_again(deployment: Deployment) -> None:
+    assert finished(deployment, launch(deployment, ["raw_images"], [_shard(1)]))["status"] == "COMPLETED_SUCCESS"
     query = "{instance{concurrencyLimits{concurrencyKey slotCount claimedSlots{runId}}}}"
 
     def all_free() -> bool:
