@@ -112,7 +112,7 @@ EIGHT_A100: Final = Compute(
     pool="a100x8",
 )
 _WAITING: Final = replace(
-    CPU, name="a100x8-launcher", cores=4, memory_gib=32, stop_seconds=300, pool=EIGHT_A100.pool, disk_gib=40
+    CPU, name="a100x8-launcher", cores=4, memory_gib=16, stop_seconds=300, pool=EIGHT_A100.pool, disk_gib=40
 )
 """The step that starts a training's pod and waits; afterwards it draws the pictures, on a CPU."""
 

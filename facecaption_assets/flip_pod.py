@@ -7,6 +7,7 @@ store, under ``flip_pods/``; what the training makes lies where a training of th
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ FAILURE: Final = "failure.txt"
 """The line of the process that failed first, beside the training's settings."""
 MESSAGES: Final = "messages"
 _FOLDER: Final = "flip_pods"
+# Of the step's own environment; what holds a credential comes from a secret or the service account instead.
+_HANDED_ON: Final = (
+    "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE",
+    "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "NCCL_DEBUG",
+)  # fmt: skip
 # Neither the cluster's autoscaler nor Karpenter moves such a pod to another node to save money.
 _STAY: Final = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 
@@ -107,7 +113,7 @@ def pod_labels(run_id: str) -> dict[str, Any]:
 
 
 def pod_environment(settings: Settings) -> Mapping[str, str]:
-    """How the pod finds the store. Credentials come from its service account or from Kubernetes secrets."""
+    """How the pod reaches the store and models. Credentials come from its service account or from Kubernetes secrets."""
     given = {
         "PROFILE": settings.profile,
         "STORE": settings.store_root,
@@ -116,7 +122,8 @@ def pod_environment(settings: Settings) -> Mapping[str, str]:
         "S3_ENCRYPTION": settings.s3_encryption,
         "S3_KMS_KEY": settings.s3_kms_key,
     }
-    return {PREFIX + name: value for name, value in given.items() if value}
+    handed_on = {name: os.environ[name] for name in _HANDED_ON if os.environ.get(name)}
+    return handed_on | {PREFIX + name: value for name, value in given.items() if value}
 
 
 def work_folder(settings: Settings, folder: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
+from dagster._core.storage.tags import RETRY_NUMBER_TAG
 
 from facecaption_assets.compute import EIGHT_A100
 from facecaption_assets.flip_process import CONFIG
@@ -111,10 +112,14 @@ def run_training(
     """Train in processes of their own, and return the ``config.json`` of the checkpoint that they left in the store.
 
     ``work`` is theirs for logs; it goes when the checkpoint is in place. Raises dg.Failure with the line of the process that
-    failed first.
+    failed first, and in a run that run retries have started: the processes or the pod of a training may outlive their run's
+    own process, and two trainings would write one checkpoint.
     """
     from dagster._core.errors import DagsterPipesExecutionError
 
+    if RETRY_NUMBER_TAG in context.run.tags:
+        line = "an earlier run's training may still be at work: materialise again when it has ended"
+        raise dg.Failure(description=line, allow_retries=False)
     if not isinstance(pipes, dg.PipesSubprocessClient):
         return pipes.train(context, config, processes)
     shutil.rmtree(work, ignore_errors=True)  # of an earlier run; what a training goes on from lies in the store

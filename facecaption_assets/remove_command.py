@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import click
@@ -22,19 +22,21 @@ _EXAMPLES: Final = 10
 def remove(settings: Settings, lines: Sequence[str], reason: str, dry_run: bool) -> None:
     """Record the lines in the removal list and print what they touch.
 
-    Raises ValueError where there is none or one is not understood, OSError where the list cannot be written, StoreError where
-    the store cannot be read (the lines are recorded by then).
+    Raises ValueError where there is none, one is not understood, or no other machine would see the list, OSError where the list
+    cannot be written, StoreError where the store cannot be read (the lines are recorded by then).
     """
     if not lines:
         raise ValueError("nothing to remove: give --url, --host, --face-id, --sample-id or --sha256")
     removed = RemovalList()
     for line in lines:
         removed |= parse_request(line)
-    path = Path(settings.removal_list) if settings.removal_list else settings.home / REMOVALS
+    path = settings.removal_list or str(settings.home / REMOVALS)
     if dry_run:
         click.echo(f"dry run: nothing is recorded (the list is {path})")
     else:
-        written, known = record_requests(path, lines, reason, datetime.datetime.now(datetime.UTC).date())
+        _refuse_a_list_of_this_machine(settings)
+        today = datetime.datetime.now(datetime.UTC).date()
+        written, known = record_requests(path, lines, reason, today, settings.storage_options)
         for line in written:
             click.echo(f"recorded in {path}: {line}")
         for line in known:
@@ -42,6 +44,16 @@ def remove(settings: Settings, lines: Sequence[str], reason: str, dry_run: bool)
         if not settings.removal_list:
             click.echo(f"runs with this {PREFIX}HOME read it; elsewhere set {PREFIX}REMOVAL_LIST={path}")
     _show(settings, Store(settings.store_root, settings.storage_options), removed)
+
+
+def _refuse_a_list_of_this_machine(settings: Settings) -> None:
+    """With a store on S3, runs are elsewhere or will be: they would not see a list in this HOME, which a pod even loses."""
+    chosen = settings.removal_list != str(settings.home / REMOVALS) or bool(os.environ.get(f"{PREFIX}REMOVAL_LIST"))
+    if settings.store_root.startswith("s3://") and not (settings.removal_list and chosen):
+        raise ValueError(
+            f"{PREFIX}REMOVAL_LIST is not set and the store is {settings.store_root}: nothing is recorded, since "
+            "other machines would not see it; set it to s3://BUCKET/KEY, or to a file that all of them see"
+        )
 
 
 def requested(

@@ -79,7 +79,7 @@ class DownloaderResource(dg.ConfigurableResource):
 
     def denied(self) -> RemovalList:
         """What is never fetched: the deny list and the removal list together."""
-        return RemovalList.read(self.deny_list) | RemovalList.read(self.removal_list)
+        return RemovalList.read(self.deny_list, self.storage) | RemovalList.read(self.removal_list, self.storage)
 
     @contextlib.contextmanager
     def session(self) -> Iterator["DownloadPolicy"]:

@@ -66,7 +66,7 @@ class DataSetSettings(BaseSettings):
     user_agent_contact: str = Field("", description="URL or address of whoever runs the download, for the User-Agent")
     respect_opt_out: bool = True
     allow_private_addresses: bool = False
-    deny_list: str = Field("", description="file of URLs, hosts and SHA-256 hashes that are never downloaded")
+    deny_list: str = Field("", description="file or s3://BUCKET/KEY of what is never downloaded")
     success_floor: float = Field(0.3, ge=0, le=1, description="a shard with a lower share of good images is not done")
 
     detector_weights: str = Field("bundled", description="bundled, download, or a .pth file")
@@ -116,7 +116,7 @@ class DataSetSettings(BaseSettings):
     release_images: bool = Field(False, description="put the crops' pixels into the release")
     removal_list: str = Field(
         "",
-        description=f"file of URLs, hosts, face ids, sample ids and SHA-256 hashes to leave out; '': HOME/{REMOVALS}, if there",
+        description=f"file or s3://BUCKET/KEY of URLs, hosts, ids and hashes to leave out; '': HOME/{REMOVALS}, if there",
     )
     validation_share: float = Field(0.05, ge=0, lt=1)
     test_share: float = Field(0.05, ge=0, lt=1)

@@ -6,8 +6,9 @@ reason, the others go on, and the run then fails naming the shards, so that a ba
 
 In a range run Dagster writes a materialisation event per shard when the whole step succeeds. That comes too late for a
 process that is killed, so this module also records each shard on the spot; the step's own event follows with the same
-metadata plus data versions. A run of one partition needs no record of its own; a range of one shard does, since Dagster
-names no partition in the check results of any range. A step that is tried again (``retries``) leaves what is recorded alone.
+metadata and code version, plus data versions. A run of one partition needs no record of its own; a range of one shard does,
+since Dagster names no partition in the check results of any range. A step that is tried again (``retries``) leaves what is
+recorded alone.
 """
 
 import time
@@ -30,6 +31,8 @@ from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.store import Store
 
 _RANGE_TAG: Final = "dagster/asset_partition_range_start"
+CODE_VERSION: Final = "dagster/code_version"
+"""The tag of a materialisation that says which code made it."""
 STORED: Final = {"schema": "What the store gives back has the table's columns, their types, and every row written."}
 """The check that every shard asset has, whatever its table."""
 
@@ -114,7 +117,7 @@ def shard_asset(
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         work = ShardWork(context.resources.store.open(), settings, context)
         again = tries_left(context, settings)
-        recorder = _Recorder(context, name, {*checks, *STORED}, _RANGE_TAG in context.run.tags, again)
+        recorder = _Recorder(context, name, code_version, {*checks, *STORED}, _RANGE_TAG in context.run.tags, again)
         before = recorder.finished_before() if context.retry_number else set()
         shards = [shard for shard in context.partition_keys if shard not in before]
         with open_work(work) as compute_shard:
@@ -164,9 +167,16 @@ class _Recorder:
     """Records shards as they end and says at the end how the step ends."""
 
     def __init__(
-        self, context: dg.AssetExecutionContext, asset: str, checks: set[str], in_range: bool, tries_left: bool
+        self,
+        context: dg.AssetExecutionContext,
+        asset: str,
+        code_version: str,
+        checks: set[str],
+        in_range: bool,
+        tries_left: bool,
     ) -> None:
-        self._context, self._asset, self._checks, self._in_range = context, asset, checks, in_range
+        self._context, self._asset, self._code_version = context, asset, code_version
+        self._checks, self._in_range = checks, in_range
         self._tries_left = tries_left
         self._failures: dict[str, str] = {}
         self._found: list[tuple[str, Check]] = []
@@ -192,8 +202,9 @@ class _Recorder:
             return
         self._context.add_asset_metadata(dict(result.metadata), partition_key=shard)
         if self._in_range:
+            tags = {CODE_VERSION: self._code_version}  # Dagster adds it to the step's own event only
             self._context.log_event(
-                dg.AssetMaterialization(self._asset, partition=shard, metadata=dict(result.metadata))
+                dg.AssetMaterialization(self._asset, partition=shard, metadata=dict(result.metadata), tags=tags)
             )
         self.last_line = f"{result.metadata['dagster/row_count']:,} rows in {result.metadata['seconds']} s"
 

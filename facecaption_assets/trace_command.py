@@ -162,7 +162,7 @@ def _end(settings: Settings, steps: Sequence[Step], made: Mapping[str, Made], fa
 
 
 def _removed(settings: Settings, raw: Mapping[str, Any] | None, face_id: str | None) -> str:
-    removals = RemovalList.read(settings.removal_list)
+    removals = RemovalList.read(settings.removal_list, settings.storage_options)
     reason = removals.reason(raw["url"], face_id, raw["sha256"]) if raw and face_id else None
     listed = f"the removal list names it ({reason})" if reason else "the removal list of now does not name it"
     return f"facecaption_dataset has no row of it: {listed}"

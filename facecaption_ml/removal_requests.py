@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
@@ -13,7 +13,8 @@ from typing import Final, TypeVar
 
 import polars as pl
 
-from facecaption_ml.removals import RemovalList, RemovalListError
+from facecaption_ml.object_storage import S3Location
+from facecaption_ml.removals import RemovalList, RemovalListError, list_text
 from facecaption_ml.store import Store
 
 _BY_FACE: Final = ("face_crops", "face_attributes", "template_captions", "llm_captions", "facecaption_dataset")
@@ -42,14 +43,18 @@ def parse_request(line: str) -> RemovalList:
     return RemovalList.parse([line], "the request")
 
 
-def record_requests(path: Path, lines: Sequence[str], reason: str, today: date) -> tuple[list[str], list[str]]:
+def record_requests(
+    path: str, lines: Sequence[str], reason: str, today: date, options: Mapping[str, str] | None = None
+) -> tuple[list[str], list[str]]:
     """Append lines to the list at ``path``, each under a comment with date and reason: ``(written, there already)``.
 
-    The list is replaced whole, so that a reader never sees half of it; what it had stays as it was. Raises RemovalListError for
-    a line that is none of the five kinds or a list that cannot be read, OSError where it cannot be written.
+    ``path`` is a file or ``s3://bucket/key``, which ``options`` reach. The list is replaced whole, so that a reader never sees
+    half of it; what it had stays as it was. Raises RemovalListError for a line that is none of the five kinds or a list that
+    cannot be read, OSError where it cannot be written.
     """
-    present = RemovalList.read(str(path)) if path.exists() else RemovalList()
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    on_s3 = path.startswith("s3://")
+    before = list_text(path, options or {}) if on_s3 or Path(path).exists() else ""
+    present = RemovalList.parse(before.splitlines(), f"list {path}")
     written: list[str] = []
     known: list[str] = []
     for line in lines:
@@ -59,7 +64,11 @@ def record_requests(path: Path, lines: Sequence[str], reason: str, today: date) 
     if written:
         comment = " ".join(f"# {today.isoformat()} {reason}".split())
         added = "".join(f"{comment}\n{line}\n" for line in written)
-        _replace(path, before + ("\n" if before and not before.endswith("\n") else "") + added)
+        text = before + ("\n" if before and not before.endswith("\n") else "") + added
+        if on_s3:
+            _put(path, text, options or {})
+        else:
+            _replace(Path(path), text)
     return written, known
 
 
@@ -73,13 +82,24 @@ def copies(store: Store, removed: RemovalList, found: Sequence[Holding]) -> dict
     hashes = sorted(frozenset().union(*(holding.sha256 for holding in found)))
 
     def look(shard: str) -> dict[str, str]:
-        if not hashes or not store.has_table("raw_images", shard):
-            return {}
-        raw = store.read_table("raw_images", shard, columns=["sample_id", "url", "sha256"])
-        same = raw.filter(pl.col("sha256").is_in(hashes))
-        return dict(same.filter(~_named(same, removed)).select("url", "sha256").iter_rows())
+        pictures = [_raw_images(store, shard, incomplete) for incomplete in (False, True)] if hashes else []
+        same = [raw.filter(pl.col("sha256").is_in(hashes)) for raw in pictures if raw is not None]
+        other = [raw.filter(~_named(raw, removed)) for raw in same]
+        return {url: sha256 for raw in other for url, sha256 in raw.select("url", "sha256").iter_rows()}
 
     return {url: sha256 for part in _over_shards(store, look) for url, sha256 in part.items()}
+
+
+def _put(url: str, text: str, options: Mapping[str, str]) -> None:
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    place = S3Location.from_url(url, options)
+    try:
+        S3Location(place.bucket, "", place.options).put(place.prefix, text.encode())
+    except (Boto3Error, BotoCoreError, ClientError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise OSError(f"list {url}: cannot be written: {first}") from error
 
 
 def _replace(path: Path, text: str) -> None:
@@ -113,27 +133,31 @@ def _named(source: pl.DataFrame, removed: RemovalList) -> pl.Series:
     return named.fill_null(False)
 
 
+def _raw_images(store: Store, shard: str, incomplete: bool) -> pl.DataFrame | None:
+    if not store.has_table("raw_images", shard, incomplete=incomplete):
+        return None
+    columns = ["sample_id", "url", "sha256", "status"]
+    return store.read_table("raw_images", shard, columns=columns, incomplete=incomplete)
+
+
 def _holding(store: Store, shard: str, removed: RemovalList) -> Holding | None:
     rows: dict[str, int] = {}
     pictures: dict[str, int] = {}
     manifest = store.read_table("source_manifest", shard, columns=["sample_id", "url"])
-    manifest = manifest.with_columns(sha256=pl.lit(None, pl.String))
-    raw = None
-    if store.has_table("raw_images", shard):
-        raw = store.read_table("raw_images", shard, columns=["sample_id", "url", "sha256", "status"])
-    source = manifest if raw is None else raw
+    raw, kept = (_raw_images(store, shard, incomplete) for incomplete in (False, True))
+    images = [frame.select("sample_id", "url", "sha256") for frame in (raw, kept) if frame is not None]
+    source = pl.concat([manifest.with_columns(sha256=pl.lit(None, pl.String)), *images])
     of_faces = {face_id.rpartition("_")[0] for face_id in removed.face_ids}
     samples = set(source.filter(_named(source, removed))["sample_id"])
     rows["source_manifest"] = int(manifest["sample_id"].is_in(list(samples)).sum())
     shown = samples | (of_faces & set(source["sample_id"]))
     if not shown:
         return None
-    hashes: frozenset[str] = frozenset()
+    hashes = frozenset(source.filter(pl.col("sample_id").is_in(list(samples)))["sha256"].drop_nulls())
     if raw is not None:
         rows["raw_images"] = int(raw["sample_id"].is_in(list(samples)).sum())
         fetched = raw.filter(pl.col("sample_id").is_in(list(shown)) & (pl.col("status") == "ok"))
         pictures["raw_images"] = len(fetched)
-        hashes = frozenset(raw.filter(pl.col("sample_id").is_in(list(samples)))["sha256"].drop_nulls())
     for table in _BY_FACE:
         if store.has_table(table, shard):
             ids = store.read_table(table, shard, columns=["face_id"])["face_id"]
@@ -142,8 +166,7 @@ def _holding(store: Store, shard: str, removed: RemovalList) -> Holding | None:
             with_pixels = table == "face_crops" or "image" in store.stored_schema(table, shard)[0]
             if with_pixels and rows[table]:
                 pictures[table] = rows[table]
-    if store.has_table("raw_images", shard, incomplete=True):
-        kept = store.read_table("raw_images", shard, columns=["sample_id", "status"], incomplete=True)
+    if kept is not None:
         held = kept["sample_id"].is_in(list(shown)) & (kept["status"] == "ok")
         pictures["raw_images/incomplete"] = int(held.sum())
     return Holding(shard, rows, {table: count for table, count in pictures.items() if count}, hashes)

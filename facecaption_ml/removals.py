@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+from facecaption_ml.object_storage import S3Location, read_object
 
 _PATTERNS: Final = {
     "sha256": re.compile(r"[0-9a-f]{64}"),
@@ -32,20 +34,17 @@ class RemovalList:
     face_ids: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, path: str) -> RemovalList:
-        """From a text file; an empty ``path`` gives an empty list. Blank lines and lines that start with # are skipped.
+    def read(cls, path: str, options: Mapping[str, str] | None = None) -> RemovalList:
+        """From a text file or ``s3://bucket/key``, which ``options`` reach; an empty ``path`` gives an empty list.
+
+        Blank lines and lines that start with # are skipped. An object that is not there is an empty list, since nobody has
+        asked for anything yet; a file that is not there is an error.
 
         A line is a URL (``https://…``), ``host:example.org``, a SHA-256 of the image file (64 hex digits), a sample id (16)
         or a face id (16 hex digits, underscore, number). Raises RemovalListError for anything else, since a removal request
         that is silently skipped would be worse than a stop.
         """
-        if not path:
-            return cls()
-        try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise RemovalListError(f"list {path}: cannot be read: {error}") from error
-        return cls.parse(lines, f"list {path}")
+        return cls.parse(list_text(path, options or {}).splitlines(), f"list {path}") if path else cls()
 
     @classmethod
     def parse(cls, lines: Sequence[str], name: str) -> RemovalList:
@@ -85,6 +84,31 @@ class RemovalList:
         """A host is removed with all its subdomains."""
         parts = host.split(".")
         return any(".".join(parts[start:]) in self.hosts for start in range(len(parts)))
+
+
+def list_text(path: str, options: Mapping[str, str]) -> str:
+    """The text of a list, "" for an object that is not there. Raises RemovalListError where it cannot be read."""
+    try:
+        if path.startswith("s3://"):
+            return _object_text(path, options)
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RemovalListError(f"list {path}: cannot be read: {error}") from error
+
+
+def _object_text(url: str, options: Mapping[str, str]) -> str:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        try:
+            return read_object(url, options).decode()
+        except FileNotFoundError:
+            # A bucket that is not there must not pass for an empty list; listing tells the two apart.
+            place = S3Location.from_url(url, options)
+            next(S3Location(place.bucket, "", place.options).keys(place.prefix), None)
+            return ""
+    except (BotoCoreError, ClientError) as error:
+        raise OSError((str(error) or type(error).__name__).splitlines()[0]) from error
 
 
 def _classify(line: str, name: str, number: int) -> tuple[str, str]:

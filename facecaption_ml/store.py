@@ -8,23 +8,21 @@ renamed; on S3 an object appears when its upload completes.
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import polars as pl
 
+from facecaption_ml.local_files import replacing
 from facecaption_ml.object_storage import S3Location, reading_options
 from facecaption_ml.schemas import conform
 
 ROW_GROUP_ROWS: Final = 512
 """Rows in a row group: some 30–60 MB of pictures, so that a reader never needs more of a table than that."""
-_STALE_AFTER_S: Final = 3600.0
 _READINGS: Final = 5  # of an object that other writers replace meanwhile
 T = TypeVar("T")
 
@@ -213,7 +211,7 @@ class Store:
             if self.is_s3:
                 self._s3.put(key, data)
             else:
-                with self._replacing(key) as file:
+                with replacing(Path(self.uri(key))) as file:
                     file.write(data)
         return self.uri(key)
 
@@ -231,7 +229,7 @@ class Store:
     def writing_file(self, key: str) -> Iterator[Path]:
         """A local path to write a large object to; it becomes ``key`` when the block ends well, else nothing does."""
         if not self.is_s3:
-            with self._writing(key), self._replacing(key) as file:
+            with self._writing(key), replacing(Path(self.uri(key))) as file:
                 yield Path(file.name)
             return
         with self._writing(key), tempfile.TemporaryDirectory() as scratch:
@@ -355,30 +353,6 @@ class Store:
                 yield
         except (OSError, pl.exceptions.PolarsError) as error:
             raise StoreError(f"cannot write {self.uri(key)} (FACECAPTION_STORE): {_first_line(error)}") from error
-
-    @contextlib.contextmanager
-    def _replacing(self, key: str) -> Iterator[IO[bytes]]:
-        """A file that takes the place of ``key`` when the block ends well, and leaves no trace when it does not."""
-        target = Path(self.uri(key))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_stale(target.parent)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _sweep_stale(folder: Path) -> None:
-    """Remove what killed writers left behind; younger files may belong to a writer that is still at work."""
-    for path in folder.glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _STALE_AFTER_S:
-                path.unlink()
 
 
 def _first_line(error: BaseException) -> str:

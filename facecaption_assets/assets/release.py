@@ -60,7 +60,7 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 @contextlib.contextmanager
 def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
     settings = work.settings
-    removed = RemovalList.read(settings.removal_list)
+    removed = RemovalList.read(settings.removal_list, settings.storage_options)
     columns = ["face_id", "sample_id", "url", "box", "alt_text", *(["image"] if settings.release_images else [])]
 
     def release(shard: str) -> ShardResult:

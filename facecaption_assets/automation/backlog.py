@@ -23,12 +23,13 @@ import dagster as dg
 from facecaption_assets.automation.jobs import SHARD_ASSETS
 from facecaption_assets.automation.ranges import shards_of_run
 from facecaption_assets.partitions import SHARDS
+from facecaption_assets.shards import CODE_VERSION
 
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 Reason = Literal["missing", "failed", "stale"]
-_CODE_VERSION: Final = "dagster/code_version"
+_MOST_UNVERSIONED: Final = 16  # materialisations in a row that are read in search of a code version
 _MOST_EVENTS: Final = 5_000  # failures that are read of each asset, the latest first
 _MOST_RUNS: Final = 2_000
 UNFINISHED: Final = [
@@ -139,23 +140,31 @@ def _outdated_before(instance: dg.DagsterInstance, graph: AssetGraph, number: in
 def _code_changed_at(instance: dg.DagsterInstance, key: dg.AssetKey, current: str | None, ids: Sequence[int]) -> int:
     """The first of these materialisations that is of the current code; found by halves, as code only ever moves on.
 
-    Reading each would take minutes: they hold pictures. One without a version, of a step that did not end, counts as current.
+    Reading each would take minutes: they hold pictures. One without a version may be of any code: it counts as old unless one
+    of the current code is known to come before it.
     """
-    low, high = 0, len(ids)
+    if current is None:
+        return 0
+    low, high, first = 0, len(ids), len(ids)
     while low < high:
         middle = (low + high) // 2
-        if _code_version(instance, key, ids[middle]) in (current, None):
+        end = min(middle + _MOST_UNVERSIONED, high)
+        versions = ((place, _code_version(instance, key, ids[place])) for place in range(middle, end))
+        place, version = next(((at, found) for at, found in versions if found is not None), (end, None))
+        if version == current:
+            first, high = place, middle
+        elif version is None and end == high:
             high = middle
         else:
-            low = middle + 1
-    return ids[low] if low < len(ids) else (ids[-1] + 1 if ids else 0)
+            low = place if version is None else place + 1
+    return ids[first] if first < len(ids) else (ids[-1] + 1 if ids else 0)
 
 
 def _code_version(instance: dg.DagsterInstance, key: dg.AssetKey, storage_id: int) -> str | None:
     wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=[storage_id])
     records = instance.fetch_materializations(wanted, limit=1).records
     event = records[0].asset_materialization if records else None
-    return (event.tags or {}).get(_CODE_VERSION) if event else None
+    return (event.tags or {}).get(CODE_VERSION) if event else None
 
 
 def _failures(

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
 
 import dagster as dg
 
-from facecaption_assets.automation.backlog import Task, find_backlog
-from facecaption_assets.automation.jobs import BENCHMARK_ASSETS, BENCHMARK_JOBS, SHARD_ASSETS, SHARD_PIPELINE
+from facecaption_assets.automation.backlog import UNFINISHED, Task, find_backlog
+from facecaption_assets.automation.jobs import (
+    BENCHMARK_ASSETS,
+    BENCHMARK_JOBS,
+    MANIFEST_INTAKE,
+    SHARD_ASSETS,
+    SHARD_PIPELINE,
+)
 from facecaption_assets.automation.ranges import chunks, range_request
+from facecaption_assets.automation.sensors import MANIFEST_TAG
 from facecaption_assets.partitions import BENCHMARK_DATA, SHARDS, VARIANTS
 from facecaption_assets.progress import logger
 from facecaption_assets.settings import Settings, SettingsError
+from facecaption_ml.manifests import Ledger
+from facecaption_ml.store import Store
 
+_LEFT_TO_THE_SENSOR: Final = timedelta(hours=6)  # enough to ask for thousands of runs, and over by the next night
 _FOLDER_OF: Final = {
     "celeba_caption": "celeba",
     "celeba": "celeba",
@@ -76,10 +87,15 @@ def _nightly_backfill(settings: Settings) -> dg.ScheduleDefinition:
             settings.nightly_attempts,
             timedelta(days=settings.nightly_days),
         )
+        awaited = awaited_shards(instance, settings, now)
+        wanted = [task for task in backlog.tasks if task.reason != "missing" or task.stage or task.shard not in awaited]
+        left = len(backlog.tasks) - len(wanted)
+        backlog = replace(backlog, tasks=wanted)
         chosen = backlog.within(settings.nightly_shards)
         line = (
             f"{len(chosen):,} of {len(backlog.tasks):,} shards to build, {len(backlog.running):,} at work, "
             f"{len(backlog.resting):,} resting after {settings.nightly_attempts} failures"
+            + (f", {left:,} new ones left to new_manifests" if left else "")
         )
         logger.info("nightly_backfill: %s", line + (f": {', '.join(backlog.resting[:5])}" if backlog.resting else ""))
         if not chosen:
@@ -109,6 +125,22 @@ def run_ranges(tasks: Sequence[Task], registered: Sequence[str], size: int) -> I
 
     for _, group in groupby(enumerate(tasks), key=belongs):
         yield from chunks([task for _, task in group], size)
+
+
+def awaited_shards(instance: dg.DagsterInstance, settings: Settings, now: datetime) -> set[str]:
+    """Shards whose runs ``new_manifests`` may still be asking for: those of manifests that its runs took in of late.
+
+    The sensor asks at a later tick, and Dagster then makes the runs one after the other, so that some are not there yet.
+    """
+    recent = [
+        dg.RunsFilter(job_name=MANIFEST_INTAKE.name, updated_after=now - _LEFT_TO_THE_SENSOR),
+        dg.RunsFilter(job_name=MANIFEST_INTAKE.name, statuses=UNFINISHED),
+    ]
+    ids = {run.tags.get(MANIFEST_TAG) for wanted in recent for run in instance.get_runs(wanted)}
+    if not ids:
+        return set()
+    ledger = Ledger.read(Store(settings.store_root, settings.storage_options))
+    return {name for entry in ledger.manifests if entry.id in ids for name in entry.names}
 
 
 def _backfill_under_way(instance: dg.DagsterInstance) -> str | None:

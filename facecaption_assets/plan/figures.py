@@ -57,7 +57,7 @@ def load_figures(settings: Settings, own: Path | None) -> Figures:
     """The bundled figures, those that ``FACECAPTION_PLAN_*`` sets, and those of the TOML file ``own`` over both.
 
     A file has the names of plan.toml, as tables (``[price]`` with ``cpu = 0.08``) or dotted. Raises PlanError naming file and
-    key for a name there is not and for what is no number of at least 0.
+    key for a name there is not and for what is no number of at least 0, of machines no whole one of at least 1.
     """
     data = bundled()
     found = {
@@ -104,7 +104,6 @@ def _unknown(path: Path, name: str, known: Mapping[str, Figure]) -> Figure:
 
 # What rows are divided by: nothing at all would take for ever.
 _NOT_ZERO = (
-    "machines.",
     "shard.",
     "reference.",
     "factor.",
@@ -117,6 +116,8 @@ _NOT_ZERO = (
 
 def _number(path: Path, name: str, value: Any) -> float:
     good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+    if name.startswith("machines.") and not (good and value >= 1 and value == int(value)):
+        raise PlanError(f"--prices {path}: {name} is {value!r}: it should be a whole number of at least 1")
     if not good or (value == 0 and name.startswith(_NOT_ZERO)):
         least = "above 0" if name.startswith(_NOT_ZERO) else "of at least 0"
         raise PlanError(f"--prices {path}: {name} is {value!r}: it should be a number {least}")

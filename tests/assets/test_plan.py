@@ -205,7 +205,11 @@ def test_a_setting_beats_the_bundled_price_and_a_file_beats_both(
         ("[price]\na10 = 1", r"no figure 'price\.a10': did you mean price\.a100\?"),
         ("[price]\na100 = -1", r"price\.a100 is -1"),
         ("[price]\na100 = 'much'", r"price\.a100 is 'much'"),
-        ("[machines]\na100 = 0", r"machines\.a100 is 0.*above 0"),
+        ("[machines]\na100 = 0", r"machines\.a100 is 0: .*whole number of at least 1"),
+        ("[machines]\na100 = 0.5", r"machines\.a100 is 0\.5: .*whole number of at least 1"),
+        ("[machines]\na100 = 2.5", r"machines\.a100 is 2\.5: .*whole number of at least 1"),
+        ("[machines]\na100 = inf", r"machines\.a100 is inf: .*whole number of at least 1"),
+        ("[shard]\nsize = 0", r"shard\.size is 0.*above 0"),
         ("[price", "cannot be read"),
     ],
 )

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facecaption_assets.remove_command import remove, requested
+from facecaption_assets.resources import build_resources
 from facecaption_assets.settings import Settings, load_settings
+from facecaption_ml.object_storage import read_object
 from facecaption_ml.removal_requests import holdings, record_requests
 from facecaption_ml.removals import RemovalList, RemovalListError
 from facecaption_ml.sources import sample_id
@@ -107,7 +109,7 @@ def test_a_request_that_is_there_already_is_not_repeated(tmp_path: Path) -> None
     path = tmp_path / "list.txt"
     path.write_text("# by hand\nhttp://a.test/1.jpg")
     lines = ["http://a.test/1.jpg", "host:b.test", "host:b.test"]
-    assert record_requests(path, lines, "x", TODAY) == (["host:b.test"], ["http://a.test/1.jpg", "host:b.test"])
+    assert record_requests(str(path), lines, "x", TODAY) == (["host:b.test"], ["http://a.test/1.jpg", "host:b.test"])
     assert path.read_text() == "# by hand\nhttp://a.test/1.jpg\n# 2026-05-04 x\nhost:b.test\n"
     assert [entry.name for entry in tmp_path.iterdir()] == ["list.txt"]
 
@@ -115,8 +117,8 @@ def test_a_request_that_is_there_already_is_not_repeated(tmp_path: Path) -> None
 @given(reason=st.text(max_size=40))
 def test_no_reason_makes_the_list_unreadable(reason: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("list") / "removals.txt"
-    record_requests(path, [url(0, 0)], reason, TODAY)
-    record_requests(path, [face(0, 0)], reason, TODAY)
+    record_requests(str(path), [url(0, 0)], reason, TODAY)
+    record_requests(str(path), [face(0, 0)], reason, TODAY)
     assert RemovalList.read(str(path)) == RemovalList(urls=frozenset({url(0, 0)}), face_ids=frozenset({face(0, 0)}))
 
 
@@ -141,7 +143,7 @@ def test_a_list_with_garbage_in_it_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("please\n")
     with pytest.raises(RemovalListError, match=r"list\.txt, line 1"):
-        record_requests(path, [url(0, 0)], "", TODAY)
+        record_requests(str(path), [url(0, 0)], "", TODAY)
     assert path.read_text() == "please\n"
 
 
@@ -151,3 +153,67 @@ def test_a_list_of_the_users_own_wins_over_the_one_in_home(tmp_path: Path, monke
     assert load_settings().removal_list == str(tmp_path / "removals.txt")
     monkeypatch.setenv("FACECAPTION_REMOVAL_LIST", "/elsewhere.txt")
     assert load_settings().removal_list == "/elsewhere.txt"
+
+
+@pytest.fixture
+def on_s3(s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Settings of a store on S3 that nothing is in yet."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, s3_server[name])
+    root = f"s3://data/{tmp_path.name}"
+    return {"store": root, "s3_endpoint": s3_server["endpoint"], "s3_region": s3_server["AWS_REGION"]}
+
+
+def test_a_request_made_on_one_machine_reaches_the_runs_of_another(
+    on_s3: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"{on_s3['store']}/removals.txt"
+    here, there = (settings_of(tmp_path / name, **on_s3, removal_list=address, deny_list=address) for name in "ab")
+    downloader = build_resources(there)["downloader"]
+    assert downloader.denied() == RemovalList()
+    for line in (url(0, 0), face(0, 0)):
+        remove(here, [line], "asked", dry_run=False)
+        assert f"recorded in {address}: {line}" in capsys.readouterr().out
+    assert downloader.denied() == RemovalList(urls=frozenset({url(0, 0)}), face_ids=frozenset({face(0, 0)}))
+    remove(there, [url(0, 0)], "again", dry_run=False)
+    assert f"was in {address} already" in capsys.readouterr().out
+    text = read_object(address, there.storage_options).decode()
+    assert re.fullmatch(r"(# \d{4}-\d\d-\d\d asked\n\S+\n){2}", text)
+
+
+def test_a_bucket_that_is_not_there_is_no_empty_list(on_s3: dict[str, str], tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, **on_s3, removal_list="s3://no-such-bucket/removals.txt")
+    with pytest.raises(RemovalListError, match=r"list s3://no-such-bucket/removals\.txt: cannot be read"):
+        build_resources(settings)["downloader"].denied()
+    with pytest.raises(RemovalListError, match="no-such-bucket"):
+        remove(settings, [url(0, 0)], "", dry_run=False)
+
+
+@pytest.mark.parametrize("there_already", [True, False])
+def test_with_a_store_on_s3_a_list_in_home_is_refused(
+    on_s3: dict[str, str], tmp_path: Path, there_already: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "removals.txt"
+    if there_already:
+        path.touch()
+    with pytest.raises(ValueError, match=r"FACECAPTION_REMOVAL_LIST is not set") as refused:
+        remove(settings_of(tmp_path, **on_s3), [url(0, 0)], "", dry_run=False)
+    assert "\n" not in str(refused.value)
+    assert not path.exists() or not path.read_text()
+    monkeypatch.setenv("FACECAPTION_REMOVAL_LIST", str(path))  # chosen, and perhaps on a disk that all machines see
+    remove(settings_of(tmp_path, **on_s3), [url(0, 0)], "", dry_run=False)
+    assert url(0, 0) in path.read_text()
+
+
+def test_pictures_of_an_unfinished_shard_are_found_by_their_hash(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, removed = Store(settings.store_root), hashlib.sha256(picture(1, 0)).hexdigest()
+    store.write_table("raw_images", store.read_table("raw_images", NAMES[1]), NAMES[1], incomplete=True)
+    store.delete(store.table_key("raw_images", NAMES[1]))
+    remove(settings, [url(0, 0)], "", dry_run=True)
+    assert f"the same file lies at {url(1, 0)}" in capsys.readouterr().out
+    remove(settings, [removed], "", dry_run=True)
+    shown = capsys.readouterr().out
+    assert f"{store.uri(f'raw_images/incomplete/{NAMES[1]}.parquet')} (1)" in shown
+    assert f"{NAMES[1]}: source_manifest 1" in shown

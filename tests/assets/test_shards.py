@@ -132,6 +132,17 @@ def test_a_range_opens_its_work_once_and_each_shard_has_its_own_record(world: Wo
         assert world.check_outcomes("hard", run)[shard] == "SUCCEEDED"
 
 
+def test_what_is_recorded_on_the_spot_says_which_code_made_it(world: World) -> None:
+    world.raising = {SHARDS[2]}  # the step fails, so that Dagster writes no events of its own for the others
+    assert not world.run(tags=RANGE).success
+    records = world.instance.fetch_materializations(KEY, limit=10).records
+    made = [record.asset_materialization for record in records]
+    assert {(event.partition, (event.tags or {}).get("dagster/code_version")) for event in made if event} == {
+        (SHARDS[0], "1"),
+        (SHARDS[1], "1"),
+    }
+
+
 def test_a_range_of_one_shard_records_its_checks_for_that_shard(world: World) -> None:
     run = world.run(tags=dict.fromkeys(RANGE, SHARDS[2]))
     assert run.success

@@ -183,10 +183,14 @@ def test_ordinary_errors_stay_as_they_are() -> None:
         assert without_secrets(text, frozenset()) == text
 
 
-@given(st.text(min_size=6, max_size=40).filter(str.strip), st.text(), st.text())
+# Letters of the mark that stands in for a secret may form a short secret anew, which would say nothing about a leak.
+_OTHER_LETTERS = st.characters(exclude_characters="[left out]")
+
+
+@given(st.text(_OTHER_LETTERS, min_size=6, max_size=40).filter(str.strip), st.text(), st.text())
 def test_a_known_secret_never_comes_through(secret: str, before: str, after: str) -> None:
     found = without_secrets(f"{before}{secret}{after}", frozenset({secret}))
-    assert secret not in found.replace("[left out]", "")
+    assert secret not in found
     assert "\n" not in found
     assert len(found) <= 500
 

@@ -6,6 +6,7 @@ import json
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from facecaption_assets.automation.schedules import awaited_shards
 from facecaption_assets.automation.sensors import MANIFEST_TAG, new_manifests_sensor
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.settings import load_settings
@@ -156,6 +158,37 @@ def test_the_cursor_forgets_what_is_done_and_what_is_gone(inbox: Inbox) -> None:
         path.unlink()
     inbox.tick()
     assert json.loads(str(inbox.cursor)) == {"waiting": {}, "asked": []}
+
+
+def test_the_nightly_backfill_leaves_new_shards_to_the_sensor_until_a_night_later(inbox: Inbox) -> None:
+    inbox.instance.add_dynamic_partitions("shards", ["shard-00000"])  # of the first source, which no sensor asks for
+    inbox.put("a.csv", [f"http://pictures.test/{number}" for number in range(4)])
+    inbox.tick()
+    assert inbox.carry_out(inbox.tick()[0]).success
+    runs = inbox.tick()
+    assert ranges(runs) == [("shard-00001", "shard-00002")]  # asked for, and none of them is there yet
+    now = datetime.now(UTC) + timedelta(minutes=10)
+    assert awaited_shards(inbox.instance, inbox.settings, now) == {"shard-00001", "shard-00002"}
+    assert _night(inbox, now) == [("shard-00000", "shard-00000")]
+    assert _night(inbox, now + timedelta(days=1)) == [("shard-00000", "shard-00001"), ("shard-00002", "shard-00002")]
+
+
+def _night(inbox: Inbox, now: datetime) -> list[tuple[str, str]]:
+    context = Night(inbox.instance, now, inbox.definitions.get_repository_def())
+    data = inbox.definitions.resolve_schedule_def("nightly_backfill").evaluate_tick(context)
+    return ranges(data.run_requests or [])
+
+
+class Night(dg.ScheduleEvaluationContext):
+    """Of an instance in memory, which Dagster's own builder of contexts does not take."""
+
+    def __init__(self, instance: dg.DagsterInstance, now: datetime, repository: dg.RepositoryDefinition) -> None:
+        super().__init__(None, now, None, "nightly_backfill", repository_def=repository)
+        self._in_memory = instance
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        return self._in_memory
 
 
 class _Pictures(BaseHTTPRequestHandler):

@@ -54,8 +54,11 @@ class Night:
         self.now = datetime.now(UTC) + timedelta(hours=1)
 
     def make(self, shards: Iterable[str], assets: Sequence[str] = SHARD_ASSETS, version: str | None = None) -> None:
-        tags = {"dagster/code_version": version} if version else None
+        """By code of ``version``: None for the current one, "" for a materialisation that does not say."""
         for asset in assets:
+            current = self.repository.asset_graph.get(dg.AssetKey(asset)).code_version
+            made_by = current if version is None else version
+            tags = {"dagster/code_version": made_by} if made_by else None
             for shard in shards:
                 self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=shard, tags=tags))
 
@@ -144,6 +147,29 @@ def test_shards_made_by_other_code_are_stale() -> None:
     assert night.tick() == [(s[0], s[2], "stale", "raw_images")]
     night.make(s[:3], version="1")
     assert night.tick() == []
+
+
+@pytest.mark.parametrize(
+    ("versions", "stale"),
+    [
+        ("00-00", 5),
+        ("00-001", 5),
+        ("0-0-1", 4),
+        ("00--11", 4),
+        ("-", 1),
+        ("--1", 2),
+        ("1-1", 0),
+        ("1--", 0),
+        ("01-1-", 1),
+        ("0" * 20 + "-" * 40 + "1" * 4, 60),
+    ],
+)
+def test_a_shard_whose_code_is_not_known_is_stale_unless_current_code_came_before_it(versions: str, stale: int) -> None:
+    night = Night(len(versions))
+    for shard, version in zip(night.shards, versions, strict=True):
+        night.make([shard], version=version.strip("-"))
+    limits = [task.shard for task in night.backlog().tasks if task.reason == "stale" and task.stage == 0]
+    assert limits == night.shards[:stale]
 
 
 def test_a_shard_that_failed_is_alone_and_rests_after_its_attempts_until_they_are_forgotten() -> None:

@@ -37,13 +37,14 @@ def production(**given: Any) -> Settings:
 
 
 @cache
-def definitions() -> dg.Definitions:
-    """The real definitions under the profile ``production`` and the settings of deploy/eks."""
+def definitions(**given: Any) -> dg.Definitions:
+    """The real definitions under the profile ``production``, the settings of deploy/eks and those that are given."""
     data = read_yaml(DEPLOY / "eks" / "settings.yaml")["data"]
     names = {f"FACECAPTION_{name.upper()}": name for name in Settings.model_fields}
+    found = {names[key]: value for key, value in data.items() if key in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return build_definitions(load_settings(**{names[key]: value for key, value in data.items() if key in names}))
+        return build_definitions(load_settings(**{**found, **given}))
 
 
 def snake(value: Any) -> Any:

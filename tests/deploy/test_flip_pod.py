@@ -34,7 +34,12 @@ class World:
     pods: TrainingPods
     home: Path
 
-    def train(self, pods: TrainingPods | None = None, **given: Any) -> tuple[dg.ExecuteInProcessResult, list[str]]:
+    def train(
+        self,
+        pods: TrainingPods | dg.PipesSubprocessClient | None = None,
+        tags: dict[str, str] | None = None,
+        **given: Any,
+    ) -> tuple[dg.ExecuteInProcessResult, list[str]]:
         """One run of an asset that trains; the result and the run's log."""
         launcher, store, home = pods or self.pods, self.store, self.home
 
@@ -44,7 +49,7 @@ class World:
             return dg.MaterializeResult(metadata={"steps": found["steps"], "processes": found["processes"]})
 
         with dg.DagsterInstance.ephemeral() as instance:
-            result = dg.materialize([training], instance=instance, raise_on_error=False)
+            result = dg.materialize([training], instance=instance, raise_on_error=False, tags=tags)
             return result, [entry.user_message for entry in instance.all_logs(result.run_id)]
 
 
@@ -103,6 +108,35 @@ def test_a_faulty_training_fails_the_step_with_its_own_line(world: World) -> Non
     assert not result.success
     assert "queue" in failure_of(result)
     assert world.store.keys("flip_pods/") == []
+
+
+@pytest.mark.parametrize("in_pod", [True, False])
+def test_a_run_that_run_retries_have_started_trains_nothing(world: World, in_pod: bool) -> None:
+    (world.home / "unused").mkdir()
+    log = world.home / "unused" / "of the earlier training"
+    log.touch()
+    launcher = world.pods if in_pod else dg.PipesSubprocessClient()
+    result, _ = world.train(launcher, tags={"dagster/retry_number": "1"})
+    expected = "an earlier run's training may still be at work: materialise again when it has ended"
+    assert failure_of(result) == expected
+    assert not world.cluster.created
+    assert log.exists()
+    assert not world.store.keys("flip_training/")
+
+
+def test_a_pod_gets_what_the_step_has_in_its_environment_but_no_secret(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"AWS_REGION": "eu-west-1", "AWS_MAX_ATTEMPTS": "9", "HF_ENDPOINT": "https://example.org"}
+    for name, value in (
+        given | {"AWS_SECRET_ACCESS_KEY": "hidden", "HF_TOKEN": "hidden", "HF_HUB_OFFLINE": ""}
+    ).items():
+        monkeypatch.setenv(name, value)
+    (container,) = world.pods.pod_spec("x", 8)["containers"]
+    found = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert found.items() >= given.items()
+    assert "HF_HUB_OFFLINE" not in found
+    assert "hidden" not in found.values()
 
 
 def while_training(world: World, action: Callable[[str], Any], ready: Callable[[], bool]) -> threading.Thread:

@@ -163,6 +163,12 @@ def test_the_image_does_not_run_as_root_and_starts_the_code_location() -> None:
     assert "DAGSTER_HOME=" + read_yaml(DEPLOY / "values.yaml")["global"]["dagsterHome"] in environment
 
 
+def test_the_last_stage_has_the_compiler_that_triton_needs_and_leaves_no_package_lists() -> None:
+    (installed,) = [rest for word, rest in stages()[-1] if word == "RUN" and "apt-get" in rest]
+    assert {"gcc", "libc6-dev", "--no-install-recommends"} <= set(installed.split())
+    assert installed.endswith("rm -rf /var/lib/apt/lists/*")
+
+
 def test_later_stages_copy_only_from_stages_that_there_are() -> None:
     names = {rest.split(" AS ")[1] for stage in stages() for word, rest in stage if word == "FROM" and " AS " in rest}
     sources = {

@@ -123,10 +123,11 @@ def test_a_pod_without_limits_stays_without() -> None:
     assert grown({"requests": {"cpu": "1"}}, 2.0) == {"requests": {"cpu": "1"}}
 
 
-def test_every_pod_still_fits_on_a_node_when_it_is_tried_again() -> None:
+@pytest.mark.parametrize("changes", [{}, {"flip_launcher": "kubernetes"}, {"k8s_spot": False}])
+def test_every_pod_still_fits_on_a_node_when_it_is_tried_again(changes: dict[str, Any]) -> None:
     gib = {"m6i.2xlarge": 32, "m6i.4xlarge": 64, "m6a.4xlarge": 64, "m5.4xlarge": 64, "p4de.24xlarge": 1152}
     groups = read_yaml(DEPLOY / "eks" / "cluster.yaml")["managedNodeGroups"]
-    for asset, config in pod_configs(definitions()).items():
+    for asset, config in pod_configs(definitions(**changes)).items():
         pod, resources = config["pod_spec_config"], grown(config["container_config"]["resources"], 2.0)
         tolerated = {found["key"] for found in pod.get("tolerations", ())}
         sizes = [
@@ -135,6 +136,7 @@ def test_every_pod_still_fits_on_a_node_when_it_is_tried_again() -> None:
             if pod["node_selector"].items() <= group["labels"].items()
             and {taint["key"] for taint in group.get("taints", ())} <= tolerated
         ]
+        assert sizes, asset
         assert quantity_of(resources["limits"]["memory"]) < Decimal("0.9") * max(sizes) * 2**30, asset
 
 
