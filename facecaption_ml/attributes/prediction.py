@@ -39,7 +39,10 @@ class CheckpointError(ValueError):
 
 
 def checkpoint_folder(name: str | Path) -> Path:
-    """``bundled``, ``drawn``, a checkpoint folder, or a ``.safetensors`` file in one. Raises CheckpointError where it is incomplete."""
+    """``bundled``, ``drawn``, a checkpoint folder, or a ``.safetensors`` file in one.
+
+    Raises CheckpointError where it is incomplete.
+    """
     folder = _OWN.get(str(name)) or Path(name).expanduser()
     if folder.suffix == ".safetensors":
         folder = folder.parent
