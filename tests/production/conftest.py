@@ -52,6 +52,8 @@ def deployment(
     source.write_text("URL,TEXT\n" + "\n".join(rows) + "\n", encoding="utf-8")
     running = Deployment(home / "dagster", {**postgres.environment, **_settings(home, source, s3_server)})
     running.start()
+    for pool in ("download", "a100"):
+        running.limit(pool, 8)
     yield running
     running.stop()
 

@@ -187,6 +187,11 @@ class Deployment:
         self.start_daemon()
         wait_until("the webserver with its code location", self._loaded, 150)
 
+    def limit(self, pool: str, slots: int) -> None:
+        """As the README has it done before a first backfill: two runs that meet a pool without limit both try to write one."""
+        command = [sys.executable, "-m", "dagster", "instance", "concurrency", "set", pool, str(slots)]
+        subprocess.run(command, env=self.environment, cwd=self.home, check=True, capture_output=True)
+
     @property
     def _workspace(self) -> list[str]:
         return ["-w", str(self.home / "workspace.yaml")]
@@ -227,6 +232,15 @@ class Deployment:
                 found.append(int(entry.name))
         return found
 
+    def run_workers(self) -> list[int]:
+        """The processes of runs: the code server's own."""
+        return [found for found in self.processes_of("spawn_main") if _parent(found) == self._processes["code"].pid]
+
+    def steps(self) -> list[int]:
+        """The processes of steps: those of the runs'."""
+        workers = self.run_workers()
+        return [found for found in self.processes_of("spawn_main") if _parent(found) in workers]
+
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
         """The answer's data. Raises AssertionError with the server's message."""
         import json
@@ -252,6 +266,14 @@ class Deployment:
         self._processes[name] = subprocess.Popen(
             [sys.executable, *arguments], env=self.environment, stdout=log, stderr=log, cwd=self.home
         )
+
+
+def _parent(process: int) -> int:
+    """Of a process that is still there, else 0."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _listens(port: int) -> bool:

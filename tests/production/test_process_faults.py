@@ -20,6 +20,10 @@ def _shard(number: int) -> str:
     return f"shard-{number:05d}"
 
 
+def _statuses(deployment: Deployment, started: str) -> list[str]:
+    return sorted(run["status"] for run in backfill(deployment, started)["runs"])
+
+
 def _held_backfill(deployment: Deployment, pictures: PictureServer, done: int, held: int) -> str:
     """A backfill of two shards in one run, the first of them done and the second waiting for a picture."""
     pictures.held.add(f"shard{held:02d}")
@@ -31,7 +35,7 @@ def _held_backfill(deployment: Deployment, pictures: PictureServer, done: int, h
 
 def test_a_killed_step_is_tried_again_in_its_run(deployment: Deployment, pictures: PictureServer) -> None:
     started = _held_backfill(deployment, pictures, 4, 5)
-    steps = deployment.processes_of("multiprocessing", "spawn_main")
+    steps = deployment.steps()
     assert steps, "the step has a process of its own"
     for step in steps:
         kill(step)
@@ -47,13 +51,14 @@ def test_a_killed_step_is_tried_again_in_its_run(deployment: Deployment, picture
 def test_a_killed_run_is_retried_by_itself(deployment: Deployment, pictures: PictureServer) -> None:
     started = _held_backfill(deployment, pictures, 6, 7)
     # The worker first: a step that dies under its eyes would only be tried again.
-    for process in [*deployment.processes_of("execute_run"), *deployment.processes_of("multiprocessing", "spawn_main")]:
+    workers, steps = deployment.run_workers(), deployment.steps()
+    assert workers
+    for process in [*workers, *steps]:
         kill(process)
     pictures.held.clear()
     wait_until("the other shard", lambda: _shard(7) in materialised(deployment, "raw_images"), 240)
     assert _shard(6) in materialised(deployment, "raw_images")
-    runs = backfill(deployment, started)["runs"]
-    assert sorted(run["status"] for run in runs) == ["FAILURE", "SUCCESS"], runs
+    wait_until("the end of the second run", lambda: _statuses(deployment, started) == ["FAILURE", "SUCCESS"], 60)
 
 
 def test_the_slots_of_a_killed_run_are_free_again(deployment: Deployment) -> None:
