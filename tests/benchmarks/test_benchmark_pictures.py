@@ -151,6 +151,6 @@ def test_a_drawn_picture_that_is_none_is_named_and_never_shifts_the_others(tmp_p
 @settings(max_examples=20, deadline=None)
 def test_how_many_are_kept_together_changes_no_picture(rows: list[int], together: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_KEPT_TOGETHER", together)
+        patch.setattr(module, "DRAWN_TOGETHER", together)
         for _ in range(2):
             assert tones(KeptPictures(Drawn(21), Store(folder)).read(rows)) == rows
