@@ -26,14 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "production"))
 from backfills import launch
 from servers import Deployment, Postgres, postgres_programs, wait_until
 
-SHARD_ASSETS = (
-    "raw_images",
-    "face_crops",
-    "face_attributes",
-    "template_captions",
-    "llm_captions",
-    "facecaption_dataset",
-)
+from facecaption_assets.automation import SHARD_ASSETS
+
 STATUS_PAGE = """query($k: AssetKeyInput!){assetNodeOrError(assetKey: $k){... on AssetNode{
  partitionStats{numMaterialized numPartitions numFailed numMaterializing}
  partitionKeysByDimension{name partitionKeys}

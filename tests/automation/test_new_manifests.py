@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,9 @@ import dagster as dg
 import polars as pl
 import pytest
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from night_context import NightContext
 
 from facecaption_assets.automation.schedules import awaited_shards
 from facecaption_assets.automation.sensors import MANIFEST_TAG, new_manifests_sensor
@@ -174,21 +178,9 @@ def test_the_nightly_backfill_leaves_new_shards_to_the_sensor_until_a_night_late
 
 
 def _night(inbox: Inbox, now: datetime) -> list[tuple[str, str]]:
-    context = Night(inbox.instance, now, inbox.definitions.get_repository_def())
+    context = NightContext(inbox.instance, now, inbox.definitions.get_repository_def())
     data = inbox.definitions.resolve_schedule_def("nightly_backfill").evaluate_tick(context)
     return ranges(data.run_requests or [])
-
-
-class Night(dg.ScheduleEvaluationContext):
-    """Of an instance in memory, which Dagster's own builder of contexts does not take."""
-
-    def __init__(self, instance: dg.DagsterInstance, now: datetime, repository: dg.RepositoryDefinition) -> None:
-        super().__init__(None, now, None, "nightly_backfill", repository_def=repository)
-        self._in_memory = instance
-
-    @property
-    def instance(self) -> dg.DagsterInstance:
-        return self._in_memory
 
 
 class _Pictures(BaseHTTPRequestHandler):

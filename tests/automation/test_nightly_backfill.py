@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from hypothesis import given
 from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+from night_context import NightContext
 
 from facecaption_assets.automation import SHARD_ASSETS
 from facecaption_assets.automation.backlog import Backlog, Reason, Task, find_backlog
@@ -28,18 +33,6 @@ def code_location(**more: int) -> tuple[Settings, dg.Definitions]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return settings, build_definitions(settings)
-
-
-class Context(dg.ScheduleEvaluationContext):
-    """Of an instance in memory, which Dagster's own builder of contexts does not take."""
-
-    def __init__(self, instance: dg.DagsterInstance, now: datetime, repository: dg.RepositoryDefinition) -> None:
-        super().__init__(None, now, None, "nightly_backfill", repository_def=repository)
-        self._in_memory = instance
-
-    @property
-    def instance(self) -> dg.DagsterInstance:
-        return self._in_memory
 
 
 class Night:
@@ -78,7 +71,7 @@ class Night:
 
     def tick(self) -> list[tuple[str, str, str, str]]:
         """First shard, last shard, reason and first asset of each run asked for."""
-        context = Context(self.instance, self.now, self.repository)
+        context = NightContext(self.instance, self.now, self.repository)
         data = self.definitions.resolve_schedule_def("nightly_backfill").evaluate_tick(context)
         self.said = data.skip_message or ""
         self.keys = [request.run_key for request in data.run_requests or []]
