@@ -134,12 +134,14 @@ def _train(settings: Settings) -> Path:
     from facecaption_ml.attributes.network import Preset
     from facecaption_ml.attributes.training import STATE
 
+    init = None
+    if settings.attribute_init:
+        init = checkpoint_folder(settings.attribute_init, "FACECAPTION_ATTRIBUTE_INIT")
     device = resolve_device(settings.device, settings.threads)
     preset = Preset.named(settings.attribute_preset)
     # The training's state stays here, so that a run that was killed goes on where it stopped.
     out = settings.home / "training" / f"attributes-{settings.attribute_preset}"
     data = _labelled_data(settings, preset.input)
-    init = checkpoint_folder(settings.attribute_init) if settings.attribute_init else None
     train_attributes(
         data, preset.name, out, epochs=settings.attribute_epochs, seed=settings.seed, device=device, init=init
     )

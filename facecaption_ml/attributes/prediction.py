@@ -38,17 +38,17 @@ class CheckpointError(ValueError):
     """A checkpoint is absent or does not fit; the message names the file."""
 
 
-def checkpoint_folder(name: str | Path) -> Path:
+def checkpoint_folder(name: str | Path, setting: str = "FACECAPTION_ATTRIBUTE_WEIGHTS") -> Path:
     """``bundled``, ``drawn``, a checkpoint folder, or a ``.safetensors`` file in one.
 
-    Raises CheckpointError where it is incomplete.
+    Raises CheckpointError, naming ``setting``, where it is incomplete.
     """
     folder = _OWN.get(str(name)) or Path(name).expanduser()
     if folder.suffix == ".safetensors":
         folder = folder.parent
     for part in (WEIGHTS, CONFIG, EVALUATION, CARD):
         if not (folder / part).is_file():
-            raise CheckpointError(f"attribute checkpoint {folder}: {part} is missing (FACECAPTION_ATTRIBUTE_WEIGHTS)")
+            raise CheckpointError(f"attribute checkpoint {folder}: {part} is missing ({setting})")
     return folder
 
 
