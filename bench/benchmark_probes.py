@@ -31,19 +31,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from facecaption_ml.benchmarks import attributes, retrieval
-from facecaption_ml.benchmarks.data import LabelData, PairData
+from facecaption_ml.benchmarks.datasets.data import LabelData, PairData
+from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
 from facecaption_ml.benchmarks.datasets.sample import sample_labels_data, sample_pairs
-from facecaption_ml.benchmarks.features import FeatureCache, Reencoded
-from facecaption_ml.benchmarks.models import FlipEncoder
-from facecaption_ml.benchmarks.pictures import StoredPictures
-from facecaption_ml.benchmarks.probes import AttributeProbe, PairProbe, normed, train_probe
-from facecaption_ml.benchmarks.protocol import ATTRIBUTES, RETRIEVAL, ProbeProtocol
+from facecaption_ml.benchmarks.encoders.features import FeatureCache, Reencoded
+from facecaption_ml.benchmarks.encoders.models import FlipEncoder
+from facecaption_ml.benchmarks.tasks import attributes, retrieval
+from facecaption_ml.benchmarks.tasks.probes import AttributeProbe, PairProbe, normed, train_probe
+from facecaption_ml.benchmarks.tasks.protocol import ATTRIBUTES, RETRIEVAL, ProbeProtocol
 from facecaption_ml.flip import Flip
-from facecaption_ml.flip.model import FlipModel
-from facecaption_ml.flip.presets import Preset
-from facecaption_ml.flip.tokenization import CaptionTokenizer
-from facecaption_ml.store import Store
+from facecaption_ml.flip.model.model import FlipModel
+from facecaption_ml.flip.model.presets import Preset
+from facecaption_ml.flip.model.tokenization import CaptionTokenizer
+from facecaption_ml.storage.store import Store
 
 Numbers = dict[str, Any]
 

@@ -22,13 +22,13 @@ import polars as pl
 
 from facecaption_ml.attributes.celeba import read_celeba
 from facecaption_ml.captions import template_caption
+from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.decoding import encode_jpeg
-from facecaption_ml.flip.config import TrainingConfig
-from facecaption_ml.flip.presets import Preset, preset_names
-from facecaption_ml.flip.training import train
+from facecaption_ml.flip.model.presets import Preset, preset_names
+from facecaption_ml.flip.training.config import TrainingConfig
+from facecaption_ml.flip.training.trainer import train
 from facecaption_ml.schemas import SCHEMAS
-from facecaption_ml.sources import sample_id
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES, settle_conflicts
 
 SHARD_ROWS = 1000

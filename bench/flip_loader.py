@@ -42,10 +42,10 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from facecaption_ml.decoding import encode_jpeg
-from facecaption_ml.flip.data import PairIndex, PairLoader, PairSource
+from facecaption_ml.flip.pairs.loader import PairIndex, PairLoader, PairSource
 from facecaption_ml.sample.labelled import labelled_portraits
 from facecaption_ml.schemas import SCHEMAS
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 CROP, SIDE, BATCH, SHARD_ROWS = 285, 224, 64, 2048
 NAMES = {"ours": "PairLoader", "plain": "Pillow + torchvision v2"}

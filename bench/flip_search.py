@@ -31,10 +31,10 @@ from pathlib import Path
 
 import numpy as np
 
-from facecaption_ml.flip.face_features import FOLDER, FaceFeatures
-from facecaption_ml.flip.search import nearest_faces
+from facecaption_ml.flip.use.face_features import FOLDER, FaceFeatures
+from facecaption_ml.flip.use.search import nearest_faces
 from facecaption_ml.ranking import retrieval_ranks
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 SHARD_ROWS = 10_000
 VERSION = "random"

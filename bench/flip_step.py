@@ -28,12 +28,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from facecaption_ml.flip.flops import matrix_rate, step_flops
-from facecaption_ml.flip.model import FlipModel
-from facecaption_ml.flip.optimisation import memory_gib, parameter_groups
-from facecaption_ml.flip.precision import autocast, compute_dtype
-from facecaption_ml.flip.presets import Preset, preset_names, training_defaults
-from facecaption_ml.flip.pretraining import FlipPretraining
+from facecaption_ml.flip.model.flops import matrix_rate, step_flops
+from facecaption_ml.flip.model.model import FlipModel
+from facecaption_ml.flip.model.presets import Preset, preset_names, training_defaults
+from facecaption_ml.flip.training.optimisation import memory_gib, parameter_groups
+from facecaption_ml.flip.training.precision import autocast, compute_dtype
+from facecaption_ml.flip.training.task import FlipPretraining
 
 ENC_ID = 5
 

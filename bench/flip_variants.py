@@ -22,9 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from facecaption_ml.flip.config import TEXT_COLUMNS, TrainingConfig
-from facecaption_ml.flip.presets import preset_names
-from facecaption_ml.store import Store
+from facecaption_ml.flip.model.presets import preset_names
+from facecaption_ml.flip.training.config import TEXT_COLUMNS, TrainingConfig
+from facecaption_ml.storage.store import Store
 
 KS = (1, 5, 10)
 
@@ -45,7 +45,7 @@ def run(store: Path, variant: str, seed: int, arguments: argparse.Namespace, scr
         log_every=1000,
     )
     (home / "config.json").write_text(config.to_json())
-    command = [sys.executable, "-m", "facecaption_ml.flip.train", "--config", str(home / "config.json")]
+    command = [sys.executable, "-m", "facecaption_ml.flip.training.process", "--config", str(home / "config.json")]
     started = time.monotonic()
     done = subprocess.run([*command, "--work", str(home / "work")], capture_output=True, text=True)
     if done.returncode:

@@ -22,11 +22,10 @@ from typing import Any
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "production"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from backfills import launch
-from servers import Deployment, Postgres, postgres_programs, wait_until
-
 from facecaption_assets.automation import SHARD_ASSETS
+from servers import Deployment, Postgres, postgres_programs, wait_until
 
 STATUS_PAGE = """query($k: AssetKeyInput!){assetNodeOrError(assetKey: $k){... on AssetNode{
  partitionStats{numMaterialized numPartitions numFailed numMaterializing}

@@ -29,7 +29,7 @@ from pathlib import Path
 import nltk
 
 from facecaption_ml.captions import CaptionGrammar, caption_seed, check_faithful
-from facecaption_ml.captions.grammar import BUNDLED
+from facecaption_ml.captions.template.grammar import BUNDLED
 from facecaption_ml.taxonomy import ATTRIBUTES, FEMALE, Gender, settle_conflicts
 
 LabelSet = tuple[list[str], Gender | None]

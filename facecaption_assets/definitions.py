@@ -16,10 +16,10 @@ from facecaption_assets.automation.alerts import failure_alert_sensor
 from facecaption_assets.automation.conditions import automated, summaries_sensor
 from facecaption_assets.automation.schedules import schedules
 from facecaption_assets.automation.sensors import new_manifests_sensor
-from facecaption_assets.executors import build_executor
-from facecaption_assets.flip_pod import training_launcher
-from facecaption_assets.resources import build_resources
+from facecaption_assets.machines.executors import build_executor
+from facecaption_assets.resources.data import build_resources
 from facecaption_assets.settings import Settings, load_settings
+from facecaption_assets.training.pod import training_launcher
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:

@@ -13,10 +13,10 @@ SEEDS: Final = ("0", "1", "2")
 """Of the ablation's trainings."""
 
 HUB_MODELS: Final = ("clip", "blip", "align")
-"""The baselines of the paper (``facecaption_ml.benchmarks.hub_models``)."""
+"""The baselines of the paper (``facecaption_ml.benchmarks.encoders.hub_models``)."""
 
 VARIANTS = dg.StaticPartitionsDefinition(["flip", "flip_template", "flip_alt_text"])
-"""FLIP, FLIP* and FLIP† of the paper: what a checkpoint learned from (``facecaption_ml.flip.config.TEXT_COLUMNS``)."""
+"""FLIP, FLIP* and FLIP† of the paper: what a checkpoint learned from (``facecaption_ml.flip.training.config.TEXT_COLUMNS``)."""
 
 BENCHMARK_DATA: Final = {
     "retrieval": ("celeba_caption", "mm_celeba_hq", "sample"),

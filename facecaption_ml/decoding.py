@@ -35,7 +35,7 @@ _SWAPS_SIDES: Final = frozenset({5, 6, 7, 8})
 _MAX_JPEG_SCANS: Final = 100
 
 
-class UndecodableImage(ValueError):  # noqa: N818  (the name says what the bytes are)
+class UndecodableImage(ValueError):  # noqa: N818
     """Bytes from which no picture can be had. ``reason`` says why: too_many_pixels, not_an_image or undecodable."""
 
     def __init__(self, reason: Reason, message: str) -> None:

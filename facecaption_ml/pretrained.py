@@ -15,7 +15,7 @@ _HUB_SECONDS: Final = 10.0
 _HUB_NAME: Final = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-class WeightsNotReachable(RuntimeError):  # noqa: N818  (the name says what is the matter)
+class WeightsNotReachable(RuntimeError):  # noqa: N818
     """No usable weights under this name; the message is one line that names the setting and what to set."""
 
 

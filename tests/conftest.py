@@ -18,6 +18,10 @@ os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
 # Two workers on two cores: threads that spin while they wait for each other would stop both.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 REPOSITORY = Path(__file__).parents[1]
+# Child processes of tests find the support modules as well.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(REPOSITORY / "tests" / "support"), os.environ.get("PYTHONPATH")))
+)
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 

@@ -5,17 +5,17 @@ from typing import Final, cast
 
 import dagster as dg
 
-from facecaption_assets import benchmark_checks as checks
-from facecaption_assets import previews
-from facecaption_assets.ablation import measure_variant, place, write_ablation
+from facecaption_assets.assets.ablation_tables import measure_variant, place, write_ablation
 from facecaption_assets.assets.benchmarks import CODE_VERSION, GROUP, headline
-from facecaption_assets.compute import training_step
-from facecaption_assets.flip_training import load_checkpoint, process_count, run_training, training_config
+from facecaption_assets.checks import benchmarks as checks
+from facecaption_assets.factories import previews
+from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork
+from facecaption_assets.machines.compute import training_step
+from facecaption_assets.machines.retries import final_errors, training_retry_policy
 from facecaption_assets.partitions import ABLATION, all_of
-from facecaption_assets.retries import final_errors, training_retry_policy
 from facecaption_assets.settings import Settings
-from facecaption_assets.whole_dataset import DATASET, DatasetWork
-from facecaption_ml.store import Store
+from facecaption_assets.training.launch import load_checkpoint, process_count, run_training, training_config
+from facecaption_ml.storage.store import Store
 
 _CHECKS: Final = ("above_baselines", "stored")
 

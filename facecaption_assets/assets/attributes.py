@@ -11,14 +11,15 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from facecaption_assets import checks, previews
 from facecaption_assets.assets.faces import contact_sheet_of
-from facecaption_assets.compute import ONE_A100
-from facecaption_assets.progress import Progress
-from facecaption_assets.retries import final_errors, retry_policy
+from facecaption_assets.checks import tables as checks
+from facecaption_assets.factories import previews
+from facecaption_assets.factories.progress import Progress
+from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_assets.machines.compute import ONE_A100
+from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings, SettingsError
-from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
-from facecaption_ml.provenance import package_version
+from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.schemas import empty
 from facecaption_ml.taxonomy import ATTRIBUTES, CATEGORIES
 
@@ -129,7 +130,7 @@ def _train(settings: Settings) -> Path:
             "no attribute model: set FACECAPTION_ATTRIBUTE_DATA to a CelebA-layout folder, or "
             "FACECAPTION_ATTRIBUTE_WEIGHTS to 'bundled' or a checkpoint folder"
         )
-    from facecaption_assets.model_resources import resolve_device
+    from facecaption_assets.resources.models import resolve_device
     from facecaption_ml.attributes import checkpoint_folder, train_attributes
     from facecaption_ml.attributes.network import Preset
     from facecaption_ml.attributes.training import STATE

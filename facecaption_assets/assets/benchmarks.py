@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import dagster as dg
 
-from facecaption_assets import benchmark_checks as checks
-from facecaption_assets import previews
 from facecaption_assets.automation import BENCHMARK_ASSETS
-from facecaption_assets.benchmarking import measure, result_pictures, write_measured
-from facecaption_assets.compute import CPU, ONE_A100
+from facecaption_assets.checks import benchmarks as checks
+from facecaption_assets.factories import previews
+from facecaption_assets.machines.compute import CPU, ONE_A100
+from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.partitions import BENCHMARK_GRIDS, all_of
-from facecaption_assets.retries import final_errors, retry_policy
+from facecaption_assets.resources.benchmarks import measure, result_pictures, write_measured
 from facecaption_assets.settings import Settings
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
-    from facecaption_ml.benchmarks.protocol import Measured
-    from facecaption_ml.benchmarks.regression import Regressions
+    from facecaption_ml.benchmarks.report.regression import Regressions
     from facecaption_ml.benchmarks.result import BenchmarkResult
+    from facecaption_ml.benchmarks.tasks.protocol import Measured
 
 GROUP: Final = "benchmarks"
 CODE_VERSION: Final = "1"
@@ -100,7 +100,7 @@ def headline(result: "BenchmarkResult") -> dict[str, float]:
 
 
 def _rows(result: "BenchmarkResult") -> list[tuple[Any, ...]]:
-    from facecaption_ml.benchmarks.tables import percent
+    from facecaption_ml.benchmarks.report.tables import percent
 
     named = {result.model: result.measurements, **result.baselines}
     return [
@@ -118,7 +118,7 @@ def _rows(result: "BenchmarkResult") -> list[tuple[Any, ...]]:
 
 
 def _version(result: "BenchmarkResult") -> str:
-    from facecaption_ml.benchmarks.pictures import content_version
+    from facecaption_ml.benchmarks.datasets.pictures import content_version
 
     return content_version([result.as_json().decode()])
 
@@ -153,9 +153,9 @@ def _tables(settings: Settings) -> dg.AssetsDefinition:
 
 
 def _write_tables(store: Store, settings: Settings) -> dg.MaterializeResult:
-    from facecaption_assets.ablation import read_ablation
-    from facecaption_ml.benchmarks.ablation import SEED
-    from facecaption_ml.benchmarks.regression import snapshot
+    from facecaption_assets.assets.ablation_tables import read_ablation
+    from facecaption_ml.benchmarks.report.ablation import SEED
+    from facecaption_ml.benchmarks.report.regression import snapshot
     from facecaption_ml.benchmarks.result import read_results
 
     results, trained = read_results(store), read_ablation(store)
@@ -183,7 +183,7 @@ def _write_tables(store: Store, settings: Settings) -> dg.MaterializeResult:
 
 def _compared(store: Store, key: str, results: "Sequence[BenchmarkResult]", tolerance: float) -> "Regressions | str":
     """With the last materialisation's snapshot; a text where there is none that can be read."""
-    from facecaption_ml.benchmarks.regression import from_snapshot, regressions
+    from facecaption_ml.benchmarks.report.regression import from_snapshot, regressions
 
     if not store.exists(key):
         return "these are the first tables"
@@ -198,11 +198,11 @@ def table_files(
     store: Store, results: "Sequence[BenchmarkResult]", trained: "Sequence[BenchmarkResult]"
 ) -> dict[str, bytes]:
     """``index.html`` with the results' pictures, ``tables.md``, ``tables.tex``; ``ablation.md`` where there is one."""
-    from facecaption_ml.benchmarks.ablation import ablation_table
-    from facecaption_ml.benchmarks.latex import latex
-    from facecaption_ml.benchmarks.markdown import markdown
-    from facecaption_ml.benchmarks.page import html
-    from facecaption_ml.benchmarks.tables import benchmark_tables
+    from facecaption_ml.benchmarks.report.ablation import ablation_table
+    from facecaption_ml.benchmarks.report.latex import latex
+    from facecaption_ml.benchmarks.report.markdown import markdown
+    from facecaption_ml.benchmarks.report.page import html
+    from facecaption_ml.benchmarks.report.tables import benchmark_tables
 
     ablation = [ablation_table(trained)] if trained else []
     tables = [*benchmark_tables(results), *ablation]

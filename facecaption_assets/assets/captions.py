@@ -7,15 +7,16 @@ from typing import Any, Final
 import dagster as dg
 import polars as pl
 
-from facecaption_assets import checks, previews
-from facecaption_assets.compute import CPU, ONE_A100
-from facecaption_assets.progress import Progress
+from facecaption_assets.checks import tables as checks
+from facecaption_assets.factories import previews
+from facecaption_assets.factories.progress import Progress
+from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.settings import Settings
-from facecaption_assets.shards import Check, ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_ml.captions import caption_table
-from facecaption_ml.captions.answer_cache import AnswerCache, slug
-from facecaption_ml.captions.rewriting import LLM, unwritten
-from facecaption_ml.provenance import package_version
+from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, slug
+from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
+from facecaption_ml.dataset.provenance import package_version
 
 GROUP = "captions"
 _TREND: Final = 30  # shards in the picture of the acceptance rate

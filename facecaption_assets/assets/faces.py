@@ -9,12 +9,13 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from facecaption_assets import checks, previews
-from facecaption_assets.compute import ONE_A100
-from facecaption_assets.progress import Progress
+from facecaption_assets.checks import tables as checks
+from facecaption_assets.factories import previews
+from facecaption_assets.factories.progress import Progress
+from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_assets.machines.compute import ONE_A100
 from facecaption_assets.settings import Settings
-from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
-from facecaption_ml.provenance import package_version
+from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.schemas import empty
 
 GROUP = "faces"

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
-from facecaption_assets import flip_checks as checks
-from facecaption_assets import previews
-from facecaption_assets.compute import training_step
-from facecaption_assets.flip_training import load_checkpoint, process_count, run_training, training_config
+from facecaption_assets.checks import flip as checks
+from facecaption_assets.factories import previews
+from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork
+from facecaption_assets.machines.compute import training_step
+from facecaption_assets.machines.retries import final_errors, training_retry_policy
 from facecaption_assets.partitions import VARIANTS, all_of
-from facecaption_assets.retries import final_errors, training_retry_policy
 from facecaption_assets.settings import Settings
-from facecaption_assets.whole_dataset import DATASET, DatasetWork
-from facecaption_ml.store import Store
+from facecaption_assets.training.launch import load_checkpoint, process_count, run_training, training_config
+from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
     from facecaption_ml.flip import Flip
-    from facecaption_ml.flip.config import TrainingConfig
+    from facecaption_ml.flip.training.config import TrainingConfig
 
 GROUP: Final = "flip"
 CODE_VERSION: Final = "1"
@@ -131,7 +131,7 @@ def _recall_rows(held_out: Mapping[str, Mapping[str, Any]]) -> list[tuple[Any, .
 
 
 def _log(store: Store, config: "TrainingConfig") -> list[dict[str, Any]]:
-    from facecaption_ml.flip.progress import LOG, read_log
+    from facecaption_ml.flip.training.progress import LOG, read_log
 
     with store.reading_file(f"{config.prefix}/{LOG}") as path:
         return read_log(path)
@@ -139,9 +139,9 @@ def _log(store: Store, config: "TrainingConfig") -> list[dict[str, Any]]:
 
 def _pictures(store: Store, config: "TrainingConfig", flip: "Flip") -> dict[str, Any]:
     """Curves and sample retrievals: beside the checkpoint, and as metadata."""
-    from facecaption_assets.flip_pictures import on_white, retrieval_figure, training_curves
-    from facecaption_ml.flip.pair_index import PairSource
-    from facecaption_ml.flip.retrievals import held_out_retrievals
+    from facecaption_assets.training.figures import on_white, retrieval_figure, training_curves
+    from facecaption_ml.flip.pairs.index import PairSource
+    from facecaption_ml.flip.use.retrievals import held_out_retrievals
     from facecaption_ml.statistics import figures
 
     files = figures.files(training_curves(_log(store, config)), "curves")

@@ -7,17 +7,18 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from facecaption_assets import checks, previews
 from facecaption_assets.assets.captions import released_captions
 from facecaption_assets.automation import STATISTICS_ASSETS
-from facecaption_assets.compute import CPU
-from facecaption_assets.progress import Progress
-from facecaption_assets.retries import final_errors, retry_policy
+from facecaption_assets.checks import tables as checks
+from facecaption_assets.factories import previews
+from facecaption_assets.factories.progress import Progress
+from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_assets.machines.compute import CPU
+from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings
-from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset
-from facecaption_ml.funnel import total_counts
-from facecaption_ml.provenance import package_version
-from facecaption_ml.release import (
+from facecaption_ml.dataset.funnel import total_counts
+from facecaption_ml.dataset.provenance import package_version
+from facecaption_ml.dataset.release import (
     PREFIX,
     SPLITS,
     data_card,
@@ -27,10 +28,10 @@ from facecaption_ml.release import (
     summary_json,
     write_release,
 )
-from facecaption_ml.removals import RemovalList
-from facecaption_ml.sources import sample_id
+from facecaption_ml.dataset.removals import RemovalList
+from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.statistics.report import card_sections
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.storage.store import Store, StoreError
 
 GROUP = "release"
 

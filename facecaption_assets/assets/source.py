@@ -7,19 +7,20 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from facecaption_assets import checks, previews
-from facecaption_assets.compute import CPU, DOWNLOAD
-from facecaption_assets.manifest_intake import Intake, SourceConfig, previous_data_version, take_in
+from facecaption_assets.assets.manifest_intake import Intake, SourceConfig, previous_data_version, take_in
+from facecaption_assets.checks import tables as checks
+from facecaption_assets.factories import previews
+from facecaption_assets.factories.progress import Progress, logger
+from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset, table_schema
+from facecaption_assets.machines.compute import CPU, DOWNLOAD
+from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.partitions import SHARDS
-from facecaption_assets.progress import Progress, logger
-from facecaption_assets.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings
-from facecaption_assets.shards import ShardFunction, ShardResult, ShardWork, shard_asset, table_schema
+from facecaption_ml.dataset.manifests import Ledger
+from facecaption_ml.dataset.provenance import package_version
+from facecaption_ml.dataset.sources import ManifestCounts, SourceError, build_shards, shard_name
 from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
-from facecaption_ml.manifests import Ledger
-from facecaption_ml.provenance import package_version
-from facecaption_ml.sources import ManifestCounts, SourceError, build_shards, shard_name
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 GROUP = "source"
 

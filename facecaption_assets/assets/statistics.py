@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 import polars as pl
 
-from facecaption_assets import statistics_checks as checks
-from facecaption_assets.compute import CPU, ONE_A100
-from facecaption_assets.progress import Progress
+from facecaption_assets.checks import statistics as checks
+from facecaption_assets.factories.progress import Progress
+from facecaption_assets.factories.shards import Check
+from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork, complete, statistics_asset
+from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.settings import THIS_DATA_SET, Settings
-from facecaption_assets.shards import Check
-from facecaption_assets.whole_dataset import DATASET, DatasetWork, complete, statistics_asset
 from facecaption_ml.statistics.report import Report, markdown_table, transposed_markdown
 
 if TYPE_CHECKING:

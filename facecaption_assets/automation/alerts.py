@@ -17,7 +17,7 @@ from typing import Any, Final
 import dagster as dg
 from pydantic import SecretStr
 
-from facecaption_assets.progress import logger
+from facecaption_assets.factories.progress import logger
 from facecaption_assets.settings import Settings
 
 _LEFT_OUT: Final = "[left out]"

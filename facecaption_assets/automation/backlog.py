@@ -22,8 +22,8 @@ import dagster as dg
 
 from facecaption_assets.automation.jobs import SHARD_ASSETS
 from facecaption_assets.automation.ranges import shards_of_run
+from facecaption_assets.factories.shards import CODE_VERSION
 from facecaption_assets.partitions import SHARDS
-from facecaption_assets.shards import CODE_VERSION
 
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph

@@ -20,11 +20,11 @@ from facecaption_assets.automation.jobs import (
 )
 from facecaption_assets.automation.ranges import chunks, range_request
 from facecaption_assets.automation.sensors import MANIFEST_TAG
+from facecaption_assets.factories.progress import logger
 from facecaption_assets.partitions import BENCHMARK_DATA, SHARDS, VARIANTS
-from facecaption_assets.progress import logger
 from facecaption_assets.settings import Settings, SettingsError
-from facecaption_ml.manifests import Ledger
-from facecaption_ml.store import Store
+from facecaption_ml.dataset.manifests import Ledger
+from facecaption_ml.storage.store import Store
 
 _LEFT_TO_THE_SENSOR: Final = timedelta(hours=6)  # enough to ask for thousands of runs, and over by the next night
 _FOLDER_OF: Final = {

@@ -1,8 +1,8 @@
 """The sensor that turns manifests in the inbox into shards, and the shards into runs.
 
 It asks for one run of ``source_manifest`` at a time, each with one manifest, and for the runs of its shards when the store's
-ledger (``facecaption_ml.manifests``) says that they are there. The ledger, not the cursor, knows what has been taken in: the
-cursor holds what waits to be, and a sensor without one does nothing twice.
+ledger (``facecaption_ml.dataset.manifests``) says that they are there. The ledger, not the cursor, knows what was ingested:
+the cursor holds what waits to be, and a sensor without one does nothing twice.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import dagster as dg
 from facecaption_assets.automation.backlog import UNFINISHED
 from facecaption_assets.automation.jobs import MANIFEST_INTAKE, SHARD_PIPELINE
 from facecaption_assets.automation.ranges import chunks, range_request
-from facecaption_assets.progress import logger
+from facecaption_assets.factories.progress import logger
 from facecaption_assets.settings import Settings
-from facecaption_ml.manifests import Ledger, Manifest, TakenIn, list_manifests
-from facecaption_ml.store import Store
+from facecaption_ml.dataset.manifests import Ledger, Manifest, TakenIn, list_manifests
+from facecaption_ml.storage.store import Store
 
 SOURCE: Final = dg.AssetKey("source_manifest")
 MANIFEST_TAG: Final = "facecaption/manifest"

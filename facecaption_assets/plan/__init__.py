@@ -1,1 +1,1 @@
-"""What a data set of a given size takes: ``facecaption plan``."""
+"""What a big run takes: time, machines, storage, money."""

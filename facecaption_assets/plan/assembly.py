@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 import dagster as dg
 
-from facecaption_assets import compute
-from facecaption_assets.compute import CPU, EIGHT_A100, Compute
+from facecaption_assets.machines import compute
+from facecaption_assets.machines.compute import CPU, EIGHT_A100, Compute
 from facecaption_assets.plan.estimate import NOT_MEASURED, Plan, Speed, flip_plan, funnel_of, gpu_speed, stage_plan
 from facecaption_assets.plan.figures import Figures, PlanError, bundled
 from facecaption_assets.plan.measured import (
@@ -23,7 +23,7 @@ from facecaption_assets.plan.measured import (
     object_sizes,
 )
 from facecaption_assets.settings import Settings
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 Yields = Literal["measured", "paper"]
 _FLIP: Final = "flip_checkpoint"
@@ -109,7 +109,7 @@ def _device(settings: Settings, found: Mapping[str, Measured]) -> str:
         return devices.pop()
     if settings.device == "cpu" or devices:
         return "cpu"
-    from facecaption_assets.model_resources import resolve_device
+    from facecaption_assets.resources.models import resolve_device
 
     return resolve_device(settings.device, settings.threads)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from facecaption_assets.compute import Compute
+from facecaption_assets.machines.compute import Compute
 from facecaption_assets.plan.figures import Figures
 from facecaption_assets.plan.measured import FUNNEL, Measured, StageSpec
 

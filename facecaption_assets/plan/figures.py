@@ -50,7 +50,7 @@ class Figures:
 
 def bundled() -> dict[str, Any]:
     """``plan.toml``."""
-    return tomllib.loads(resources.files("facecaption_assets").joinpath("plan.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(resources.files("facecaption_assets.plan").joinpath("plan.toml").read_text(encoding="utf-8"))
 
 
 def load_figures(settings: Settings, own: Path | None) -> Figures:

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 _TAKEN_OVER = "answers from the cache"  # of llm_captions: a shard with some was written faster than a model writes
 _PER_FETCH = 100  # records hold pictures, some hundred kB each

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.storage.store import Store, StoreError
 
 PREFIX: Final = "benchmarks"
 TASKS: Final = ("retrieval", "attributes", "sketches")

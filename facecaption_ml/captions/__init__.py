@@ -1,8 +1,8 @@
 """Template captions from a grammar, and the check that a text is faithful to a face's labels."""
 
-from facecaption_ml.captions.faithfulness import Faithfulness, check_faithful, find_attributes
-from facecaption_ml.captions.grammar import CaptionGrammar, GrammarError
-from facecaption_ml.captions.template import caption_seed, caption_table, template_caption
+from facecaption_ml.captions.faithful.faithfulness import Faithfulness, check_faithful, find_attributes
+from facecaption_ml.captions.template.grammar import CaptionGrammar, GrammarError
+from facecaption_ml.captions.template.template import caption_seed, caption_table, template_caption
 
 __all__ = [
     "CaptionGrammar",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from facecaption_ml.images.status import FetchStatus
 
 
-class FetchFailure(Exception):  # noqa: N818  (an outcome of a row, not a fault of the program)
+class FetchFailure(Exception):  # noqa: N818
     """Why a URL brought no picture.
 
     ``transient`` failures are tried again within the run, after ``retry_after_s`` seconds where the server named a

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from facecaption_ml.statistics import figures
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

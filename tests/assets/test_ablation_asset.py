@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from facecaption_assets.ablation import read_ablation
+from drawn_pairs import SHORT, fill
+from facecaption_assets.assets.ablation_tables import read_ablation
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.partitions import ABLATION, SEEDS, VARIANTS
 from facecaption_assets.settings import load_settings
-from facecaption_ml.store import Store, StoreError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_flip_asset import SHORT, fill
+from facecaption_ml.storage.store import Store, StoreError
 from untrained_flip import save_flip
 
 QUICK: dict[str, Any] = {

@@ -18,22 +18,19 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from facecaption_assets import benchmark_checks as checks
+from dataset_folders import write_celeba
 from facecaption_assets.automation import BENCHMARK_ASSETS
-from facecaption_assets.benchmarking import BenchmarkError, describer, measure, open_episodes, open_pairs
+from facecaption_assets.checks import benchmarks as checks
+from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.definitions import build_definitions
-from facecaption_assets.instance import Pipeline, RunFailedError
 from facecaption_assets.partitions import BENCHMARK_DATA, BENCHMARK_GRIDS, HUB_MODELS, benchmark_models
+from facecaption_assets.resources.benchmarks import BenchmarkError, describer, measure, open_episodes, open_pairs
 from facecaption_assets.settings import Settings, load_settings
-from facecaption_ml.benchmarks.data import BenchmarkDataError
+from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 from facecaption_ml.decoding import decode_image, encode_jpeg
 from facecaption_ml.sample.portraits import draw_portrait
-from facecaption_ml.store import Store
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from dataset_folders import write_celeba
+from facecaption_ml.storage.store import Store
 from tiny_checkpoints import save_clip
 from untrained_flip import save_flip
 
@@ -121,7 +118,7 @@ def rows(table: Any) -> list[dict[str, Any]]:
 
 
 def test_the_grids_are_models_times_data_sets_without_align_where_layers_are_probed() -> None:
-    from facecaption_ml.benchmarks.hub_models import HUB_MODELS as OF_THE_LIBRARY
+    from facecaption_ml.benchmarks.encoders.hub_models import HUB_MODELS as OF_THE_LIBRARY
 
     assert HUB_MODELS == OF_THE_LIBRARY
     everyone = ["flip", "flip_template", "flip_alt_text", "clip", "blip", "align"]
@@ -221,7 +218,7 @@ def test_a_backfill_measures_what_can_be_measured_and_names_what_is_missing(plac
     given = {**QUICK, "profile": "sample", "home": place.home, "store": place.store.root}
     environment = {f"FACECAPTION_{name.upper()}": str(value) for name, value in given.items()}
     keys = ["sample|clip", "celeba|flip", "sample|flip", "sample|flip_template"]
-    script, out = Path(__file__).parent / "backfill_process.py", tmp_path / "ended.json"
+    script, out = REPOSITORY / "tests" / "support" / "backfill_process.py", tmp_path / "ended.json"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", script, out, "attribute_benchmark", *keys],
         capture_output=True,

@@ -19,59 +19,20 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
-import polars as pl
 import pytest
 
-from facecaption_assets import flip_checks
+from drawn_pairs import ROWS, SHORT, TRAIN, fill
 from facecaption_assets.assets.flip import flip_assets
-from facecaption_assets.flip_training import process_count, training_config
-from facecaption_assets.instance import Pipeline, RunFailedError
+from facecaption_assets.checks import flip as flip_checks
+from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.partitions import VARIANTS
-from facecaption_assets.resources import build_resources
+from facecaption_assets.resources.data import build_resources
 from facecaption_assets.settings import Settings, load_settings
-from facecaption_ml.captions import CaptionGrammar, caption_seed
-from facecaption_ml.decoding import encode_jpeg
-from facecaption_ml.flip.checkpoint import TrainingCheckpoints
-from facecaption_ml.sample.portraits import draw_portrait
-from facecaption_ml.schemas import SCHEMAS
-from facecaption_ml.store import Store
+from facecaption_assets.training.launch import process_count, training_config
+from facecaption_ml.flip.training.checkpoint import TrainingCheckpoints
+from facecaption_ml.storage.store import Store
 
 REPOSITORY = Path(__file__).parents[2]
-SHORT: dict[str, Any] = {
-    "flip_epochs": 2,
-    "flip_batch_size": 8,
-    "flip_queue_size": 16,
-    "flip_warm_up_steps": 2,
-    "flip_log_every": 2,
-    "flip_precision": "fp32",
-}
-LABELS = (["Male", "Black_Hair", "Smiling"], ["Blond_Hair", "Young", "Bangs"], ["Eyeglasses", "Wearing_Hat", "Male"])
-ROWS, TRAIN = 48, 32
-
-
-def fill(folder: Path) -> Store:
-    """Two shards of 24 drawn faces, a third of them held out; a third shard is in the manifest only."""
-    store, grammar = Store(str(folder)), CaptionGrammar.load()
-    for shard in range(2):
-        crops, pairs = [], []
-        for k in range(24 * shard, 24 * shard + 24):
-            face_id, labels = f"{k:016x}_0", LABELS[k % 3]
-            picture = encode_jpeg(draw_portrait(frozenset(labels), k, 64).image)
-            text = grammar.caption(
-                labels, "male" if "Male" in labels else "female", caption_seed(face_id, grammar.version, 0)
-            )
-            split = {0: "validation", 1: "test"}.get(k % 6, "train")
-            texts = {"caption": text, "template_caption": text, "alt_text": f"portrait {k}"}
-            crops.append({"face_id": face_id, "image": {"bytes": picture, "path": None}})
-            pairs.append({"face_id": face_id, "labels": labels, "split": split, **texts})
-        for name, rows in (("face_crops", crops), ("facecaption_dataset", pairs)):
-            blank = dict.fromkeys(SCHEMAS[name])
-            frame = pl.DataFrame([{**blank, **row} for row in rows], schema=dict(SCHEMAS[name]))
-            store.write_table(name, frame, f"shard-{shard:05d}")
-    manifest = pl.DataFrame(schema=dict(SCHEMAS["source_manifest"]))
-    for number in range(3):
-        store.write_table("source_manifest", manifest, f"shard-{number:05d}")
-    return store
 
 
 def settings_of(store: Store, **given: Any) -> Settings:
@@ -145,7 +106,7 @@ def trained(store: Store) -> Outcome:
 
 
 def test_every_variant_is_a_partition() -> None:
-    from facecaption_ml.flip.config import TEXT_COLUMNS
+    from facecaption_ml.flip.training.config import TEXT_COLUMNS
 
     assert VARIANTS.get_partition_keys() == list(TEXT_COLUMNS)
 
@@ -263,7 +224,7 @@ def _training_processes(parent: int) -> Iterator[int]:
 def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_that_the_next_goes_on_from(tmp_path: Path) -> None:
     store = fill(tmp_path / "store")
     code = (
-        "from facecaption_assets.instance import Pipeline; from facecaption_assets.settings import load_settings; "
+        "from facecaption_assets.commands.instance import Pipeline; from facecaption_assets.settings import load_settings; "
         "Pipeline(load_settings()).run('flip_checkpoint', partition='flip')"
     )
     long = {**SHORT, "flip_epochs": 10, "flip_checkpoint_minutes": 0}

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from facecaption_assets import checks
-from facecaption_assets.instance import Pipeline, RunFailedError
+from facecaption_assets.checks import tables as checks
+from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.settings import load_settings
 from facecaption_ml.captions import CaptionGrammar, caption_seed
 from facecaption_ml.schemas import SCHEMAS, empty
-from facecaption_ml.store import Store
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "captions"))
+from facecaption_ml.storage.store import Store
 from llm_server import ChatServer, running_chat_server
 
 SHARD_NAMES = ["shard-00000", "shard-00001"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from facecaption_assets import statistics_checks as checks
 from facecaption_assets.assets.release import release_assets
 from facecaption_assets.assets.statistics import statistics_assets
 from facecaption_assets.automation import STATISTICS_ASSETS
-from facecaption_assets.demo import run_statistics
-from facecaption_assets.instance import Pipeline, RunFailedError
-from facecaption_assets.resources import build_resources
+from facecaption_assets.checks import statistics as checks
+from facecaption_assets.commands.instance import Pipeline, RunFailedError
+from facecaption_assets.commands.run import run_statistics
+from facecaption_assets.resources.data import build_resources
 from facecaption_assets.settings import THIS_DATA_SET, Settings, SettingsError, load_settings
 from facecaption_ml.captions import CaptionGrammar, caption_seed
 from facecaption_ml.decoding import encode_jpeg
@@ -31,9 +30,7 @@ from facecaption_ml.statistics.matching import MATCHING_SCHEMA
 from facecaption_ml.statistics.quality import QUALITY_SCHEMA
 from facecaption_ml.statistics.report import card_sections
 from facecaption_ml.statistics.text import TABLE_SCHEMA
-from facecaption_ml.store import Store
-
-sys.path.insert(0, str(Path(__file__).parent))
+from facecaption_ml.storage.store import Store
 from tiny_checkpoints import save_blip, save_clip
 
 LABELS = (["Male", "Black_Hair", "Smiling"], ["Blond_Hair", "Young"], ["Eyeglasses", "Wearing_Hat", "Male"])

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
+from coloured_noise import pictures
 from facecaption_ml.attributes import (
     ATTRIBUTES,
     AttributeData,
@@ -25,16 +26,6 @@ from facecaption_ml.attributes import (
 from facecaption_ml.attributes.data import cut
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.schemas import SCHEMAS
-
-
-def pictures(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with more or less of each colour, which decides three attributes; the other 37 are one class or the other."""
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((count, 40), bool)
-    labels[:, 10:20] = True
-    labels[:, :3] = rng.random((count, 3)) < 0.5
-    pixels = rng.integers(40, 80, (count, 48, 36, 3), dtype=np.uint8)
-    return pixels + (labels[:, None, None, :3] * 120).astype(np.uint8), labels
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +75,7 @@ def test_equal_seeds_give_equal_weights(data: AttributeData, tmp_path: Path) -> 
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_attribute_training import pictures
+from coloured_noise import pictures
 from facecaption_ml.attributes import AttributeData, train_attributes
 import torch
 torch.set_num_threads(int(sys.argv[1]))
@@ -101,7 +91,7 @@ def test_a_killed_training_goes_on_where_it_stopped(data: AttributeData, tmp_pat
     import torch
 
     train_attributes(data, "micro", tmp_path / "whole", epochs=4, seed=3)
-    code = _KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path / "killed"))
+    code = _KILLED.format(out=str(tmp_path / "killed"))
     done = subprocess.run([sys.executable, "-c", code, str(torch.get_num_threads())])
     assert done.returncode == -signal.SIGKILL
     epochs = []

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from test_attribute_training import pictures
-
+from coloured_noise import pictures
 from facecaption_ml.attributes import AttributeData, CheckpointError, checkpoint_folder, train_attributes
 
 

@@ -24,7 +24,7 @@ def test_ticks_of_the_daemon_create_the_runs(tmp_path: Path) -> None:
         "NIGHTLY_CRON": "0 * * * *",
     }
     environment = {**os.environ, **{f"FACECAPTION_{name}": value for name, value in settings.items()}}
-    command = [sys.executable, str(Path(__file__).with_name("daemon_process.py")), str(out)]
+    command = [sys.executable, str(REPOSITORY / "tests" / "support" / "daemon_process.py"), str(out)]
     done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(out.read_text())

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.settings import Settings, load_settings
-from facecaption_ml.manifests import Ledger, appended, list_manifests, stat_manifest
-from facecaption_ml.sources import ManifestCounts, SourceError, build_shards, sample_id, shard_name
-from facecaption_ml.store import Store
+from facecaption_ml.dataset.manifests import Ledger, appended, list_manifests, stat_manifest
+from facecaption_ml.dataset.sources import ManifestCounts, SourceError, build_shards, sample_id, shard_name
+from facecaption_ml.storage.store import Store
 
 
 class World:
@@ -126,7 +126,7 @@ warnings.simplefilter("ignore")
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import dagster as dg
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 from test_manifest_intake import World
 write = Store.write_table
 def dying(store, table, frame, shard=None, **more):

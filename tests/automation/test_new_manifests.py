@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,14 +16,12 @@ import polars as pl
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-from night_context import NightContext
-
 from facecaption_assets.automation.schedules import awaited_shards
 from facecaption_assets.automation.sensors import MANIFEST_TAG, new_manifests_sensor
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.settings import load_settings
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
+from night_context import NightContext
 
 
 class Inbox:

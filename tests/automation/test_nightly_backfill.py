@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -15,14 +13,12 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
-from night_context import NightContext
-
 from facecaption_assets.automation import SHARD_ASSETS
 from facecaption_assets.automation.backlog import Backlog, Reason, Task, find_backlog
 from facecaption_assets.automation.schedules import run_ranges
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.settings import Settings, load_settings
+from night_context import NightContext
 
 LAST = SHARD_ASSETS[-1]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tone_world import ToneModel, cache_of, labelled
-
 from facecaption_ml.attributes.evaluation import average_precision
-from facecaption_ml.benchmarks.attributes import (
+from facecaption_ml.benchmarks.datasets.data import LabelData
+from facecaption_ml.benchmarks.encoders.features import FeatureError
+from facecaption_ml.benchmarks.result import BenchmarkResult
+from facecaption_ml.benchmarks.tasks.attributes import (
     FRACTIONS,
     logits,
     measure_attributes,
@@ -26,13 +25,11 @@ from facecaption_ml.benchmarks.attributes import (
     subset,
     train_attribute_probe,
 )
-from facecaption_ml.benchmarks.data import LabelData
-from facecaption_ml.benchmarks.features import FeatureError
-from facecaption_ml.benchmarks.protocol import ATTRIBUTES as PAPER
-from facecaption_ml.benchmarks.protocol import Measured, ProbeProtocol, SplitFeatures
-from facecaption_ml.benchmarks.result import BenchmarkResult
-from facecaption_ml.store import Store
+from facecaption_ml.benchmarks.tasks.protocol import ATTRIBUTES as PAPER
+from facecaption_ml.benchmarks.tasks.protocol import Measured, ProbeProtocol, SplitFeatures
+from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
+from tone_world import ToneModel, cache_of, labelled
 
 QUICK = dataclasses.replace(PAPER, epochs=3, batch_size=32, runs=1)
 METRICS = ("accuracy", "average precision")
@@ -204,5 +201,5 @@ def test_a_split_of_which_nothing_decodes_is_one_line(store: Store, damaged: lis
 def test_validation_is_looked_at_in_four_thousand_pictures_at_most(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facecaption_ml.benchmarks.attributes.VALIDATION_ROWS", 5)
+    monkeypatch.setattr("facecaption_ml.benchmarks.tasks.attributes.VALIDATION_ROWS", 5)
     assert measure(labelled(store, 20, 10, 12), store).result.counts["validation pictures"] == 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tarfile
 import tempfile
 from collections import Counter
@@ -16,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
 from dataset_folders import (
     CELEBA_FLAT,
     CELEBA_RELEASED,
@@ -30,14 +28,13 @@ from dataset_folders import (
     split_names,
     write_celeba,
 )
-
-from facecaption_ml.benchmarks.data import BenchmarkDataError
 from facecaption_ml.benchmarks.datasets.celeba import read_celeba_labels
 from facecaption_ml.benchmarks.datasets.celeba_caption import read_celeba_captions
+from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError
 from facecaption_ml.captions import caption_seed, template_caption
-from facecaption_ml.captions.grammar import bundled_grammar
+from facecaption_ml.captions.template.grammar import bundled_grammar
 from facecaption_ml.decoding import decode_image
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES, settle_conflicts
 
 SHARED_DATA = Path(__file__).parents[2].parent / "shared" / "data"

@@ -6,7 +6,6 @@ import base64
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,16 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
-from invented_results import attributes, retrieval, seeded
-
-from facecaption_ml.benchmarks.ablation import ablation_table
-from facecaption_ml.benchmarks.latex import latex
-from facecaption_ml.benchmarks.markdown import markdown
-from facecaption_ml.benchmarks.page import html
+from facecaption_ml.benchmarks.report.ablation import ablation_table
+from facecaption_ml.benchmarks.report.latex import latex
+from facecaption_ml.benchmarks.report.markdown import markdown
+from facecaption_ml.benchmarks.report.page import html
+from facecaption_ml.benchmarks.report.table import Table, plain
+from facecaption_ml.benchmarks.report.tables import benchmark_tables
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
-from facecaption_ml.benchmarks.table import Table, plain
-from facecaption_ml.benchmarks.tables import benchmark_tables
+from invented_results import attributes, retrieval, seeded
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\x00" * 16
 HOSTILE = st.text(st.characters() | st.sampled_from("<>&\"'|\\`*_{}[]$%#~^±→†−-,!\n\r\t"), min_size=1, max_size=20)

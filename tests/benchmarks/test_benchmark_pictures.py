@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
 from dataset_folders import empty_store, s3_options
-from tone_world import picture_of, stored, tones_of
-
-from facecaption_ml.benchmarks import pictures as module
-from facecaption_ml.benchmarks.data import Rgb
-from facecaption_ml.benchmarks.pictures import JoinedPictures, KeptPictures, StoredPictures, content_version
+from facecaption_ml.benchmarks.datasets import pictures as module
+from facecaption_ml.benchmarks.datasets.data import Rgb
+from facecaption_ml.benchmarks.datasets.pictures import JoinedPictures, KeptPictures, StoredPictures, content_version
 from facecaption_ml.decoding import decode_image
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.storage.store import Store, StoreError
+from tone_world import picture_of, stored, tones_of
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecaption_ml.benchmarks.result import TASKS, BenchmarkResult, Measurement, read_results
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.storage.store import Store, StoreError
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 numbers = st.floats(allow_nan=False, allow_infinity=False)

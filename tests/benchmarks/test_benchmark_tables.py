@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import random
 import re
-import sys
 from dataclasses import replace
-from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
-from invented_results import attributes, retrieval, seeded
-
-from facecaption_ml.benchmarks.ablation import ablation_table
-from facecaption_ml.benchmarks.page import html
+from facecaption_ml.benchmarks.report.ablation import ablation_table
+from facecaption_ml.benchmarks.report.page import html
+from facecaption_ml.benchmarks.report.table import Cell, Column, Row, Table, heading_rows
+from facecaption_ml.benchmarks.report.tables import benchmark_tables, percent
 from facecaption_ml.benchmarks.result import Measurement
-from facecaption_ml.benchmarks.table import Cell, Column, Row, Table, heading_rows
-from facecaption_ml.benchmarks.tables import benchmark_tables, percent
+from invented_results import attributes, retrieval, seeded
 
 
 def shown(table: Table, kind: str, name: str) -> dict[tuple[str, ...], str]:

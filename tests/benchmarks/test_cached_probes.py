@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parent))
+from facecaption_ml.attributes.evaluation import average_precision
+from facecaption_ml.benchmarks.datasets.data import PairData, Source
+from facecaption_ml.benchmarks.encoders.features import FeatureCache, Reencoded
+from facecaption_ml.benchmarks.encoders.models import FlipEncoder
+from facecaption_ml.benchmarks.tasks.attributes import normed_layers, scores, train_attribute_probe
+from facecaption_ml.benchmarks.tasks.probes import AttributeProbe, PairProbe, train_probe
+from facecaption_ml.benchmarks.tasks.protocol import ATTRIBUTES, RETRIEVAL, SplitFeatures
+from facecaption_ml.benchmarks.tasks.retrieval import SplitPairs, pair_ranks, train_retrieval_probe
+from facecaption_ml.ranking import recall_of_ranks
+from facecaption_ml.storage.store import Store
 from stub_models import TEXTS, micro_flip
 from tone_world import labelled, splits_of, stored, tones_of
-
-from facecaption_ml.attributes.evaluation import average_precision
-from facecaption_ml.benchmarks.attributes import normed_layers, scores, train_attribute_probe
-from facecaption_ml.benchmarks.data import PairData, Source
-from facecaption_ml.benchmarks.features import FeatureCache, Reencoded
-from facecaption_ml.benchmarks.models import FlipEncoder
-from facecaption_ml.benchmarks.probes import AttributeProbe, PairProbe, train_probe
-from facecaption_ml.benchmarks.protocol import ATTRIBUTES, RETRIEVAL, SplitFeatures
-from facecaption_ml.benchmarks.retrieval import SplitPairs, pair_ranks, train_retrieval_probe
-from facecaption_ml.ranking import recall_of_ranks
-from facecaption_ml.store import Store
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -11,15 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
 from dataset_folders import empty_store
+from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
+from facecaption_ml.benchmarks.encoders import features
+from facecaption_ml.benchmarks.encoders.features import FOLDER, FeatureCache, FeatureError, Reencoded
+from facecaption_ml.benchmarks.tasks.protocol import SplitFeatures
+from facecaption_ml.storage.store import Store
 from tone_world import ToneModel, cache_of, picture_of, stored, tones_of
-
-from facecaption_ml.benchmarks import features
-from facecaption_ml.benchmarks.features import FOLDER, FeatureCache, FeatureError, Reencoded
-from facecaption_ml.benchmarks.pictures import StoredPictures
-from facecaption_ml.benchmarks.protocol import SplitFeatures
-from facecaption_ml.store import Store
 
 ROUNDED = 1e-3  # of features in half precision: 11 bits
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "assets"))
+from facecaption_ml.benchmarks.encoders import hub_models
+from facecaption_ml.benchmarks.encoders.models import FlipEncoder, FrozenModel, HubModel, layer_names, probe_layers
+from facecaption_ml.pretrained import WeightsNotReachable
 from stub_models import TEXTS, micro_flip, random_images, save_align
 from tiny_checkpoints import save_blip, save_clip
-
-from facecaption_ml.benchmarks import hub_models
-from facecaption_ml.benchmarks.models import FlipEncoder, FrozenModel, HubModel, layer_names, probe_layers
-from facecaption_ml.pretrained import WeightsNotReachable
 
 SAVERS = {"clip": save_clip, "blip": save_blip, "align": save_align}
 TOLERANCE = 2e-5  # float32, sums in another order

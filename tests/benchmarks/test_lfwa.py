@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 from dataset_folders import (
     LFWA_NAMES,
     empty_store,
@@ -22,11 +20,10 @@ from dataset_folders import (
     split_names,
     write_lfw_pictures,
 )
-
-from facecaption_ml.benchmarks.data import BenchmarkDataError
+from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError
 from facecaption_ml.benchmarks.datasets.lfwa import read_lfwa
 from facecaption_ml.benchmarks.datasets.matlab import cell_strings, read_matlab
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 

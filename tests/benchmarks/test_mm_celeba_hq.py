@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 from dataset_folders import (
     captions_by_name,
     empty_store,
     split_names,
     write_mm_celeba_hq,
 )
-
-from facecaption_ml.benchmarks.data import BenchmarkDataError
+from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError
 from facecaption_ml.benchmarks.datasets.mm_celeba_hq import read_mm_celeba_hq
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 
 @pytest.fixture(params=["folder", "s3"])

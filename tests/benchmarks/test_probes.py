@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from facecaption_ml.benchmarks.probes import (
+from facecaption_ml.benchmarks.tasks.probes import (
     AttributeProbe,
     PairProbe,
     ProbeTraining,
@@ -22,7 +22,7 @@ from facecaption_ml.benchmarks.probes import (
     normed,
     train_probe,
 )
-from facecaption_ml.benchmarks.protocol import chance_recall, over_runs
+from facecaption_ml.benchmarks.tasks.protocol import chance_recall, over_runs
 
 
 def rows_of(seed: int, *shape: int) -> np.ndarray:

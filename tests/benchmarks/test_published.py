@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from facecaption_ml.benchmarks.layout import own_data, task_layouts
-from facecaption_ml.benchmarks.published import PublishedError, published, published_table, read_published
+from facecaption_ml.benchmarks.report.layout import own_data, task_layouts
+from facecaption_ml.benchmarks.report.published import PublishedError, published, published_table, read_published
 
 TABLE_2_CELEBA_CAPTION = {  # text → image R@5, R@10, image → text R@5, R@10
     "ALIGN": (6.99, 11.09, 5.08, 8.65),

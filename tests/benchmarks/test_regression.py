@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facecaption_ml.benchmarks.regression import Regressions, from_snapshot, regressions, snapshot
+from facecaption_ml.benchmarks.report.regression import Regressions, from_snapshot, regressions, snapshot
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 
 

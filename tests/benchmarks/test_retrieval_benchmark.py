@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tone_world import cache_of, pairs
-
-from facecaption_ml.benchmarks.data import PairData, Source
-from facecaption_ml.benchmarks.features import FeatureError
-from facecaption_ml.benchmarks.probes import PairProbe
-from facecaption_ml.benchmarks.protocol import RETRIEVAL, ProbeProtocol
+from facecaption_ml.benchmarks.datasets.data import PairData, Source
+from facecaption_ml.benchmarks.encoders.features import FeatureError
 from facecaption_ml.benchmarks.result import BenchmarkResult
-from facecaption_ml.benchmarks.retrieval import (
+from facecaption_ml.benchmarks.tasks.probes import PairProbe
+from facecaption_ml.benchmarks.tasks.protocol import RETRIEVAL, ProbeProtocol
+from facecaption_ml.benchmarks.tasks.retrieval import (
     IMAGE_TO_TEXT,
     TEXT_TO_IMAGE,
     SplitPairs,
@@ -27,7 +23,8 @@ from facecaption_ml.benchmarks.retrieval import (
     pair_ranks,
     train_retrieval_probe,
 )
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
+from tone_world import cache_of, pairs
 
 QUICK = dataclasses.replace(RETRIEVAL, epochs=2, batch_size=16, runs=1)
 WAYS = (TEXT_TO_IMAGE, IMAGE_TO_TEXT)

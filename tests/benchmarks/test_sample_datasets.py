@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecaption_ml.benchmarks.data import BenchmarkDataError, Pictures
+from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError, Pictures
 from facecaption_ml.benchmarks.datasets.sample import (
     DrawnCrops,
     DrawnPortraits,

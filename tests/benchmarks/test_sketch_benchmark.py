@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,16 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tone_world import ToneModel, cache_of, drawings
-
-from facecaption_ml.benchmarks.data import Episode, EpisodeData
-from facecaption_ml.benchmarks.drawings import episode_strip
-from facecaption_ml.benchmarks.features import FeatureError
-from facecaption_ml.benchmarks.probes import PairProbe
-from facecaption_ml.benchmarks.protocol import SKETCHES, Measured, ProbeProtocol
+from facecaption_ml.benchmarks.datasets.data import Episode, EpisodeData
+from facecaption_ml.benchmarks.encoders.features import FeatureError
+from facecaption_ml.benchmarks.report.drawings import episode_strip
 from facecaption_ml.benchmarks.result import BenchmarkResult
-from facecaption_ml.benchmarks.sketches import (
+from facecaption_ml.benchmarks.tasks.probes import PairProbe
+from facecaption_ml.benchmarks.tasks.protocol import SKETCHES, Measured, ProbeProtocol
+from facecaption_ml.benchmarks.tasks.sketches import (
     BOTH,
     SKETCH,
     TEXT,
@@ -33,7 +29,8 @@ from facecaption_ml.benchmarks.sketches import (
     train_sketch_probe,
 )
 from facecaption_ml.ranking import percentile_of_ranks, reciprocal_of_ranks
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
+from tone_world import ToneModel, cache_of, drawings
 
 QUICK = dataclasses.replace(SKETCHES, epochs=2, batch_size=32, runs=1)
 MODES = (SKETCH, TEXT, BOTH)

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from facecaption_ml.benchmarks.contours import photo_curves, photo_sketches
-from facecaption_ml.benchmarks.data import BenchmarkDataError, EpisodeData
+from facecaption_ml.benchmarks.datasets.contours import photo_curves, photo_sketches
+from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError, EpisodeData
 from facecaption_ml.benchmarks.datasets.fs2k_sde import read_fs2k_sde, read_user_sde
 from facecaption_ml.benchmarks.datasets.photo_episodes import photo_episodes
 from facecaption_ml.decoding import decode_image
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 
 def picture(tone: int, size: tuple[int, int] = (40, 48)) -> np.ndarray:

@@ -12,10 +12,10 @@ import nltk
 import pytest
 
 from facecaption_ml.captions import CaptionGrammar, GrammarError, find_attributes, template_caption
-from facecaption_ml.captions.grammar import BUNDLED
 from facecaption_ml.captions.labels import BIT, FEMALE_BIT, MALE_BIT, names_of
-from facecaption_ml.captions.phrases import PhraseBook
-from facecaption_ml.captions.productions import read_rules
+from facecaption_ml.captions.template.grammar import BUNDLED
+from facecaption_ml.captions.template.phrases import PhraseBook
+from facecaption_ml.captions.template.productions import read_rules
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 TEXT = BUNDLED.read_text(encoding="utf-8")

@@ -8,19 +8,16 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("openai", reason="the llm extra is not installed")
-sys.path.insert(0, str(Path(__file__).parent))
 
+from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
+from facecaption_ml.captions.backends.completion import is_refusal, read_completion
+from facecaption_ml.captions.backends.endpoint import EndpointChatModel
 from llm_server import ChatServer, running_chat_server
-
-from facecaption_ml.captions.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
-from facecaption_ml.captions.completion import is_refusal, read_completion
-from facecaption_ml.captions.endpoint import EndpointChatModel
 
 KEY = "sk-secret-1"
 SAMPLING = Sampling()
@@ -378,7 +375,7 @@ def test_captions_are_not_taken_for_refusals(text: str) -> None:
 
 
 def test_vllm_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from facecaption_ml.captions.vllm_offline import VllmChatModel
+    from facecaption_ml.captions.backends.vllm_offline import VllmChatModel
 
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ChatModelError, match=r"pip install 'facecaption\[vllm\]'"):

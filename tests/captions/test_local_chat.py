@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,67 +12,17 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the llm extra is not installed")
-sys.path.insert(0, str(Path(__file__).parent))
 
-from llm_server import running_chat_server
-
-from facecaption_ml.captions import check_faithful, checkpoints, shared_prefix, template_caption
-from facecaption_ml.captions.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
-from facecaption_ml.captions.checkpoints import BUNDLED, bundled_file
-from facecaption_ml.captions.guidance import Guide
-from facecaption_ml.captions.local_chat import LocalChatModel
-from facecaption_ml.captions.prompt import RewritingPrompt
+from facecaption_ml.captions import check_faithful, template_caption
+from facecaption_ml.captions.backends import checkpoints, shared_prefix
+from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
+from facecaption_ml.captions.backends.checkpoints import BUNDLED, bundled_file
+from facecaption_ml.captions.backends.local_chat import LocalChatModel
+from facecaption_ml.captions.guided.constraint import Guide
+from facecaption_ml.captions.guided.prompt import RewritingPrompt
 from facecaption_ml.taxonomy import Gender
-
-TEMPLATE = (
-    "{% for message in messages %}<s>{{ message.role }}\n{{ message.content }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
-)
-FACES: list[tuple[list[str], Gender | None]] = [
-    (["Young", "Wavy_Hair"], "female"),
-    (["Male", "Eyeglasses", "Black_Hair"], "male"),
-    (["Smiling"], None),
-    (["Blond_Hair", "Wearing_Lipstick", "High_Cheekbones"], "female"),
-    (["Male", "Bald", "Mustache"], "male"),
-    (["Oval_Face"], None),
-]
-
-
-def tiny(kind: str, seed: int = 0) -> Any:
-    """A random model of 2 layers with 4 query heads and 2 key/value heads, over bytes."""
-    import transformers
-
-    torch.manual_seed(seed)
-    config = getattr(transformers, f"{kind}Config")(
-        vocab_size=258,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        initializer_range=0.3,
-        bos_token_id=256,
-        eos_token_id=257,
-        pad_token_id=257,
-    )
-    return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
-
-
-def save_tiny(folder: Path, chat_template: str | None = TEMPLATE, seed: int = 0) -> Path:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: i for i, letter in enumerate(letters)} | {"<s>": 256, "</s>": 257}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    fast.chat_template = chat_template
-    fast.save_pretrained(folder)
-    tiny("Llama", seed).save_pretrained(folder)
-    return folder
+from llm_server import running_chat_server
+from tiny_chat_models import FACES, save_tiny, tiny
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +128,7 @@ def test_answers_end_by_themselves_or_are_cut_off(tiny_chat: LocalChatModel) -> 
 
 def test_model_answers_behind_a_real_endpoint(tiny_chat: LocalChatModel) -> None:
     pytest.importorskip("openai")
-    from facecaption_ml.captions.endpoint import EndpointChatModel
+    from facecaption_ml.captions.backends.endpoint import EndpointChatModel
 
     def write(messages: list[dict[str, str]]) -> str:
         said = tuple((message["role"], message["content"]) for message in messages)

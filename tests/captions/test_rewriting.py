@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecaption_ml.captions import check_faithful
-from facecaption_ml.captions.answer_cache import AnswerCache
-from facecaption_ml.captions.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
-from facecaption_ml.captions.judging import Fault, judge, repetition, tidied, unclean
-from facecaption_ml.captions.prompt import RewritingPrompt
-from facecaption_ml.captions.rewriting import Rewriter, unwritten
+from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
+from facecaption_ml.captions.guided.prompt import RewritingPrompt
+from facecaption_ml.captions.rewrite.answer_cache import AnswerCache
+from facecaption_ml.captions.rewrite.judging import Fault, judge, repetition, tidied, unclean
+from facecaption_ml.captions.rewrite.rewriting import Rewriter, unwritten
 from facecaption_ml.schemas import SCHEMAS, empty
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 TEMPLATE = "This is a photo of a smiling young woman. She has blond hair. She is wearing a necklace."
 LABELS = ["Blond_Hair", "Smiling", "Wearing_Necklace", "Young"]

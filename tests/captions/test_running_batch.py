@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,16 +12,15 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the llm extra is not installed")
-sys.path.insert(0, str(Path(__file__).parent))
 
-from test_local_chat import FACES, save_tiny, tiny
-
-from facecaption_ml.captions import checkpoints, shared_prefix, template_caption
-from facecaption_ml.captions.chat import Answer, ChatRequest, Failure, Sampling
-from facecaption_ml.captions.guidance import Guide
-from facecaption_ml.captions.local_chat import LocalChatModel
-from facecaption_ml.captions.prompt import RewritingPrompt
-from facecaption_ml.captions.running_batch import RunningBatch
+from facecaption_ml.captions import template_caption
+from facecaption_ml.captions.backends import checkpoints, shared_prefix
+from facecaption_ml.captions.backends.chat import Answer, ChatRequest, Failure, Sampling
+from facecaption_ml.captions.backends.local_chat import LocalChatModel
+from facecaption_ml.captions.backends.running_batch import RunningBatch
+from facecaption_ml.captions.guided.constraint import Guide
+from facecaption_ml.captions.guided.prompt import RewritingPrompt
+from tiny_chat_models import FACES, save_tiny, tiny
 
 GREEDY = Sampling(temperature=0.0, max_new_tokens=24)
 HOT = Sampling(temperature=20.0, top_p=1.0, max_new_tokens=60)

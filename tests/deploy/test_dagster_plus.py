@@ -14,7 +14,6 @@ from dagster_cloud_cli.config.models import load_dagster_cloud_yaml
 from dagster_dg_cli.cli.utils import _dagster_cloud_entry_for_project
 from dagster_dg_core.context import DgContext
 
-sys.path.insert(0, str(Path(__file__).parent))
 from cluster_objects import REPOSITORY, as_job, container_context, deployment_context, launcher_config, read_yaml
 
 TEXT = (REPOSITORY / "dagster_cloud.yaml").read_text(encoding="utf-8")

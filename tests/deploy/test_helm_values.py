@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -14,7 +12,6 @@ from dagster._config import process_config
 from dagster._core.instance.config import dagster_instance_config_schema
 from dagster_k8s import K8sRunLauncher
 
-sys.path.insert(0, str(Path(__file__).parent))
 from cluster_objects import DEPLOY, VERSION, launcher_config, quantity_of, read_yaml, snake
 
 VALUES = read_yaml(DEPLOY / "values.yaml")

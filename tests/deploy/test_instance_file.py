@@ -6,7 +6,6 @@ import importlib.util
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -15,7 +14,6 @@ from dagster._core.errors import DagsterInvalidConfigError
 from dagster._core.instance.config import PoolGranularity, dagster_instance_config
 from dagster._core.instance.ref import InstanceRef
 
-sys.path.insert(0, str(Path(__file__).parent))
 from cluster_objects import DEPLOY, REPOSITORY, read_yaml
 
 ENVIRONMENT = {
@@ -95,7 +93,7 @@ def test_the_instance_runs_as_the_file_says(home: Path) -> None:
 
 
 def test_a_run_is_cancelled_no_sooner_than_a_training_has_saved(home: Path) -> None:
-    from facecaption_assets.compute import EIGHT_A100
+    from facecaption_assets.machines.compute import EIGHT_A100
 
     with without_database(home) as instance:
         assert instance.run_monitoring_cancel_timeout_seconds > EIGHT_A100.stop_seconds

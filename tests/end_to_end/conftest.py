@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ class Command:
         return {**clean, **SMALL_WORLD, "FACECAPTION_HOME": str(home), **settings}
 
     def words(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-W", "ignore", "-m", "facecaption_assets.cli", *arguments]
+        return [sys.executable, "-W", "ignore", "-m", "facecaption_assets.commands.cli", *arguments]
 
     def run(self, home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         environment = self.environment(home, **settings)

@@ -16,7 +16,7 @@ import pytest
 from facecaption_ml.captions import check_faithful
 from facecaption_ml.decoding import decode_image
 from facecaption_ml.sample.world import SampleWorld
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 SHARDS = [f"shard-{i:05d}" for i in range(3)]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facecaption_ml.decoding import UndecodableImage, decode_image, encode_jpeg
-from facecaption_ml.flip import augmentation
-from facecaption_ml.flip.augmentation import decode_for, decoded_side, plain_view, training_view
+from facecaption_ml.flip.pairs import augmentation
+from facecaption_ml.flip.pairs.augmentation import decode_for, decoded_side, plain_view, training_view
 from facecaption_ml.sample.labelled import labelled_portraits
 
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parent))
 import objective_rank
 
 RANK = Path(objective_rank.__file__)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-sys.path.insert(0, str(Path(__file__).parent))
-from squares import COLOURS, GROUNDS, micro_config, square, write_squares
-
 from facecaption_ml.decoding import UndecodableImage, decode_image
 from facecaption_ml.flip import Flip, FlipError
-from facecaption_ml.flip.training import train
-from facecaption_ml.store import Store
+from facecaption_ml.flip.training.trainer import train
+from facecaption_ml.storage.store import Store
+from squares import COLOURS, GROUNDS, micro_config, square, write_squares
 
 PAIRS = [(colour, ground) for colour in COLOURS for ground in GROUNDS]
 TEXTS = [f"A {colour} square on a {ground} ground." for colour, ground in PAIRS]

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from facecaption_ml.flip import epoch_order
-from facecaption_ml.flip.pair_index import PairIndex
-from facecaption_ml.store import Store
-
-sys.path.insert(0, str(Path(__file__).parent))
+from facecaption_ml.flip.pairs import epoch_order
+from facecaption_ml.flip.pairs.index import PairIndex
+from facecaption_ml.storage.store import Store
 from pair_stores import index_of
 
 STORE = Store("unused")

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecaption_ml.flip.data import PairBatch, caption_id
-from facecaption_ml.flip.evaluation import KS, encode_pairs, held_out_recall
+from facecaption_ml.flip.pairs.loader import PairBatch, caption_id
+from facecaption_ml.flip.training.evaluation import KS, encode_pairs, held_out_recall
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def test_no_pairs_and_broken_features_are_refused() -> None:
 class ColourModel(torch.nn.Module):
     """Stands for FLIP: the feature of a picture is its mean colour, that of a text its tokens' numbers."""
 
-    class preset:  # noqa: N801  (an attribute of the model)
+    class preset:  # noqa: N801
         projection = 3
 
     def __init__(self) -> None:

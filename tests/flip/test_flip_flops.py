@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).parent))
+from facecaption_ml.flip.model.flops import matrix_rate, step_flops
+from facecaption_ml.flip.model.model import FlipModel
+from facecaption_ml.flip.model.presets import Preset
+from facecaption_ml.flip.training import task as pretraining
 from micro_flip import ENC
-
-from facecaption_ml.flip import pretraining
-from facecaption_ml.flip.flops import matrix_rate, step_flops
-from facecaption_ml.flip.model import FlipModel
-from facecaption_ml.flip.presets import Preset
 
 VOCABULARY = 64
 

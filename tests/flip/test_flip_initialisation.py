@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
 
-sys.path.insert(0, str(Path(__file__).parent))
-from micro_flip import MICRO
-
-from facecaption_ml.flip.initialisation import IMAGE_SETTING, TEXT_SETTING, build, tokenizer_of
-from facecaption_ml.flip.model import FlipModel
-from facecaption_ml.flip.tokenization import CaptionTokenizer
+from facecaption_ml.flip.model.initialisation import IMAGE_SETTING, TEXT_SETTING, build, tokenizer_of
+from facecaption_ml.flip.model.model import FlipModel
+from facecaption_ml.flip.model.tokenization import CaptionTokenizer
 from facecaption_ml.pretrained import WeightsNotReachable
+from micro_flip import MICRO
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "young", "woman", "man", "with", "hat", "smil", "##ing"]
 TOWER: dict[str, Any] = {

@@ -20,12 +20,10 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+from facecaption_ml.flip.pairs import loader as data
+from facecaption_ml.flip.pairs.loader import PairBatch, PairIndex, PairLoader, PairSource, caption_id
+from facecaption_ml.storage.store import Store, StoreError
 from pair_stores import colour, picture, row_of, write_crops, write_pairs
-
-from facecaption_ml.flip import data
-from facecaption_ml.flip.data import PairBatch, PairIndex, PairLoader, PairSource, caption_id
-from facecaption_ml.store import Store, StoreError
 
 BROKEN = (3, 17, 18, 41)
 
@@ -352,10 +350,9 @@ def test_a_fault_in_a_decoding_thread_reaches_the_consumer(
 
 _KILLED = """
 import multiprocessing, os, signal, sys
-sys.path.insert(0, {tests!r})
 from pair_stores import write_pairs
-from facecaption_ml.flip.data import PairIndex, PairLoader
-from facecaption_ml.store import Store
+from facecaption_ml.flip.pairs.loader import PairIndex, PairLoader
+from facecaption_ml.storage.store import Store
 
 if __name__ == "__main__":
     index = PairIndex.build(write_pairs(Store({root!r}), [200]))
@@ -370,7 +367,7 @@ if __name__ == "__main__":
 def test_a_process_that_is_killed_ends_the_training_with_a_clear_line(tmp_path: Path) -> None:
     """In a process of its own: torch raises the error wherever the training then is."""
     script = tmp_path / "killed.py"
-    script.write_text(_KILLED.format(tests=str(Path(__file__).parent), root=str(tmp_path / "store")))
+    script.write_text(_KILLED.format(root=str(tmp_path / "store")))
     ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
     assert re.search(r"^RuntimeError: DataLoader worker.* (killed|exited)", ended.stderr, re.MULTILINE), ended.stderr

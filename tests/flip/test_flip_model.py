@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent))
+from facecaption_ml.flip.model.model import TEMPERATURE_RANGE, FlipModel, normalised
+from facecaption_ml.flip.model.presets import Preset, preset_names
+from facecaption_ml.flip.training.task import FlipPretraining
 from micro_flip import CLS, ENC, FIRST_WORD, MICRO, PAD, VOCABULARY, gradients, micro_model, random_pairs
-
-from facecaption_ml.flip.model import TEMPERATURE_RANGE, FlipModel, normalised
-from facecaption_ml.flip.presets import Preset, preset_names
-from facecaption_ml.flip.pretraining import FlipPretraining
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from facecaption_ml.flip.momentum import momentum_copy, update_momentum
+from facecaption_ml.flip.training.momentum import momentum_copy, update_momentum
 
 
 def tower() -> nn.Sequential:

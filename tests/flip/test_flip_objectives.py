@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from facecaption_ml.flip.objectives import (
+from facecaption_ml.flip.training.objectives import (
     GatheredMomentum,
     ItcLoss,
     draw_hard_negatives,
@@ -23,7 +23,7 @@ from facecaption_ml.flip.objectives import (
     itm_loss,
     soft_target_alpha,
 )
-from facecaption_ml.flip.queue import FeatureQueue, QueueView
+from facecaption_ml.flip.training.queue import FeatureQueue, QueueView
 
 DIM = 4
 Array = npt.NDArray[np.float64]

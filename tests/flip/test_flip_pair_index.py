@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecaption_ml.flip.pair_index import PairIndex, PairSource
-from facecaption_ml.flip.pair_reader import PairReader, caption_id
-from facecaption_ml.store import Store, StoreError
-
-sys.path.insert(0, str(Path(__file__).parent))
+from facecaption_ml.flip.pairs.index import PairIndex, PairSource
+from facecaption_ml.flip.pairs.reader import PairReader, caption_id
+from facecaption_ml.storage.store import Store, StoreError
 from pair_stores import face_id, write_captions, write_crops, write_pairs
 
 

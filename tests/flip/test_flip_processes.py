@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parent))
 import pretraining_rank
 
 RANK = Path(pretraining_rank.__file__)

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from facecaption_ml.decoding import as_rgb, encode_jpeg
-from facecaption_ml.flip.pair_index import PairSource
-from facecaption_ml.flip.retrievals import held_out_retrievals
+from facecaption_ml.flip.pairs.index import PairSource
+from facecaption_ml.flip.use.retrievals import held_out_retrievals
 from facecaption_ml.schemas import SCHEMAS
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220), "grey": (120, 120, 120)}
 

@@ -16,14 +16,14 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecaption_assets import search_command
-from facecaption_assets.cli import main
+from facecaption_assets.commands import search as search_command
+from facecaption_assets.commands.cli import main
 from facecaption_ml.decoding import decode_image, encode_jpeg
-from facecaption_ml.flip import search
-from facecaption_ml.flip.face_features import FaceFeatures, ShardEntry
-from facecaption_ml.flip.search import nearest_faces, shown_faces
+from facecaption_ml.flip.use import search
+from facecaption_ml.flip.use.face_features import FaceFeatures, ShardEntry
+from facecaption_ml.flip.use.search import nearest_faces, shown_faces
 from facecaption_ml.schemas import SCHEMAS
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.storage.store import Store, StoreError
 
 COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230), "grey": (128, 128, 128)}
 
@@ -370,7 +370,7 @@ def test_the_checkpoint_is_looked_for_in_the_store(tmp_path: Path, store: Store)
 
 
 def test_every_variant_that_is_trained_can_be_searched_with(tmp_path: Path) -> None:
-    from facecaption_ml.flip.config import TEXT_COLUMNS
+    from facecaption_ml.flip.training.config import TEXT_COLUMNS
 
     for variant in TEXT_COLUMNS:
         done = facecaption_search(tmp_path, "red", "--variant", variant, "--out", str(tmp_path / "found.jpg"))

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecaption_ml.flip.tokenization import ENC, FILE, CaptionTokenizer
+from facecaption_ml.flip.model.tokenization import ENC, FILE, CaptionTokenizer
 
 CAPTIONS = [
     "A young woman with blond hair smiles.",
@@ -163,7 +163,7 @@ def test_a_learned_vocabulary_is_the_same_in_every_process() -> None:
     """The trainer of the library numbers its alphabet in the order of a hash table, which differs between runs."""
     texts = CAPTIONS + [f"{word} {word[::-1]}" for caption in CAPTIONS for word in caption.lower().split()]
     program = (
-        "import sys; from facecaption_ml.flip.tokenization import CaptionTokenizer as T;"
+        "import sys; from facecaption_ml.flip.model.tokenization import CaptionTokenizer as T;"
         "sys.stdout.write(T.trained(sys.stdin.read().splitlines(), 150, 16).to_json())"
     )
     here = {CaptionTokenizer.trained(texts, 150, 16).to_json() for _ in range(4)}

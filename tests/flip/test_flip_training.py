@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +13,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-sys.path.insert(0, str(Path(__file__).parent))
+from facecaption_ml.flip.training.progress import read_log
+from facecaption_ml.flip.training.trainer import train
+from facecaption_ml.storage.store import Store
 from squares import assert_same, forget_after, micro_config, newest, steps_kept, write_squares
-
-from facecaption_ml.flip.progress import read_log
-from facecaption_ml.flip.training import train
-from facecaption_ml.store import Store
 
 PAIRS = 160  # 128 for training: 8 batches of 16 an epoch
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+from facecaption_ml.flip.training.checkpoint import TrainingCheckpoints
+from facecaption_ml.flip.training.config import TrainingConfig
+from facecaption_ml.flip.training.process import first_failure, main, run_process
+from facecaption_ml.flip.training.trainer import Trainer, train
+from facecaption_ml.storage.store import Store
 from squares import assert_same, micro_config, newest, steps_kept, write_squares
-
-from facecaption_ml.flip.checkpoint import TrainingCheckpoints
-from facecaption_ml.flip.config import TrainingConfig
-from facecaption_ml.flip.train import first_failure, main, run_process
-from facecaption_ml.flip.training import Trainer, train
-from facecaption_ml.store import Store
 
 PAIRS = 160  # 128 for training: 8 batches of 16 an epoch
 

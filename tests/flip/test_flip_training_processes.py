@@ -13,15 +13,13 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+from facecaption_ml.flip.training.config import TrainingConfig
+from facecaption_ml.flip.training.trainer import train
+from facecaption_ml.storage.store import Store
 from squares import assert_same, forget_after, micro_config, newest, steps_kept, write_squares
 
-from facecaption_ml.flip.config import TrainingConfig
-from facecaption_ml.flip.training import train
-from facecaption_ml.store import Store
-
 REPOSITORY = Path(__file__).parents[2]
-MODULE = ["-m", "facecaption_ml.flip.train"]
+MODULE = ["-m", "facecaption_ml.flip.training.process"]
 # the third file of optimiser state is only half there when the process dies
 KILLED_WHILE_WRITING = """
 import itertools, os, signal, sys, torch
@@ -32,7 +30,7 @@ def half(state, path):
         os.truncate(path, os.path.getsize(path) // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 torch.save = half
-from facecaption_ml.flip.train import main
+from facecaption_ml.flip.training.process import main
 sys.exit(main(sys.argv[1:]))
 """
 

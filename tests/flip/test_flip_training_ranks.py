@@ -12,16 +12,21 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+from facecaption_ml.flip.training.config import TrainingConfig
+from facecaption_ml.flip.training.process import first_failure
+from facecaption_ml.flip.training.progress import read_log
+from facecaption_ml.storage.store import Store
 from squares import assert_same, at_step, forget_after, micro_config, steps_kept, write_squares
 
-from facecaption_ml.flip.config import TrainingConfig
-from facecaption_ml.flip.progress import read_log
-from facecaption_ml.flip.train import first_failure
-from facecaption_ml.store import Store
-
 REPOSITORY = Path(__file__).parents[2]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "facecaption_ml.flip.train"]
+TORCHRUN = [
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node=2",
+    "-m",
+    "facecaption_ml.flip.training.process",
+]
 
 
 @pytest.fixture

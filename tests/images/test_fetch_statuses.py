@@ -8,9 +8,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hostile_site import Site, manifest, picture, png_bomb, reply
 
 from facecaption_ml.images import DownloadPolicy, FetchStatus, fetch_raw_images
+from hostile_site import Site, manifest, picture, png_bomb, reply
 
 
 def local(**settings: object) -> DownloadPolicy:

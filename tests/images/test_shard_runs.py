@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import polars as pl
 import pytest
-from hostile_site import Site, manifest, picture, reply, running_site
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from facecaption_ml.images import (
     success_rate,
 )
 from facecaption_ml.schemas import SCHEMAS
+from hostile_site import Site, manifest, picture, reply, running_site
 
 
 def local(**settings: object) -> DownloadPolicy:

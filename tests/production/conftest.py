@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 from backfills import materialise, run_status
-from servers import Deployment, PictureServer, Postgres, picture_server, postgres_programs, wait_until
+from facecaption_ml.storage.store import Store
+from servers import SHARDS, Deployment, PictureServer, Postgres, picture_server, postgres_programs, wait_until
 
-from facecaption_ml.store import Store
-
-SHARDS = 12
 ROWS = 2
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import boto3
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 from backfills import finished, launch, lineage, materialised
-from conftest import SHARDS
-from servers import Deployment, Postgres
+from servers import SHARDS, Deployment, Postgres
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 from backfills import backfill, finished, launch, materialised
+from facecaption_ml.storage.store import Store
 from servers import Deployment, PictureServer, Postgres, kill, wait_until
-
-from facecaption_ml.store import Store
 
 pytestmark = pytest.mark.usefixtures("registered")
 

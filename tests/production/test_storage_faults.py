@@ -14,11 +14,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from faulty_proxy import FaultyProxy, faulty_proxy
-
 from facecaption_ml.schemas import SCHEMAS
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.storage.store import Store, StoreError
+from faulty_proxy import FaultyProxy, faulty_proxy
 
 SHARD = "shard-00000"
 
@@ -98,7 +96,7 @@ _WRITER = """
 import sys
 sys.path.insert(0, {tests!r})
 from test_storage_faults import crops, store_at, SHARD
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 store = {store}
 for _ in range(5):
     store.write_table("face_crops", crops({rows}), SHARD)

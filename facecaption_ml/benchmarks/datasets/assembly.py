@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from facecaption_ml.benchmarks.data import SPLITS, BenchmarkDataError, LabelData, PairData, Rows, Source
+from facecaption_ml.benchmarks.datasets.data import SPLITS, BenchmarkDataError, LabelData, PairData, Rows, Source
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
-from facecaption_ml.benchmarks.pictures import content_version
+from facecaption_ml.benchmarks.datasets.pictures import content_version
 
 PICTURE_ABSENT = "picture absent"
 NO_SPLIT = "in no split"

@@ -10,10 +10,10 @@ import numpy as np
 
 from facecaption_ml.attributes.celeba import parse_attributes, parse_partition
 from facecaption_ml.attributes.data import AttributeDataError
-from facecaption_ml.benchmarks.data import SPLITS, LabelData
 from facecaption_ml.benchmarks.datasets.assembly import NOT_LABELLED, label_data, usable_names
+from facecaption_ml.benchmarks.datasets.data import SPLITS, LabelData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 
 def read_celeba_labels(store: Store, setting: str) -> LabelData:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from facecaption_ml.benchmarks.data import PairData
 from facecaption_ml.benchmarks.datasets.assembly import (
     BOTH_SPLITS,
     NO_CAPTION,
@@ -20,8 +19,9 @@ from facecaption_ml.benchmarks.datasets.assembly import (
     usable_names,
 )
 from facecaption_ml.benchmarks.datasets.celeba import attribute_labels, celeba_pictures, official_split
+from facecaption_ml.benchmarks.datasets.data import PairData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES, Gender, settle_conflicts
 
 _NAME: Final = "celeba_caption"
@@ -103,7 +103,7 @@ def _from_one_file(folder: DataFolder, given: DataFolder, pictures: Mapping[str,
 
 def _from_labels(folder: DataFolder, pictures: Mapping[str, str], seed: int) -> PairData:
     from facecaption_ml.captions import caption_seed
-    from facecaption_ml.captions.grammar import bundled_grammar
+    from facecaption_ml.captions.template.grammar import bundled_grammar
 
     split_of, labels = official_split(folder), attribute_labels(folder)
     names, left_out = usable_names(pictures.keys(), labels.keys(), split_of.keys(), NOT_LABELLED)

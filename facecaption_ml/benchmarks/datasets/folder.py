@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from facecaption_ml.benchmarks.data import BenchmarkDataError
-from facecaption_ml.benchmarks.pictures import StoredPictures
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError
+from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
+from facecaption_ml.storage.store import Store, StoreError
 
 _PICTURE_ENDINGS: Final = (".jpg", ".jpeg", ".png")
 _READERS: Final = 8  # what a boto3 client keeps connections for

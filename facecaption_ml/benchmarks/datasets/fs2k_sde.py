@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from facecaption_ml.benchmarks.data import BenchmarkDataError, Episode, EpisodeData, Pictures, Source
+from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError, Episode, EpisodeData, Pictures, Source
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
 from facecaption_ml.benchmarks.datasets.photo_episodes import (
     WITHOUT_CAPTIONS,
@@ -34,8 +34,8 @@ from facecaption_ml.benchmarks.datasets.photo_episodes import (
     is_picture,
     reasons,
 )
-from facecaption_ml.benchmarks.pictures import JoinedPictures, content_version
-from facecaption_ml.store import Store
+from facecaption_ml.benchmarks.datasets.pictures import JoinedPictures, content_version
+from facecaption_ml.storage.store import Store
 
 _PHOTO_FOLDERS: Final = {1: "photo1", 2: "photo3"}
 _SPLITS: Final = ("train", "test")

@@ -17,7 +17,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from facecaption_ml.benchmarks.data import LabelData
 from facecaption_ml.benchmarks.datasets.assembly import (
     BOTH_SPLITS,
     NOT_LABELLED,
@@ -25,9 +24,10 @@ from facecaption_ml.benchmarks.datasets.assembly import (
     split_names,
     usable_names,
 )
+from facecaption_ml.benchmarks.datasets.data import LabelData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
 from facecaption_ml.benchmarks.datasets.matlab import MatlabError, cell_strings, read_matlab, real_matrix
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 _LABELS: Final = "lfw_att_40.mat"

@@ -12,7 +12,6 @@ import pickle
 from collections import Counter
 from typing import Any, Final
 
-from facecaption_ml.benchmarks.data import PairData
 from facecaption_ml.benchmarks.datasets.assembly import (
     BOTH_SPLITS,
     NO_CAPTION,
@@ -20,8 +19,9 @@ from facecaption_ml.benchmarks.datasets.assembly import (
     split_names,
     usable_names,
 )
+from facecaption_ml.benchmarks.datasets.data import PairData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
-from facecaption_ml.store import Store
+from facecaption_ml.storage.store import Store
 
 _CAPTION_FOLDERS: Final = ("text/celeba-caption", "celeba-caption")
 _ENDINGS: Final = ("jpg", "jpeg", "png", "txt")

@@ -10,15 +10,23 @@ from typing import Final
 
 import numpy as np
 
-from facecaption_ml.benchmarks.data import BenchmarkDataError, Episode, EpisodeData, Pictures, Rgb, Rows, Source
-from facecaption_ml.benchmarks.pictures import StoredPictures, content_version
-from facecaption_ml.store import Store, StoreError
+from facecaption_ml.benchmarks.datasets.data import (
+    BenchmarkDataError,
+    Episode,
+    EpisodeData,
+    Pictures,
+    Rgb,
+    Rows,
+    Source,
+)
+from facecaption_ml.benchmarks.datasets.pictures import StoredPictures, content_version
+from facecaption_ml.storage.store import Store, StoreError
 
 Describe = Callable[[Rgb], str]
 
 PICTURE_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 WITHOUT_CAPTIONS: Final = "no captions: only sketches can be asked with"
-_DRAWN_BY: Final = ("benchmarks/contours.py", "sample/episodes.py")
+_DRAWN_BY: Final = ("benchmarks/datasets/contours.py", "sample/episodes.py")
 _AT_ONCE: Final = 16  # photos held together
 _SHARES: Final = {"validation": 0.1, "test": 0.2}
 _LEAST_PHOTOS: Final = 3  # one for each split
@@ -63,7 +71,7 @@ class SketchedPhotos:
 
     def read(self, rows: Sequence[int]) -> list[Rgb | None]:
         """RGB uint8 [size, size, 3] for each of the rows, None where the photo is absent or does not decode."""
-        from facecaption_ml.benchmarks.contours import photo_sketches
+        from facecaption_ml.benchmarks.datasets.contours import photo_sketches
 
         found: dict[int, Rgb | None] = {}
         for number in dict.fromkeys(row // self._steps for row in rows):
@@ -112,7 +120,7 @@ def _listing(store: Store, setting: str) -> dict[str, int]:
 
 def _look_at(photos: Pictures, describe: Describe | None) -> tuple[dict[str, str], Counter[str]]:
     """The caption of each photo that can be used, empty where nothing describes them; and the others counted by reason."""
-    from facecaption_ml.benchmarks.contours import photo_curves
+    from facecaption_ml.benchmarks.datasets.contours import photo_curves
 
     captions: dict[str, str] = {}
     left_out: Counter[str] = Counter()

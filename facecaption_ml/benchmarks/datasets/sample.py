@@ -13,11 +13,11 @@ from typing import Final
 
 import numpy as np
 
-from facecaption_ml.benchmarks.data import SPLITS, Episode, EpisodeData, LabelData, PairData, Rgb, Rows, Source
+from facecaption_ml.benchmarks.datasets.data import SPLITS, Episode, EpisodeData, LabelData, PairData, Rgb, Rows, Source
 from facecaption_ml.benchmarks.datasets.photo_episodes import as_rgb_page, code_version
-from facecaption_ml.benchmarks.pictures import content_version
-from facecaption_ml.captions.grammar import bundled_grammar
-from facecaption_ml.captions.template import caption_seed
+from facecaption_ml.benchmarks.datasets.pictures import content_version
+from facecaption_ml.captions.template.grammar import bundled_grammar
+from facecaption_ml.captions.template.template import caption_seed
 from facecaption_ml.sample.attribute_sampling import sample_labels
 from facecaption_ml.taxonomy import ATTRIBUTES
 

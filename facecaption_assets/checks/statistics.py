@@ -1,0 +1,112 @@
+"""What must hold of each statistic. Each function looks at the finished tables and returns one check."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import polars as pl
+
+from facecaption_assets.factories.shards import Check
+from facecaption_assets.factories.whole_dataset import COMPLETE
+
+DATASET_COMPARISON: Final[Mapping[str, str]] = {
+    "published_unchanged": "The published rows are those of the paper's Table 1, beside one measured row.",
+    "rows_counted": "The measured row counts every row of the shards, and no more texts than rows.",
+}
+TEXT_STATISTICS: Final[Mapping[str, str]] = {
+    "texts_conserved": "For each source, texts + empty = rows of the shards, and the histogram holds every text once.",
+    "shares_sum_to_one": "The categories' shares, and each source's shares of lengths, sum to 1 where there are any.",
+    "unique_at_most_all": "The curve of unique 4-grams never falls, and ends at no more than all of them.",
+}
+IMAGE_QUALITY: Final[Mapping[str, str]] = {
+    "sample_conserved": "For each metric, scored + unreadable + undefined = pictures sampled.",
+    "scores_in_range": "CLIP-IQA's scores lie in 0 … 1, and quantiles ascend.",
+    COMPLETE: "All models and folders that the settings can name were there (a warning).",
+}
+IMAGE_TEXT_MATCHING: Final[Mapping[str, str]] = {
+    "sample_conserved": "For each source of text, scored + without text + unreadable = faces sampled.",
+    "scores_in_range": "Probabilities of a match lie in 0 … 1, and quantiles ascend.",
+    COMPLETE: "A matching model was there (a warning).",
+}
+_QUANTILES: Final = ("p05", "p25", "median", "p75", "p95")
+
+
+def published_unchanged(table: pl.DataFrame, published: Sequence[Mapping[str, Any]]) -> Check:
+    """``published`` are the rows of the library's own file."""
+    found = table.filter(pl.col("origin") == "published").to_dicts()
+    measured = int((table["origin"] == "measured").sum())
+    same = found == [dict(row) for row in published]
+    return Check("published_unchanged", same and measured == 1, {"published": len(found), "measured": measured})
+
+
+def rows_counted(table: pl.DataFrame, rows: int) -> Check:
+    row = table.filter(pl.col("origin") == "measured").row(0, named=True)
+    holds = row["samples"] == rows and 0 <= row["text_samples"] <= rows
+    return Check("rows_counted", holds, {"rows": rows, "measured": row["samples"], "texts": row["text_samples"]})
+
+
+def texts_conserved(table: pl.DataFrame, lengths: pl.DataFrame, rows: int) -> Check:
+    by_length = dict(lengths.group_by("source").agg(pl.col("texts").sum()).iter_rows())
+    wrong = [
+        source
+        for source, texts, empty in table.select("source", "texts", "empty").iter_rows()
+        if texts + empty != rows or by_length.get(source, 0) != texts
+    ]
+    return Check("texts_conserved", not wrong and len(table) > 0, {"rows": rows, "wrong": wrong})
+
+
+def shares_sum_to_one(categories: pl.DataFrame, lengths: pl.DataFrame) -> Check:
+    """Shares are all null where there is no label at all."""
+    sums = {"labels": float(categories["share"].sum())} if categories["labels"].sum() else {}
+    sums |= dict(lengths.group_by("source").agg(pl.col("share").sum()).sort("source").iter_rows())
+    return Check("shares_sum_to_one", all(math.isclose(value, 1, abs_tol=1e-9) for value in sums.values()), sums)
+
+
+def unique_at_most_all(table: pl.DataFrame, curve: pl.DataFrame) -> Check:
+    wrong = []
+    for source, grams, unique in table.select("source", "grams", "unique_4_grams").iter_rows():
+        points = curve.filter(pl.col("source") == source)["unique_4_grams"].to_list()
+        if points != sorted(points) or not points or points[-1] != unique or unique > grams:
+            wrong.append(source)
+    return Check("unique_at_most_all", not wrong, {"wrong": wrong})
+
+
+def quality_conserved(table: pl.DataFrame, sampled: Mapping[str, int]) -> Check:
+    """``sampled``: data set → pictures that were taken from it."""
+    wrong = [
+        f"{data_set}: {metric}"
+        for data_set, metric, images, *parts in table.select(
+            "data_set", "metric", "images", "scored", "unreadable", "undefined"
+        ).iter_rows()
+        if sum(parts) != images or images != sampled[data_set]
+    ]
+    return Check("sample_conserved", not wrong, {"wrong": wrong, **sampled})
+
+
+def quality_in_range(table: pl.DataFrame) -> Check:
+    chances = pl.col("metric").str.starts_with("clip_iqa")
+    return _in_range(table, chances, "metric")
+
+
+def matching_conserved(table: pl.DataFrame, sampled: int) -> Check:
+    wrong = [
+        source
+        for source, faces, *parts in table.select("source", "faces", "scored", "no_text", "unreadable").iter_rows()
+        if sum(parts) != faces or faces != sampled
+    ]
+    return Check("sample_conserved", not wrong, {"wrong": wrong, "sampled": sampled})
+
+
+def matching_in_range(table: pl.DataFrame) -> Check:
+    return _in_range(table, pl.lit(True), "source")
+
+
+def _in_range(table: pl.DataFrame, chances: pl.Expr, show: str) -> Check:
+    """Quantiles ascend everywhere; where ``chances`` holds, mean and quantiles lie in 0 … 1."""
+    ascend = pl.all_horizontal(pl.col(low) <= pl.col(high) for low, high in itertools.pairwise(_QUANTILES))
+    inside = pl.all_horizontal(pl.col(name).is_between(0, 1) for name in ("mean", *_QUANTILES))
+    wrong = table.filter((pl.col("scored") > 0) & ~(ascend & (inside | ~chances)).fill_null(False))
+    return Check("scores_in_range", wrong.is_empty(), {"rows": len(table), "wrong": wrong[show].to_list()})

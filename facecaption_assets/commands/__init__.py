@@ -1,0 +1,1 @@
+"""``facecaption …``, a file a command."""

@@ -1,0 +1,266 @@
+"""``facecaption …`` for people who do not open the UI."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from facecaption_assets.settings import PREFIX, Settings, SettingsError, load_settings
+
+# Faults of the user's input or surroundings: one line, no traceback. Modules name theirs by these bases.
+_USER_ERRORS = (ValueError, OSError, RuntimeError)
+
+
+class _OneLineErrors(click.Group):
+    """Ends with one line and exit status 1 where a command meets bad input; ``--debug`` shows the traceback instead."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.exceptions.Exit:
+            raise
+        except _USER_ERRORS as error:
+            if ctx.params.get("debug"):
+                raise
+            line = (str(error) or type(error).__name__).splitlines()[0]
+            raise click.ClickException(line) from error
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--profile", default=None, help="production, sample or photos; default: FACECAPTION_PROFILE, else sample."
+)
+@click.pass_context
+def main(ctx: click.Context, debug: bool, profile: str | None) -> None:
+    """From a list of image URLs to a face–caption data set.
+
+    Settings are FACECAPTION_* environment variables: see `facecaption settings`.
+    """
+    # Threads that spin while they wait are a little faster on an idle machine, and many times slower beside other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("facecaption")
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [handler]
+    if profile:
+        os.environ[f"{PREFIX}PROFILE"] = profile
+
+
+@main.command()
+def demo() -> None:
+    """Run the whole pipeline on the sample world."""
+    from facecaption_assets.commands.run import run_demo
+
+    run_demo(_settings_of_demo())
+
+
+@main.command()
+@click.option("--first", help="First shard; default: the first registered.")
+@click.option("--last", help="Last shard; default: the last registered, or FIRST alone where that is given.")
+@click.option("--skip-source", is_flag=True, help="Keep the registered shards and the attribute model there is.")
+def run(first: str | None, last: str | None, skip_source: bool) -> None:
+    """Run the pipeline on FACECAPTION_SOURCE, from the URLs to the packed release."""
+    from facecaption_assets.commands.run import run_pipeline
+
+    run_pipeline(load_settings(), first, last, skip_source)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=3000, show_default=True)
+def ui(host: str, port: int) -> None:
+    """Open the Dagster UI, with the daemon that backfills and schedules need."""
+    from facecaption_assets.commands.instance import prepare_home
+
+    settings = load_settings()
+    prepare_home(settings)
+    os.environ[f"{PREFIX}HOME"] = str(settings.home)
+    click.echo(f"Dagster UI: http://{host}:{port}  (Ctrl-C stops it)", err=True)
+    command = ["dagster", "dev", "-m", "facecaption_assets.definitions", "-h", host, "-p", str(port)]
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+@main.command()
+@click.option("--shard", "shards", multiple=True, help="Only these shards.")
+def status(shards: tuple[str, ...]) -> None:
+    """What each stage has left of each shard, and over all."""
+    from facecaption_assets.commands.status import show_status
+
+    show_status(load_settings(), shards)
+
+
+@main.command()
+@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON per photo.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Also write a picture of all faces with their captions.")
+@click.option("--min-score", default=0.9, show_default=True, help="Faces must score above this.")
+@click.option("--weights", default="bundled", show_default=True, help="Detector: bundled, download or a .pth file.")
+@click.option("--attributes", default="bundled", show_default=True, help="Attribute predictor: bundled or a folder.")
+@click.option("--seed", default=0, show_default=True)
+def caption(
+    photos: tuple[Path, ...],
+    as_json: bool,
+    sheet: Path | None,
+    min_score: float,
+    weights: str,
+    attributes: str,
+    seed: int,
+) -> None:
+    """Faces, attributes and a caption for each, of your own PHOTOS (files, or folders of them)."""
+    from facecaption_assets.commands.caption import caption_photos
+
+    if not caption_photos(photos, as_json, sheet, min_score, weights, attributes, seed):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("text")
+@click.option("--top", default=8, show_default=True, type=click.IntRange(1), help="How many faces.")
+@click.option(
+    "--variant",
+    default="flip",
+    show_default=True,
+    type=click.Choice(["flip", "flip_template", "flip_alt_text"]),
+    help="Which checkpoint, by what it learned from.",
+)
+@click.option(
+    "--out",
+    default="search.jpg",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Picture of the faces found.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+def search(text: str, top: int, variant: str, out: Path, as_json: bool) -> None:
+    """The faces of the data set that fit the description TEXT best."""
+    from facecaption_assets.commands.search import search_faces
+
+    search_faces(load_settings(), text, top, variant, out, as_json)
+
+
+@main.command()
+@click.option("--task", required=True, type=click.Choice(["retrieval", "attributes", "sketches"]))
+@click.option(
+    "--model", default="flip", show_default=True, help="A variant, clip, blip, align, or a FLIP checkpoint's folder."
+)
+@click.option("--data", default="sample", show_default=True, help="A data set of the task; a wrong name lists them.")
+def benchmark(task: str, model: str, data: str) -> None:
+    """Measure one benchmark of the paper; the table stands beside the published numbers.
+
+    Where data sets and baselines are, say the FACECAPTION_BENCHMARK_* settings.
+    """
+    from facecaption_assets.commands.benchmark import run_benchmark
+
+    run_benchmark(load_settings(), task, model, data)
+
+
+@main.command()
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 3), help="Trainings of each variant.")
+@click.option("--at-once", type=click.IntRange(1), help="Trainings side by side; default: as many as cores allow.")
+def ablation(seeds: int, at_once: int | None) -> None:
+    """Train FLIP, FLIP* and FLIP† with several seeds on the finished shards, and compare them."""
+    from facecaption_assets.commands.benchmark import run_ablation
+    from facecaption_assets.partitions import SEEDS
+
+    run_ablation(load_settings(), SEEDS[:seeds], at_once)
+
+
+@main.command()
+@click.argument("asset")
+@click.argument("partition", required=False)
+def materialize(asset: str, partition: str | None) -> None:
+    """Materialise one ASSET, or one PARTITION of it, recorded as the UI would: `materialize flip_ablation '0|flip'`."""
+    from facecaption_assets.commands.materialize import run_partition
+
+    run_partition(load_settings(), asset, partition)
+
+
+@main.command()
+@click.option("--urls", required=True, help="How many images, such as 50_000_000.")
+@click.option(
+    "--yields",
+    type=click.Choice(["measured", "paper"]),
+    help="Whose shares come through the stages; default: as measured here, else the paper's.",
+)
+@click.option("--flip-variants", default=3, show_default=True, type=click.IntRange(0, 3), help="FLIP trainings.")
+@click.option("--as-measured", is_flag=True, help="Take a CPU's speed for a GPU stage's too.")
+@click.option("--prices", type=click.Path(path_type=Path, dir_okay=False), help="TOML file of your own figures.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this Markdown file.")
+def plan(
+    urls: str,
+    yields: Literal["measured", "paper"] | None,
+    flip_variants: int,
+    as_measured: bool,
+    prices: Path | None,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Time, GPU hours, storage, requests and cost of a data set, stage by stage, with every assumption."""
+    from facecaption_assets.commands.plan import read_count, show_plan
+    from facecaption_assets.plan.assembly import Request
+
+    request = Request(read_count(urls), yields, flip_variants, as_measured)
+    show_plan(load_settings(), request, prices, as_json, out)
+
+
+@main.command()
+@click.argument("face_id")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each face.")
+def trace(face_id: str, as_json: bool) -> None:
+    """A face back to its URL: every table's row, and the run and versions that made it. A sample id gives all its faces."""
+    from facecaption_assets.commands.trace import trace_face
+
+    trace_face(load_settings(), face_id, as_json)
+
+
+@main.command()
+@click.option("--url", "urls", multiple=True, help="Of a picture.")
+@click.option("--host", "hosts", multiple=True, help="With its subdomains, such as example.org.")
+@click.option("--face-id", "face_ids", multiple=True, help="One face of a picture.")
+@click.option("--sample-id", "sample_ids", multiple=True, help="A picture, by its id.")
+@click.option("--sha256", "hashes", multiple=True, help="An image file, wherever it lies.")
+@click.option("--reason", default="no reason given", help="Kept in the list, beside the date.")
+@click.option("--dry-run", is_flag=True, help="Show what it touches, record nothing.")
+def remove(
+    urls: tuple[str, ...],
+    hosts: tuple[str, ...],
+    face_ids: tuple[str, ...],
+    sample_ids: tuple[str, ...],
+    hashes: tuple[str, ...],
+    reason: str,
+    dry_run: bool,
+) -> None:
+    """Record a removal, and show what holds it and what will be rebuilt. Every option may be repeated."""
+    from facecaption_assets.commands.remove import remove as record
+    from facecaption_assets.commands.remove import requested
+
+    lines = requested(urls, hosts, face_ids, sample_ids, hashes)
+    record(load_settings(), lines, reason, dry_run)
+
+
+@main.command()
+def settings() -> None:
+    """Every setting, its value here, and what it is for."""
+    values = load_settings()
+    for name, field in Settings.model_fields.items():
+        value = getattr(values, name)
+        click.echo(f"{PREFIX}{name.upper()}={value}" + (f"   # {field.description}" if field.description else ""))
+
+
+def _settings_of_demo() -> Settings:
+    settings = load_settings(profile="sample")
+    if settings.source != "sample":
+        raise SettingsError(f"the demo runs on the sample world: unset {PREFIX}SOURCE, or use `facecaption run`")
+    return settings
+
+
+if __name__ == "__main__":
+    main()

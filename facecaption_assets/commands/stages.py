@@ -1,0 +1,87 @@
+"""Runs of assets, one after the other or one beside others, each announced on the terminal with the time it took."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import click
+import dagster as dg
+
+from facecaption_assets.automation import BENCHMARK_ASSETS
+from facecaption_assets.commands.instance import Pipeline, RunFailedError
+
+
+def stage(pipeline: Pipeline, label: str, *assets: str, **partitions: str | None) -> None:
+    """Materialise ``assets``; ``partitions`` as ``Pipeline.run`` takes them. Raises RunFailedError."""
+    click.echo(f"• {label} …", err=True)
+    started = time.monotonic()
+    pipeline.run(*assets, **partitions)
+    click.echo(f"  {', '.join(assets)}: {time.monotonic() - started:.0f} s", err=True)
+
+
+def attempt(pipeline: Pipeline, label: str, *assets: str, **partitions: str | None) -> RunFailedError | None:
+    """As ``stage``, but a failure is printed and returned: the rest goes on without it."""
+    try:
+        stage(pipeline, label, *assets, **partitions)
+    except RunFailedError as error:
+        click.echo(f"  failed, the rest goes on without it: {error}", err=True)
+        return error
+    return None
+
+
+@dataclass
+class Beside:
+    """A run in a process of its own. ``error`` is known after the block of ``beside``."""
+
+    error: RunFailedError | None = None
+
+
+@contextlib.contextmanager
+def beside(pipeline: Pipeline, label: str, asset: str, partition: str | None = None) -> Iterator[Beside]:
+    """Materialise an asset in another process while the block runs, and wait for it at the block's end.
+
+    For work that keeps one core busy: the block has the others. A failure is printed and kept in ``error``; where the block
+    itself fails, the process is told to stop first.
+    """
+    click.echo(f"• {label}, beside what follows …", err=True)
+    started = time.monotonic()
+    command = [
+        sys.executable,
+        "-m",
+        "facecaption_assets.commands.cli",
+        "--profile",
+        pipeline.settings.profile,
+        "materialize",
+    ]
+    process = subprocess.Popen(
+        [*command, asset, *([partition] if partition else [])],
+        env={**os.environ, "FACECAPTION_HOME": str(pipeline.settings.home)},
+    )
+    outcome = Beside()
+    try:
+        yield outcome
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if process.wait():
+        outcome.error = RunFailedError(f"{asset} failed; its own line says why, and `facecaption ui` more")
+        click.echo(f"  {outcome.error}", err=True)
+    else:
+        click.echo(f"  {asset}: {time.monotonic() - started:.0f} s, with what ran beside it", err=True)
+
+
+def run_benchmarks(pipeline: Pipeline, variants: Sequence[str]) -> list[RunFailedError | None]:
+    """Every benchmark of trained variants on the drawn data sets, and the tables. Failures are printed and returned."""
+    failed: list[RunFailedError | None] = []
+    for variant in variants:
+        for task, asset in BENCHMARK_ASSETS.items():
+            key = dg.MultiPartitionKey({"data": "sample", "model": variant})
+            failed.append(attempt(pipeline, f"benchmark: {task} of {variant}", asset, partition=key))
+    return [*failed, attempt(pipeline, "the benchmark tables", "benchmark_tables")]

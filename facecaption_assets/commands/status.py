@@ -1,0 +1,48 @@
+"""``facecaption status``: rows left at each stage, per shard and over all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from facecaption_assets.settings import Settings
+from facecaption_ml.dataset.funnel import STAGES, shard_counts
+from facecaption_ml.storage.store import Store, StoreError
+
+_SHOWN = 40
+
+
+def show_status(settings: Settings, only: Sequence[str]) -> None:
+    """Print the funnel. Raises StoreError where there is no manifest yet or a named shard is not in it."""
+    store = Store(settings.store_root, settings.storage_options)
+    known = store.shards("source_manifest")
+    if not known:
+        raise StoreError(f"no shards under {store.root}: materialise source_manifest first (`facecaption run`)")
+    for name in only:
+        if name not in known:
+            raise StoreError(f"there is no shard {name!r}: they run from {known[0]} to {known[-1]}")
+    shards = list(only) or known
+    labels = [label for _, label in STAGES]
+    width = max(len(label) for label in labels)
+    totals = dict.fromkeys((table for table, _ in STAGES), 0)
+    missing = dict.fromkeys((table for table, _ in STAGES), 0)
+    per_shard: list[tuple[str, dict[str, int | None]]] = []
+    for shard in shards:
+        found = shard_counts(store, shard)
+        per_shard.append((shard, found))
+        for table, count in found.items():
+            totals[table] += count or 0
+            missing[table] += count is None
+    click.echo(f"{'stage':<{width}}  {'rows':>12}  of URLs  shards")
+    start = max(totals["source_manifest"], 1)
+    for table, label in STAGES:
+        done = f"{len(shards) - missing[table]} of {len(shards)}"
+        click.echo(f"{label:<{width}}  {totals[table]:>12,}  {totals[table] / start:>7.1%}  {done}")
+    click.echo()
+    click.echo(f"{'shard':<14}" + "".join(f"{table:>21}" for table, _ in STAGES))
+    for shard, found in per_shard[:_SHOWN]:
+        cells = ("–" if count is None else f"{count:,}" for count in found.values())
+        click.echo(f"{shard:<14}" + "".join(f"{cell:>21}" for cell in cells))
+    if len(per_shard) > _SHOWN:
+        click.echo(f"… and {len(per_shard) - _SHOWN} more; name one with --shard")

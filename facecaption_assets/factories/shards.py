@@ -1,0 +1,285 @@
+"""The one way a shard asset runs.
+
+A run gets one shard or a range of them. Each shard is computed, checked, written and recorded by itself: as soon as it is
+done it counts as materialised, whatever happens to the others or to the process. A shard that fails is recorded with its
+reason, the others go on, and the run then fails naming the shards, so that a backfill of what is missing takes just those.
+
+In a range run Dagster writes a materialisation event per shard when the whole step succeeds. That comes too late for a
+process that is killed, so this module also records each shard on the spot; the step's own event follows with the same
+metadata and code version, plus data versions. A run of one partition needs no record of its own; a range of one shard does,
+since Dagster names no partition in the check results of any range. A step that is tried again (``retries``) leaves what is
+recorded alone.
+"""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import dagster as dg
+import polars as pl
+from dagster._core.events import StepMaterializationData
+
+from facecaption_assets.factories.progress import logger
+from facecaption_assets.machines.compute import Compute
+from facecaption_assets.machines.retries import final_errors, lost, retry_policy, tries_left
+from facecaption_assets.partitions import SHARDS
+from facecaption_assets.settings import Settings
+from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.storage.store import Store
+
+_RANGE_TAG: Final = "dagster/asset_partition_range_start"
+CODE_VERSION: Final = "dagster/code_version"
+"""The tag of a materialisation that says which code made it."""
+STORED: Final = {"schema": "What the store gives back has the table's columns, their types, and every row written."}
+"""The check that every shard asset has, whatever its table."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check found in one shard. A failed check that ``blocks`` keeps the shard from counting as done."""
+
+    name: str
+    passed: bool
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    blocks: bool = True
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """A shard's table, what a person looks at, and what the checks found.
+
+    ``rejected`` says why the shard does not count as done although it has rows; they are kept apart for the next try.
+    """
+
+    frame: pl.DataFrame
+    metadata: Mapping[str, Any]
+    checks: Sequence[Check]
+    rejected: str | None = None
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """What a shard asset is given for a whole run."""
+
+    store: Store
+    settings: Settings
+    context: dg.AssetExecutionContext
+
+
+ShardFunction = Callable[[str], ShardResult]
+ShardOpener = Callable[[ShardWork], AbstractContextManager[ShardFunction]]
+
+
+def shard_asset(
+    *,
+    name: str,
+    open_work: ShardOpener,
+    deps: Sequence[str],
+    checks: Mapping[str, str],
+    group: str,
+    kinds: set[str],
+    description: str,
+    code_version: str,
+    compute: Compute,
+    settings: Settings,
+    required_resources: set[str] = frozenset(),  # type: ignore[assignment]
+) -> dg.AssetsDefinition:
+    """An asset partitioned by shard whose table is ``schemas.SCHEMAS[name]``.
+
+    ``open_work`` opens what a run needs once (a model, a server) and yields the function that computes one shard.
+    ``checks`` maps the names of the checks that every shard reports to their descriptions.
+    """
+
+    @dg.asset(
+        name=name,
+        partitions_def=SHARDS,
+        deps=list(deps),
+        group_name=group,
+        kinds=kinds,
+        description=description,
+        code_version=code_version,
+        owners=["team:data"],
+        pool=compute.pool,
+        op_tags=compute.op_tags,
+        retry_policy=retry_policy(settings),
+        required_resource_keys={"store", *required_resources},
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.shards_per_run),
+        check_specs=[
+            dg.AssetCheckSpec(check, asset=name, description=text, partitions_def=SHARDS, blocking=True)
+            for check, text in {**checks, **STORED}.items()
+        ],
+        metadata={"dagster/column_schema": table_schema(name)},
+    )
+    @final_errors(settings)
+    def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        work = ShardWork(context.resources.store.open(), settings, context)
+        again = tries_left(context, settings)
+        recorder = _Recorder(context, name, code_version, {*checks, *STORED}, _RANGE_TAG in context.run.tags, again)
+        before = recorder.finished_before() if context.retry_number else set()
+        shards = [shard for shard in context.partition_keys if shard not in before]
+        with open_work(work) as compute_shard:
+            for number, shard in enumerate(shards, start=1):
+                recorder.run(shard, lambda shard=shard: _compute_and_write(work, name, shard, compute_shard))  # type: ignore[misc]
+                logger.info("%s %s: %s (%d of %d)", name, shard, recorder.last_line, number, len(shards))
+        return recorder.result()
+
+    return asset
+
+
+def _compute_and_write(work: ShardWork, name: str, shard: str, compute_shard: ShardFunction) -> ShardResult:
+    started = time.monotonic()
+    result = compute_shard(shard)
+    rejected = result.rejected or _failed(result.checks)
+    uri = work.store.write_table(name, result.frame, shard, incomplete=rejected is not None)
+    stored = _stored_check(work.store, name, shard, result.frame, incomplete=rejected is not None)
+    if not stored.passed:
+        work.store.delete(work.store.table_key(name, shard))
+        rejected = rejected or _failed([stored])
+    metadata = {
+        **result.metadata,
+        "dagster/row_count": len(result.frame),
+        "dagster/uri": uri,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    return ShardResult(result.frame.clear(), metadata, [*result.checks, stored], rejected)
+
+
+def _failed(found: Sequence[Check]) -> str | None:
+    """Why a shard with these checks does not count as done, or None."""
+    names = [check.name for check in found if check.blocks and not check.passed]
+    return f"check failed: {', '.join(names)}" if names else None
+
+
+def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame, *, incomplete: bool) -> Check:
+    schema, rows = store.stored_schema(name, shard, incomplete=incomplete)
+    wrong = [column for column, dtype in written.schema.items() if schema.get(column) != dtype]
+    return Check(
+        "schema",
+        not wrong and list(schema) == written.columns and rows == len(written),
+        {"columns": len(schema), "rows": rows, "rows written": len(written), "columns of another type": wrong},
+    )
+
+
+class _Recorder:
+    """Records shards as they end and says at the end how the step ends."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        asset: str,
+        code_version: str,
+        checks: set[str],
+        in_range: bool,
+        tries_left: bool,
+    ) -> None:
+        self._context, self._asset, self._code_version = context, asset, code_version
+        self._checks, self._in_range = checks, in_range
+        self._tries_left = tries_left
+        self._failures: dict[str, str] = {}
+        self._found: list[tuple[str, Check]] = []
+        self.last_line = ""
+
+    def run(self, shard: str, work: Callable[[], ShardResult]) -> None:
+        try:
+            result = work()
+        except Exception as error:  # any fault of one shard must leave the others alone
+            if self._tries_left and lost(error):  # unless another try, with more memory, may do without the fault
+                raise
+            self._fail(shard, f"{type(error).__name__}: {error}", traceback.format_exc())
+            return
+        missing = self._checks - {check.name for check in result.checks}
+        if missing:
+            raise AssertionError(f"{self._asset} did not report its checks {sorted(missing)}")
+        self._found += [(shard, check) for check in result.checks]
+        if self._in_range or result.rejected:
+            for check in result.checks:
+                self._context.log_event(self._evaluation(shard, check))
+        if result.rejected:
+            self._fail(shard, result.rejected, None, result.metadata)
+            return
+        self._context.add_asset_metadata(dict(result.metadata), partition_key=shard)
+        if self._in_range:
+            tags = {CODE_VERSION: self._code_version}  # Dagster adds it to the step's own event only
+            self._context.log_event(
+                dg.AssetMaterialization(self._asset, partition=shard, metadata=dict(result.metadata), tags=tags)
+            )
+        self.last_line = f"{result.metadata['dagster/row_count']:,} rows in {result.metadata['seconds']} s"
+
+    def finished_before(self) -> set[str]:
+        """Shards of a range that an earlier try of this step has recorded; its metadata and checks become this try's."""
+        kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
+        done, key = set[str](), dg.AssetKey(self._asset)
+        found: list[tuple[str, Check]] = []
+        for entry in self._context.instance.all_logs(self._context.run.run_id, of_type=kinds):
+            data = entry.get_dagster_event().event_specific_data
+            if isinstance(data, dg.AssetCheckEvaluation) and data.asset_key == key and data.partition:
+                blocks = data.severity == dg.AssetCheckSeverity.ERROR
+                found.append((data.partition, Check(data.check_name, data.passed, data.metadata, blocks)))
+            elif isinstance(data, StepMaterializationData):
+                shard = data.materialization.partition
+                if data.materialization.asset_key == key and shard and shard not in done:
+                    self._context.add_asset_metadata(dict(data.materialization.metadata), partition_key=shard)
+                    done.add(shard)
+        self._found += [(shard, check) for shard, check in found if shard in done]
+        logger.info("%s: %d shard(s) are there from the try before", self._asset, len(done))
+        return done
+
+    def result(self) -> dg.MaterializeResult:
+        if self._failures:
+            first = next(iter(self._failures.items()))
+            names = ", ".join(self._failures)
+            raise dg.Failure(
+                description=f"{len(self._failures)} shard(s) of {self._asset} failed: {names}; {first[0]}: {first[1]}",
+                metadata={shard: dg.MetadataValue.text(reason) for shard, reason in self._failures.items()},
+                allow_retries=False,
+            )
+        return dg.MaterializeResult(check_results=[self._summary(name) for name in sorted(self._checks)])
+
+    def _fail(self, shard: str, reason: str, trace: str | None, metadata: Mapping[str, Any] | None = None) -> None:
+        self._failures[shard] = reason
+        self.last_line = f"FAILED: {reason}"
+        self._context.log.error(f"{self._asset} {shard} failed: {reason}" + (f"\n{trace}" if trace else ""))
+        self._context.log_event(
+            dg.AssetObservation(self._asset, partition=shard, metadata={"failure": reason, **(metadata or {})})
+        )
+
+    def _evaluation(self, shard: str, check: Check) -> dg.AssetCheckEvaluation:
+        return dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(self._asset),
+            check_name=check.name,
+            passed=check.passed,
+            metadata=dict(check.metadata),
+            severity=_severity(check),
+            partition=shard,
+        )
+
+    def _summary(self, name: str) -> dg.AssetCheckResult:
+        """The result that the step owes: of its one shard, or of all of a range together."""
+        found = [(shard, check) for shard, check in self._found if check.name == name]
+        failed = [shard for shard, check in found if not check.passed]
+        metadata: dict[str, Any] = (
+            dict(found[0][1].metadata) if len(found) == 1 else {"shards": len(found), "failed": failed}
+        )
+        return dg.AssetCheckResult(
+            check_name=name,
+            passed=not failed,
+            severity=_severity(found[0][1]) if found else dg.AssetCheckSeverity.ERROR,
+            metadata=metadata,
+        )
+
+
+def _severity(check: Check) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if check.blocks else dg.AssetCheckSeverity.WARN
+
+
+def table_schema(table: str) -> dg.TableSchema:
+    """A table's columns for the Dagster UI."""
+    return dg.TableSchema(columns=[dg.TableColumn(name, str(dtype)) for name, dtype in SCHEMAS[table].items()])
+
+
+def iter_rows(work: ShardWork, table: str, shard: str, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+    """The batches of an upstream shard; raises StoreError naming it where it is not there."""
+    return work.store.iter_table(table, shard, columns=columns)

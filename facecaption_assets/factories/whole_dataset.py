@@ -1,0 +1,161 @@
+"""The one way an asset over the whole data set runs.
+
+It reads every finished shard of ``facecaption_dataset``, one batch at a time. Shards that are not there yet are counted and
+do not hold it up, neither does a model or folder that cannot be reached: what is missing is said in one line each, in the
+metadata, in the log, in a check that warns and in the data card.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import dagster as dg
+import polars as pl
+
+from facecaption_assets.factories import previews
+from facecaption_assets.factories.progress import logger
+from facecaption_assets.factories.shards import Check
+from facecaption_assets.machines.compute import Compute
+from facecaption_assets.machines.retries import final_errors, retry_policy
+from facecaption_assets.settings import Settings
+from facecaption_ml.statistics.report import PREFIX, Report, key, write_files
+from facecaption_ml.storage.store import Store, StoreError
+
+DATASET: Final = "facecaption_dataset"
+STORED: Final = {"stored": "What the store gives back has the rows and columns that were written."}
+"""The check that every statistic has, whatever it measures."""
+COMPLETE: Final = "complete"
+"""The check of statistics with models or folders that may be missing; it warns."""
+_BATCH_ROWS: Final = 10_000  # rows of text, without pixels
+
+
+@dataclass(frozen=True)
+class DatasetWork:
+    """What a statistic is given: the finished shards, and how to read them."""
+
+    store: Store
+    settings: Settings
+    resources: Any
+    shards: Sequence[str] = field(default_factory=list)
+    missing: Sequence[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, store: Store, settings: Settings, resources: Any = None) -> "DatasetWork":
+        done = store.shards(DATASET)
+        return cls(store, settings, resources, done, sorted(set(store.shards("source_manifest")) - set(done)))
+
+    def require_shards(self) -> None:
+        """Raises StoreError where no shard is finished: there is nothing to train on."""
+        if not self.shards:
+            raise StoreError(f"no shard of {DATASET} is there yet: materialise it first")
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of all finished shards, by their files' own counts."""
+        return sum(self.store.row_count(DATASET, shard) for shard in self.shards)
+
+    def frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """The columns of every finished shard, in batches."""
+        for shard in self.shards:
+            yield from self.store.iter_table(DATASET, shard, columns=columns, batch_rows=_BATCH_ROWS)
+
+    def made_from(self, **more: int | str) -> dict[str, int | str]:
+        """What a statistic was made from, for its report."""
+        return {
+            "rows": self.rows,
+            "shards": len(self.shards),
+            "missing_shards": len(self.missing),
+            "seed": self.settings.seed,
+            **more,
+        }
+
+
+Measure = Callable[[DatasetWork], tuple[Report, Sequence[Check]]]
+
+
+def statistics_asset(
+    *,
+    name: str,
+    measure: Measure,
+    checks: Mapping[str, str],
+    deps: Sequence[str],
+    kinds: set[str],
+    description: str,
+    code_version: str,
+    compute: Compute,
+    settings: Settings,
+    required_resources: set[str] = frozenset(),  # type: ignore[assignment]
+) -> dg.AssetsDefinition:
+    """An asset whose numbers and figure lie under ``statistics/<name>/``; ``checks`` maps its checks to descriptions."""
+    expected = {**checks, **STORED}
+
+    @dg.asset(
+        name=name,
+        deps=list(deps),
+        group_name=PREFIX,
+        kinds=kinds,
+        description=description,
+        code_version=code_version,
+        owners=["team:data"],
+        pool=compute.pool,
+        op_tags=compute.op_tags,
+        retry_policy=retry_policy(settings),
+        required_resource_keys={"store", *required_resources},
+        check_specs=[dg.AssetCheckSpec(check, asset=name, description=text) for check, text in expected.items()],
+    )
+    @final_errors(settings)
+    def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        store: Store = context.resources.store.open()
+        work = DatasetWork.open(store, settings, context.resources)
+        report, found = measure(work)
+        files = report.files(name)
+        write_files(store, name, files)
+        for note in report.notes:
+            logger.warning("%s: %s", name, note)
+        return dg.MaterializeResult(
+            metadata=_metadata(store, name, report, files, work),
+            data_version=dg.DataVersion(report.version),
+            check_results=[_result(check) for check in [*found, _stored(store, name, report)]],
+        )
+
+    return asset
+
+
+def _metadata(store: Store, name: str, report: Report, files: Mapping[str, bytes], work: DatasetWork) -> dict[str, Any]:
+    main = next(iter(report.tables.values()))
+    metadata: dict[str, Any] = {
+        "dagster/row_count": len(main),
+        "dagster/uri": store.uri(f"{PREFIX}/{name}"),
+        **{words.replace("_", " "): value for words, value in report.made_from.items()},
+        "not there yet": ", ".join(work.missing[:20]) or "nothing",
+        "notes": " · ".join(report.notes) or "none",
+        **{table.replace("_", " "): previews.frame(frame) for table, frame in report.tables.items()},
+    }
+    if f"{name}.png" in files:
+        metadata["figure"] = previews.png(files[f"{name}.png"], report.title)
+        metadata["figure as SVG"] = dg.MetadataValue.path(store.uri(key(name, f"{name}.svg")))
+    return metadata
+
+
+def complete(notes: Sequence[str]) -> Check:
+    """Passes where nothing that was asked for is missing; else it warns, with the lines that say what."""
+    return Check(COMPLETE, not notes, {"missing": list(notes)}, blocks=False)
+
+
+def _stored(store: Store, name: str, report: Report) -> Check:
+    wrong = [
+        table
+        for table, frame in report.tables.items()
+        if not pl.read_parquet(store.read_bytes(key(name, f"{table}.parquet"))).equals(frame)
+    ]
+    return Check("stored", not wrong, {"tables": len(report.tables), "not as written": wrong})
+
+
+def _result(check: Check) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=check.name,
+        passed=check.passed,
+        severity=dg.AssetCheckSeverity.ERROR if check.blocks else dg.AssetCheckSeverity.WARN,
+        metadata=dict(check.metadata),
+    )

@@ -1,0 +1,95 @@
+"""Which steps are tried again by themselves: those whose process or pod was lost, and those that ran out of memory.
+
+Dagster tries a step again after any error; here every other error is final, since another try would end the same.
+"""
+
+import errno
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
+from typing import Final, ParamSpec, TypeVar
+
+import dagster as dg
+
+from facecaption_assets.settings.deploy import DeploySettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DELAY_S: Final = 10.0
+"""Before the second try; twice as long before each further one."""
+# Faults of the user's input or surroundings: their message says it all. Modules name theirs by these bases.
+_USER_ERRORS: Final = (ValueError, OSError, RuntimeError)
+
+
+def retry_policy(settings: DeploySettings) -> dg.RetryPolicy | None:
+    """Of every asset; None where a run's steps share its process, which has nobody left to try again when it is lost."""
+    if settings.executor == "in_process" or not settings.step_retries:
+        return None
+    return dg.RetryPolicy(max_retries=settings.step_retries, delay=DELAY_S, backoff=dg.Backoff.EXPONENTIAL)
+
+
+def training_retry_policy(settings: DeploySettings) -> dg.RetryPolicy | None:
+    """Of assets that train FLIP: None where the training's processes or pod outlive a step that is killed.
+
+    A second try beside them would write the same checkpoint. In a pod of its own, they end with the step.
+    """
+    alone = settings.executor == "kubernetes" and settings.flip_launcher == "subprocess"
+    return retry_policy(settings) if alone else None
+
+
+def tries_left(context: dg.AssetExecutionContext, settings: DeploySettings) -> bool:
+    """Whether the step will be tried again if it is lost now."""
+    policy = retry_policy(settings)
+    return policy is not None and int(context.retry_number) < policy.max_retries
+
+
+def lost(error: BaseException) -> bool:
+    """Whether another try may go better: memory ran out here or on a GPU, or a process that the step had started was killed."""
+    return any(
+        isinstance(found, MemoryError | BrokenExecutor)
+        or (isinstance(found, OSError) and found.errno == errno.ENOMEM)
+        or (type(found).__name__ == "OutOfMemoryError" and type(found).__module__.startswith("torch"))
+        for found in _with_causes(error)
+    )
+
+
+def final_errors(settings: DeploySettings) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorates an asset's function: what it raises is tried again only if it was ``lost``.
+
+    Any other error becomes a dg.Failure with the error's message in one line, and the error as its cause. Without a retry
+    policy the function stays as it is.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        if retry_policy(settings) is None:
+            return function
+
+        @functools.wraps(function)
+        def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return function(*args, **kwargs)
+            except (dg.DagsterError, dg.RetryRequested):  # Dagster does not try the one again, and must the other
+                raise
+            except Exception as error:
+                if lost(error):
+                    raise
+                if isinstance(error, dg.Failure):
+                    error.allow_retries = False
+                    raise
+                raise dg.Failure(description=_one_line(error), allow_retries=False) from error
+
+        return decorated
+
+    return decorate
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _one_line(error: Exception) -> str:
+    line = " ".join(str(error).split())
+    return line if line and isinstance(error, _USER_ERRORS) else f"{type(error).__name__}: {line}".removesuffix(": ")

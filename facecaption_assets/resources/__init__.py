@@ -1,0 +1,1 @@
+"""What assets are given: store, source, downloader, models, benchmarks."""

@@ -1,0 +1,1 @@
+"""Starting FLIP's training processes, and the figures of a training."""

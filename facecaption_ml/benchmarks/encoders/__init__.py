@@ -1,0 +1,1 @@
+"""Frozen models under test, and their cached features."""

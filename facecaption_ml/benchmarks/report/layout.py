@@ -1,0 +1,67 @@
+"""The order and the headings of the benchmark tables (``tables.toml``): data sets, settings, metrics and models by id."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TaskLayout:
+    """One task's table: its title, heading by data set id, and settings and metrics, all in the order of their columns."""
+
+    title: str
+    data: Mapping[str, str]
+    settings: Sequence[str]
+    metrics: Sequence[str]
+
+    def heading(self, data: str) -> str:
+        """A data set's heading; one that is not known here has its own name."""
+        return self.data.get(data, data)
+
+    def data_order(self, found: Iterable[str]) -> list[str]:
+        """Data set ids, each once, in the order of the table; others follow by name."""
+        return _ordered(found, list(self.data))
+
+    def measure_order(self, found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """(setting, metric), each once, in the order of the columns; others follow by name."""
+        pairs = set(found)
+        settings = _ordered((setting for setting, _ in pairs), self.settings)
+        metrics = _ordered((metric for _, metric in pairs), self.metrics)
+        return [(setting, metric) for setting in settings for metric in metrics if (setting, metric) in pairs]
+
+
+def task_layouts() -> Mapping[str, TaskLayout]:
+    """The layout of each task, in the order of the paper's tables."""
+    return {task: TaskLayout(**given) for task, given in _stored()["tasks"].items()}
+
+
+def model_names() -> Mapping[str, str]:
+    """The names that tables show for model ids, in the order of their rows."""
+    names: Mapping[str, str] = _stored()["models"]
+    return names
+
+
+def model_order(found: Iterable[str]) -> list[str]:
+    """Model ids, each once, in the order of the rows; others, such as a checkpoint folder's, follow by name."""
+    return _ordered(found, list(model_names()))
+
+
+def own_data() -> Sequence[str]:
+    """The ids of data sets made here, on which nobody has published anything."""
+    ids: Sequence[str] = _stored()["own_data"]
+    return ids
+
+
+def _ordered(found: Iterable[str], known: Sequence[str]) -> list[str]:
+    names = set(found)
+    return [*(name for name in known if name in names), *sorted(names - set(known))]
+
+
+@lru_cache(maxsize=1)
+def _stored() -> dict[str, Any]:
+    return tomllib.loads(files("facecaption_ml.benchmarks.report").joinpath("tables.toml").read_text("utf-8"))

@@ -1,0 +1,1 @@
+"""The three benchmarks (paper §5.2–5.4) and the probes that they train."""

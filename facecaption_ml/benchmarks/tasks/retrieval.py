@@ -1,0 +1,200 @@
+"""Text-image retrieval with frozen towers and two new linear layers (paper §5.2, Table 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from facecaption_ml.benchmarks.datasets.data import PairData
+from facecaption_ml.benchmarks.encoders.features import FeatureCache, Half
+from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.benchmarks.tasks.probes import PairProbe, Trained, train_probe
+from facecaption_ml.benchmarks.tasks.protocol import (
+    CODE_VERSION,
+    KS,
+    VALIDATION_ROWS,
+    Measured,
+    ProbeProtocol,
+    SplitFeatures,
+    chance_recall,
+    over_runs,
+    training_views,
+)
+from facecaption_ml.ranking import Ranks, recall_of_ranks, retrieval_ranks
+
+TEXT_TO_IMAGE: Final = "text → image"
+IMAGE_TO_TEXT: Final = "image → text"
+_CAPTION_STREAM: Final = 7919
+
+
+@dataclass(frozen=True)
+class SplitPairs:
+    """A split's pictures and all of its captions: ``owner`` int64 [T] is the picture that each caption belongs to.
+
+    ``text`` float16 [T, D], ``caption_ids`` int64 [T]: captions with equal words have equal numbers.
+    """
+
+    images: SplitFeatures
+    text: Half
+    owner: npt.NDArray[np.int64]
+    caption_ids: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        data: PairData,
+        cache: FeatureCache,
+        split: str,
+        *,
+        layers: bool,
+        views: Sequence[int] = (0,),
+        most: int = 0,
+    ) -> SplitPairs:
+        """``most`` pictures at most, spread over the split; 0: all."""
+        rows = data.splits[split]
+        if most and len(rows) > most:
+            rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
+        images = SplitFeatures.of(cache, data.pictures, rows, layers=layers, views=views)
+        captions = [data.captions[row] for row in images.rows.tolist()]
+        texts = [text for own in captions for text in own]
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        return cls(
+            images,
+            cache.texts(texts),
+            np.repeat(np.arange(len(captions)), [len(own) for own in captions]),
+            np.array([numbers[text] for text in texts], np.int64),
+        )
+
+
+def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtocol, layers: bool = False) -> Measured:
+    """R@1, R@5 and R@10 on the test split, both directions; several captions of a picture are queries of their own, and a
+    picture has found a caption where any of its own is among the first K (Karpathy and Fei-Fei, CVPR 2015).
+
+    ``layers`` keeps features by layer too, where another task needs them of the same pictures.
+    Raises FeatureError or ValueError with one line where nothing can be measured.
+    """
+    train = SplitPairs.of(data, cache, "train", layers=layers, views=training_views(protocol))
+    validated = bool(len(data.splits.get("validation", ())))
+    validation = SplitPairs.of(data, cache, "validation", layers=layers, most=VALIDATION_ROWS) if validated else None
+    test = SplitPairs.of(data, cache, "test", layers=layers)
+    runs: list[dict[tuple[str, int], float | None]] = []
+    epochs: list[int] = []
+    for run in range(protocol.runs):
+        probe, trained = train_retrieval_probe(train, validation, protocol, run)
+        runs.append(_recalls(*pair_ranks(probe, test), test))
+        epochs.append(trained.epoch)
+    gallery = {TEXT_TO_IMAGE: len(test.images.rows), IMAGE_TO_TEXT: len(test.owner)}
+    measured = [
+        over_runs(setting, f"R@{k}", [found[setting, k] for found in runs], f"a gallery of {gallery[setting]}")
+        for setting in gallery
+        for k in KS
+    ]
+    return Measured(
+        BenchmarkResult(
+            task="retrieval",
+            model=cache.model.name,
+            data=data.source.name,
+            measurements=measured,
+            baselines={"chance": _chance(test, gallery)},
+            counts={
+                "training pictures": len(train.images.rows),
+                "validation pictures": len(validation.images.rows) if validation else 0,
+                "test pictures": len(test.images.rows),
+                "test captions": len(test.owner),
+                "did not decode": sum(part.images.unreadable for part in (train, validation, test) if part),
+                **{f"left out: {reason}": count for reason, count in data.source.left_out.items()},
+            },
+            protocol={**protocol.words(validated), "epochs chosen": ", ".join(map(str, epochs))},
+            versions={"data": data.source.version, "model": cache.model.version, "code": CODE_VERSION},
+            notes=list(data.source.notes),
+        )
+    )
+
+
+def train_retrieval_probe(
+    train: SplitPairs, validation: SplitPairs | None, protocol: ProbeProtocol, run: int
+) -> tuple[PairProbe, Trained]:
+    """One caption of each picture an epoch, drawn anew. The epoch is the one with the best mean R@10 on ``validation``.
+
+    R@K with K half the pictures where they are fewer than 20: among 10, every epoch's R@10 would be 1.
+    """
+    images = [torch.from_numpy(view.pooled).to(protocol.device) for view in train.images.views]
+    texts = torch.from_numpy(train.text).to(protocol.device)
+    ids = torch.from_numpy(train.caption_ids).to(protocol.device)
+    probe = PairProbe(images[0].shape[1], texts.shape[1], protocol.seed + run).to(protocol.device)
+    chosen = _Captions(train.owner, protocol.seed + run)
+
+    def loss_of(rows: Tensor, epoch: int) -> Tensor:
+        captions = chosen.of(epoch)[rows]
+        left = probe.images(images[epoch % len(images)][rows])
+        return probe.loss(left, probe.texts(texts[captions]), ids[captions])
+
+    def score() -> float:
+        assert validation is not None
+        k = max(1, min(KS[-1], len(validation.images.rows) // 2))
+        found = _recalls(*pair_ranks(probe, validation), validation, (k,))
+        return float(np.mean([value for value in found.values() if value is not None]))
+
+    trained = train_probe(
+        probe, loss_of, len(train.images.rows), protocol.training(run), score if validation is not None else None
+    )
+    return probe, trained
+
+
+class _Captions:
+    """Which caption of each picture an epoch learns from, int64 [N]; those of one picture stand together in ``owner``."""
+
+    def __init__(self, owner: npt.NDArray[np.int64], seed: int) -> None:
+        counts = np.bincount(owner)
+        self._first, self._counts = np.cumsum(counts) - counts, counts
+        self._seed, self._epoch = seed, -1
+        self._found = torch.empty(0, dtype=torch.int64)
+
+    def of(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            drawn = np.random.default_rng((_CAPTION_STREAM, self._seed, epoch)).random(len(self._counts))
+            self._found = torch.from_numpy(self._first + (drawn * self._counts).astype(np.int64))
+            self._epoch = epoch
+        return self._found
+
+
+@torch.inference_mode()
+def pair_ranks(probe: PairProbe, split: SplitPairs) -> tuple[Ranks, Ranks]:
+    """The ranks of every caption's picture and of every picture's best caption."""
+    device = probe.log_scale.device
+    images = probe.images(torch.from_numpy(split.images.views[0].pooled).to(device)).cpu().numpy()
+    texts = probe.texts(torch.from_numpy(split.text).to(device)).cpu().numpy()
+    rows = np.arange(len(images))
+    text_to_image = retrieval_ranks(texts, images, query_groups=split.owner, gallery_groups=rows)
+    return text_to_image, retrieval_ranks(images, texts, query_groups=rows, gallery_groups=split.owner)
+
+
+def _recalls(
+    text_to_image: Ranks, image_to_text: Ranks, split: SplitPairs, ks: Sequence[int] = KS
+) -> dict[tuple[str, int], float | None]:
+    found: dict[tuple[str, int], float | None] = {}
+    pictures, captions = len(split.images.rows), len(split.owner)
+    for setting, ranks, gallery in (
+        (TEXT_TO_IMAGE, text_to_image, pictures),
+        (IMAGE_TO_TEXT, image_to_text, captions),
+    ):
+        for k in ks:
+            found[setting, k] = recall_of_ranks(ranks, k, gallery) if gallery >= k else None
+    return found
+
+
+def _chance(test: SplitPairs, gallery: dict[str, int]) -> list[Measurement]:
+    own = {TEXT_TO_IMAGE: np.ones(len(test.owner)), IMAGE_TO_TEXT: np.bincount(test.owner)}
+    return [
+        Measurement(setting, f"R@{k}", chance_recall(own[setting], gallery[setting], k))
+        if gallery[setting] >= k
+        else Measurement(setting, f"R@{k}", None, why=f"a gallery of {gallery[setting]}")
+        for setting in gallery
+        for k in KS
+    ]

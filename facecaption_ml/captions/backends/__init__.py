@@ -1,0 +1,1 @@
+"""Chat models that rewrite captions: local, behind an endpoint, vLLM offline."""

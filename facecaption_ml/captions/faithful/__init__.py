@@ -1,0 +1,1 @@
+"""Whether a text says what the labels say: lexicon, parser, check."""

@@ -1,0 +1,82 @@
+"""Which phrases of a sentence stand under a negation.
+
+"no" and "without" reach over the noun phrase and what "or" joins to it ("with no" and "without" not over a verb of the main
+clause); "not", "never", "neither" and "nor" reach to the
+end of the clause. A comma goes on only in a list that "or" or "nor" closes ("no glasses, hat or beard"); "and" goes on
+before a bare noun that needs an article ("no beard and mustache") but not before adjectives ("no beard and wavy hair").
+"""
+
+from __future__ import annotations
+
+from facecaption_ml.captions.faithful.lexicon import Entry
+
+_ENDS = frozenset({"stop", "contrast", "verb", "copula"})
+_NEGATORS = frozenset({"no", "without", "not", "nor"})
+# Verbs of the main clause: "a man without a beard wears glasses", "a man with no beard smiles".
+_FINITE = frozenset(
+    {"wears", "wear", "wore", "has", "have", "had", "sports", "dons", "shows", "smiles", "grins", "beams"}
+)
+
+
+def negated(items: list[Entry]) -> list[bool] | None:
+    """For each phrase whether it is negated; None where the sentence has no negation."""
+    if not any(item.role in _NEGATORS for item in items):
+        return None
+    flags = [False] * len(items)
+    mode, inserted = "", -1
+    for i, item in enumerate(items):
+        role = item.role
+        if role in _NEGATORS:
+            # "not without glasses": two negations make none
+            mode = "" if mode == "not" and role == "without" else "not" if role == "nor" else role
+            # A phrase inside the clause, which goes on after its noun.
+            inserted = i if role == "without" or (role == "no" and i and items[i - 1].words == ("with",)) else -1
+            continue
+        if mode and 0 <= inserted < i - 1 and len(item.words) == 1 and item.words[0] in _FINITE:
+            mode = ""
+        if mode and _ends(mode, i, items):
+            mode = ""
+        flags[i] = bool(mode)
+    return flags
+
+
+def _ends(mode: str, i: int, items: list[Entry]) -> bool:
+    item = items[i]
+    role = item.role
+    following = items[i + 1] if i + 1 < len(items) else None
+    if role in ("stop", "contrast"):
+        return not (role == "contrast" and mode == "not" and item.words == ("with",))
+    if role in ("verb", "copula") or item.words in (("he",), ("she",), ("they",)):
+        joined = i > 0 and items[i - 1].role in ("conjunction", "comma")
+        return joined if mode == "not" else role != "verb" or joined
+    if role == "comma":
+        return not _or_closes(items, i + 1)
+    if role == "conjunction" and following is not None:
+        if following.role in _ENDS or following.possessive or following.role == "preposition":
+            return True
+        if mode == "not":
+            return _new_clause(items, i + 1)
+        if following.role == "determiner" or following.of:
+            return True
+        return not (following.claims and (mode == "without" or not following.mass))
+    return False
+
+
+def _or_closes(items: list[Entry], start: int) -> bool:
+    """Whether the list that goes on at ``start`` is closed by "or" or "nor" within the clause."""
+    for item in items[start:]:
+        if item.role in ("alternative", "nor"):
+            return True
+        if item.role in _ENDS or item.possessive:
+            return False
+    return False
+
+
+def _new_clause(items: list[Entry], start: int) -> bool:
+    """Whether a subject with its verb starts here ("and the hair is wavy")."""
+    for item in items[start : start + 4]:
+        if item.role == "copula":
+            return True
+        if item.role in ("stop", "comma", "conjunction"):
+            return False
+    return False

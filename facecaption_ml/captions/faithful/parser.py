@@ -1,0 +1,235 @@
+"""Reads what a text says about a face: adjectives to their nouns, negations to their scope.
+
+An adjective belongs to the next noun of its phrase ("wavy brown hair"; "brown eyes" is about eyes), over commas and "and"
+where an adjective or the noun follows; after a noun phrase with "and" also to the noun joined bare to it ("big lips and
+nose"). One without a noun after it belongs to the subject of the copula ("her hair is wavy and brown") or to the noun
+before it ("her mouth slightly open"). Only pairs that the lexicon knows say anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from facecaption_ml.captions.faithful.lexicon import (
+    BARE,
+    BEARD,
+    DENIES,
+    GROWTH,
+    HINT,
+    SAYS,
+    Claim,
+    Entry,
+    Lexicon,
+    tokens,
+)
+from facecaption_ml.captions.faithful.negation import negated
+from facecaption_ml.captions.labels import BIT
+from facecaption_ml.taxonomy import FEMALE
+
+_NO_BEARD = BIT["No_Beard"]
+_FLUSHING = frozenset(
+    {"determiner", "preposition", "verb", "copula", "contrast", "relative", "no", "without", "not", "nor"}
+)
+_JOINING = frozenset({"conjunction", "alternative", "comma", "nor"})
+_SEES_THROUGH = frozenset({"passing", "shape", "neutral"})
+
+
+@dataclass
+class Mentions:
+    """Attributes as bits: asserted, denied, ruled out in passing ("clean-shaven": no goatee), hinted at."""
+
+    asserted: int = 0
+    denied: int = 0
+    ruled_out: int = 0
+    hinted: int = 0
+    facial_hair: bool = False
+
+    def add(self, claim: Claim, negative: bool) -> None:
+        """Count one claim of the text."""
+        bit, kind = claim
+        if kind == SAYS:
+            if negative:
+                self.denied |= bit
+            else:
+                self.asserted |= bit
+        elif kind == DENIES:
+            self.denied |= 0 if negative else bit
+        elif kind == HINT:
+            if negative:
+                self.denied |= bit
+            else:
+                self.hinted |= bit
+        elif kind == BEARD:
+            if negative:
+                self.asserted |= _NO_BEARD
+            else:
+                self.denied |= _NO_BEARD
+        elif kind == GROWTH and not negative:
+            self.facial_hair = True
+        elif kind == BARE and negative:
+            self.denied |= _NO_BEARD
+        else:  # "no facial hair", "clean-shaven"
+            self.asserted |= _NO_BEARD
+            self.ruled_out |= _GROWTHS
+
+
+_GROWTHS = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | BIT["5_o_Clock_Shadow"]
+
+_GENDERS = BIT["Male"] | BIT[FEMALE]
+
+
+def read(text: str, lexicon: Lexicon) -> Mentions:
+    """Everything that the text says about the 40 attributes and the gender."""
+    mentions = Mentions()
+    items = lexicon.items(tokens(text))
+    start = 0
+    for i, item in enumerate(items):
+        if item.role == "stop":
+            if i > start:
+                _Sentence(items[start:i], mentions).read()
+            start = i + 1
+    if start < len(items):
+        _Sentence(items[start:], mentions).read()
+    return mentions
+
+
+@dataclass
+class _Sentence:
+    items: list[Entry]
+    mentions: Mentions
+    pending: list[tuple[Entry, bool]] = field(default_factory=list)  # adjectives that wait for their noun
+    shared: list[tuple[Entry, bool]] = field(default_factory=list)  # those of the noun before, for a noun joined to it
+    group: list[str] = field(default_factory=list)  # the last nouns
+    first: list[str] = field(default_factory=list)  # the first noun
+    subject: list[str] = field(default_factory=list)  # what the copula speaks of
+    copular: bool = False
+    said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
+
+    def read(self) -> None:
+        flags = negated(self.items)
+        for i, item in enumerate(self.items):
+            negative = flags[i] if flags else False
+            role = item.role
+            if role == "neutral":
+                continue
+            if role in _FLUSHING:
+                self._turn(i, item)
+            elif role in _JOINING:
+                self._join(i)
+            elif role in ("seen", "gone", "less"):
+                self._postfix(i, item, negative)
+            for claim in item.claims:
+                # a gender is told even under a negation: "there is no beard on his face"
+                self._say(claim, negative and not claim[0] & _GENDERS, i)
+            if item.of and not (item.head and self._ends_phrase(i)):
+                if not self._follows_its_noun(i, item, negative):
+                    self.pending.append((item, negative))
+            elif item.head:
+                self._noun(i, item, negative)
+        self._flush(len(self.items), last=True)
+        for claim, place in self.said:
+            if place >= 0:
+                self.mentions.add(claim, False)
+
+    def _say(self, claim: Claim, negative: bool, place: int) -> None:
+        if negative:
+            self.mentions.add(claim, True)
+        else:
+            self.said.append((claim, place))
+
+    def _follows_its_noun(self, i: int, item: Entry, negative: bool) -> bool:
+        """Whether the adjective stands right behind a noun that it fits ("her mouth slightly open"), and if so says it."""
+        before = next((it for it in reversed(self.items[:i]) if it.role != "passing"), None)
+        if self.pending or before is None or not before.head:
+            return False
+        claims = item.of.get(before.head, ())
+        for claim in claims:
+            self._say(claim, negative, i)
+        return bool(claims)
+
+    def _ends_phrase(self, i: int) -> bool:
+        """Whether a word that is both adjective and noun ("gold") stands as the noun."""
+        following = self.items[i + 1] if i + 1 < len(self.items) else None
+        return following is None or not (following.head or following.of)
+
+    def _noun(self, i: int, item: Entry, negative: bool) -> None:
+        before = self.items[i - 1] if i else None
+        joined = bool(before and before.role in _JOINING and i > 1 and self.items[i - 2].head)
+        # "full lips": the adjective's own negation counts, or the noun's ("no full lips" negates both)
+        adjectives = self.pending or (self.shared if joined and item.head not in ("person", "other") else [])
+        for adjective, negated_adjective in adjectives:
+            for claim in adjective.of.get(item.head, ()):
+                self._say(claim, negated_adjective or negative, i)
+        compound = before is not None and before.head == item.head
+        self.shared = adjectives or (self.shared if compound else [])
+        self.pending = []
+        self.group = [*self.group, item.head] if joined else [item.head]
+        self.first = self.first or self.group
+        self.copular = False
+        if item.head == "person" and (not self.subject or item.words in _SUBJECTS):
+            self.subject = [item.head]
+
+    def _turn(self, i: int, item: Entry) -> None:
+        """A word that ends a noun phrase."""
+        role = item.role
+        # "brown in colour", "the shape of her face": look through
+        if role == "preposition" and i and self.items[i - 1].role == "shape":
+            return
+        self._flush(i)
+        if role == "copula":
+            before = self.items[i - 1] if i else None
+            if not (before and before.role in (*_JOINING, "not", "contrast") and self.subject):
+                inserted = before is not None and before.role == "comma"  # "His face, free of a beard, is oval"
+                self.subject = self.first if inserted else self.group or self.subject
+            self.copular = True
+        elif role in ("determiner", "verb", "preposition", "contrast"):
+            self.copular = False
+
+    def _join(self, i: int) -> None:
+        """A comma or "and": the adjectives wait on if more of them, or their noun, follows."""
+        if not self.pending:
+            return
+        if not self.copular:
+            for item in self.items[i + 1 :]:
+                if item.of or (item.head and item.words not in _SUBJECTS):
+                    return
+                if item.role not in ("unknown", *_JOINING, *_SEES_THROUGH) and not item.claims:
+                    break
+        self._flush(i)
+
+    def _flush(self, i: int, last: bool = False) -> None:
+        """Adjectives without a noun after them: to the subject or the noun before."""
+        if not self.pending:
+            return
+        before = self.items[i - 1] if i else None
+        if before is not None and before.role == "unknown" and not self.copular:
+            self.pending = []  # a noun that the lexicon does not know took them
+            return
+        heads = self.subject if self.copular else self.group
+        fallback = self.group if self.copular else self.subject
+        if not heads and not fallback:
+            if not last:
+                return  # "Young and attractive, she …"
+            heads = ["person", "photo"]
+        for adjective, negative in self.pending:
+            claims = [c for head in heads for c in adjective.of.get(head, ())]
+            if not claims and self.copular:
+                claims = [c for head in fallback for c in adjective.of.get(head, ())]
+            for claim in dict.fromkeys(claims):
+                self._say(claim, negative, i)
+        self.pending = []
+
+    def _postfix(self, i: int, item: Entry, negative: bool) -> None:
+        """ "His beard is gone", "glasses are not visible", "makeup-free": the last claim turns into its denial."""
+        if not (item.role == "gone" or (item.role == "seen" and negative) or (item.role == "less" and i)):
+            return
+        if not self.said or (item.role == "less" and self.said[-1][1] != i - 1):
+            return
+        place = self.said[-1][1]
+        for claim, where in self.said:
+            if where == place:
+                self.mentions.add(claim, True)
+        self.said = [s for s in self.said if s[1] != place]
+
+
+_SUBJECTS = frozenset({("he",), ("she",), ("they",), ("who",)})

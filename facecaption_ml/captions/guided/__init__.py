@@ -1,0 +1,1 @@
+"""Guided decoding: which words may follow, so that a small model stays faithful."""

@@ -1,0 +1,1 @@
+"""Rewriting captions with a chat model: best of several seeds, judged, answers kept."""

@@ -1,0 +1,81 @@
+"""Answers that a chat model has given, kept in the store: the same question is asked once, whatever happens to a run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Final
+
+import polars as pl
+
+from facecaption_ml.captions.backends.chat import Answer, Failure, Sampling
+from facecaption_ml.storage.store import Store
+
+_SCHEMA: Final = {"key": pl.String, "text": pl.String, "failure": pl.String, "fluency": pl.Float64}
+# What the next run would meet again; everything else may pass.
+_LASTING: Final = frozenset({Failure.REFUSED, Failure.TRUNCATED, Failure.DEAD_END})
+
+
+def answer_key(model_id: str, prompt_version: str, sampling: Sampling, guidance: str, template: str, seed: int) -> str:
+    """What decides an answer, as 32 hex digits. ``guidance``: its version, "" for free decoding."""
+    parts = (model_id, prompt_version, repr(sorted(asdict(sampling).items())), guidance, template, str(seed))
+    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def slug(model_id: str) -> str:
+    """A model's id as a part of an object's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", model_id)
+
+
+@dataclass
+class AnswerCache:
+    """The answers kept under one name (of a shard, say), read at once and written whole."""
+
+    store: Store
+    name: str
+    _answers: dict[str, Answer] = field(default_factory=dict)
+    _dirty: bool = False
+
+    @property
+    def key(self) -> str:
+        """The object in the store."""
+        return f"llm_answers/{self.name}.parquet"
+
+    def __post_init__(self) -> None:
+        if self.store.exists(self.key):
+            frame = pl.read_parquet(io.BytesIO(self.store.read_bytes(self.key)))
+            self._answers = dict(_rows(frame))
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, key: str) -> Answer | None:
+        """The answer kept under a key."""
+        return self._answers.get(key)
+
+    def put(self, key: str, answer: Answer) -> None:
+        """Keep an answer, unless asking again may bring another."""
+        if answer.text is not None or answer.failure in _LASTING:
+            self._answers[key] = answer
+            self._dirty = True
+
+    def save(self) -> None:
+        """Write what is new."""
+        if not self._dirty:
+            return
+        rows = sorted(
+            (key, answer.text, str(answer.failure) if answer.failure else None, answer.fluency)
+            for key, answer in self._answers.items()
+        )
+        buffer = io.BytesIO()
+        pl.DataFrame(rows, schema=_SCHEMA, orient="row").write_parquet(buffer)
+        self.store.write_bytes(self.key, buffer.getvalue())
+        self._dirty = False
+
+
+def _rows(frame: pl.DataFrame) -> Iterator[tuple[str, Answer]]:
+    for key, text, failure, fluency in frame.select(list(_SCHEMA)).iter_rows():
+        yield key, Answer(text, Failure(failure) if failure else None, "", fluency)

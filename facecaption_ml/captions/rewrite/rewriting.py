@@ -1,0 +1,171 @@
+"""LLM captions: each template caption rewritten by a chat model, best of n, or kept with the reason (paper §3.3, spec §1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import polars as pl
+
+from facecaption_ml.captions.backends.chat import Answer, ChatModel, ChatRequest, Sampling
+from facecaption_ml.captions.guided.constraint import VERSION as GUIDANCE_VERSION
+from facecaption_ml.captions.guided.constraint import Guide
+from facecaption_ml.captions.guided.prompt import RewritingPrompt
+from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, answer_key
+from facecaption_ml.captions.rewrite.judging import Verdict, judge
+from facecaption_ml.schemas import SCHEMAS, conform
+from facecaption_ml.taxonomy import Gender
+
+LLM: Final = "llm"
+TEMPLATE: Final = "template"
+
+Progress = Callable[[int, int, int], None]
+"""Called with captions settled, captions in all, and captions of the model so far."""
+
+
+@dataclass
+class _Face:
+    """One template caption on its way; several faces may share it."""
+
+    template: str
+    labels: tuple[str, ...]
+    gender: Gender | None
+    attempts: int = 0
+    best: Verdict | None = None  # good
+    closest: Verdict | None = None  # not good, fewest attributes wrong
+
+    def add(self, verdict: Verdict) -> None:
+        self.attempts += 1
+        if verdict.reason is None:
+            if self.best is None or verdict.repetition < self.best.repetition:
+                self.best = verdict
+        elif self.closest is None or (not verdict.text, verdict.distance) < (
+            not self.closest.text,
+            self.closest.distance,
+        ):
+            self.closest = verdict
+
+    @property
+    def settled(self) -> bool:
+        return self.best is not None and self.best.repetition == 0
+
+
+@dataclass(frozen=True)
+class Rewriter:
+    """Rewrites template captions with a chat model.
+
+    Up to ``attempts`` seeds a caption: the first rewrite wins that is faithful, well formed and repeats no three words; after
+    the last attempt the least repetitive of the good ones, else the template caption with the reason. Seeds come from
+    ``seed``, the prompt's version and the template caption, so the same template caption gets the same rewrite.
+    ``guided``: guided decoding, where the backend can. ``chunk``: requests handed to the model at once; answers are saved to
+    the cache after each chunk, and chunks are cut from all requests of a round, cached or not, so that a run that was killed
+    and one that was not put the same rows into the same batches, given the same number of threads.
+    """
+
+    model: ChatModel
+    prompt: RewritingPrompt
+    sampling: Sampling = field(default_factory=Sampling)
+    attempts: int = 4
+    seed: int = 0
+    guided: bool = False
+    least_fluency: float | None = None
+    chunk: int = 256
+
+    def rewrite(
+        self, templates: pl.DataFrame, cache: AnswerCache | None = None, on_progress: Progress | None = None
+    ) -> pl.DataFrame:
+        """An ``llm_captions`` table for a ``template_captions`` table, row by row in its order.
+
+        Raises ChatModelError where the model cannot be asked at all, SchemaError where a column is missing.
+        """
+        rows = conform(templates, "template_captions")
+        faces: dict[str, _Face] = {}
+        for _, template, labels, gender in rows.iter_rows():
+            faces.setdefault(template, _Face(template, tuple(labels or ()), gender))
+        ordered = sorted(faces.values(), key=lambda face: (len(face.template), face.template))
+        # One attempt for all; then, for those that need more, the rest at once: few small batches cost more than some waste.
+        for attempts in (range(1), range(1, self.attempts)):
+            asked = [(face, attempt) for face in ordered if not face.settled for attempt in attempts]
+            for start in range(0, len(asked), self.chunk):
+                self._ask(asked[start : start + self.chunk], cache)
+                if on_progress:
+                    written = sum(face.settled for face in ordered)
+                    waiting = {id(face) for face, _ in asked[start + self.chunk :]} if attempts else set()
+                    last = attempts.stop == self.attempts
+                    open_faces = sum(not face.settled and (not last or id(face) in waiting) for face in ordered)
+                    on_progress(len(faces) - open_faces, len(faces), written)
+        return self._table(rows, faces)
+
+    def _ask(self, asked: Sequence[tuple[_Face, int]], cache: AnswerCache | None) -> None:
+        """Answers for faces and attempts, from the cache where all of them are there."""
+        seeds = [self._seed(face.template, attempt) for face, attempt in asked]
+        keys = [self._key(face, seed) for (face, _), seed in zip(asked, seeds, strict=True)]
+        kept = [None if cache is None else cache.get(key) for key in keys]
+        answers: Iterable[Answer | None] = kept
+        if None in kept:
+            requests = [self._request(face, seed) for (face, _), seed in zip(asked, seeds, strict=True)]
+            answers = self.model.answer(requests, self.sampling)
+        for (face, _), key, before, answer in zip(asked, keys, kept, answers, strict=True):
+            found = before or answer
+            assert found is not None
+            if cache is not None and before is None:
+                cache.put(key, found)
+            if not face.settled:
+                face.add(judge(found, face.template, face.labels, face.gender, self.least_fluency))
+        if cache is not None:
+            cache.save()
+
+    def _request(self, face: _Face, seed: int) -> ChatRequest:
+        guide = None
+        if self.guided:
+            guide = partial(_guide, face.template, face.labels, face.gender, self.prompt)
+        return ChatRequest(self.prompt.messages(face.template, self.guided), seed, guide)
+
+    def _seed(self, template: str, attempt: int) -> int:
+        text = f"{self.seed}\n{self.prompt.version}\n{attempt}\n{template}".encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+    def _key(self, face: _Face, seed: int) -> str:
+        guidance = GUIDANCE_VERSION if self.guided else ""
+        return answer_key(self.model.model_id, self.prompt.version, self.sampling, guidance, face.template, seed)
+
+    def _table(self, rows: pl.DataFrame, faces: dict[str, _Face]) -> pl.DataFrame:
+        columns: dict[str, list[Any]] = {name: [] for name in SCHEMAS["llm_captions"]}
+        for face_id, template in rows.select("face_id", "template_caption").iter_rows():
+            face = faces[template]
+            last = face.best or face.closest or Verdict(reason="not asked")
+            columns["face_id"].append(face_id)
+            columns["caption"].append(face.best.text if face.best else template)
+            columns["caption_source"].append(LLM if face.best else TEMPLATE)
+            columns["attempts"].append(face.attempts)
+            columns["missing"].append(list(last.missing))
+            columns["invented"].append(list(last.invented))
+            columns["reason"].append(last.reason)
+            columns["model"].append(self.model.model_id)
+            columns["prompt_version"].append(self.prompt.version)
+        return conform(pl.DataFrame(columns, schema=dict(SCHEMAS["llm_captions"])), "llm_captions")
+
+
+def unwritten(templates: pl.DataFrame, reason: str) -> pl.DataFrame:
+    """An ``llm_captions`` table that keeps every template caption, for ``reason``."""
+    rows = conform(templates, "template_captions")
+    none = pl.lit([], dtype=pl.List(pl.String))
+    kept = rows.select(
+        "face_id",
+        caption="template_caption",
+        caption_source=pl.lit(TEMPLATE),
+        attempts=pl.lit(0, pl.Int16),
+        missing=none,
+        invented=none,
+        reason=pl.lit(reason),
+        model=pl.lit("none"),
+        prompt_version=pl.lit("none"),
+    )
+    return conform(kept, "llm_captions")
+
+
+def _guide(template: str, labels: Sequence[str], gender: Gender | None, prompt: RewritingPrompt, *how: Any) -> Guide:
+    return Guide(template, labels, gender, prompt.vocabulary, *how)

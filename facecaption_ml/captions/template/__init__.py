@@ -1,0 +1,1 @@
+"""Template captions: grammar, sampler, one caption for a face."""

@@ -1,0 +1,66 @@
+"""The caption grammar: a text file of weighted productions, loaded once, sampled for any set of labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from facecaption_ml.captions.labels import label_bits
+from facecaption_ml.captions.template.productions import GrammarError, Rules, read_rules
+from facecaption_ml.captions.template.sampler import Sampler
+from facecaption_ml.taxonomy import Gender
+
+BUNDLED: Final = Path(__file__).with_name("face.pcfg")
+
+__all__ = ["BUNDLED", "CaptionGrammar", "GrammarError", "bundled_grammar"]
+
+
+class CaptionGrammar:
+    """A probabilistic context-free grammar for face captions (paper §3.3); make one with :meth:`load`.
+
+    ``version`` is 12 hex digits of the SHA-256 of the grammar text. Loading takes a moment (nltk), and the first captions
+    are slower because a grammar keeps what it works out for parts of label sets: load one and use it for many captions.
+    """
+
+    def __init__(self, text: str, source: str) -> None:
+        self.version: str = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.source: str = source
+        self._rules: Rules = read_rules(text, source)
+        self._guarded: int = self._rules.guarded
+        self._samplers: dict[int, Sampler] = {}
+
+    @classmethod
+    def load(cls, path: str | Path = "bundled") -> CaptionGrammar:
+        """Read and validate a grammar file; "bundled" is the one that comes with the package.
+
+        Raises GrammarError (a ValueError) in one line that names the file, the line and the production.
+        """
+        file = BUNDLED if path == "bundled" else Path(path)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise GrammarError(f"{file}: cannot read the grammar: {error}") from error
+        return cls(text, str(file))
+
+    def caption(self, labels: Sequence[str], gender: Gender | None, seed: int) -> str:
+        """Several short sentences that assert each label once, and the gender where it is known.
+
+        ``labels`` are names of ``taxonomy.ATTRIBUTES`` in any order; contradictions among them are settled first
+        (``taxonomy.settle_conflicts``). The text depends on the settled labels, this grammar and ``seed`` alone.
+        Raises ValueError for an unknown label, and for gender "female" beside the label Male.
+        """
+        bits = label_bits(labels, gender)
+        known = bits & self._guarded
+        sampler = self._samplers.get(known)
+        if sampler is None:
+            sampler = self._samplers[known] = Sampler(self._rules, known)
+        return sampler.caption(bits, seed)
+
+
+@cache
+def bundled_grammar() -> CaptionGrammar:
+    """The bundled grammar, loaded at first use."""
+    return CaptionGrammar.load("bundled")

@@ -1,0 +1,1 @@
+"""What joins the stages: sources, manifests, removals, release, funnel, provenance."""

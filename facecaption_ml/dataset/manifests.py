@@ -1,0 +1,226 @@
+"""Further manifests after the first source: which have been taken in, and which shards each of them became.
+
+The ledger ``manifests.json`` in the store is what makes this repeatable. It says from which shard on the shards are those of
+further manifests, and lists the manifests in the order in which they came with how many shards each became. A manifest
+enters it when its last shard is written: shards after the ledger's last one are what a killed run left behind, and the next
+run writes over them. So the numbers of shards never change, and no manifest becomes shards twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from facecaption_ml.dataset.sources import TABLE_SUFFIXES, SourceError, shard_name
+from facecaption_ml.storage.object_storage import S3Location
+from facecaption_ml.storage.store import Store, StoreError
+
+LEDGER: Final = "manifests.json"
+_TABLE: Final = "source_manifest"
+_UNFINISHED: Final = (".tmp", ".part")
+_BLOCK: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table of URLs as it was seen; ``version`` changes with its content: size and time locally, size and ETag on S3."""
+
+    location: str
+    version: str
+
+    @property
+    def id(self) -> str:
+        """16 hex digits that stand for this file in this state."""
+        return hashlib.sha256(f"{self.location}\n{self.version}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class TakenIn:
+    """A manifest in the ledger. ``first`` and ``shards`` number its shards; ``digest`` stands for its content."""
+
+    id: str
+    location: str
+    version: str
+    digest: str
+    first: int
+    shards: int
+    rows: int
+
+    @property
+    def names(self) -> list[str]:
+        return [shard_name(number) for number in range(self.first, self.first + self.shards)]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The manifests taken in, in order. ``start`` is the number of the first shard that is not of the first source."""
+
+    start: int | None = None
+    manifests: tuple[TakenIn, ...] = field(default=())
+
+    @classmethod
+    def read(cls, store: Store) -> Ledger:
+        """The store's ledger, or an empty one. Raises StoreError where it is damaged."""
+        if not store.exists(LEDGER):
+            return cls()
+        try:
+            found = json.loads(store.read_bytes(LEDGER))
+            return cls(found["start"], tuple(TakenIn(**entry) for entry in found["manifests"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"cannot read {store.uri(LEDGER)}: {error}; bring back an earlier copy of it") from error
+
+    def write(self, store: Store) -> None:
+        store.write_bytes(LEDGER, json.dumps(dataclasses.asdict(self), indent=1).encode())
+
+    def find(self, manifest: Manifest) -> TakenIn | None:
+        return next((entry for entry in self.manifests if entry.id == manifest.id), None)
+
+    def same_content(self, digest: str) -> TakenIn | None:
+        return next((entry for entry in self.manifests if entry.digest == digest), None)
+
+    def begun(self, store: Store, registered: Iterable[str]) -> Ledger:
+        """This ledger, with a ``start`` after every shard that there is."""
+        if self.start is not None:
+            return self
+        numbers = [_number(name) for name in {*store.shards(_TABLE), *registered}]
+        return dataclasses.replace(self, start=max(numbers, default=-1) + 1)
+
+    @property
+    def next_number(self) -> int:
+        """Of the next shard."""
+        assert self.start is not None
+        return self.start + sum(entry.shards for entry in self.manifests)
+
+    @property
+    def names(self) -> list[str]:
+        """The shards of all manifests in the ledger, in order."""
+        return [name for entry in self.manifests for name in entry.names]
+
+    def with_entry(self, entry: TakenIn) -> Ledger:
+        return dataclasses.replace(self, manifests=(*self.manifests, entry))
+
+
+def list_manifests(inbox: str, options: Mapping[str, str] | None = None) -> list[Manifest]:
+    """The tables under a folder or ``s3://bucket/prefix``, sorted by address.
+
+    Names that start with a dot or end in .tmp or .part are being written and left out. Raises SourceError where the inbox is
+    not there or cannot be reached.
+    """
+    found: list[Manifest | None]
+    if inbox.startswith("s3://"):
+        found = [*_list_s3(inbox, options or {})]
+    else:
+        folder = Path(inbox).expanduser()
+        if not folder.is_dir():
+            raise SourceError(f"inbox {inbox}: no such folder (FACECAPTION_MANIFEST_INBOX)")
+        found = [_local(path) for path in folder.rglob("*") if _is_manifest(path.relative_to(folder).as_posix())]
+    return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.location)
+
+
+def stat_manifest(location: str, options: Mapping[str, str] | None = None) -> Manifest:
+    """One manifest as it is now. Raises SourceError where there is none."""
+    if location.startswith("s3://"):
+        found = next((entry for entry in _list_s3(location, options or {}) if entry.location == location), None)
+    else:
+        found = _local(Path(location).expanduser())
+    if found is None or not _is_manifest(location.rpartition("/")[2]):
+        raise SourceError(f"manifest {location}: no such table ({', '.join(TABLE_SUFFIXES)})")
+    return found
+
+
+def content_digest(manifest: Manifest) -> str:
+    """What stands for a manifest's content: SHA-256 of a local file, on S3 the size and ETag that are its version."""
+    if manifest.location.startswith("s3://"):
+        return manifest.version
+    digest = hashlib.sha256()
+    with Path(manifest.location).open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def known_ids(store: Store, before: int) -> np.ndarray:
+    """The ids (sorted uint64) of the rows of every shard with a number below ``before``: 8 bytes a row in memory."""
+    earlier = [shard for shard in store.shards(_TABLE) if _number(shard) < before]
+    parts = [_ids(store.read_table(_TABLE, shard, columns=["sample_id"])) for shard in earlier]
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+
+
+def appended(frames: Iterable[pl.DataFrame], first: int, known: np.ndarray) -> Iterator[pl.DataFrame]:
+    """``source_manifest`` frames numbered from ``first`` on, whose URLs with an id in ``known`` are marked as repeated."""
+    for number, frame in enumerate(frames, start=first):
+        ids = _ids(frame)
+        place = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
+        before = known[place] == ids if len(known) else np.zeros(len(ids), bool)
+        yield frame.with_columns(
+            duplicate_url=pl.col("duplicate_url") | pl.Series(before, dtype=pl.Boolean),
+            shard=pl.lit(shard_name(number)),
+        )
+
+
+def delete_leftovers(store: Store, ledger: Ledger) -> None:
+    """Remove the shards that a killed run wrote after the ledger's last one."""
+    kept = ledger.next_number
+    for shard in store.shards(_TABLE):
+        if _number(shard) >= kept:
+            store.delete(store.table_key(_TABLE, shard))
+
+
+def _number(shard: str) -> int:
+    return int(shard.rpartition("-")[2])
+
+
+def _ids(frame: pl.DataFrame) -> np.ndarray:
+    return frame["sample_id"].str.to_integer(base=16, dtype=pl.UInt64).to_numpy()
+
+
+def _is_manifest(name: str) -> bool:
+    parts = name.split("/")
+    lower = parts[-1].lower()
+    hidden = any(part.startswith(".") for part in parts)
+    return lower.endswith(TABLE_SUFFIXES) and not lower.endswith(_UNFINISHED) and not hidden
+
+
+def _local(path: Path) -> Manifest | None:
+    try:
+        state = path.resolve().stat()
+    except OSError:
+        return None  # it has just gone
+    return Manifest(str(path.resolve()), f"{state.st_size}-{state.st_mtime_ns}") if path.is_file() else None
+
+
+def _list_s3(address: str, options: Mapping[str, str]) -> list[Manifest]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        place = S3Location.from_url(address, options)
+        found = list(_versions(place))
+    except (BotoCoreError, ClientError, ValueError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise SourceError(f"inbox {address}: {first} (FACECAPTION_MANIFEST_INBOX)") from error
+    inside = [(key, version) for key, version in found if key == place.prefix or _is_under(key, place.prefix)]
+    return [
+        Manifest(f"s3://{place.bucket}/{key}", version)
+        for key, version in inside
+        if _is_manifest(key.removeprefix(place.prefix).lstrip("/") or key.rpartition("/")[2])
+    ]
+
+
+def _versions(place: S3Location) -> Iterator[tuple[str, str]]:
+    """Whole keys that start with the location's prefix, each with its size and ETag."""
+    pages = place._client.get_paginator("list_objects_v2")
+    for page in pages.paginate(Bucket=place.bucket, Prefix=place.prefix):
+        for entry in page.get("Contents", ()):
+            yield entry["Key"], f"{entry['Size']}-{entry['ETag'].strip(chr(34))}"
+
+
+def _is_under(key: str, prefix: str) -> bool:
+    return not prefix or key.startswith(f"{prefix}/")

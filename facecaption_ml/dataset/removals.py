@@ -1,0 +1,120 @@
+"""Lists of what must not be fetched or released: URLs, hosts, image hashes, sample ids and face ids, one a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from facecaption_ml.storage.object_storage import S3Location, read_object
+
+_PATTERNS: Final = {
+    "sha256": re.compile(r"[0-9a-f]{64}"),
+    "face_ids": re.compile(r"[0-9a-f]{16}_\d+"),
+    "sample_ids": re.compile(r"[0-9a-f]{16}"),
+    "hosts": re.compile(r"host:\S+"),
+}
+
+
+class RemovalListError(ValueError):
+    """A removal or deny list is missing or has a line that is none of the five kinds; the message names file and line."""
+
+
+@dataclass(frozen=True)
+class RemovalList:
+    """What a list names. An empty list removes nothing."""
+
+    urls: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
+    sha256: frozenset[str] = frozenset()
+    sample_ids: frozenset[str] = frozenset()
+    face_ids: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, path: str, options: Mapping[str, str] | None = None) -> RemovalList:
+        """From a text file or ``s3://bucket/key``, which ``options`` reach; an empty ``path`` gives an empty list.
+
+        Blank lines and lines that start with # are skipped. An object that is not there is an empty list, since nobody has
+        asked for anything yet; a file that is not there is an error.
+
+        A line is a URL (``https://…``), ``host:example.org``, a SHA-256 of the image file (64 hex digits), a sample id (16)
+        or a face id (16 hex digits, underscore, number). Raises RemovalListError for anything else, since a removal request
+        that is silently skipped would be worse than a stop.
+        """
+        return cls.parse(list_text(path, options or {}).splitlines(), f"list {path}") if path else cls()
+
+    @classmethod
+    def parse(cls, lines: Sequence[str], name: str) -> RemovalList:
+        """From the lines of a list that errors call ``name``. Raises RemovalListError as ``read`` does."""
+        found: dict[str, set[str]] = {kind: set() for kind in ("urls", *_PATTERNS)}
+        for number, line in enumerate(map(str.strip, lines), start=1):
+            if line and not line.startswith("#"):
+                kind, value = _classify(line, name, number)
+                found[kind].add(value)
+        return cls(**{kind: frozenset(values) for kind, values in found.items()})
+
+    def __or__(self, other: RemovalList) -> RemovalList:
+        return RemovalList(
+            self.urls | other.urls,
+            self.hosts | other.hosts,
+            self.sha256 | other.sha256,
+            self.sample_ids | other.sample_ids,
+            self.face_ids | other.face_ids,
+        )
+
+    def __len__(self) -> int:
+        return sum(map(len, (self.urls, self.hosts, self.sha256, self.sample_ids, self.face_ids)))
+
+    def reason(self, url: str, face_id: str, sha256: str | None) -> str | None:
+        """Why a face must go, or None: removed_url, removed_host, removed_hash, removed_sample or removed_face."""
+        if url in self.urls:
+            return "removed_url"
+        if self.hosts and self._host_removed(urlsplit(url).hostname or ""):
+            return "removed_host"
+        if sha256 in self.sha256:
+            return "removed_hash"
+        if face_id.rpartition("_")[0] in self.sample_ids:
+            return "removed_sample"
+        return "removed_face" if face_id in self.face_ids else None
+
+    def _host_removed(self, host: str) -> bool:
+        """A host is removed with all its subdomains."""
+        parts = host.split(".")
+        return any(".".join(parts[start:]) in self.hosts for start in range(len(parts)))
+
+
+def list_text(path: str, options: Mapping[str, str]) -> str:
+    """The text of a list, "" for an object that is not there. Raises RemovalListError where it cannot be read."""
+    try:
+        if path.startswith("s3://"):
+            return _object_text(path, options)
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RemovalListError(f"list {path}: cannot be read: {error}") from error
+
+
+def _object_text(url: str, options: Mapping[str, str]) -> str:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        try:
+            return read_object(url, options).decode()
+        except FileNotFoundError:
+            # A bucket that is not there must not pass for an empty list; listing tells the two apart.
+            place = S3Location.from_url(url, options)
+            next(S3Location(place.bucket, "", place.options).keys(place.prefix), None)
+            return ""
+    except (BotoCoreError, ClientError) as error:
+        raise OSError((str(error) or type(error).__name__).splitlines()[0]) from error
+
+
+def _classify(line: str, name: str, number: int) -> tuple[str, str]:
+    for kind, pattern in _PATTERNS.items():
+        if pattern.fullmatch(line.lower()):
+            return kind, line.lower().removeprefix("host:")
+    if "://" in line:
+        return "urls", line
+    raise RemovalListError(f"{name}, line {number}: {line[:80]!r} is no URL, host:NAME, SHA-256, sample id or face id")

@@ -1,0 +1,1 @@
+"""FLIP's two towers, tokenizer, presets and starting weights."""

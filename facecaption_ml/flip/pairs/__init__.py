@@ -1,0 +1,1 @@
+"""Picture–caption pairs, streamed from shards in an order that follows from the seed."""

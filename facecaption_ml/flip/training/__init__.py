@@ -1,0 +1,1 @@
+"""Pre-training: objectives, loop, processes, checkpoints that a training resumes from."""

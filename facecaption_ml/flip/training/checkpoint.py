@@ -1,0 +1,188 @@
+"""Checkpoints of a training under way: written whole, a few kept, and read back to go on exactly where they stopped.
+
+``flip_training/<variant>/`` (``flip_training/<place>/`` where a training has a place of its own) holds, for each step that was
+kept, ``step-<n>.safetensors`` (the weights), ``step-<n>.pt`` (momentum towers, queue, optimiser, loss scale, random numbers,
+place in the data, tokenizer, log) and ``step-<n>.json``. The last is written last and makes the checkpoint count, so a process
+killed while writing leaves the one before it in force.
+``best-<epoch>.safetensors`` holds the weights of the best epoch so far.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from facecaption_ml.flip.training.config import SETTING_PREFIX, TrainingConfig, TrainingError
+from facecaption_ml.storage.store import Store
+
+MODEL: Final = "model.safetensors"
+"""The weights' name in a finished checkpoint."""
+TRAININGS: Final = "flip_training"
+"""Where the checkpoints of trainings under way lie in the store, apart from the finished ones."""
+_FRESH: Final = "FACECAPTION_FLIP_FRESH=true to start anew"
+_NAME: Final = re.compile(r"(?:step|best)-(\d+)\.(json|pt|safetensors)")
+# settings of the whole pipeline, and what is no setting
+_NAMES: Final = {"seed": "FACECAPTION_SEED", "shards": "shards", "variant": "variant"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read: weights by name, everything else by name, and the step after which it was made."""
+
+    step: int
+    weights: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+class TrainingCheckpoints:
+    """The checkpoints of one variant's training in a store, the newest ``keep`` of them."""
+
+    def __init__(self, store: Store, variant: str, keep: int) -> None:
+        self._store, self._folder, self._keep = store, f"{TRAININGS}/{variant}", keep
+
+    @classmethod
+    def of(cls, config: TrainingConfig) -> TrainingCheckpoints:
+        return cls(config.open_store(), config.place or config.variant, config.keep_checkpoints)
+
+    @property
+    def uri(self) -> str:
+        """Where they lie."""
+        return self._store.uri(self._folder)
+
+    def save(
+        self,
+        step: int,
+        weights: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        science: Mapping[str, Any],
+        processes: int,
+        best_epoch: int = 0,
+    ) -> str:
+        """Write a checkpoint after ``step`` optimiser steps, forget what is too old, and return its address.
+
+        ``science`` and ``processes`` must be the same when it is read back. ``best_epoch``: whose weights it needs, 0 none.
+        """
+        with self._store.writing_file(self._key("step", step, "safetensors")) as path:
+            save_weights(weights, path)
+        with self._store.writing_file(self._key("step", step, "pt")) as path:
+            torch.save(dict(state), path)
+        record = {"step": step, "processes": processes, "best_epoch": best_epoch, "settings": dict(science)}
+        key = self._key("step", step, "json")
+        self._store.write_bytes(key, json.dumps(record, indent=1).encode())
+        kept = self._steps()[-self._keep :]
+        self._forget("step", set(kept))
+        self._forget("best", {self._record(step)["best_epoch"] for step in kept})
+        return self._store.uri(key.removesuffix(".json"))
+
+    def load(self, config: TrainingConfig, processes: int) -> Checkpoint | None:
+        """The newest whole checkpoint; None where there is none.
+
+        Raises TrainingError naming the first setting under which it was made and that is another now, or what is damaged.
+        """
+        step = self.latest_step()
+        if step is None:
+            return None
+        self._require_same(self._record(step), config, processes)
+        with self._reading(step, "safetensors") as path:
+            weights = load_file(path)
+        with self._reading(step, "pt") as path:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+        return Checkpoint(step, weights, state)
+
+    def latest_step(self) -> int | None:
+        """The step of the newest whole checkpoint."""
+        return max(self._steps(), default=None)
+
+    def save_best(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
+        """Keep the weights of the best epoch so far. Those that the newest checkpoint needs stay: it may be gone on from."""
+        with self._store.writing_file(self._key("best", epoch, "safetensors")) as path:
+            save_weights(weights, path)
+        self._forget("best", {epoch, *(self._record(step)["best_epoch"] for step in self._steps())})
+
+    @contextlib.contextmanager
+    def best(self, epoch: int) -> Iterator[Path]:
+        """The file of that epoch's weights. Raises TrainingError where it is gone."""
+        key = self._key("best", epoch, "safetensors")
+        if not self._store.exists(key):
+            raise TrainingError(f"{self._store.uri(key)} is gone: set {_FRESH}")
+        with self._store.reading_file(key) as path:
+            yield path
+
+    def remove(self) -> None:
+        """Forget the training, once its result is in place or another is to take its place."""
+        self._forget("step", set())
+        self._forget("best", set())
+
+    def _forget(self, kind: str, kept: set[int]) -> None:
+        for number, ending in self._found(kind):
+            if number not in kept:
+                self._store.delete(self._key(kind, number, ending))
+
+    def _steps(self) -> list[int]:
+        """Of whole checkpoints, in order."""
+        return [number for number, ending in self._found("step") if ending == "json"]
+
+    def _found(self, kind: str) -> list[tuple[int, str]]:
+        """Number and ending of all files of a kind. Records come first, so that nothing half deleted counts."""
+        names = (key.rpartition("/")[2] for key in self._store.keys(f"{self._folder}/{kind}-"))
+        found = (match.groups() for match in map(_NAME.fullmatch, names) if match)
+        return sorted(((int(number), ending) for number, ending in found), key=lambda one: (one[1], one[0]))
+
+    def _key(self, kind: str, number: int, ending: str) -> str:
+        return f"{self._folder}/{kind}-{number:08d}.{ending}"
+
+    def _record(self, step: int) -> dict[str, Any]:
+        with self._reading(step, "json") as path:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+
+    @contextlib.contextmanager
+    def _reading(self, step: int, ending: str) -> Iterator[Path]:
+        """A file of a checkpoint. Raises TrainingError in the place of what readers of three formats raise."""
+        key = self._key("step", step, ending)
+        try:
+            with self._store.reading_file(key) as path:
+                yield path
+        except Exception as error:
+            earlier = [found for found in self._steps() if found < step]
+            go_on = (
+                f"remove step-{step:08d}.json there to go on after step {earlier[-1]}, or set " if earlier else "set "
+            )
+            raise TrainingError(
+                f"{self._store.uri(key)} cannot be read ({_first_line(error)}): {go_on}{_FRESH}"
+            ) from error
+
+    def _require_same(self, record: Mapping[str, Any], config: TrainingConfig, processes: int) -> None:
+        made = {**record["settings"], "processes": record["processes"]}
+        now = json.loads(json.dumps({**config.science(), "processes": processes}))
+        for name in now:
+            if made.get(name) != now[name]:
+                setting = _NAMES.get(name, f"{SETTING_PREFIX}{name.upper()}")
+                raise TrainingError(
+                    f"the unfinished training under {self.uri} was made with {setting} {_short(made.get(name))}, now it is "
+                    f"{_short(now[name])}: set it back, or {_FRESH}"
+                )
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """As safetensors, on the CPU."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} from {value[0]} to {value[-1]}" if value else "none"
+    text = str(value) if value != "" else "empty"
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

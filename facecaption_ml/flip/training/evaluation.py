@@ -1,0 +1,128 @@
+"""Retrieval on held-out pairs: how well captions find their faces, and faces their captions, by contrastive similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from facecaption_ml.flip.model.model import FlipModel
+from facecaption_ml.flip.model.tokenization import CaptionTokenizer
+from facecaption_ml.flip.pairs.loader import PairBatch
+from facecaption_ml.flip.training.precision import autocast
+from facecaption_ml.ranking import recall_of_ranks, retrieval_ranks
+
+KS: Final = (1, 5, 10)
+_TOGETHER: Final = 64  # pairs encoded at once
+
+
+@dataclass(frozen=True)
+class HeldOutRecall:
+    """R@1, R@5, R@10 (0 … 1) in both directions over ``pairs`` pairs, and what guessing would reach.
+
+    A k above the number of pairs counts every query as found. Equal captions count as one another's.
+    """
+
+    pairs: int
+    image_to_text: tuple[float, ...]
+    text_to_image: tuple[float, ...]
+    chance: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean of the six recalls: what the best epoch is chosen by."""
+        return float(np.mean([*self.image_to_text, *self.text_to_image]))
+
+    def __str__(self) -> str:
+        """One line for people."""
+        sides = (_percent(self.image_to_text), _percent(self.text_to_image), _percent(self.chance))
+        return "{} held-out pairs: R@1/5/10 image→text {}, text→image {} (chance {})".format(self.pairs, *sides)
+
+    def as_dict(self) -> dict[str, object]:
+        return {"ks": list(KS), **asdict(self)}
+
+    def values(self) -> dict[str, float]:
+        """By name, for logs."""
+        sides = {"image_to_text": self.image_to_text, "text_to_image": self.text_to_image, "chance": self.chance}
+        return {f"{name}_r{k}": value for name, side in sides.items() for k, value in zip(KS, side, strict=True)}
+
+
+@torch.inference_mode()
+def encode_pairs(
+    model: FlipModel,
+    tokenizer: CaptionTokenizer,
+    batches: Iterable[PairBatch],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image features [N, D] and text features [N, D], float32 unit rows, and caption ids int64 [N]."""
+    images, texts, ids = [], [], []
+    training = model.training
+    model.eval()
+    try:
+        for batch in _joined(batches):
+            tokens = tokenizer(batch.texts).to(device)
+            with autocast(dtype, device):
+                images.append(model.image_features(model.image_tokens(batch.images.to(device))).cpu().numpy())
+                texts.append(model.text_features(model.text_tokens(tokens.ids, tokens.mask)).cpu().numpy())
+            ids.append(batch.caption_ids.numpy())
+    finally:
+        model.train(training)
+    width = model.preset.projection
+    empty = np.zeros((0, width), np.float32)
+    return (
+        np.concatenate([empty, *images]),
+        np.concatenate([empty, *texts]),
+        np.concatenate([np.zeros(0, np.int64), *ids]),
+    )
+
+
+def _joined(batches: Iterable[PairBatch]) -> Iterator[PairBatch]:
+    """Batches of some pairs each, from ones of any size."""
+    waiting: list[PairBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(len(found.texts) for found in waiting) >= _TOGETHER:
+            yield _one(waiting)
+            waiting = []
+    if waiting:
+        yield _one(waiting)
+
+
+def _one(batches: list[PairBatch]) -> PairBatch:
+    return PairBatch(
+        torch.cat([batch.images for batch in batches]),
+        [text for batch in batches for text in batch.texts],
+        [face_id for batch in batches for face_id in batch.face_ids],
+        torch.cat([batch.caption_ids for batch in batches]),
+        sum(batch.undecodable for batch in batches),
+    )
+
+
+def held_out_recall(images: np.ndarray, texts: np.ndarray, caption_ids: Sequence[int] | np.ndarray) -> HeldOutRecall:
+    """From features [N, D] of pairs. Raises ValueError for no pairs and for features that are not finite."""
+    groups = np.asarray(caption_ids, np.int64)
+    count = len(images)
+    sides = [
+        retrieval_ranks(queries, gallery, query_groups=groups, gallery_groups=groups)
+        for queries, gallery in ((images, texts), (texts, images))
+    ]
+    recalls = [tuple(recall_of_ranks(ranks, min(k, count), gallery_size=count) for k in KS) for ranks in sides]
+    return HeldOutRecall(count, recalls[0], recalls[1], tuple(_chance(groups, min(k, count)) for k in KS))
+
+
+def _chance(groups: np.ndarray, k: int) -> float:
+    """R@k of a random order: the mean over the queries of the chance that one of their own is among k of N drawn."""
+    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    own = sizes[index].astype(np.float64)
+    missed = np.ones(len(groups))
+    for drawn in range(k):
+        missed *= np.clip((len(groups) - own - drawn) / (len(groups) - drawn), 0, 1)
+    return float(1 - missed.mean())
+
+
+def _percent(shares: Sequence[float]) -> str:
+    return "/".join(f"{100 * share:.1f}" for share in shares)

@@ -1,0 +1,1 @@
+"""What a trained FLIP is for: encoding, search, sample retrievals, export."""

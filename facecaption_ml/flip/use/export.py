@@ -1,0 +1,138 @@
+"""The result of a training: weights, tokenizer, configuration, log and model card, under the variant's name in the store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+
+from facecaption_ml.flip.model.presets import Preset
+from facecaption_ml.flip.model.tokenization import CaptionTokenizer
+from facecaption_ml.flip.training.checkpoint import MODEL
+from facecaption_ml.flip.training.config import TrainingConfig
+from facecaption_ml.flip.training.evaluation import KS, HeldOutRecall
+from facecaption_ml.flip.training.progress import LOG, TENSORBOARD
+from facecaption_ml.flip.use.encoding import CONFIG, weights_version
+from facecaption_ml.storage.store import Store
+
+CARD: Final = "MODEL_CARD.md"
+_CREDENTIALS: Final = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
+_TEXTS: Final = {
+    "caption": "the data set's captions (LLM rewrites, templates where a rewrite was not kept)",
+    "template_caption": "template captions (FLIP* of the paper)",
+    "alt_text": "the source's alt text (FLIP† of the paper)",
+}
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a training came to. ``recalls`` by split (validation, test) where there are held-out pairs."""
+
+    version: str
+    steps: int
+    best_epoch: int
+    recalls: Mapping[str, HeldOutRecall]
+    config: Mapping[str, Any]
+
+
+def write_checkpoint(
+    *,
+    store: Store,
+    training: TrainingConfig,
+    preset: Preset,
+    weights: Path,
+    tokenizer: CaptionTokenizer,
+    work: Path,
+    best_epoch: int,
+    recalls: Mapping[str, HeldOutRecall],
+    facts: Mapping[str, Any],
+) -> TrainingOutcome:
+    """Put the checkpoint of a finished training under ``training.prefix``.
+
+    ``config.json`` goes first and comes last, so that no one reads half of one checkpoint and half of another.
+    ``facts``: parameters, steps, pairs, data_version, left_out (counts by reason), truncated, undecodable, processes,
+    precision.
+    """
+    version = weights_version(weights)
+    config = {
+        "version": version,
+        "preset": preset.as_dict(),
+        "best_epoch": best_epoch,
+        "held_out": {split: recall.as_dict() for split, recall in recalls.items()},
+        "versions": dict(training.versions),
+        "training": _published(training),
+        **facts,
+    }
+    card = model_card(training, preset, config, recalls)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        tokenizer.save(folder)
+        (folder / CARD).write_text(card, encoding="utf-8")
+        shutil.copy(work / LOG, folder / LOG)
+        shutil.copytree(work / TENSORBOARD, folder / TENSORBOARD)
+        store.delete(f"{training.prefix}/{CONFIG}")
+        with store.writing_file(f"{training.prefix}/{MODEL}") as path:
+            shutil.copyfile(weights, path)
+        for key in store.keys(f"{training.prefix}/{TENSORBOARD}/"):
+            store.delete(key)
+        store.upload_folder(folder, training.prefix)
+    store.write_bytes(f"{training.prefix}/{CONFIG}", json.dumps(config, indent=1).encode())
+    return TrainingOutcome(version, facts["steps"], best_epoch, recalls, config)
+
+
+def model_card(
+    training: TrainingConfig, preset: Preset, config: Mapping[str, Any], recalls: Mapping[str, HeldOutRecall]
+) -> str:
+    """The Markdown of ``MODEL_CARD.md``."""
+    starts = {"image": training.image_init or "random weights", "text": training.text_init or "random weights"}
+    template = Template(files("facecaption_ml.flip.use").joinpath("model_card.md").read_text("utf-8"))
+    return template.substitute(
+        variant=training.variant,
+        version=config["version"],
+        text=_TEXTS[training.text_column],
+        preset=preset.name,
+        parameters=f"{config['parameters'] / 1e6:.1f}M",
+        size=preset.image.size,
+        max_tokens=preset.text.max_tokens,
+        init=", ".join(f"{tower}: {start}" for tower, start in starts.items()),
+        pairs=f"{config['pairs']:,}",
+        shards=len(training.shards),
+        data_version=config["data_version"],
+        left_out=", ".join(f"{count:,} {reason}" for reason, count in config["left_out"].items()) or "nothing",
+        truncated=f"{config['truncated']:,}",
+        undecodable=f"{config['undecodable']:,}",
+        steps=f"{config['steps']:,}",
+        epochs=training.epochs,
+        global_batch=training.batch_size * training.accumulation * config["processes"],
+        seed=training.seed,
+        epoch=config["best_epoch"],
+        precision=config["precision"],
+        versions=", ".join(f"{name} {version}" for name, version in training.versions.items()) or "not given",
+        recalls="\n".join(_rows(recalls)) or "| – | 0 | – | – | – | – |",
+        projection=preset.projection,
+    )
+
+
+def _published(training: TrainingConfig) -> dict[str, Any]:
+    """The settings without credentials, which do not belong there but might be."""
+    settings: dict[str, Any] = json.loads(training.to_json())
+    for name in _CREDENTIALS & settings["storage_options"].keys():
+        del settings["storage_options"][name]
+    return settings
+
+
+def _rows(recalls: Mapping[str, HeldOutRecall]) -> list[str]:
+    rows = []
+    for split, recall in recalls.items():
+        sides = {"image → text": recall.image_to_text, "text → image": recall.text_to_image, "chance": recall.chance}
+        for side, values in sides.items():
+            assert len(values) == len(KS)
+            shares = " | ".join(f"{100 * value:.1f} %" for value in values)
+            rows.append(f"| {split} | {recall.pairs:,} | {side} | {shares} |")
+    return rows

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facecaption_ml.dataset.release import (
+    ReleaseSummary,
+    data_card,
+    release_table,
+    split_of,
+    summary_json,
+    write_release,
+)
+from facecaption_ml.dataset.removals import RemovalList
+from facecaption_ml.dataset.sources import sample_id
+from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.storage.store import Store
+
+URLS = [f"http://host{i % 5}.test/{i}.jpg" for i in range(200)]
+
+
+def crops(urls: list[str]) -> pl.DataFrame:
+    ids = [sample_id(url) for url in urls]
+    return pl.DataFrame(
+        {
+            "face_id": [f"{i}_0" for i in ids],
+            "sample_id": ids,
+            "url": urls,
+            "box": [[1.0, 2.0, 131.0, 142.0]] * len(urls),
+            "alt_text": ["alt"] * len(urls),
+        },
+        schema_overrides={"box": pl.Array(pl.Float32, 4)},
+    )
+
+
+def captions(urls: list[str]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "face_id": [f"{sample_id(url)}_0" for url in urls],
+            "caption": ["He is smiling."] * len(urls),
+            "template_caption": ["The man smiles."] * len(urls),
+            "labels": [["Male", "Smiling"]] * len(urls),
+        }
+    )
+
+
+def fill(
+    store: Store, shard: str, urls: list[str], hashes: list[str], removed: RemovalList | None = None
+) -> Counter[str]:
+    raw = pl.DataFrame(
+        {"sample_id": [sample_id(url) for url in urls], "sha256": hashes},
+    ).with_columns(
+        *(
+            pl.lit(None, dtype=dtype).alias(name)
+            for name, dtype in SCHEMAS["raw_images"].items()
+            if name not in ("sample_id", "sha256")
+        )
+    )
+    store.write_table("raw_images", raw, shard)
+    sha256_of = dict(zip(raw["sample_id"], hashes, strict=True))
+    frame, outcomes = release_table(crops(urls), captions(urls), sha256_of, removed or RemovalList(), 0.1, 0.1)
+    store.write_table("facecaption_dataset", frame, shard)
+    return outcomes
+
+
+def card(summary: ReleaseSummary) -> dict[str, bytes]:
+    funnel = {"URLs": 200, "released pairs": summary.faces}
+    return {
+        "README.md": data_card(summary, funnel, {"grammar": "1"}, pixels=False),
+        "summary.json": summary_json(summary, funnel),
+    }
+
+
+def hashes_of(urls: list[str]) -> list[str]:
+    return [f"{i:064x}"[::-1] for i in range(len(urls))]
+
+
+@given(st.text(min_size=1), st.floats(0, 0.4), st.floats(0, 0.4))
+def test_a_split_follows_from_the_url_alone(url: str, validation: float, test: float) -> None:
+    assert split_of(sample_id(url), validation, test) == split_of(sample_id(url), validation, test)
+    if split_of(sample_id(url), validation, test) == "test":
+        assert split_of(sample_id(url), 0, test) == "test"
+
+
+def test_splits_have_their_shares() -> None:
+    found = Counter(split_of(sample_id(f"http://a.test/{i}"), 0.05, 0.1) for i in range(20_000))
+    assert found["validation"] / 20_000 == pytest.approx(0.05, abs=0.008)
+    assert found["test"] / 20_000 == pytest.approx(0.1, abs=0.01)
+
+
+def test_removals_are_left_out_and_counted() -> None:
+    removed = RemovalList(urls=frozenset(URLS[:3]), face_ids=frozenset({f"{sample_id(URLS[9])}_0"}))
+    frame, outcomes = release_table(crops(URLS), captions(URLS), {}, removed, 0.1, 0.1)
+    assert outcomes == Counter(released=196, removed_url=3, removed_face=1)
+    assert not set(frame["url"]) & {*URLS[:3], URLS[9]}
+
+
+def test_the_release_opens_with_load_dataset_and_repeated_images_are_left_out(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    store = Store(str(tmp_path / "store"))
+    hashes = hashes_of(URLS)
+    hashes[150] = hashes[3]  # the same file behind another URL, in another shard
+    fill(store, "shard-00000", URLS[:100], hashes[:100])
+    fill(store, "shard-00001", URLS[100:], hashes[100:])
+    summary = write_release(store, ["shard-00000", "shard-00001"], card)
+    assert (summary.faces, summary.duplicate_faces) == (199, 1)
+    loaded = datasets.load_dataset(str(tmp_path / "store" / "release"), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in loaded.items()} == dict(summary.by_split)
+    row = loaded["train"][0]
+    assert row["caption"] == "He is smiling."
+    assert row["box"] == [1.0, 2.0, 131.0, 142.0]
+    assert "image" not in row
+    urls = {split: set(rows["url"]) for split, rows in loaded.items()}
+    assert not urls["train"] & urls["test"]
+    assert URLS[150] not in set.union(*urls.values())
+    text = (tmp_path / "store" / "release" / "README.md").read_text()
+    assert "199 pairs" in text
+    assert "$" not in text
+
+
+def test_a_rebuild_leaves_nothing_of_what_was_removed(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    fill(store, "shard-00000", URLS, hashes_of(URLS))
+    write_release(store, ["shard-00000"], card)
+    tested = [url for url in URLS if split_of(sample_id(url), 0.1, 0.1) == "test"]
+    assert fill(store, "shard-00000", URLS, hashes_of(URLS), RemovalList(urls=frozenset(tested)))["removed_url"] == len(
+        tested
+    )
+    write_release(store, ["shard-00000"], card)
+    assert not [key for key in store.keys("release/") if "test" in key]
+    left = pl.concat([pl.read_parquet(store.uri(key)) for key in store.keys("release/data/")])
+    assert not set(left["url"]) & set(tested)

@@ -1,0 +1,225 @@
+"""The mechanism of every shard asset, on a small asset of its own, in a real instance."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_assets.machines.compute import CPU
+from facecaption_assets.resources.data import StoreResource
+from facecaption_assets.settings import load_settings
+from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.storage.store import Store
+
+KEY = dg.AssetKey("template_captions")
+SHARDS = ["shard-00000", "shard-00001", "shard-00002"]
+RANGE = {"dagster/asset_partition_range_start": SHARDS[0], "dagster/asset_partition_range_end": SHARDS[-1]}
+
+
+def rows(shard: str) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"face_id": [f"{shard}_0"], "template_caption": ["A person."], "labels": [[]], "gender": [None]},
+        schema=dict(SCHEMAS["template_captions"]),
+    )
+
+
+class World:
+    """What the asset under test does with each shard."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = Store(str(folder / "store"))
+        (folder / "home").mkdir(exist_ok=True)
+        self.instance = dg.DagsterInstance.local_temp(str(folder / "home"))
+        self.instance.add_dynamic_partitions("shards", SHARDS)
+        self.raising: set[str] = set()
+        self.failing_check: set[str] = set()
+        self.warning_check: set[str] = set()
+        self.rejected: set[str] = set()
+        self.opened = 0
+        self.computed: list[str] = []
+
+    @contextlib.contextmanager
+    def open_work(self, work: ShardWork) -> Iterator[ShardFunction]:
+        self.opened += 1
+
+        def compute(shard: str) -> ShardResult:
+            self.computed.append(shard)
+            if shard in self.raising:
+                raise OSError("the disk is full")
+            checks = [
+                Check("hard", shard not in self.failing_check),
+                Check("soft", shard not in self.warning_check, {}, False),
+            ]
+            return ShardResult(rows(shard), {"shard": shard}, checks, "too few" if shard in self.rejected else None)
+
+        yield compute
+
+    def run(self, **kwargs: object) -> dg.ExecuteInProcessResult:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            asset = shard_asset(
+                name="template_captions",
+                open_work=self.open_work,
+                deps=[],
+                checks={"hard": "must hold", "soft": "should hold"},
+                group="captions",
+                kinds={"polars"},
+                description="under test",
+                code_version="1",
+                compute=CPU,
+                settings=load_settings(profile="sample"),
+            )
+            return dg.materialize(
+                [asset],
+                instance=self.instance,
+                resources={"store": StoreResource(root=self.store.root)},
+                raise_on_error=False,
+                **kwargs,  # type: ignore[arg-type]
+            )
+
+    def materialised(self) -> list[str]:
+        return sorted(self.instance.get_materialized_partitions(KEY))
+
+    def latest_metadata(self, shard: str) -> dict[str, object]:
+        records = self.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=KEY, asset_partitions=[shard]), limit=1
+        ).records
+        materialization = records[0].asset_materialization
+        assert materialization
+        return {name: value.value for name, value in materialization.metadata.items()}
+
+    def check_outcomes(self, check: str, run: dg.ExecuteInProcessResult) -> dict[str | None, str]:
+        history = self.instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(KEY, check), limit=50
+        )
+        return {record.partition: record.status.value for record in history if record.run_id == run.run_id}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_one_shard(world: World) -> None:
+    run = world.run(partition_key=SHARDS[1])
+    assert run.success
+    assert world.materialised() == [SHARDS[1]]
+    assert world.store.read_table("template_captions", SHARDS[1]).equals(rows(SHARDS[1]))
+    assert world.latest_metadata(SHARDS[1])["dagster/row_count"] == 1
+    for check in ("hard", "schema"):
+        assert world.check_outcomes(check, run) == {SHARDS[1]: "SUCCEEDED"}
+
+
+def test_a_range_opens_its_work_once_and_each_shard_has_its_own_record(world: World) -> None:
+    run = world.run(tags=RANGE)
+    assert run.success
+    assert world.opened == 1
+    assert world.materialised() == SHARDS
+    for shard in SHARDS:
+        assert world.latest_metadata(shard)["shard"] == shard
+        assert world.check_outcomes("hard", run)[shard] == "SUCCEEDED"
+
+
+def test_what_is_recorded_on_the_spot_says_which_code_made_it(world: World) -> None:
+    world.raising = {SHARDS[2]}  # the step fails, so that Dagster writes no events of its own for the others
+    assert not world.run(tags=RANGE).success
+    records = world.instance.fetch_materializations(KEY, limit=10).records
+    made = [record.asset_materialization for record in records]
+    assert {(event.partition, (event.tags or {}).get("dagster/code_version")) for event in made if event} == {
+        (SHARDS[0], "1"),
+        (SHARDS[1], "1"),
+    }
+
+
+def test_a_range_of_one_shard_records_its_checks_for_that_shard(world: World) -> None:
+    run = world.run(tags=dict.fromkeys(RANGE, SHARDS[2]))
+    assert run.success
+    assert world.materialised() == [SHARDS[2]]
+    assert world.check_outcomes("schema", run)[SHARDS[2]] == "SUCCEEDED"
+
+
+def test_a_failing_shard_does_not_undo_the_others(world: World) -> None:
+    world.raising = {SHARDS[1]}
+    run = world.run(tags=RANGE)
+    assert not run.success
+    assert world.materialised() == [SHARDS[0], SHARDS[2]]
+    assert world.store.shards("template_captions") == [SHARDS[0], SHARDS[2]]
+    failure = next(event for event in run.all_events if event.is_step_failure).step_failure_data
+    assert failure.user_failure_data
+    assert failure.user_failure_data.description == (
+        "1 shard(s) of template_captions failed: shard-00001; shard-00001: OSError: the disk is full"
+    )
+    world.raising = set()
+    assert world.run(partition_key=SHARDS[1]).success
+    assert world.materialised() == SHARDS
+
+
+def test_a_blocking_check_keeps_its_shard_from_counting(world: World) -> None:
+    world.failing_check, world.warning_check = {SHARDS[0]}, {SHARDS[2]}
+    run = world.run(tags=RANGE)
+    assert not run.success
+    assert world.materialised() == SHARDS[1:]
+    assert world.check_outcomes("hard", run)[SHARDS[0]] == "FAILED"
+    assert world.check_outcomes("soft", run)[SHARDS[2]] == "FAILED"
+    assert not world.store.has_table("template_captions", SHARDS[0])
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_rejected_shard_keeps_its_rows_apart(world: World, several: bool) -> None:
+    world.rejected = {SHARDS[0]}
+    run = world.run(tags=RANGE) if several else world.run(partition_key=SHARDS[0])
+    assert not run.success
+    assert SHARDS[0] not in world.materialised()
+    assert not world.store.has_table("template_captions", SHARDS[0])
+    assert world.store.has_table("template_captions", SHARDS[0], incomplete=True)
+
+
+_KILLED = """
+import contextlib, os, sys, time, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_shards
+world = test_shards.World(Path({folder!r}))
+plain = world.open_work
+@contextlib.contextmanager
+def slow(work):
+    with plain(work) as compute:
+        def computed(shard):
+            if shard == test_shards.SHARDS[1]:
+                print("second shard", flush=True)
+                time.sleep(60)
+            return compute(shard)
+        yield computed
+world.open_work = slow
+world.run(tags=test_shards.RANGE)
+"""
+
+
+def test_a_killed_process_keeps_the_shards_it_had_done(tmp_path: Path) -> None:
+    code = _KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline().strip() == "second shard"
+    time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    world = World(tmp_path)
+    assert world.materialised() == [SHARDS[0]]
+    assert world.store.shards("template_captions") == [SHARDS[0]]
+    assert world.run(tags=RANGE).success
+    assert world.materialised() == SHARDS

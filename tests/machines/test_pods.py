@@ -1,0 +1,235 @@
+"""What becomes of each asset on Kubernetes: the Job that dagster-k8s makes of the real definitions under Helm's values."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from dagster_k8s.job import get_user_defined_k8s_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster_objects import (
+    DEPLOY,
+    REPOSITORY,
+    as_job,
+    assert_quantities,
+    definitions,
+    production,
+    quantity_of,
+    read_yaml,
+    run_context,
+    step_context,
+)
+from facecaption_assets.automation import SHARD_ASSETS
+from facecaption_assets.definitions import build_definitions
+from facecaption_assets.machines.compute import EIGHT_A100, KUBERNETES, Compute
+from facecaption_assets.machines.executors import build_executor
+from facecaption_assets.machines.pod_table import pod_configs, pod_table
+from facecaption_assets.settings import SettingsError, load_settings
+
+ASSETS = tuple(pod_configs(definitions()))
+SETTINGS = production(
+    k8s_namespace="facecaption", k8s_service_account="facecaption", k8s_env_secrets="facecaption-secrets"
+)
+GPU_IMAGE = "ACCOUNT.dkr.ecr.REGION.amazonaws.com/facecaption:0.1.0-cuda"
+
+
+def job_of(asset: str) -> dict[str, Any]:
+    found: dict[str, Any] = as_job(step_context(SETTINGS, pod_configs(definitions())[asset]), asset)
+    return found
+
+
+def pod_of(asset: str) -> dict[str, Any]:
+    pod: dict[str, Any] = job_of(asset)["spec"]["template"]["spec"]
+    return pod
+
+
+@pytest.mark.parametrize("asset", ASSETS)
+def test_an_assets_job_is_valid_and_says_all_that_a_node_must_have(asset: str) -> None:
+    job = job_of(asset)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    resources = container["resources"]
+    assert {"cpu", "memory", "ephemeral-storage"} <= set(resources["requests"])
+    assert {"memory", "ephemeral-storage"} <= set(resources["limits"])
+    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["activeDeadlineSeconds"] >= 3600
+    assert job["spec"]["ttlSecondsAfterFinished"] == 86400
+    assert pod["nodeSelector"]["facecaption/node-pool"] in ("cpu", "a100", "a100x8")
+    assert pod["serviceAccountName"] == "facecaption"
+    assert {"secretRef": {"name": "facecaption-secrets"}} in container["envFrom"]
+    assert pod["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("asset", ASSETS)
+def test_a_pod_with_gpus_is_sure_of_all_that_it_asks_for(asset: str) -> None:
+    pod = pod_of(asset)
+    (container,) = pod["containers"]
+    keys = {toleration["key"] for toleration in pod.get("tolerations", ())}
+    if pod["nodeSelector"]["facecaption/node-pool"] == "cpu":
+        assert "nvidia.com/gpu" not in container["resources"]["requests"]
+        assert "nvidia.com/gpu" not in keys
+        assert "cpu" not in container["resources"]["limits"]  # idle cores are for who can use them
+        assert container["image"] == "registry.example.org/facecaption:0.1.0-cpu"
+    else:
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert pod["nodeSelector"]["nvidia.com/gpu.product"] == "NVIDIA-A100-SXM4-80GB"
+        assert "nvidia.com/gpu" in keys
+        assert container["image"] == GPU_IMAGE
+
+
+def test_the_steps_of_one_run_go_to_different_nodes() -> None:
+    job = definitions().resolve_job_def("shard_pipeline")
+    assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == set(SHARD_ASSETS)
+    pools = {asset: pod_of(asset)["nodeSelector"]["facecaption/node-pool"] for asset in SHARD_ASSETS}
+    on_gpus = {"face_crops", "face_attributes", "llm_captions"}
+    assert pools == {asset: "a100" if asset in on_gpus else "cpu" for asset in SHARD_ASSETS}
+    assert pod_of("flip_checkpoint")["nodeSelector"]["facecaption/node-pool"] == "a100x8"
+    gpus = {a: pod_of(a)["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") for a in ASSETS}
+    assert {gpus[asset] for asset in on_gpus} == {"1"}
+    assert gpus["flip_checkpoint"] == gpus["flip_ablation"] == "8"
+    assert gpus["raw_images"] is None
+
+
+def test_every_node_pool_and_taint_is_one_that_the_cluster_has() -> None:
+    groups = read_yaml(DEPLOY / "eks" / "cluster.yaml")["managedNodeGroups"]
+    for asset in ASSETS:
+        pod = pod_of(asset)
+        tolerated = {toleration["key"] for toleration in pod.get("tolerations", ())}
+        fitting = [
+            group["name"]
+            for group in groups
+            if pod["nodeSelector"].items() <= group["labels"].items()
+            and {taint["key"] for taint in group.get("taints", ())} <= tolerated
+        ]
+        assert fitting, asset
+
+
+def test_only_trainings_keep_off_spot_nodes_unless_told_otherwise() -> None:
+    def on_spot(**changes: Any) -> set[str]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            configs = pod_configs(build_definitions(load_settings(**changes)))
+        return {
+            asset
+            for asset, config in configs.items()
+            if "facecaption/spot" in {found["key"] for found in config["pod_spec_config"].get("tolerations", ())}
+        }
+
+    assert on_spot() == set(ASSETS) - {"flip_checkpoint", "flip_ablation"}
+    assert on_spot(k8s_spot=False, k8s_spot_training=True) == {"flip_checkpoint", "flip_ablation"}
+    assert on_spot(k8s_spot=False) == set()
+
+
+def test_a_runs_own_pod_is_small_and_on_a_node_that_stays() -> None:
+    pod = as_job(run_context(), "run")["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"facecaption/node-pool": "cpu"}
+    assert not pod.get("tolerations")
+    assert quantity_of(pod["containers"][0]["resources"]["requests"]["cpu"]) < 1
+
+
+def test_every_pool_is_said_by_the_assets_machine() -> None:
+    pools = {asset: definitions().get_assets_def(asset).op.pool for asset in ASSETS}
+    for asset, config in pod_configs(definitions()).items():
+        gpus = config["container_config"]["resources"]["requests"].get("nvidia.com/gpu")
+        download = "download" if asset == "raw_images" else None
+        assert pools[asset] == {None: download, "1": "a100", "8": "a100x8"}[gpus], asset
+
+
+def test_the_readme_shows_the_table_of_the_real_definitions() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    shown = text.split("<!-- pods -->")[1].split("<!-- /pods -->")[0].strip()
+    assert shown == pod_table(definitions())
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    cores=st.integers(1, 96),
+    memory=st.integers(1, 1152),
+    disk=st.integers(1, 4000),
+    gpus=st.integers(0, 8),
+    shared=st.integers(0, 256),
+    stop=st.integers(0, 600),
+    minutes=st.integers(1, 100_000),
+    spot=st.booleans(),
+)
+def test_any_machine_makes_a_valid_job(
+    cores: int, memory: int, disk: int, gpus: int, shared: int, stop: int, minutes: int, spot: bool
+) -> None:
+    machine = Compute(
+        "any", "cpu", cores, memory, disk, minutes, gpus, shared_memory_gib=shared, stop_seconds=stop, spot=spot
+    )
+    tag = get_user_defined_k8s_config({KUBERNETES: json.dumps(machine.op_tags[KUBERNETES])}).to_dict()
+    job = as_job(step_context(SETTINGS, tag), "any")
+    assert job["spec"]["activeDeadlineSeconds"] == 60 * minutes
+    limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert quantity_of(limits["memory"]) == memory * 2**30
+
+
+def test_what_the_schema_would_let_pass_is_caught_here() -> None:
+    pod = pod_of("face_crops")
+    pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = "two"
+    with pytest.raises(ValueError, match="'two' is no quantity"):
+        assert_quantities(pod)
+    job = job_of("face_crops")
+    job["spec"]["template"]["spec"]["nodeSelektor"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError, match="nodeSelektor"):
+        kubernetes_validate.validate(job, "1.33", strict=True)
+
+
+def test_a_misspelt_key_of_a_tag_is_refused() -> None:
+    with pytest.raises(Exception, match="node_selektor"):
+        get_user_defined_k8s_config({"dagster-k8s/config": json.dumps({"pod_spec_config": {"node_selektor": {}}})})
+
+
+@pytest.mark.parametrize(
+    ("executor", "name"),
+    [("in_process", "in_process"), ("multiprocess", "multiprocess"), ("kubernetes", "kubernetes")],
+)
+def test_the_executor_is_a_setting(executor: str, name: str) -> None:
+    assert build_executor(load_settings(executor=executor)).name == name
+
+
+def test_pods_are_productions_and_a_laptop_has_none() -> None:
+    assert production().executor == "kubernetes"
+    assert load_settings(profile="sample").executor == load_settings(profile="photos").executor == "in_process"
+
+
+def test_the_executors_settings_reach_dagster_k8s() -> None:
+    from dagster._config import process_config
+
+    chosen = production(
+        k8s_image="registry.example.org/x:1", executor_steps=5, k8s_env_secrets="one, two", k8s_namespace="faces"
+    )
+    definition = build_executor(chosen)
+    found = process_config({"config": definition.config_schema.config_type}, {"config": {}})
+    assert found.success, found.errors
+    config = definition.apply_config_mapping({"config": {}}).value["config"]
+    assert (config["job_image"], config["max_concurrent"]) == ("registry.example.org/x:1", 5)
+    assert (config["env_secrets"], config["job_namespace"]) == (["one", "two"], "faces")
+
+
+def test_a_training_may_have_a_pod_of_its_own_and_its_step_then_needs_no_gpu() -> None:
+    given: dict[str, Any] = {"flip_launcher": "kubernetes", "store": "s3://my-bucket/x", "k8s_gpu_image": GPU_IMAGE}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = build_definitions(production(**given))
+    for asset in ("flip_checkpoint", "flip_ablation"):
+        config = pod_configs(found)[asset]
+        assert "nvidia.com/gpu" not in config["container_config"]["resources"]["requests"]
+        assert config["pod_spec_config"]["node_selector"] == {"facecaption/node-pool": "cpu"}
+        assert config["job_spec_config"]["active_deadline_seconds"] > 60 * EIGHT_A100.timeout_minutes
+        assert found.get_assets_def(asset).op.pool == "a100x8"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"store": "s3://my-bucket/x"}, "FACECAPTION_K8S_GPU_IMAGE"), ({"k8s_image": "x:1"}, "FACECAPTION_STORE")],
+)
+def test_a_training_pod_without_image_or_store_stops_the_code_location(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        build_definitions(production(flip_launcher="kubernetes", **given))

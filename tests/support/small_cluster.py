@@ -1,0 +1,198 @@
+"""A cluster of one machine: the few verbs of Kubernetes' pod and job APIs over HTTP, with processes for containers.
+
+A job's container that takes more memory than its limit is killed, as the kernel does. The limit is scaled by ``memory_scale``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import kubernetes_validate
+import yaml
+
+from cluster_objects import assert_quantities, quantity_of
+
+PENDING = "pending"
+VERSION = "1.33"
+_NOT_FOUND = {"kind": "Status", "status": "Failure", "reason": "NotFound"}
+
+
+@dataclass
+class Cluster:
+    """``full``: no node is free, so that pods stay pending. ``environment`` is what every container has besides its own."""
+
+    environment: dict[str, str]
+    full: bool = False
+    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    created: list[dict[str, Any]] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    memory_scale: float = 1.0
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
+
+    def create(self, pod: dict[str, Any]) -> dict[str, Any]:
+        kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", **pod}, VERSION, strict=True)
+        name = pod["metadata"]["name"]
+        self.pods[name] = pod
+        self.created.append(pod)
+        if not self.full:
+            container = pod["spec"]["containers"][0]
+            own = {entry["name"]: entry["value"] for entry in container["env"]}
+            program, *arguments = container["command"]
+            assert program == "python"
+            self.processes[name] = subprocess.Popen([sys.executable, *arguments], env={**self.environment, **own})
+        return pod
+
+    def delete(self, name: str) -> dict[str, Any] | None:
+        pod = self.pods.pop(name, None)
+        if pod:
+            self.deleted.append(name)
+            process = self.processes.pop(name, None)
+            if process and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(timeout=60)
+        return pod
+
+    def status(self, name: str) -> dict[str, Any]:
+        process = self.processes.get(name)
+        if process is None:
+            return {"phase": "Pending"}
+        code = process.poll()
+        state = {"running": {}} if code is None else {"terminated": {"exitCode": code if code >= 0 else 128 - code}}
+        phase = "Running" if code is None else "Failed" if code else "Succeeded"
+        container = {"name": "training", "ready": code is None, "restartCount": 0, "image": "x", "imageID": "x"}
+        return {"phase": phase, "containerStatuses": [{**container, "state": state}]}
+
+    def create_job(self, job: dict[str, Any]) -> dict[str, Any]:
+        kubernetes_validate.validate({"apiVersion": "batch/v1", "kind": "Job", **job}, VERSION, strict=True)
+        assert_quantities(job["spec"]["template"]["spec"])
+        name, container = job["metadata"]["name"], job["spec"]["template"]["spec"]["containers"][0]
+        self.jobs[name] = job
+        own = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+        program, *arguments = container["args"]
+        assert program == "dagster"
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "dagster", *arguments],
+            env={**self.environment, **own},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.processes[name] = process
+        limit = int(float(quantity_of(container["resources"]["limits"]["memory"])) * self.memory_scale)
+        threading.Thread(target=self._hold_to, args=(name, process, limit), daemon=True).start()
+        return job
+
+    def _hold_to(self, name: str, process: subprocess.Popen[bytes], limit: int) -> None:
+        while process.poll() is None:
+            self.peaks[name] = max(self.peaks.get(name, 0), _resident(process.pid))
+            if self.peaks[name] > limit:
+                process.kill()
+            time.sleep(0.01)
+
+    def job_status(self, name: str) -> dict[str, Any]:
+        code = self.processes[name].poll()
+        return {"active": 1} if code is None else {"failed": 1} if code else {"succeeded": 1}
+
+    def delete_job(self, name: str) -> dict[str, Any] | None:
+        job = self.jobs.get(name)
+        process = self.processes.pop(name, None)
+        if process:
+            self.deleted.append(name)
+            process.terminate()
+        return job if process else None
+
+
+def _resident(pid: int) -> int:
+    """Bytes of a process that are in memory; 0 of one that is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+class _Api(BaseHTTPRequestHandler):
+    cluster: Cluster
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        create = self.cluster.create_job if self._is_job() else self.cluster.create
+        self._answer(201, create(json.loads(self.rfile.read(length))))
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        if address.path.endswith("/log"):
+            self._answer(200, "the last line of the container")
+            return
+        if self._is_job():
+            name = address.path.removesuffix("/status").rpartition("/")[2]
+            known = name in self.cluster.jobs and name in self.cluster.processes
+            job = {**self.cluster.jobs[name], "status": self.cluster.job_status(name)} if known else _NOT_FOUND
+            self._answer(200 if known else 404, job)
+            return
+        query = parse_qs(address.query)
+        if "labelSelector" in query:  # the pods of a job go with it
+            self._answer(200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []})
+            return
+        (wanted,) = query["fieldSelector"]
+        name = wanted.removeprefix("metadata.name=")
+        found = [{**pod, "status": self.cluster.status(name)} for key, pod in self.cluster.pods.items() if key == name]
+        self._answer(200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found})
+
+    def do_DELETE(self) -> None:
+        delete = self.cluster.delete_job if self._is_job() else self.cluster.delete
+        found = delete(urlsplit(self.path).path.rpartition("/")[2])
+        self._answer(200 if found else 404, found or _NOT_FOUND)
+
+    def _is_job(self) -> bool:
+        return self.path.startswith("/apis/batch/v1/")
+
+    def _answer(self, status: int, content: Any) -> None:
+        body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain" if isinstance(content, str) else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def small_cluster(folder: Path, **environment: str) -> Iterator[tuple[Cluster, Path]]:
+    """The cluster, and the kubeconfig that leads to it."""
+    cluster = Cluster({"PATH": os.environ["PATH"], "HOME": str(folder), "OMP_NUM_THREADS": "1", **environment})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Api", (_Api,), {"cluster": cluster}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "small",
+        "clusters": [{"name": "small", "cluster": {"server": address}}],
+        "users": [{"name": "nobody", "user": {}}],
+        "contexts": [{"name": "small", "context": {"cluster": "small", "user": "nobody"}}],
+    }
+    path = folder / "kubeconfig.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    try:
+        yield cluster, path
+    finally:
+        server.shutdown()
+        server.server_close()
+        for process in cluster.processes.values():
+            process.kill()
