@@ -28,9 +28,9 @@ import numpy as np
 import torch
 
 from facecaption_ml.decoding import decode_image
+from facecaption_ml.devices import has_bfloat16
 from facecaption_ml.faces import FaceDetector, load_weights
 from facecaption_ml.faces.network import facexlib_network
-from facecaption_ml.faces.screening import has_fast_bfloat16
 
 SIDE = 640
 MIN_SCORE = 0.5
@@ -166,7 +166,7 @@ def main() -> int:
     rates, processor = timed_rounds(contestants, len(images), arguments.rounds)
     difference = deviation(our_rows(detectors[1], images), facexlib.one_by_one())
     where = f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}"
-    bfloat16 = "screened in bfloat16" if has_fast_bfloat16() else "no bfloat16 instructions, not screened"
+    bfloat16 = "screened in bfloat16" if has_bfloat16("cpu") else "no bfloat16 instructions, not screened"
     print(f"{described} at {SIDE}×{SIDE}, {arguments.weights} weights; {where}; finest level {bfloat16}\n")
     print(table(rates, processor, peer))
     print(

@@ -28,11 +28,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from facecaption_ml.devices import autocast, compute_dtype
 from facecaption_ml.flip.model.flops import matrix_rate, step_flops
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset, preset_names, training_defaults
 from facecaption_ml.flip.training.optimisation import memory_gib, parameter_groups
-from facecaption_ml.flip.training.precision import autocast, compute_dtype
 from facecaption_ml.flip.training.task import FlipPretraining
 
 ENC_ID = 5

@@ -13,6 +13,8 @@ from typing import Final, Literal, TypeVar
 import numpy as np
 from PIL import Image
 
+from facecaption_ml.errors import FaceCaptionError
+
 MAX_PIXELS: Final = 100_000_000
 
 T = TypeVar("T")
@@ -35,7 +37,7 @@ _SWAPS_SIDES: Final = frozenset({5, 6, 7, 8})
 _MAX_JPEG_SCANS: Final = 100
 
 
-class UndecodableImage(ValueError):  # noqa: N818
+class UndecodableImage(FaceCaptionError, ValueError):  # noqa: N818
     """Bytes from which no picture can be had. ``reason`` says why: too_many_pixels, not_an_image or undecodable."""
 
     def __init__(self, reason: Reason, message: str) -> None:

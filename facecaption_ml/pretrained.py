@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+from facecaption_ml.errors import FaceCaptionError
 
 T = TypeVar("T")
 
@@ -15,8 +18,14 @@ _HUB_SECONDS: Final = 10.0
 _HUB_NAME: Final = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-class WeightsNotReachable(RuntimeError):  # noqa: N818
+class WeightsNotReachable(FaceCaptionError):  # noqa: N818
     """No usable weights under this name; the message is one line that names the setting and what to set."""
+
+
+def weights_version(path: Path) -> str:
+    """The first 12 hex digits of a weights file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def load_checkpoint(

@@ -7,6 +7,7 @@ from typing import Final
 
 import polars as pl
 
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 Schema = Mapping[str, "pl.DataType | type[pl.DataType]"]
@@ -94,7 +95,7 @@ OPTIONAL: Final[Mapping[str, Schema]] = {
 }
 
 
-class SchemaError(ValueError):
+class SchemaError(FaceCaptionError):
     """A table does not have the columns or types that its schema names."""
 
 

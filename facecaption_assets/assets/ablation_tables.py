@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from facecaption_assets.partitions import BENCHMARK_DATA
 from facecaption_assets.resources.benchmarks import measure
 from facecaption_assets.settings import Settings
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -58,6 +59,6 @@ def read_ablation(store: Store) -> list[BenchmarkResult]:
     for key in (key for key in store.keys(f"{RESULTS}/") if key.endswith(".json")):
         try:
             found += from_snapshot(store.read_bytes(key))
-        except ValueError as error:
+        except FaceCaptionError as error:
             raise StoreError(f"{store.uri(key)}: {error}") from error
     return found

@@ -130,10 +130,10 @@ def _train(settings: Settings) -> Path:
             "no attribute model: set FACECAPTION_ATTRIBUTE_DATA to a CelebA-layout folder, or "
             "FACECAPTION_ATTRIBUTE_WEIGHTS to 'bundled' or a checkpoint folder"
         )
-    from facecaption_assets.resources.models import resolve_device
     from facecaption_ml.attributes import checkpoint_folder, train_attributes
     from facecaption_ml.attributes.network import Preset
     from facecaption_ml.attributes.training import STATE
+    from facecaption_ml.devices import resolve_device
 
     init = None
     if settings.attribute_init:

@@ -14,6 +14,7 @@ from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.partitions import BENCHMARK_GRIDS, all_of
 from facecaption_assets.resources.benchmarks import measure, result_pictures, write_measured
 from facecaption_assets.settings import Settings
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _compared(store: Store, key: str, results: "Sequence[BenchmarkResult]", tole
         return "these are the first tables"
     try:
         before = from_snapshot(store.read_bytes(key))
-    except ValueError as error:
+    except FaceCaptionError as error:
         return f"{store.uri(key)}: {error}"
     return regressions(before, results, tolerance)
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from facecaption_ml.dataset.sources import PICTURE_SUFFIXES
 from facecaption_ml.decoding import UndecodableImage, encode_jpeg
+from facecaption_ml.errors import FaceCaptionError
 
 if TYPE_CHECKING:
     from facecaption_ml.photos import CaptionedFace
@@ -61,7 +62,7 @@ def _files(photos: Iterable[Path]) -> Iterator[Path]:
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
             if not found:
-                raise ValueError(f"{path}: no pictures in this folder ({', '.join(PICTURE_SUFFIXES)})")
+                raise FaceCaptionError(f"{path}: no pictures in this folder ({', '.join(PICTURE_SUFFIXES)})")
             yield from found
         else:
             yield path
@@ -80,7 +81,7 @@ def _write_sheet(path: Path, faces: list[CaptionedFace]) -> None:
     from facecaption_ml.faces import contact_sheet
 
     if not faces:
-        raise ValueError(f"no face found, so {path} is not written")
+        raise FaceCaptionError(f"no face found, so {path} is not written")
     image = contact_sheet(
         [face.crop for face in faces], [face.caption for face in faces], columns=4, cell=260, caption_lines=8
     )

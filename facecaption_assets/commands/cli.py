@@ -5,30 +5,46 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
+import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from facecaption_assets.settings import PREFIX, Settings, SettingsError, load_settings
-
-# Faults of the user's input or surroundings: one line, no traceback. Modules name theirs by these bases.
-_USER_ERRORS = (ValueError, OSError, RuntimeError)
+from facecaption_ml.errors import describe, is_mendable
 
 
 class _OneLineErrors(click.Group):
-    """Ends with one line and exit status 1 where a command meets bad input; ``--debug`` shows the traceback instead."""
+    """Ends with one line and exit status 1 where a command fails.
+
+    A fault that is not the user's keeps its traceback: in the file that the line names, or on the terminal with ``--debug``.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except click.exceptions.Exit:
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
-        except _USER_ERRORS as error:
+        except Exception as error:
             if ctx.params.get("debug"):
                 raise
-            line = (str(error) or type(error).__name__).splitlines()[0]
+            line = describe(error)
+            if not is_mendable(error):
+                line += f"; the traceback is in {_keep_traceback(error)}"
             raise click.ClickException(line) from error
+
+
+def _keep_traceback(error: Exception) -> Path:
+    """The file that the traceback of an internal error was added to."""
+    home = Path(os.environ.get(f"{PREFIX}HOME", ".facecaption"))
+    path = (home if os.access(home, os.W_OK) else Path(tempfile.gettempdir())) / "errors.log"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}\n")
+        file.writelines(traceback.format_exception(error))
+    return path
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,13 +10,14 @@ import dagster as dg
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.settings import Settings
+from facecaption_ml.errors import FaceCaptionError
 
 
-class RunFailedError(RuntimeError):
+class RunFailedError(FaceCaptionError):
     """A run did not end well; the message is the first failed step's."""
 
 
-class UnknownShardError(ValueError):
+class UnknownShardError(FaceCaptionError):
     """A shard that the source manifest has not registered."""
 
 

@@ -9,6 +9,7 @@ import dagster as dg
 from facecaption_assets.commands.instance import Pipeline
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.settings import Settings
+from facecaption_ml.errors import FaceCaptionError
 
 
 def run_partition(settings: Settings, asset: str, partition: str | None) -> None:
@@ -21,16 +22,16 @@ def run_partition(settings: Settings, asset: str, partition: str | None) -> None
     if asset not in definition:
         close = difflib.get_close_matches(asset, definition, n=1)
         meant = f"did you mean {close[0]}?" if close else f"choose among {', '.join(definition)}"
-        raise ValueError(f"there is no asset {asset!r}: {meant}")
+        raise FaceCaptionError(f"there is no asset {asset!r}: {meant}")
     grid = definition[asset].partitions_def
     if grid is None:
         if partition:
-            raise ValueError(f"{asset} has no partitions: leave {partition!r} out")
+            raise FaceCaptionError(f"{asset} has no partitions: leave {partition!r} out")
         Pipeline(settings).run(asset)
     elif isinstance(grid, dg.DynamicPartitionsDefinition):
         pipeline = Pipeline(settings)
         if not partition:
-            raise ValueError(f"{asset} is made shard by shard: name a shard, such as shard-00000")
+            raise FaceCaptionError(f"{asset} is made shard by shard: name a shard, such as shard-00000")
         pipeline.check_shards([partition])
         pipeline.run(asset, first=partition)
     else:
@@ -42,5 +43,5 @@ def _key(asset: str, grid: dg.PartitionsDefinition, partition: str | None) -> st
     keys = grid.get_partition_keys()
     if not partition or partition not in keys:
         said = f"has no partition {partition!r}: choose" if partition else "is made by partition: name one"
-        raise ValueError(f"{asset} {said} among {', '.join(keys)}")
+        raise FaceCaptionError(f"{asset} {said} among {', '.join(keys)}")
     return grid.get_partition_key_from_str(partition) if isinstance(grid, dg.MultiPartitionsDefinition) else partition

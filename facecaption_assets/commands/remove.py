@@ -14,6 +14,7 @@ from facecaption_assets.automation import BENCHMARK_ASSETS, SHARD_ASSETS, STATIS
 from facecaption_assets.settings import PREFIX, REMOVALS, Settings
 from facecaption_ml.dataset.removal_requests import Holding, copies, holdings, parse_request, record_requests
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.store import Store
 
 _EXAMPLES: Final = 10
@@ -26,7 +27,7 @@ def remove(settings: Settings, lines: Sequence[str], reason: str, dry_run: bool)
     cannot be written, StoreError where the store cannot be read (the lines are recorded by then).
     """
     if not lines:
-        raise ValueError("nothing to remove: give --url, --host, --face-id, --sample-id or --sha256")
+        raise FaceCaptionError("nothing to remove: give --url, --host, --face-id, --sample-id or --sha256")
     removed = RemovalList()
     for line in lines:
         removed |= parse_request(line)
@@ -50,7 +51,7 @@ def _refuse_a_list_of_this_machine(settings: Settings) -> None:
     """With a store on S3, runs are elsewhere or will be: they would not see a list in this HOME, which a pod even loses."""
     chosen = settings.removal_list != str(settings.home / REMOVALS) or bool(os.environ.get(f"{PREFIX}REMOVAL_LIST"))
     if settings.store_root.startswith("s3://") and not (settings.removal_list and chosen):
-        raise ValueError(
+        raise FaceCaptionError(
             f"{PREFIX}REMOVAL_LIST is not set and the store is {settings.store_root}: nothing is recorded, since "
             "other machines would not see it; set it to s3://BUCKET/KEY, or to a file that all of them see"
         )
@@ -75,7 +76,7 @@ def requested(
             except RemovalListError:
                 fits = False
             if not fits or (kind == "hosts" and "/" in value):
-                raise ValueError(f"{option} {value.removeprefix('host:')[:80]!r}: that is {_KINDS[kind]}")
+                raise FaceCaptionError(f"{option} {value.removeprefix('host:')[:80]!r}: that is {_KINDS[kind]}")
             lines.append(value)
     return lines
 

@@ -10,6 +10,7 @@ import click
 
 from facecaption_assets.settings import Settings
 from facecaption_ml.decoding import as_rgb, encode_jpeg
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def search_faces(settings: Settings, text: str, top: int, variant: str, out: Pat
     """
     text = " ".join(text.split())
     if not text:
-        raise ValueError("the description is empty: say what to look for, such as 'a smiling woman with glasses'")
+        raise FaceCaptionError("the description is empty: say what to look for, such as 'a smiling woman with glasses'")
     _require_jpeg(out)
     store = Store(settings.store_root, settings.storage_options)
     flip = _load(settings, store, variant)
@@ -42,9 +43,9 @@ def search_faces(settings: Settings, text: str, top: int, variant: str, out: Pat
 def _require_jpeg(out: Path) -> None:
     """Before minutes of encoding, not after."""
     if out.suffix.lower() not in (".jpg", ".jpeg"):
-        raise ValueError(f"--out {out}: the sheet is a JPEG, so its name should end in .jpg")
+        raise FaceCaptionError(f"--out {out}: the sheet is a JPEG, so its name should end in .jpg")
     if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+        raise FaceCaptionError(f"--out {out}: there is no folder {out.parent}")
 
 
 def _load(settings: Settings, store: Store, variant: str) -> Flip:
@@ -52,7 +53,7 @@ def _load(settings: Settings, store: Store, variant: str) -> Flip:
         folder = store.local_folder(f"flip_checkpoint/{variant}", settings.home / "cache")
     except StoreError as error:
         raise StoreError(f"no checkpoint of variant {variant!r}: {error}") from error
-    from facecaption_assets.resources.models import resolve_device
+    from facecaption_ml.devices import resolve_device
     from facecaption_ml.flip import Flip
 
     return Flip.load(folder, resolve_device(settings.device, settings.threads))

@@ -12,14 +12,13 @@ from typing import Final, ParamSpec, TypeVar
 import dagster as dg
 
 from facecaption_assets.settings.deploy import DeploySettings
+from facecaption_ml.errors import describe
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 DELAY_S: Final = 10.0
 """Before the second try; twice as long before each further one."""
-# Faults of the user's input or surroundings: their message says it all. Modules name theirs by these bases.
-_USER_ERRORS: Final = (ValueError, OSError, RuntimeError)
 
 
 def retry_policy(settings: DeploySettings) -> dg.RetryPolicy | None:
@@ -77,7 +76,7 @@ def final_errors(settings: DeploySettings) -> Callable[[Callable[P, T]], Callabl
                 if isinstance(error, dg.Failure):
                     error.allow_retries = False
                     raise
-                raise dg.Failure(description=_one_line(error), allow_retries=False) from error
+                raise dg.Failure(description=describe(error), allow_retries=False) from error
 
         return decorated
 
@@ -88,8 +87,3 @@ def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
-
-
-def _one_line(error: Exception) -> str:
-    line = " ".join(str(error).split())
-    return line if line and isinstance(error, _USER_ERRORS) else f"{type(error).__name__}: {line}".removesuffix(": ")

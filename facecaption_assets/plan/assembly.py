@@ -109,7 +109,7 @@ def _device(settings: Settings, found: Mapping[str, Measured]) -> str:
         return devices.pop()
     if settings.device == "cpu" or devices:
         return "cpu"
-    from facecaption_assets.resources.models import resolve_device
+    from facecaption_ml.devices import resolve_device
 
     return resolve_device(settings.device, settings.threads)
 

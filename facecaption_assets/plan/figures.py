@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from facecaption_assets.settings import PREFIX, Settings
+from facecaption_ml.errors import FaceCaptionError
 
 
-class PlanError(ValueError):
+class PlanError(FaceCaptionError):
     """A plan cannot be made of what it was given; the message names the option, file or key."""
 
 

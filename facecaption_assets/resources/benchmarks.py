@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.partitions import BENCHMARK_DATA, HUB_MODELS, VARIANTS, benchmark_models
 from facecaption_assets.settings import Settings
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _PREFIX: Final = "FACECAPTION_BENCHMARK_"
 D = TypeVar("D", "PairData", "LabelData")
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(FaceCaptionError):
     """A benchmark cannot be measured; one line that names the setting or name and what to do."""
 
 
@@ -86,8 +87,8 @@ def check_names(task: str, data: str, model: str | None = None) -> None:
 
 def protocol_of(settings: Settings, task: str, seed: int | None = None) -> ProbeProtocol:
     """How the probes of a task are trained; ``seed`` takes the place of the pipeline's."""
-    from facecaption_assets.resources.models import resolve_device
     from facecaption_ml.benchmarks.tasks.protocol import ProbeProtocol
+    from facecaption_ml.devices import resolve_device
 
     name = {"retrieval": "retrieval", "attributes": "attribute", "sketches": "sketch"}[task]
     return ProbeProtocol(
@@ -107,8 +108,8 @@ def open_model(settings: Settings, store: Store, name: str) -> FrozenModel:
 
     Raises FlipError, StoreError or WeightsNotReachable where its weights cannot be had.
     """
-    from facecaption_assets.resources.models import resolve_device
     from facecaption_assets.training.launch import load_checkpoint
+    from facecaption_ml.devices import resolve_device
 
     device = resolve_device(settings.device, settings.threads)
     if name in HUB_MODELS:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from facecaption_ml.devices import resolve_device
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -231,14 +232,3 @@ def load_photo_captioner(
         min_score=min_score,
         seed=seed,
     )
-
-
-def resolve_device(device: str, threads: int) -> str:
-    """``auto`` becomes cuda where there is one. On the CPU the number of torch threads is set on purpose."""
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        torch.set_num_threads(threads or os.cpu_count() or 1)
-    return device

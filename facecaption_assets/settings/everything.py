@@ -20,6 +20,7 @@ from facecaption_assets.settings.deploy import DeploySettings
 from facecaption_assets.settings.flip import FlipSettings
 from facecaption_assets.settings.plan import PlanSettings
 from facecaption_assets.settings.storage import StorageSettings
+from facecaption_ml.errors import FaceCaptionError
 
 PREFIX: Final = "FACECAPTION_"
 _USER_INFO: Final = re.compile(r"//[^/@\s]+@")
@@ -30,7 +31,7 @@ THIS_DATA_SET: Final = "This data set"
 _PROFILES: Final = tomllib.loads((Path(__file__).parent / "profiles.toml").read_text(encoding="utf-8"))
 
 
-class SettingsError(ValueError):
+class SettingsError(FaceCaptionError):
     """A setting is unknown or has an unusable value; the message names it."""
 
 

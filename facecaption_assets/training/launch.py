@@ -71,7 +71,7 @@ def training_config(
 
 def load_checkpoint(settings: Settings, store: Store, prefix: str) -> Flip:
     """The checkpoint under ``prefix`` as whoever uses it reads it: from the store. Raises StoreError or FlipError."""
-    from facecaption_assets.resources.models import resolve_device
+    from facecaption_ml.devices import resolve_device
     from facecaption_ml.flip import Flip
 
     device = resolve_device(settings.device, settings.threads)

@@ -11,12 +11,13 @@ from typing import Final, Protocol
 import numpy as np
 
 from facecaption_ml.decoding import decode_image
+from facecaption_ml.errors import FaceCaptionError
 
 SPLITS: Final = ("train", "validation", "test")
 Window = tuple[float, float, float, float]
 
 
-class AttributeDataError(ValueError):
+class AttributeDataError(FaceCaptionError):
     """A labelled set cannot be used; the message names the file, line or split."""
 
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from facecaption_ml.attributes.prediction import CONFIG, WEIGHTS, CheckpointError, weights_version
+from facecaption_ml.attributes.prediction import CONFIG, WEIGHTS, CheckpointError
+from facecaption_ml.pretrained import weights_version
 
 if TYPE_CHECKING:
     from facecaption_ml.attributes.network import AttributeNetwork

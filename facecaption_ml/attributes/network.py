@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 
@@ -38,7 +39,7 @@ class Preset:
         """Raises ValueError naming the presets there are."""
         presets = tomllib.loads((Path(__file__).parent / "presets.toml").read_text(encoding="utf-8"))
         if name not in presets:
-            raise ValueError(f"FACECAPTION_ATTRIBUTE_PRESET is {name!r}: the presets are {', '.join(presets)}")
+            raise FaceCaptionError(f"FACECAPTION_ATTRIBUTE_PRESET is {name!r}: the presets are {', '.join(presets)}")
         return cls.from_dict({"name": name, **presets[name]})
 
     @classmethod
@@ -127,12 +128,3 @@ def _resnet50() -> tuple[nn.Module, int]:
     features = trunk.fc.in_features
     trunk.fc = nn.Identity()
     return trunk, features
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether bf16 arithmetic is faster than float32 on this device: AVX-512 BF16 or AMX on a CPU, any recent GPU."""
-    if device != "cpu":
-        return torch.cuda.is_bf16_supported()
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    flags = Path("/proc/cpuinfo")
-    return "AVX512" in capabilities and flags.exists() and "avx512_bf16" in flags.read_text(encoding="utf-8")

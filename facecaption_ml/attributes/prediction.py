@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +15,8 @@ from facecaption_ml.attributes.calibration import sigmoid
 from facecaption_ml.attributes.data import fit
 from facecaption_ml.attributes.labels import FaceOutcome, label_faces
 from facecaption_ml.decoding import UndecodableImage, as_rgb
+from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.pretrained import weights_version
 from facecaption_ml.schemas import SCHEMAS, conform
 from facecaption_ml.taxonomy import ATTRIBUTES
 
@@ -34,7 +35,7 @@ _OWN: Final = {name: Path(__file__).parent / name for name in ("bundled", "drawn
 """Checkpoints that come along: of photographs (CelebA at 89×109), and of drawn portraits."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(FaceCaptionError):
     """A checkpoint is absent or does not fit; the message names the file."""
 
 
@@ -122,11 +123,6 @@ def normalised(pixels: torch.Tensor) -> torch.Tensor:
     mean = torch.tensor(PIXEL_MEAN, device=pixels.device)[:, None, None]
     std = torch.tensor(PIXEL_STD, device=pixels.device)[:, None, None]
     return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def weights_version(path: Path) -> str:
-    """The first 12 hex digits of the file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def attribute_table(

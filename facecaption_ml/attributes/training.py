@@ -30,9 +30,12 @@ from facecaption_ml.attributes.data import AttributeData
 from facecaption_ml.attributes.evaluation import Evaluation, evaluate
 from facecaption_ml.attributes.fine_tuning import LEARNING_RATE_SHARE, start_from
 from facecaption_ml.attributes.model_card import write_model_card
-from facecaption_ml.attributes.network import AttributeNetwork, Preset, has_bfloat16
-from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS, normalised, weights_version
+from facecaption_ml.attributes.network import AttributeNetwork, Preset
+from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS, normalised
 from facecaption_ml.attributes.weighting import adaptive_weights
+from facecaption_ml.devices import has_bfloat16
+from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.pretrained import weights_version
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 logger = logging.getLogger("facecaption")
@@ -351,7 +354,7 @@ def main() -> None:
             resume=not given.fresh,
             adaptive=given.adaptive,
         )
-    except ValueError as error:
+    except FaceCaptionError as error:
         parser.exit(1, f"error: {error}\n")
     logger.info(
         "test: mean accuracy %.4f, majority class %.4f, mean AP %.4f, precision above 0.85 %s, right at 0.85–0.95 %s",

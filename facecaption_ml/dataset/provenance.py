@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store
 
@@ -34,7 +35,7 @@ _ID: Final = re.compile(r"(?P<sample>[0-9a-f]{16})(?:_(?P<rank>\d+))?")
 _AT_ONCE: Final = 16  # shards that are looked into side by side
 
 
-class UnknownFaceError(ValueError):
+class UnknownFaceError(FaceCaptionError):
     """An id that is malformed or that no table has; the message says what an id looks like, or where was looked."""
 
 

@@ -99,7 +99,7 @@ def _put(url: str, text: str, options: Mapping[str, str]) -> None:
         S3Location(place.bucket, "", place.options).put(place.prefix, text.encode())
     except (Boto3Error, BotoCoreError, ClientError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
-        raise OSError(f"list {url}: cannot be written: {first}") from error
+        raise RemovalListError(f"list {url}: cannot be written: {first}") from error
 
 
 def _replace(path: Path, text: str) -> None:

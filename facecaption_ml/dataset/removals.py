@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.object_storage import S3Location, read_object
 
 _PATTERNS: Final = {
@@ -19,7 +20,7 @@ _PATTERNS: Final = {
 }
 
 
-class RemovalListError(ValueError):
+class RemovalListError(FaceCaptionError):
     """A removal or deny list is missing or has a line that is none of the five kinds; the message names file and line."""
 
 

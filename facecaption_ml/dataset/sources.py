@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.schemas import SCHEMAS, conform
 from facecaption_ml.storage.object_storage import S3Location, reading_options
 
@@ -26,7 +27,7 @@ PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 _BATCH_ROWS: Final = 100_000
 
 
-class SourceError(ValueError):
+class SourceError(FaceCaptionError):
     """The source cannot be used; the message names the file, folder or column."""
 
 

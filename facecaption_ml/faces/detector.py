@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from facecaption_ml.decoding import as_rgb
+from facecaption_ml.devices import has_bfloat16
 from facecaption_ml.faces.anchors import Candidates, decode, suppress_overlaps
 from facecaption_ml.faces.fusion import Extent
 from facecaption_ml.faces.network import FusedRetinaFace, facexlib_network
-from facecaption_ml.faces.screening import has_fast_bfloat16
 from facecaption_ml.faces.weights import BUNDLED, check_network_name, load_weights
 from facecaption_ml.faces.workers import core_count, single_core_pool
 
@@ -121,7 +121,7 @@ class FaceDetector:
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._pool_lock = threading.Lock()
         in_float32_on_cpu = self.device.type == "cpu" and self._dtype is torch.float32
-        if in_float32_on_cpu and network.may_be_screened and has_fast_bfloat16():
+        if in_float32_on_cpu and network.may_be_screened and has_bfloat16("cpu"):
             self._network.screen_finest_level(self.options.min_score)
         # In a worker, so that the weights are laid out for the one thread that will use them.
         side = self.options.working_size

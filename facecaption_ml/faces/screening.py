@@ -81,12 +81,6 @@ def extent_within(extent: Extent | None, features: Tensor, window: Window) -> Ex
     return Extent([inside] * features.shape[0], size)
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices faster than float32 (AMX, AVX512-BF16), by what PyTorch says."""
-    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
-
-
 def _widened(start: int, end: int, length: int) -> tuple[int, int]:
     start, end = max(0, start - _REACH), min(length, end + _REACH)
     size = min(length, -(-(end - start) // _WINDOW_MULTIPLE) * _WINDOW_MULTIPLE)

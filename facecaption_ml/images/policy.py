@@ -11,12 +11,14 @@ from typing import Final
 
 from PIL import Image
 
+from facecaption_ml.errors import FaceCaptionError
+
 USER_AGENT: Final = "FaceCaption/0.1 (image data set builder)"
 # Pillow refuses more on its own, whatever the policy says.
 _PILLOW_MAX_PIXELS: Final = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 
 
-class PolicyError(ValueError):
+class PolicyError(FaceCaptionError):
     """A setting of the download policy is out of range; the message names it."""
 
 

@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecaption_ml.decoding import as_rgb
+from facecaption_ml.errors import FaceCaptionError
 
 Array = npt.NDArray[np.float64]
 
@@ -51,7 +52,7 @@ _FILES: Final = {
 }
 
 
-class BrisqueModelError(RuntimeError):
+class BrisqueModelError(FaceCaptionError):
     """The regression's files are not those of the pinned package; the message says what to install."""
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from facecaption_ml.decoding import UndecodableImage, as_rgb, decode_image
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.statistics.sampling import hashed_sample
 from facecaption_ml.statistics.score_distribution import ScoreDistribution
 
@@ -54,7 +55,7 @@ QUALITY_SCHEMA: Final = {
 }
 
 
-class PictureFolderError(ValueError):
+class PictureFolderError(FaceCaptionError):
     """A folder of pictures that is not there; the message names it and the setting."""
 
 

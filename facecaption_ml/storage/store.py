@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import polars as pl
 
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.schemas import conform
 from facecaption_ml.storage.local_files import replacing
 from facecaption_ml.storage.object_storage import S3Location, reading_options
@@ -27,7 +28,7 @@ _READINGS: Final = 5  # of an object that other writers replace meanwhile
 T = TypeVar("T")
 
 
-class StoreError(RuntimeError):
+class StoreError(FaceCaptionError):
     """The store cannot be reached, read or written; the message names the place and the setting that points there."""
 
 

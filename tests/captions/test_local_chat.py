@@ -33,7 +33,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_chat(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalChatModel]:
     # In bfloat16 rounding depends on the batch, which is not what these tests are about.
-    monkeypatch.setattr(checkpoints, "compute_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(checkpoints, "compute_dtype", lambda precision, device: torch.float32)
     model = LocalChatModel(str(tiny_folder), tmp_path, batch_size=4)
     yield model
     model.close()

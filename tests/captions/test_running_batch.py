@@ -35,7 +35,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def chat(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalChatModel]]:
     """Opens the small model with a batch size and a number of threads."""
-    monkeypatch.setattr(checkpoints, "compute_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(checkpoints, "compute_dtype", lambda precision, device: torch.float32)
     opened: list[LocalChatModel] = []
 
     def make(batch_size: int, threads: int = 1) -> LocalChatModel:

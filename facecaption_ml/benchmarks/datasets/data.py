@@ -13,12 +13,14 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from facecaption_ml.errors import FaceCaptionError
+
 SPLITS: Final = ("train", "validation", "test")
 Rows = npt.NDArray[np.int64]
 Rgb = npt.NDArray[np.uint8]
 
 
-class BenchmarkDataError(ValueError):
+class BenchmarkDataError(FaceCaptionError):
     """A data set cannot be used; one line that names the setting, file, line or split that is wrong, and what to do."""
 
 

@@ -9,12 +9,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from facecaption_ml.errors import FaceCaptionError
+
 Variable = npt.NDArray[Any] | list[str]
 
 _HDF5: Final = (b"MATLAB 7.3", b"\x89HDF\r\n\x1a\n")
 
 
-class MatlabError(ValueError):
+class MatlabError(FaceCaptionError):
     """A file is not what was expected; the message names the variable."""
 
 

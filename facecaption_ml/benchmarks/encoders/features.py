@@ -26,6 +26,7 @@ import numpy.typing as npt
 from facecaption_ml.benchmarks.datasets.data import Pictures, Rgb
 from facecaption_ml.benchmarks.datasets.pictures import content_version
 from facecaption_ml.benchmarks.encoders.models import FrozenModel, ImageFeatures
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.flip.pairs.augmentation import training_view
 from facecaption_ml.storage.store import Store
 
@@ -37,7 +38,7 @@ _AHEAD: Final = 4  # batches that are read while the model is at work
 Half = npt.NDArray[np.float16]
 
 
-class FeatureError(ValueError):
+class FeatureError(FaceCaptionError):
     """A model gave features that nothing can be learned from; one line that names the model and the picture or text."""
 
 

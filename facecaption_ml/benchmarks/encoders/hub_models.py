@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facecaption_ml.benchmarks.encoders.models import HubModel, layer_names, weights_version
-from facecaption_ml.flip.training.precision import compute_dtype
+from facecaption_ml.devices import compute_dtype
 from facecaption_ml.pretrained import load_checkpoint
 
 

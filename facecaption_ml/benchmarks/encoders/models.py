@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from facecaption_ml.benchmarks.datasets.data import Rgb
+from facecaption_ml.devices import autocast, compute_dtype
 from facecaption_ml.flip.pairs.augmentation import plain_view
-from facecaption_ml.flip.training.precision import autocast, compute_dtype
 
 if TYPE_CHECKING:
     from facecaption_ml.flip import Flip

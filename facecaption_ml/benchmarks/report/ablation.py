@@ -10,6 +10,7 @@ from facecaption_ml.benchmarks.report.layout import model_names, model_order, ta
 from facecaption_ml.benchmarks.report.table import Cell, Column, Footnotes, Row, Table
 from facecaption_ml.benchmarks.report.tables import value_cell
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.errors import FaceCaptionError
 
 SEED: Final = "training seed"
 Measure = tuple[str, str, str, str]
@@ -49,14 +50,14 @@ def _by_model(results: Sequence[BenchmarkResult]) -> dict[str, dict[str, dict[Me
     seen = set()
     for result in results:
         if result.task not in task_layouts():
-            raise ValueError(
+            raise FaceCaptionError(
                 f"{result.key}: there is no task {result.task!r}; the tasks are {', '.join(task_layouts())}"
             )
         if SEED not in result.protocol:
-            raise ValueError(f"{result.key}: its protocol has no {SEED!r}; an ablation compares results by it")
+            raise FaceCaptionError(f"{result.key}: its protocol has no {SEED!r}; an ablation compares results by it")
         seed = result.protocol[SEED]
         if (result.key, seed) in seen:
-            raise ValueError(f"{result.key}: two results of training seed {seed}")
+            raise FaceCaptionError(f"{result.key}: two results of training seed {seed}")
         seen.add((result.key, seed))
         values = {(result.task, result.data, m.setting, m.metric): m for m in result.measurements}
         found.setdefault(result.model, {}).setdefault(seed, {}).update(values)

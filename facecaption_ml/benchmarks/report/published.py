@@ -12,12 +12,13 @@ from typing import Any, Final
 
 from facecaption_ml.benchmarks.report.layout import TaskLayout, model_names, own_data, task_layouts
 from facecaption_ml.benchmarks.result import Measurement
+from facecaption_ml.errors import FaceCaptionError
 
 _MISSING: Final = "–"
 _NOTE_KEYS: Final = ("data", "settings", "rows")
 
 
-class PublishedError(ValueError):
+class PublishedError(FaceCaptionError):
     """A published number is not usable; one line that names the table and the row, column or note that is wrong."""
 
 

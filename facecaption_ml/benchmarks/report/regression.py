@@ -10,6 +10,7 @@ from typing import Final
 
 from facecaption_ml.benchmarks.report.table import plain
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.errors import FaceCaptionError
 
 _FORMAT: Final = 1
 _ROUNDING: Final = 1e-12  # a fall of exactly the tolerance must not count as more for the sake of a binary fraction
@@ -32,7 +33,7 @@ def regressions(before: Sequence[BenchmarkResult], now: Sequence[BenchmarkResult
     for a negative tolerance, and for a result that stands twice in one of the lists.
     """
     if not tolerance >= 0:
-        raise ValueError(f"tolerance must be 0 or more, a share of 1, not {tolerance}")
+        raise FaceCaptionError(f"tolerance must be 0 or more, a share of 1, not {tolerance}")
     earlier, later = _by_key(before, "before"), _by_key(now, "now")
     found = Regressions([], [])
     for key in sorted(earlier.keys() & later.keys()):
@@ -58,14 +59,14 @@ def from_snapshot(data: bytes) -> list[BenchmarkResult]:
             raise ValueError(f"format {stored['format']}, not {_FORMAT}")
         return [BenchmarkResult.from_json(json.dumps(result).encode()) for result in stored["results"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"this is no snapshot of benchmark results ({error}): take a new one") from error
+        raise FaceCaptionError(f"this is no snapshot of benchmark results ({error}): take a new one") from error
 
 
 def _by_key(results: Sequence[BenchmarkResult], where: str) -> dict[str, BenchmarkResult]:
     found: dict[str, BenchmarkResult] = {}
     for result in sorted(results, key=lambda result: result.key):
         if result.key in found:
-            raise ValueError(f"{result.key} stands twice in {where}")
+            raise FaceCaptionError(f"{result.key} stands twice in {where}")
         found[result.key] = result
     return found
 

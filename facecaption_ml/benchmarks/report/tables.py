@@ -15,6 +15,7 @@ from facecaption_ml.benchmarks.report.provenance import provenance_table
 from facecaption_ml.benchmarks.report.published import PublishedTable, published_table
 from facecaption_ml.benchmarks.report.table import KIND_WORDS, Cell, Column, Footnotes, Kind, Row, Table
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.errors import FaceCaptionError
 
 Key = tuple[str, str, str]
 """Data set, setting and metric: a column."""
@@ -34,9 +35,11 @@ def benchmark_tables(results: Sequence[BenchmarkResult]) -> list[Table]:
     seen = set()
     for result in results:
         if result.task not in layouts:
-            raise ValueError(f"{result.key}: there is no task {result.task!r}; the tasks are {', '.join(layouts)}")
+            raise FaceCaptionError(
+                f"{result.key}: there is no task {result.task!r}; the tasks are {', '.join(layouts)}"
+            )
         if result.key in seen:
-            raise ValueError(
+            raise FaceCaptionError(
                 f"{result.key}: two results of one model on one data set; give ablation_table those of seeds"
             )
         seen.add(result.key)

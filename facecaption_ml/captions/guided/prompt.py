@@ -13,13 +13,14 @@ from typing import Any, Final
 from facecaption_ml.captions.faithful.faithfulness import find_attributes
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon, tokens
 from facecaption_ml.captions.labels import BIT
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.taxonomy import FEMALE, Gender
 
 BUNDLED: Final = "bundled"
 _GENDERED: Final = frozenset({"Male", FEMALE})
 
 
-class PromptError(ValueError):
+class PromptError(FaceCaptionError):
     """The prompt file is unusable; the message names the file and the entry."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from facecaption_ml.captions.labels import BIT, FEMALE_BIT, MALE_BIT
+from facecaption_ml.errors import FaceCaptionError
 
 Symbols = tuple["str | Name", ...]
 
@@ -19,7 +20,7 @@ PLAN: Final = ("CAPTION", "BODY", "OPENING", "SENTENCE")
 _GUARD = re.compile(r"<([^<>]*)>")
 
 
-class GrammarError(ValueError):
+class GrammarError(FaceCaptionError):
     """The grammar text cannot be used; the message names the file, the line and the production."""
 
 

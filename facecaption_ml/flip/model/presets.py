@@ -9,10 +9,12 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final
 
+from facecaption_ml.errors import FaceCaptionError
+
 SETTING: Final = "FACECAPTION_FLIP_PRESET"
 
 
-class PresetError(ValueError):
+class PresetError(FaceCaptionError):
     """A preset is unknown or its numbers do not go together; the message names it."""
 
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from facecaption_ml.devices import PRECISIONS
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.flip.model.presets import Preset, training_defaults
-from facecaption_ml.flip.training.precision import CHOICES as PRECISIONS
-from facecaption_ml.flip.training.precision import SETTING as PRECISION_SETTING
 from facecaption_ml.storage.store import Store
 
 SETTING_PREFIX: Final = "FACECAPTION_FLIP_"
@@ -25,7 +25,7 @@ CHECKPOINTS: Final = "flip_checkpoint"
 """Where checkpoints lie in the store, a folder for each variant."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(FaceCaptionError):
     """Training cannot start or go on; one line that names the setting, file or step and what to do."""
 
 
@@ -84,7 +84,9 @@ class TrainingConfig:
         if self.variant not in TEXT_COLUMNS:
             raise TrainingError(f"variant {self.variant!r}: there are {', '.join(TEXT_COLUMNS)}")
         if self.precision not in PRECISIONS:
-            raise TrainingError(f"{PRECISION_SETTING} is {self.precision!r}: choose among {', '.join(PRECISIONS)}")
+            raise TrainingError(
+                f"{SETTING_PREFIX}PRECISION is {self.precision!r}: choose among {', '.join(PRECISIONS)}"
+            )
         for name, least in _LEAST.items():
             if not least <= getattr(self, name) < math.inf:  # NaN is refused too
                 raise TrainingError(

@@ -12,6 +12,8 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 
+from facecaption_ml.devices import resolve_device
+
 _TIMEOUT: Final = datetime.timedelta(
     minutes=30
 )  # the first process evaluates and writes checkpoints while the others wait
@@ -72,7 +74,7 @@ def processes(device: str) -> Iterator[Processes]:
 
     ``device``: auto, cpu or cuda; with CUDA, process i of a machine takes GPU i.
     """
-    kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    kind = resolve_device(device)
     count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     place = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":

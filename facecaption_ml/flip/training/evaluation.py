@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 import torch
 
+from facecaption_ml.devices import autocast
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
 from facecaption_ml.flip.pairs.loader import PairBatch
-from facecaption_ml.flip.training.precision import autocast
 from facecaption_ml.ranking import recall_of_ranks, retrieval_ranks
 
 KS: Final = (1, 5, 10)

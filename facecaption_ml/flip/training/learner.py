@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from facecaption_ml.devices import autocast, compute_dtype
 from facecaption_ml.flip.model.initialisation import build
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset
@@ -17,7 +18,6 @@ from facecaption_ml.flip.pairs.loader import PairBatch
 from facecaption_ml.flip.training.config import TrainingConfig
 from facecaption_ml.flip.training.distributed import Processes
 from facecaption_ml.flip.training.optimisation import parameter_groups, random_state, restore_random_state
-from facecaption_ml.flip.training.precision import autocast, compute_dtype
 from facecaption_ml.flip.training.task import FlipPretraining, PairLosses
 
 

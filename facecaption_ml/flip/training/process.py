@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from facecaption_ml.errors import describe, is_mendable
 from facecaption_ml.flip.training.stopping import TrainingInterrupted
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run_process(config: TrainingConfig, work: Path, report: Report | None = None
     except TrainingInterrupted as error:
         line, status = str(error), 128 + error.number
     except Exception as error:
-        if debug:
+        if debug or not is_mendable(error):
             traceback.print_exc()
         line, status = _line(error), 1
     _leave(work, rank, line)
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from facecaption_ml.flip.training.config import TrainingConfig
 
         config = TrainingConfig.from_json(given.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
         _leave(given.work, int(os.environ.get("RANK", "0")), f"{given.config}: {_line(error)}")
         return 1
     return run_process(config, given.work, debug=given.debug)
@@ -100,8 +101,7 @@ def _line(error: Exception) -> str:
         )
     if _is_lost_touch(error):
         return f"{_LOST}, one of which has ended ({said})"
-    known = isinstance(error, ValueError | RuntimeError | OSError)
-    return said if known else f"{type(error).__name__}: {said}"
+    return describe(error)
 
 
 def _is_lost_touch(error: Exception) -> bool:

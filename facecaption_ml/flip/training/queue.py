@@ -8,6 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from facecaption_ml.errors import FaceCaptionError
+
 SETTING: Final = "FACECAPTION_FLIP_QUEUE_SIZE"
 
 
@@ -68,11 +70,11 @@ class FeatureQueue(nn.Module):
 
 
 def check_queue_size(size: int, global_batch: int) -> None:
-    """Raises ValueError, naming sizes that fit, where ``size`` is no multiple of the global batch."""
+    """Raises FaceCaptionError, naming sizes that fit, where ``size`` is no multiple of the global batch."""
     if size % global_batch:
         below, above = size // global_batch * global_batch, (size // global_batch + 1) * global_batch
         fitting = f"{below} or {above}" if below else f"0 (no queue) or {above}"
-        raise ValueError(
+        raise FaceCaptionError(
             f"{SETTING} is {size}, no multiple of the global batch of {global_batch} (batch size × processes): "
             f"{fitting} would fit"
         )

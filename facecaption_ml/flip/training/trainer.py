@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from facecaption_ml.devices import compute_dtype
 from facecaption_ml.flip.model.flops import matrix_rate, step_flops
 from facecaption_ml.flip.model.initialisation import tokenizer_of
 from facecaption_ml.flip.model.presets import Preset
@@ -28,7 +29,6 @@ from facecaption_ml.flip.training.evaluation import HeldOutRecall, encode_pairs,
 from facecaption_ml.flip.training.learner import Learner
 from facecaption_ml.flip.training.objectives import soft_target_alpha
 from facecaption_ml.flip.training.optimisation import memory_gib
-from facecaption_ml.flip.training.precision import compute_dtype
 from facecaption_ml.flip.training.progress import Report, StepMeter, TrainingLog, logger
 from facecaption_ml.flip.training.queue import check_queue_size
 from facecaption_ml.flip.training.schedule import learning_rate

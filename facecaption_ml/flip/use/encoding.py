@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,19 +14,20 @@ import torch
 from safetensors.torch import load_file
 
 from facecaption_ml.decoding import as_rgb
+from facecaption_ml.devices import autocast, compute_dtype, resolve_device
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset
 from facecaption_ml.flip.model.tokenization import FILE as TOKENIZER
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
 from facecaption_ml.flip.pairs.augmentation import plain_view
 from facecaption_ml.flip.training.checkpoint import MODEL
-from facecaption_ml.flip.training.precision import autocast, compute_dtype
 
 CONFIG: Final = "config.json"
 _BATCH: Final = 32
 
 
-class FlipError(ValueError):
+class FlipError(FaceCaptionError):
     """A checkpoint cannot be used; the message names the folder or file and what to do."""
 
 
@@ -70,8 +70,7 @@ class Flip:
             weights = load_file(folder / MODEL)
             _require_fitting(weights, model.state_dict())
             model.load_state_dict(weights)
-        kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model, tokenizer, config, kind, precision)
+        return cls(model, tokenizer, config, resolve_device(device), precision)
 
     @property
     def version(self) -> str:
@@ -130,12 +129,6 @@ class Flip:
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
         with autocast(self.dtype, self.device):
             return self.model.image_tokens(batch)
-
-
-def weights_version(path: Path) -> str:
-    """The first 12 hex digits of the weights file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ from facecaption_ml.flip.training.checkpoint import MODEL
 from facecaption_ml.flip.training.config import TrainingConfig
 from facecaption_ml.flip.training.evaluation import KS, HeldOutRecall
 from facecaption_ml.flip.training.progress import LOG, TENSORBOARD
-from facecaption_ml.flip.use.encoding import CONFIG, weights_version
+from facecaption_ml.flip.use.encoding import CONFIG
+from facecaption_ml.pretrained import weights_version
 from facecaption_ml.storage.store import Store
 
 CARD: Final = "MODEL_CARD.md"
