@@ -37,14 +37,15 @@ def naming(option: str) -> Iterator[None]:
 
 
 _PACKAGES: Final = ("facecaption_ml", "facecaption_assets")
-# What the machine, not the program, is short of or forbids.
+# What a path, a disk or a machine lacks or forbids.
 _SURROUNDINGS: Final = frozenset({
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EADDRINUSE, errno.EMFILE,
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
+    errno.EACCES, errno.EPERM, errno.EADDRINUSE, errno.EMFILE,
 })  # fmt: skip
 
 
 def is_mendable(error: BaseException) -> bool:
-    """Whether the user can mend it: a FaceCaptionError, or an OSError of a full disk, a lacking permission, a port in use."""
+    """Whether the user can mend it: a FaceCaptionError, or an OSError of a path, a full disk, a permission, a port in use."""
     return isinstance(error, FaceCaptionError) or (isinstance(error, OSError) and error.errno in _SURROUNDINGS)
 
 

@@ -11,13 +11,13 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from facecaption_assets.assets.faces import contact_sheet_of
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
+from facecaption_assets.factories.asset import configured_asset
+from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import ONE_A100
-from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings, SettingsError
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.schemas import empty
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from facecaption_ml.attributes import AttributeData
 
 GROUP = "attributes"
+_MODEL_CHECKS: Final = {
+    "beats_majority": "Mean accuracy on held-out faces is above that of always answering the majority class.",
+    "calibrated": "Of the held-out labels given 0.85 to 0.95, 80 to 97 % are right.",
+}
 _SHEET_CROPS: Final = 12
 
 
@@ -36,29 +40,9 @@ def attribute_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 
 def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
-    @dg.asset(
-        group_name=GROUP,
-        kinds={"pytorch"},
-        owners=["team:models"],
-        code_version="1",
-        op_tags=ONE_A100.under(settings).op_tags,
-        pool=ONE_A100.pool,
-        retry_policy=retry_policy(settings),
-        required_resource_keys={"store"},
-        check_specs=[
-            dg.AssetCheckSpec(
-                "beats_majority",
-                asset="attribute_model",
-                description="Mean accuracy on held-out faces is above that of always answering the majority class.",
-            ),
-            dg.AssetCheckSpec(
-                "calibrated",
-                asset="attribute_model",
-                description="Of the held-out labels given 0.85 to 0.95, 80 to 97 % are right.",
-            ),
-        ],
+    @configured_asset(
+        settings, ONE_A100, team="models", code_version="1", checks=_MODEL_CHECKS, group_name=GROUP, kinds={"pytorch"}
     )
-    @final_errors(settings)
     def attribute_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The predictor of the 40 attributes: trained here, or a checkpoint that the settings name.
 
@@ -108,17 +92,17 @@ def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
             ),
         },
         check_results=[
-            dg.AssetCheckResult(
-                check_name="beats_majority",
-                passed=bool(evaluation.mean_accuracy > evaluation.majority_accuracy),
-                metadata={"accuracy": evaluation.mean_accuracy, "majority": evaluation.majority_accuracy},
-            ),
-            dg.AssetCheckResult(
-                check_name="calibrated",
-                passed=calibrated is not None and 0.80 <= calibrated <= 0.97,
-                severity=dg.AssetCheckSeverity.WARN,
-                metadata={"right": _shown(calibrated)},
-            ),
+            Check(
+                "beats_majority",
+                evaluation.mean_accuracy > evaluation.majority_accuracy,
+                {"accuracy": evaluation.mean_accuracy, "majority": evaluation.majority_accuracy},
+            ).result(),
+            Check(
+                "calibrated",
+                calibrated is not None and 0.80 <= calibrated <= 0.97,
+                {"right": _shown(calibrated)},
+                blocks=False,
+            ).result(),
         ],
     )
 
@@ -185,7 +169,7 @@ def _face_attributes(settings: Settings) -> dg.AssetsDefinition:
             "with more than five labels kept (paper §3.2)."
         ),
         code_version="1",
-        compute=ONE_A100.under(settings),
+        compute=ONE_A100,
         settings=settings,
         required_resources={"predictor"},
     )
@@ -251,7 +235,7 @@ def _label_metadata(
     shown = attributes.head(_SHEET_CROPS)
     crops = _crops_of(work, shard, shown["face_id"].to_list())
     texts = [", ".join(labels) for labels in shown["labels"]]
-    metadata["labelled crops"] = contact_sheet_of(crops, texts)
+    metadata["labelled crops"] = previews.crop_sheet(crops, texts)
     return metadata
 
 

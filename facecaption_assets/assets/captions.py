@@ -9,8 +9,9 @@ import polars as pl
 
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
+from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.progress import Progress
-from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.settings import Settings
 from facecaption_ml.captions import caption_table
@@ -37,7 +38,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "conditioned on the labels (paper §3.3). A pure function of labels, grammar version, seed and face id."
             ),
             code_version="1",
-            compute=CPU.under(settings),
+            compute=CPU,
             settings=settings,
             required_resources={"grammar"},
         ),
@@ -53,7 +54,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "rewrite that loses or adds an attribute is not taken; the row then keeps its template caption and the reason."
             ),
             code_version="1",
-            compute=ONE_A100.under(settings),
+            compute=ONE_A100,
             settings=settings,
             required_resources={"captioner"},
         ),
@@ -160,7 +161,7 @@ def _rewritten(
             checks.faithful(final),
             checks.clean_text(captions),
             checks.explained(captions, templates),
-            checks.acceptance(len(written), len(captions), work.settings.llm_acceptance_floor),
+            checks.acceptance(len(written), len(captions), work.settings.llm.acceptance_floor),
         ],
     )
 
@@ -174,10 +175,3 @@ def _acceptance_by_shard(work: ShardWork, shard: str) -> dict[str, float]:
         if len(sources):
             rates[other] = float((sources == LLM).mean() or 0)  # type: ignore[arg-type]
     return rates
-
-
-def released_captions(work: ShardWork, shard: str) -> pl.DataFrame:
-    """``face_id, caption, template_caption, labels`` of a shard."""
-    template = work.store.read_table("template_captions", shard).select("face_id", "template_caption", "labels")
-    final = work.store.read_table("llm_captions", shard, columns=["face_id", "caption"])
-    return final.join(template, on="face_id", how="inner", maintain_order="left")

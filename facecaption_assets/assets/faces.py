@@ -11,6 +11,7 @@ import polars as pl
 
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
+from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import ONE_A100
@@ -39,7 +40,7 @@ def face_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "where the score exceeds 0.98 and both sides of the box exceed 128 px (paper §3.1)."
             ),
             code_version="1",
-            compute=ONE_A100.under(settings),
+            compute=ONE_A100,
             settings=settings,
             required_resources={"detector"},
         )
@@ -52,7 +53,9 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
 
     settings = work.settings
     detector = work.context.resources.detector.load()
-    rules = CropRules(min_score=settings.min_face_score, min_side=settings.min_face_side, margin=settings.crop_margin)
+    rules = CropRules(
+        min_score=settings.crops.min_score, min_side=settings.crops.min_side, margin=settings.crops.margin
+    )
 
     def crop(shard: str) -> ShardResult:
         rows_in, faces, images = 0, Counter[str](), Counter[str]()
@@ -78,7 +81,7 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
                 "facecaption": package_version(),
             },
             checks=[
-                checks.Check(
+                Check(
                     conserved.name,
                     conserved.passed and sum(images.values()) == rows_in == total,
                     {**conserved.metadata, "images in": total, **{f"images: {k}": v for k, v in images.items()}},
@@ -104,7 +107,7 @@ def _metadata(crops: pl.DataFrame, faces: Counter[str], images: Counter[str], we
             previews.histogram(np.minimum(x1 - x0, y1 - y0), "shorter side of the face box, px"), "face sizes"
         )
         metadata["scores"] = previews.figure(previews.histogram(crops["score"].to_numpy(), "score"), "scores")
-        metadata["crops"] = contact_sheet_of(crops.head(_SHEET_CROPS), None)
+        metadata["crops"] = previews.crop_sheet(crops.head(_SHEET_CROPS), None)
     return metadata
 
 
@@ -129,13 +132,3 @@ def _detections(work: ShardWork, shard: str, crops: pl.DataFrame) -> dict[str, A
         if len(drawn) >= len(chosen):
             break
     return {"kept faces in their pictures": previews.picture(contact_sheet(drawn, columns=4, cell=220), "kept faces")}
-
-
-def contact_sheet_of(crops: pl.DataFrame, texts: list[str] | None) -> dg.MarkdownMetadataValue:
-    """The pictures of a few rows of ``face_crops`` on one sheet, with a line of text each."""
-    from facecaption_ml.decoding import decode_image
-    from facecaption_ml.faces import contact_sheet
-
-    pictures = [decode_image(data) for data in crops["image"].struct.field("bytes")]
-    texts = texts or [f"{score:.3f}" for score in crops["score"]]
-    return previews.picture(contact_sheet(pictures, texts), "face crops")

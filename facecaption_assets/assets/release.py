@@ -7,14 +7,14 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from facecaption_assets.assets.captions import released_captions
 from facecaption_assets.automation import STATISTICS_ASSETS
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
+from facecaption_assets.factories.asset import configured_asset
+from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
-from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.funnel import total_counts
 from facecaption_ml.dataset.provenance import package_version
@@ -24,6 +24,7 @@ from facecaption_ml.dataset.release import (
     data_card,
     image_hashes,
     release_table,
+    released_captions,
     split_of,
     summary_json,
     write_release,
@@ -51,7 +52,7 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "What the removal list names is left out on every rebuild."
             ),
             code_version="1",
-            compute=CPU.under(settings),
+            compute=CPU,
             settings=settings,
         ),
         _facecaption_release(settings),
@@ -61,15 +62,15 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 @contextlib.contextmanager
 def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
     settings = work.settings
-    removed = RemovalList.read(settings.removal_list, settings.storage_options)
-    columns = ["face_id", "sample_id", "url", "box", "alt_text", *(["image"] if settings.release_images else [])]
+    removed = RemovalList.read(settings.release.removal_list, settings.storage.options)
+    columns = ["face_id", "sample_id", "url", "box", "alt_text", *(["image"] if settings.release.images else [])]
 
     def release(shard: str) -> ShardResult:
-        captions = released_captions(work, shard)
+        captions = released_captions(work.store, shard)
         crops = work.store.read_table("face_crops", shard, columns=columns)
         sha256_of = dict(image_hashes(work.store, shard).iter_rows())
         released, outcomes = release_table(
-            crops, captions, sha256_of, removed, settings.validation_share, settings.test_share
+            crops, captions, sha256_of, removed, settings.release.validation_share, settings.release.test_share
         )
         dropped = {reason: count for reason, count in outcomes.items() if reason != "released"}
         return ShardResult(
@@ -95,25 +96,17 @@ def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
 
 
 def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
-    @dg.asset(
+    @configured_asset(
+        settings,
+        CPU,
+        team="data",
+        code_version="1",
+        checks=checks.FACECAPTION_RELEASE,
+        resources=["grammar"],
         deps=["facecaption_dataset", "raw_images", *STATISTICS_ASSETS],
         group_name=GROUP,
         kinds={"parquet", "huggingface"},
-        owners=["team:data"],
-        code_version="1",
-        pool=CPU.pool,
-        op_tags=CPU.under(settings).op_tags,
-        retry_policy=retry_policy(settings),
-        required_resource_keys={"store", "grammar"},
-        check_specs=[
-            dg.AssetCheckSpec(
-                "images_in_one_split",
-                asset="facecaption_release",
-                description="No image, by URL, is in two splits of the packed files.",
-            )
-        ],
     )
-    @final_errors(settings)
     def facecaption_release(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Every finished shard packed into a folder that ``datasets.load_dataset`` opens, with a data card.
 
@@ -132,7 +125,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
             store,
             shards,
             lambda summary: {
-                "README.md": data_card(summary, funnel, versions, settings.release_images, statistics),
+                "README.md": data_card(summary, funnel, versions, settings.release.images, statistics),
                 "summary.json": summary_json(summary, funnel),
                 "figures/funnel.png": _funnel_picture(funnel),
                 **{f"figures/{name}": picture for name, picture in pictures.items()},
@@ -153,7 +146,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 "statistics in the card": ", ".join(Path(name).stem for name in pictures) or "none",
                 "data card": dg.MetadataValue.path(store.uri(f"{PREFIX}/README.md")),
             },
-            check_results=[_images_in_one_split(store, settings)],
+            check_results=[_images_in_one_split(store, settings).result()],
         )
 
     return facecaption_release
@@ -163,7 +156,7 @@ def _funnel_picture(funnel: Mapping[str, int]) -> bytes:
     return previews.figure_png(previews.bars({stage: float(count) for stage, count in funnel.items()}, "count"))
 
 
-def _images_in_one_split(store: Store, settings: Settings) -> dg.AssetCheckResult:
+def _images_in_one_split(store: Store, settings: Settings) -> Check:
     """Read back from the packed files, since they are what users get.
 
     Each row's split must be the one that its URL alone decides; then no URL can be in two, and nothing has to be remembered
@@ -174,10 +167,7 @@ def _images_in_one_split(store: Store, settings: Settings) -> dg.AssetCheckResul
         frame = pl.read_parquet(store.read_bytes(key), columns=["url", "split"]).unique()
         rows += len(frame)
         for url, split in frame.iter_rows():
-            if split_of(sample_id(url), settings.validation_share, settings.test_share) != split:
+            if split_of(sample_id(url), settings.release.validation_share, settings.release.test_share) != split:
                 wrong.append(url)
-    return dg.AssetCheckResult(
-        check_name="images_in_one_split",
-        passed=not wrong,
-        metadata={"urls": rows, "in a wrong split": len(wrong), "examples": sorted(wrong)[:5]},
-    )
+    metadata = {"urls": rows, "in a wrong split": len(wrong), "examples": sorted(wrong)[:5]}
+    return Check("images_in_one_split", not wrong, metadata)

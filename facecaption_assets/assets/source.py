@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -10,10 +11,10 @@ import polars as pl
 from facecaption_assets.assets.manifest_intake import Intake, SourceConfig, previous_data_version, take_in
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
+from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.progress import Progress, logger
-from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset, table_schema
+from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, DOWNLOAD
-from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.manifests import Ledger
@@ -31,25 +32,17 @@ def source_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 
 def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
-    @dg.asset(
+    @configured_asset(
+        settings,
+        CPU,
+        team="data",
+        code_version="1",
+        checks=checks.SOURCE_MANIFEST,
+        resources=["source"],
+        table="source_manifest",
         group_name=GROUP,
         kinds={"polars", "parquet"},
-        owners=["team:data"],
-        code_version="1",
-        pool=CPU.pool,
-        op_tags=CPU.under(settings).op_tags,
-        retry_policy=retry_policy(settings),
-        required_resource_keys={"store", "source"},
-        check_specs=[
-            dg.AssetCheckSpec(
-                "rows_conserved",
-                asset="source_manifest",
-                description="Rows of the source = rows in shards + rows dropped by reason.",
-            )
-        ],
-        metadata={"dagster/column_schema": table_schema("source_manifest")},
     )
-    @final_errors(settings)
     def source_manifest(context: dg.AssetExecutionContext, config: SourceConfig) -> dg.MaterializeResult:
         """The list of images to fetch, in shards.
 
@@ -68,9 +61,11 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
         ledger = Ledger.read(store)
         rows, names = _write_shards(store, settings, batches, counts, ledger.start)
         if not names:
-            raise SourceError(f"source {settings.source}: no usable row among {counts.rows} (FACECAPTION_SOURCE)")
+            raise SourceError(
+                f"source {settings.source.location}: no usable row among {counts.rows} (FACECAPTION_SOURCE)"
+            )
         _register(context.instance, store, [*names, *ledger.names])
-        return _result(store, Intake(names, rows, counts, {"source": settings.source}))
+        return _result(store, Intake(names, rows, counts, {"source": settings.source.location}))
 
     return source_manifest
 
@@ -79,6 +74,7 @@ def _result(store: Store, taken: Intake, data_version: dg.DataVersion | None = N
     counts, rows = taken.counts, taken.rows
     dropped = {reason: count for reason, count in counts.by_outcome.items() if reason != "kept"}
     conserved = checks.conserved("rows_conserved", counts.rows, rows, dropped)
+    complete = conserved.passed and rows == counts.by_outcome["kept"]
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": rows,
@@ -90,13 +86,7 @@ def _result(store: Store, taken: Intake, data_version: dg.DataVersion | None = N
             **taken.metadata,
         },
         data_version=data_version,
-        check_results=[
-            dg.AssetCheckResult(
-                check_name="rows_conserved",
-                passed=conserved.passed and rows == counts.by_outcome["kept"],
-                metadata=dict(conserved.metadata),
-            )
-        ],
+        check_results=[replace(conserved, passed=complete).result()],
     )
 
 
@@ -108,16 +98,16 @@ def _write_shards(
     progress = Progress("source_manifest", "rows written")
     for frame in build_shards(
         batches,
-        settings.shard_size,
+        settings.source.shard_size,
         counts,
-        allow_nsfw=settings.allow_nsfw,
-        nsfw_values=settings.nsfw_values,
+        allow_nsfw=settings.source.allow_nsfw,
+        nsfw_values=settings.source.nsfw_values,
     ):
         name = frame["shard"][0]
         if end is not None and len(names) >= end:
             raise SourceError(
-                f"source {settings.source}: it has grown past {shard_name(end - 1) if end else 'nothing'}, and {name} is "
-                "another manifest's: put what is new into FACECAPTION_MANIFEST_INBOX"
+                f"source {settings.source.location}: it has grown past {shard_name(end - 1) if end else 'nothing'}, and "
+                f"{name} is another manifest's: put what is new into FACECAPTION_MANIFEST_INBOX"
             )
         store.write_table("source_manifest", frame, name)
         names.append(name)
@@ -151,7 +141,7 @@ def _raw_images(settings: Settings) -> dg.AssetsDefinition:
             "as done."
         ),
         code_version="1",
-        compute=DOWNLOAD.under(settings),
+        compute=DOWNLOAD,
         settings=settings,
         required_resources={"downloader"},
     )
@@ -167,7 +157,7 @@ def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
                 manifest, policy, _previous(work.store, shard), on_progress=Progress(f"raw_images {shard}", "URLs")
             )
             rate = success_rate(raw)
-            floor = work.settings.success_floor
+            floor = work.settings.source.success_floor
             reason = f"only {rate:.1%} of the images arrived; the floor is {floor:.0%} (FACECAPTION_SUCCESS_FLOOR)"
             return ShardResult(
                 frame=raw,

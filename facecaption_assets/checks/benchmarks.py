@@ -1,11 +1,11 @@
-"""What must hold of a benchmark's result and of the tables. Each function returns one check's result."""
+"""What must hold of a benchmark's result and of the tables. Each function returns one check."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import dagster as dg
+from facecaption_assets.factories.check import Check
 
 if TYPE_CHECKING:
     from facecaption_ml.benchmarks.report.regression import Regressions
@@ -24,10 +24,9 @@ TABLES: Final[Mapping[str, str]] = {
     "stored": "The store gives back the snapshot that the next materialisation is compared with.",
 }
 _SHOWN: Final = 20
-_WARNING: Final = dg.AssetCheckSeverity.WARN
 
 
-def above_baselines(results: Sequence[BenchmarkResult]) -> dg.AssetCheckResult:
+def above_baselines(results: Sequence[BenchmarkResult]) -> Check:
     """Of several results, each against its own baselines. What is not defined, or 1 by chance, is not looked at."""
     below = []
     for result in results:
@@ -38,10 +37,10 @@ def above_baselines(results: Sequence[BenchmarkResult]) -> dg.AssetCheckResult:
                 if found.value is not None and least is not None and found.value <= least < 1:
                     what = f"{result.model} on {result.data}, {found.setting} {found.metric}"
                     below.append(f"{what}: {found.value:.4f}, {name} {least:.4f}")
-    return _listed("above_baselines", below, _WARNING)
+    return Check.none_listed("above_baselines", below, blocks=False)
 
 
-def defined(results: Sequence[BenchmarkResult]) -> dg.AssetCheckResult:
+def defined(results: Sequence[BenchmarkResult]) -> Check:
     """Of several results."""
     missing = [
         f"{result.data}, {found.setting} {found.metric}: {found.why}"
@@ -49,26 +48,18 @@ def defined(results: Sequence[BenchmarkResult]) -> dg.AssetCheckResult:
         for found in result.measurements
         if found.value is None
     ]
-    return _listed("defined", missing, _WARNING)
+    return Check.none_listed("defined", missing, blocks=False)
 
 
-def stored(store: Store, written: Mapping[str, bytes]) -> dg.AssetCheckResult:
+def stored(store: Store, written: Mapping[str, bytes]) -> Check:
     """``written`` maps keys to what was written under them."""
     wrong = [key for key, data in written.items() if store.read_bytes(key) != data]
-    return _listed("stored", wrong, dg.AssetCheckSeverity.ERROR)
+    return Check.none_listed("stored", wrong)
 
 
-def no_regression(found: Regressions | str) -> dg.AssetCheckResult:
+def no_regression(found: Regressions | str) -> Check:
     """A text says why there is nothing to compare with, which passes."""
     if isinstance(found, str):
-        metadata = {"compared with": f"nothing: {found}"}
-        return dg.AssetCheckResult(check_name="no_regression", passed=True, severity=_WARNING, metadata=metadata)
-    return _listed("no_regression", found.worse, _WARNING, {"not comparable": list(found.not_comparable[:_SHOWN])})
-
-
-def _listed(
-    name: str, lines: Sequence[str], severity: dg.AssetCheckSeverity, more: Mapping[str, Any] | None = None
-) -> dg.AssetCheckResult:
-    """Passes where there is no line."""
-    metadata: dict[str, Any] = {"count": len(lines), "lines": list(lines[:_SHOWN]), **(more or {})}
-    return dg.AssetCheckResult(check_name=name, passed=not lines, severity=severity, metadata=metadata)
+        return Check("no_regression", True, {"compared with": f"nothing: {found}"}, blocks=False)
+    others = {"not comparable": list(found.not_comparable[:_SHOWN])}
+    return Check.none_listed("no_regression", found.worse, blocks=False, **others)

@@ -1,12 +1,13 @@
-"""What must hold of a FLIP checkpoint. Each function returns one check's result."""
+"""What must hold of a FLIP checkpoint. Each function returns one check."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import dagster as dg
 import numpy as np
+
+from facecaption_assets.factories.check import Check
 
 if TYPE_CHECKING:
     from facecaption_ml.flip import Flip
@@ -22,43 +23,33 @@ FLIP_CHECKPOINT: Final[Mapping[str, str]] = {
 _TOLERANCE: Final = 1e-3
 
 
-def held_out_above_chance(held_out: Mapping[str, Mapping[str, Any]]) -> dg.AssetCheckResult:
+def held_out_above_chance(held_out: Mapping[str, Mapping[str, Any]]) -> Check:
     """``held_out``: split → what ``HeldOutRecall.as_dict`` gives. Passes where nothing is held out, and says so."""
-    name, warning = "held_out_above_chance", dg.AssetCheckSeverity.WARN
+    name = "held_out_above_chance"
     recall = held_out.get("validation")
     if recall is None or recall["chance"][-1] >= 1:
         why = "no validation pairs" if recall is None else f"only {recall['pairs']} validation pairs"
-        return dg.AssetCheckResult(check_name=name, passed=True, severity=warning, metadata={"not evaluated": why})
+        return Check(name, True, {"not evaluated": why}, blocks=False)
     reached = (recall["image_to_text"][-1] + recall["text_to_image"][-1]) / 2
     chance = recall["chance"][-1]
     asked = min(2 * chance, (1 + chance) / 2)
-    return dg.AssetCheckResult(
-        check_name=name,
-        passed=bool(reached >= asked),
-        severity=warning,
-        metadata={"R@10": reached, "chance": chance, "asked": asked, "pairs": recall["pairs"]},
-    )
+    metadata = {"R@10": reached, "chance": chance, "asked": asked, "pairs": recall["pairs"]}
+    return Check(name, bool(reached >= asked), metadata, blocks=False)
 
 
-def loads(flip: Flip, texts: Sequence[str]) -> dg.AssetCheckResult:
+def loads(flip: Flip, texts: Sequence[str]) -> Check:
     """``flip`` as read back from the store; it encodes noise and ``texts``."""
     side = flip.preset.image.size
     noise = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
     rows = np.concatenate([flip.encode_images(list(noise)), flip.encode_texts(list(texts))])
     lengths = np.linalg.norm(rows, axis=1)
     passed = rows.shape == (2 + len(texts), flip.preset.projection) and np.allclose(lengths, 1, atol=_TOLERANCE)
-    return dg.AssetCheckResult(
-        check_name="loads",
-        passed=bool(passed),
-        metadata={"version": flip.version, "rows": list(rows.shape), "lengths": [float(x) for x in lengths]},
-    )
+    metadata = {"version": flip.version, "rows": list(rows.shape), "lengths": [float(x) for x in lengths]}
+    return Check("loads", bool(passed), metadata)
 
 
-def pairs_conserved(pairs: int, left_out: Mapping[str, int], rows: int) -> dg.AssetCheckResult:
+def pairs_conserved(pairs: int, left_out: Mapping[str, int], rows: int) -> Check:
     """``rows``: of ``facecaption_dataset``, in the shards that have crops."""
     counted = {reason: count for reason, count in left_out.items() if reason != "shards_missing"}
-    return dg.AssetCheckResult(
-        check_name="pairs_conserved",
-        passed=pairs + sum(counted.values()) == rows,
-        metadata={"rows": rows, "pairs": pairs, **counted},
-    )
+    holds = pairs + sum(counted.values()) == rows
+    return Check("pairs_conserved", holds, {"rows": rows, "pairs": pairs, **counted})

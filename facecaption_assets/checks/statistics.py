@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from facecaption_assets.factories.shards import Check
+from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.whole_dataset import COMPLETE
 
 DATASET_COMPARISON: Final[Mapping[str, str]] = {

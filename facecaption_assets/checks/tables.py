@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from facecaption_assets.factories.shards import Check
+from facecaption_assets.factories.check import Check
 from facecaption_ml.captions import check_faithful
 from facecaption_ml.captions.rewrite.judging import unclean
 from facecaption_ml.dataset.removals import RemovalList
@@ -15,6 +15,9 @@ from facecaption_ml.taxonomy import FEMALE, settle_conflicts
 
 _EXAMPLES: Final = 5
 
+SOURCE_MANIFEST: Final[Mapping[str, str]] = {
+    "rows_conserved": "Rows of the source = rows in shards + rows dropped by reason.",
+}
 RAW_IMAGES: Final[Mapping[str, str]] = {
     "rows_conserved": "Every row of the manifest is a row here, in the same order.",
     "failures_explained": "A fetched image has bytes, size and hash; any other row has a reason and no bytes.",
@@ -49,6 +52,9 @@ FACECAPTION_DATASET: Final[Mapping[str, str]] = {
     "removals_honoured": "Nothing on the removal list is released.",
     "one_split_per_url": "No source URL is in two splits.",
     "unique_faces": "No face id occurs twice.",
+}
+FACECAPTION_RELEASE: Final[Mapping[str, str]] = {
+    "images_in_one_split": "No image, by URL, is in two splits of the packed files.",
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import dagster as dg
 from facecaption_assets.assets.ablation_tables import RESULTS
 from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
-from facecaption_assets.commands.stages import run_benchmarks
+from facecaption_assets.commands.stages import materialize_command, run_benchmarks
 from facecaption_assets.partitions import VARIANTS, benchmark_models
 from facecaption_assets.resources.benchmarks import check_names, measure, result_pictures, write_measured
 from facecaption_assets.settings import Settings
@@ -30,7 +29,7 @@ def run_benchmark(settings: Settings, task: str, model: str, data: str) -> None:
     is measured and written under the folder's name. Raises RunFailedError, or what ``measure`` raises.
     """
     check_names(task, data, model)
-    store, pipeline = Store(settings.store_root, settings.storage_options), Pipeline(settings)
+    store, pipeline = settings.open_store(), Pipeline(settings)
     if model in benchmark_models(task):
         pipeline.run(BENCHMARK_ASSETS[task], partition=dg.MultiPartitionKey({"data": data, "model": model}))
         key = f"benchmarks/{task}/{data}/{model}"
@@ -61,7 +60,7 @@ def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int | None) 
     """
     pipeline, variants = Pipeline(settings), VARIANTS.get_partition_keys()
     at_once = at_once or max(1, (os.cpu_count() or 1) // process_count(settings))
-    store = Store(settings.store_root, settings.storage_options)
+    store = settings.open_store()
     jobs = [
         ("flip_ablation", f"{seed}|{variant}")
         for seed in seeds
@@ -84,8 +83,7 @@ def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int | None) 
 def _materialized(settings: Settings, asset: str, partition: str) -> str:
     """Materialise one partition in a process of its own, and say what became of it; the line of its error, or nothing."""
     started = time.monotonic()
-    command = [sys.executable, "-m", "facecaption_assets.commands.cli", "--profile", settings.profile, "materialize"]
-    done = subprocess.run([*command, asset, partition], stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(materialize_command(settings, asset, partition), stderr=subprocess.PIPE, text=True)
     line = _failure(done) if done.returncode else ""
     said = f"FAILED: {line}" if line else f"{time.monotonic() - started:.0f} s"
     click.echo(f"• {asset} {partition}: {said}", err=True)

@@ -34,7 +34,12 @@ def caption_photos(
     paths = list(_files(photos))
     settings = load_settings()
     captioner = load_photo_captioner(
-        settings, weights=weights, attributes=attributes, grammar=settings.grammar, min_score=min_score, seed=seed
+        settings,
+        weights=weights,
+        attributes=attributes,
+        grammar=settings.captions.grammar,
+        min_score=min_score,
+        seed=seed,
     )
     everything: list[CaptionedFace] = []
     good = True

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import click
 
-from facecaption_assets.settings import PREFIX, Settings, SettingsError, load_settings
+from facecaption_assets.settings import PREFIX, SETTINGS, Settings, SettingsError, load_settings
 from facecaption_ml.errors import describe, is_mendable
 
 
@@ -263,17 +263,24 @@ def remove(
 
 
 @main.command()
-def settings() -> None:
+@click.option(
+    "--markdown", is_flag=True, help="The page docs/settings.md instead: defaults and profiles of all settings."
+)
+def settings(markdown: bool) -> None:
     """Every setting, its value here, and what it is for."""
+    if markdown:
+        from facecaption_assets.settings.reference import settings_reference
+
+        click.echo(settings_reference(), nl=False)
+        return
     values = load_settings()
-    for name, field in Settings.model_fields.items():
-        value = getattr(values, name)
-        click.echo(f"{PREFIX}{name.upper()}={value}" + (f"   # {field.description}" if field.description else ""))
+    for setting in SETTINGS.values():
+        click.echo(f"{setting.variable}={setting.value(values)}   # {setting.info.description}")
 
 
 def _settings_of_demo() -> Settings:
     settings = load_settings(profile="sample")
-    if settings.source != "sample":
+    if settings.source.location != "sample":
         raise SettingsError(f"the demo runs on the sample world: unset {PREFIX}SOURCE, or use `facecaption run`")
     return settings
 

@@ -27,7 +27,7 @@ def prepare_home(settings: Settings) -> Path:
     On Kubernetes the pod's own DAGSTER_HOME leads to the instance that all processes share, and stays.
     """
     given = Path(os.environ.get("DAGSTER_HOME", ""))
-    if settings.executor == "kubernetes" and (given / "dagster.yaml").is_file():
+    if settings.deploy.executor == "kubernetes" and (given / "dagster.yaml").is_file():
         return given
     home = settings.dagster_home
     config = home / "dagster.yaml"
@@ -51,7 +51,7 @@ class Pipeline:
         self.settings = settings
         self.instance = dg.DagsterInstance.get()
         # Runs from the shell are in this process, whatever the UI's runs do.
-        self._definitions = build_definitions(settings.model_copy(update={"executor": "in_process"}))
+        self._definitions = build_definitions(settings.replaced(executor="in_process"))
 
     def shards(self) -> list[str]:
         """The registered shards, in order of registration."""
@@ -73,7 +73,7 @@ class Pipeline:
 
         Raises RunFailedError.
         """
-        if self.settings.executor == "kubernetes":
+        if self.settings.deploy.executor == "kubernetes":
             raise RunFailedError(
                 "FACECAPTION_EXECUTOR is kubernetes, where runs are launched in the UI: "
                 "on one machine set FACECAPTION_EXECUTOR=in_process"

@@ -10,7 +10,7 @@ import click
 
 from facecaption_assets.automation import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
-from facecaption_assets.commands.stages import attempt, beside, run_benchmarks, stage
+from facecaption_assets.commands.stages import attempt, run_benchmarks, run_in_background, stage
 from facecaption_assets.commands.status import show_status
 from facecaption_assets.settings import Settings
 from facecaption_ml.storage.store import Store
@@ -19,8 +19,8 @@ from facecaption_ml.storage.store import Store
 def run_demo(settings: Settings) -> None:
     """Every asset on the sample world, then where to look."""
     click.echo(
-        f"FaceCaption demo: {settings.sample_scenes} drawn scenes behind a loopback web server, "
-        f"{settings.sample_portraits} labelled portraits. Everything goes to {settings.home}",
+        f"FaceCaption demo: {settings.sample.scenes} drawn scenes behind a loopback web server, "
+        f"{settings.sample.portraits} labelled portraits. Everything goes to {settings.home}",
         err=True,
     )
     run_pipeline(settings, None, None, skip_source=False, variant="flip")
@@ -43,7 +43,7 @@ def run_pipeline(
     if not shards:
         pipeline.check_shards(["shard-00000"])
     begin, end = first or shards[0], last or (first or shards[-1])
-    predictor = Store(settings.store_root, settings.storage_options).exists("attribute_model/config.json")
+    predictor = settings.open_store().exists("attribute_model/config.json")
     failed: list[RunFailedError | None] = []
     if variant:
         failed += _demonstrate(pipeline, begin, end, variant)
@@ -62,20 +62,20 @@ def run_pipeline(
 
 
 def _demonstrate(pipeline: Pipeline, begin: str, end: str, variant: str) -> list[RunFailedError | None]:
-    """The demo's order: what keeps one core busy has other work beside it. Failures after the shards are returned.
+    """The demo's order: what keeps one core busy runs in the background. Failures after the shards are returned.
 
     Raises RunFailedError where the attribute predictor or a shard fails.
     """
     from facecaption_assets.resources.benchmarks import draw_samples
 
     on_pictures = ("raw_images", "face_crops")
-    with beside(pipeline, "the attribute predictor", "attribute_model") as predictor:
+    with run_in_background(pipeline, "the attribute predictor", "attribute_model") as predictor:
         stage(pipeline, f"pictures and faces of {begin} to {end}", *on_pictures, first=begin, last=end)
     if predictor.error:
         raise predictor.error
     rest = [asset for asset in SHARD_ASSETS if asset not in on_pictures]
     stage(pipeline, f"attributes, captions and pairs of {begin} to {end}", *rest, first=begin, last=end)
-    with beside(pipeline, f"FLIP ({pipeline.settings.flip_preset})", "flip_checkpoint", variant) as training:
+    with run_in_background(pipeline, f"FLIP ({pipeline.settings.flip.preset})", "flip_checkpoint", variant) as training:
         statistics = run_statistics(pipeline)
         draw_samples(pipeline.settings)
     return [statistics, training.error, *([] if training.error else run_benchmarks(pipeline, [variant]))]
@@ -89,7 +89,7 @@ def run_statistics(pipeline: Pipeline) -> RunFailedError | None:
 def _where_to_look(settings: Settings, sheet: Path | None, variant: str | None) -> None:
     store = settings.store_root
     checkpoint = f"flip_checkpoint/{variant}"
-    trained = variant and Store(store, settings.storage_options).exists(f"{checkpoint}/config.json")
+    trained = variant and Store(store, settings.storage.options).exists(f"{checkpoint}/config.json")
     click.echo("\nWhere to look:")
     if sheet:
         click.echo(f"  faces and captions   {sheet}")
@@ -110,7 +110,7 @@ def _write_sheet(settings: Settings, shards: Sequence[str]) -> Path | None:
     from facecaption_ml.decoding import decode_image, encode_jpeg
     from facecaption_ml.faces import contact_sheet
 
-    store = Store(settings.store_root, settings.storage_options)
+    store = settings.open_store()
     for shard in shards:
         if not store.has_table("facecaption_dataset", shard):
             continue

@@ -30,7 +30,7 @@ def search_faces(settings: Settings, text: str, top: int, variant: str, out: Pat
     if not text:
         raise FaceCaptionError("the description is empty: say what to look for, such as 'a smiling woman with glasses'")
     _require_jpeg(out)
-    store = Store(settings.store_root, settings.storage_options)
+    store = settings.open_store()
     flip = _load(settings, store, variant)
     shown, searched = _nearest(store, flip, text, top)
     out.write_bytes(_sheet(shown))

@@ -1,4 +1,4 @@
-"""Runs of assets, one after the other or one beside others, each announced on the terminal with the time it took."""
+"""Runs of assets, one after the other or in the background, each announced on the terminal with the time it took."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import dagster as dg
 
 from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
+from facecaption_assets.settings import Settings
 
 
 def stage(pipeline: Pipeline, label: str, *assets: str, **partitions: str | None) -> None:
-    """Materialise ``assets``; ``partitions`` as ``Pipeline.run`` takes them. Raises RunFailedError."""
+    """Materialize ``assets``; ``partitions`` as ``Pipeline.run`` takes them. Raises RunFailedError."""
     click.echo(f"• {label} …", err=True)
     started = time.monotonic()
     pipeline.run(*assets, **partitions)
@@ -36,34 +37,28 @@ def attempt(pipeline: Pipeline, label: str, *assets: str, **partitions: str | No
 
 
 @dataclass
-class Beside:
-    """A run in a process of its own. ``error`` is known after the block of ``beside``."""
+class BackgroundRun:
+    """A run in a process of its own. ``error`` is known after the block of ``run_in_background``."""
 
     error: RunFailedError | None = None
 
 
 @contextlib.contextmanager
-def beside(pipeline: Pipeline, label: str, asset: str, partition: str | None = None) -> Iterator[Beside]:
-    """Materialise an asset in another process while the block runs, and wait for it at the block's end.
+def run_in_background(
+    pipeline: Pipeline, label: str, asset: str, partition: str | None = None
+) -> Iterator[BackgroundRun]:
+    """Materialize an asset in another process while the block runs, and wait for it at the block's end.
 
     For work that keeps one core busy: the block has the others. A failure is printed and kept in ``error``; where the block
     itself fails, the process is told to stop first.
     """
-    click.echo(f"• {label}, beside what follows …", err=True)
+    click.echo(f"• {label}, in the background …", err=True)
     started = time.monotonic()
-    command = [
-        sys.executable,
-        "-m",
-        "facecaption_assets.commands.cli",
-        "--profile",
-        pipeline.settings.profile,
-        "materialize",
-    ]
     process = subprocess.Popen(
-        [*command, asset, *([partition] if partition else [])],
+        materialize_command(pipeline.settings, asset, partition),
         env={**os.environ, "FACECAPTION_HOME": str(pipeline.settings.home)},
     )
-    outcome = Beside()
+    outcome = BackgroundRun()
     try:
         yield outcome
     except BaseException:
@@ -74,7 +69,13 @@ def beside(pipeline: Pipeline, label: str, asset: str, partition: str | None = N
         outcome.error = RunFailedError(f"{asset} failed; its own line says why, and `facecaption ui` more")
         click.echo(f"  {outcome.error}", err=True)
     else:
-        click.echo(f"  {asset}: {time.monotonic() - started:.0f} s, with what ran beside it", err=True)
+        click.echo(f"  {asset}: {time.monotonic() - started:.0f} s, in the background", err=True)
+
+
+def materialize_command(settings: Settings, asset: str, partition: str | None = None) -> list[str]:
+    """The command line that materializes an asset, or one partition of it, in a process of its own."""
+    program = [sys.executable, "-m", "facecaption_assets.commands.cli", "--profile", settings.profile]
+    return [*program, "materialize", asset, *([partition] if partition else [])]
 
 
 def run_benchmarks(pipeline: Pipeline, variants: Sequence[str]) -> list[RunFailedError | None]:

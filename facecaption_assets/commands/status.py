@@ -8,14 +8,14 @@ import click
 
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.funnel import STAGES, shard_counts
-from facecaption_ml.storage.store import Store, StoreError
+from facecaption_ml.storage.store import StoreError
 
 _SHOWN = 40
 
 
 def show_status(settings: Settings, only: Sequence[str]) -> None:
     """Print the funnel. Raises StoreError where there is no manifest yet or a named shard is not in it."""
-    store = Store(settings.store_root, settings.storage_options)
+    store = settings.open_store()
     known = store.shards("source_manifest")
     if not known:
         raise StoreError(f"no shards under {store.root}: materialise source_manifest first (`facecaption run`)")

@@ -91,3 +91,12 @@ def _cell(value: Any) -> str:
 
 def _embedded(data: bytes, kind: str, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{alt}](data:image/{kind};base64,{base64.b64encode(data).decode()})")
+
+
+def crop_sheet(crops: pl.DataFrame, texts: Sequence[str] | None) -> dg.MarkdownMetadataValue:
+    """The pictures of a few rows of ``face_crops`` on one sheet, with a line of text each: by default their scores."""
+    from facecaption_ml.decoding import decode_image
+    from facecaption_ml.faces import contact_sheet
+
+    decoded = [decode_image(data) for data in crops["image"].struct.field("bytes")]
+    return picture(contact_sheet(decoded, list(texts or (f"{score:.3f}" for score in crops["score"]))), "face crops")

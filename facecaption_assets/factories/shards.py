@@ -13,38 +13,30 @@ recorded alone.
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import dagster as dg
 import polars as pl
 from dagster._core.events import StepMaterializationData
 
+from facecaption_assets.factories.asset import configured_asset
+from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.machines.compute import Compute
-from facecaption_assets.machines.retries import final_errors, lost, retry_policy, tries_left
+from facecaption_assets.machines.retries import lost, tries_left
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.settings import Settings
-from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.errors import describe
 from facecaption_ml.storage.store import Store
 
 _RANGE_TAG: Final = "dagster/asset_partition_range_start"
 CODE_VERSION: Final = "dagster/code_version"
 """The tag of a materialisation that says which code made it."""
-STORED: Final = {"schema": "What the store gives back has the table's columns, their types, and every row written."}
+SCHEMA: Final = {"schema": "What the store gives back has the table's columns, their types, and every row written."}
 """The check that every shard asset has, whatever its table."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """What one check found in one shard. A failed check that ``blocks`` keeps the shard from counting as done."""
-
-    name: str
-    passed: bool
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    blocks: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ def shard_asset(
     code_version: str,
     compute: Compute,
     settings: Settings,
-    required_resources: set[str] = frozenset(),  # type: ignore[assignment]
+    required_resources: Collection[str] = (),
 ) -> dg.AssetsDefinition:
     """An asset partitioned by shard whose table is ``schemas.SCHEMAS[name]``.
 
@@ -93,31 +85,28 @@ def shard_asset(
     ``checks`` maps the names of the checks that every shard reports to their descriptions.
     """
 
-    @dg.asset(
+    @configured_asset(
+        settings,
+        compute,
+        team="data",
+        code_version=code_version,
+        checks={**checks, **SCHEMA},
+        blocking=True,
+        resources=required_resources,
+        defined_by=open_work,
+        table=name,
         name=name,
         partitions_def=SHARDS,
         deps=list(deps),
         group_name=group,
         kinds=kinds,
         description=description,
-        code_version=code_version,
-        owners=["team:data"],
-        pool=compute.pool,
-        op_tags=compute.op_tags,
-        retry_policy=retry_policy(settings),
-        required_resource_keys={"store", *required_resources},
-        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.shards_per_run),
-        check_specs=[
-            dg.AssetCheckSpec(check, asset=name, description=text, partitions_def=SHARDS, blocking=True)
-            for check, text in {**checks, **STORED}.items()
-        ],
-        metadata={"dagster/column_schema": table_schema(name)},
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.source.shards_per_run),
     )
-    @final_errors(settings)
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         work = ShardWork(context.resources.store.open(), settings, context)
-        again = tries_left(context, settings)
-        recorder = _Recorder(context, name, code_version, {*checks, *STORED}, _RANGE_TAG in context.run.tags, again)
+        again = tries_left(context, settings.deploy)
+        recorder = _Recorder(context, name, code_version, {*checks, *SCHEMA}, _RANGE_TAG in context.run.tags, again)
         before = recorder.finished_before() if context.retry_number else set()
         shards = [shard for shard in context.partition_keys if shard not in before]
         with open_work(work) as compute_shard:
@@ -188,7 +177,7 @@ class _Recorder:
         except Exception as error:  # any fault of one shard must leave the others alone
             if self._tries_left and lost(error):  # unless another try, with more memory, may do without the fault
                 raise
-            self._fail(shard, f"{type(error).__name__}: {error}", traceback.format_exc())
+            self._fail(shard, describe(error), traceback.format_exc())
             return
         missing = self._checks - {check.name for check in result.checks}
         if missing:
@@ -196,7 +185,7 @@ class _Recorder:
         self._found += [(shard, check) for check in result.checks]
         if self._in_range or result.rejected:
             for check in result.checks:
-                self._context.log_event(self._evaluation(shard, check))
+                self._context.log_event(check.evaluation(self._asset, shard))
         if result.rejected:
             self._fail(shard, result.rejected, None, result.metadata)
             return
@@ -246,16 +235,6 @@ class _Recorder:
             dg.AssetObservation(self._asset, partition=shard, metadata={"failure": reason, **(metadata or {})})
         )
 
-    def _evaluation(self, shard: str, check: Check) -> dg.AssetCheckEvaluation:
-        return dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey(self._asset),
-            check_name=check.name,
-            passed=check.passed,
-            metadata=dict(check.metadata),
-            severity=_severity(check),
-            partition=shard,
-        )
-
     def _summary(self, name: str) -> dg.AssetCheckResult:
         """The result that the step owes: of its one shard, or of all of a range together."""
         found = [(shard, check) for shard, check in self._found if check.name == name]
@@ -263,23 +242,4 @@ class _Recorder:
         metadata: dict[str, Any] = (
             dict(found[0][1].metadata) if len(found) == 1 else {"shards": len(found), "failed": failed}
         )
-        return dg.AssetCheckResult(
-            check_name=name,
-            passed=not failed,
-            severity=_severity(found[0][1]) if found else dg.AssetCheckSeverity.ERROR,
-            metadata=metadata,
-        )
-
-
-def _severity(check: Check) -> dg.AssetCheckSeverity:
-    return dg.AssetCheckSeverity.ERROR if check.blocks else dg.AssetCheckSeverity.WARN
-
-
-def table_schema(table: str) -> dg.TableSchema:
-    """A table's columns for the Dagster UI."""
-    return dg.TableSchema(columns=[dg.TableColumn(name, str(dtype)) for name, dtype in SCHEMAS[table].items()])
-
-
-def iter_rows(work: ShardWork, table: str, shard: str, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
-    """The batches of an upstream shard; raises StoreError naming it where it is not there."""
-    return work.store.iter_table(table, shard, columns=columns)
+        return Check(name, not failed, metadata, blocks=found[0][1].blocks if found else True).result()

@@ -5,7 +5,7 @@ do not hold it up, neither does a model or folder that cannot be reached: what i
 metadata, in the log, in a check that warns and in the data card.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -14,17 +14,15 @@ import dagster as dg
 import polars as pl
 
 from facecaption_assets.factories import previews
+from facecaption_assets.factories.asset import configured_asset
+from facecaption_assets.factories.check import STORED, Check
 from facecaption_assets.factories.progress import logger
-from facecaption_assets.factories.shards import Check
 from facecaption_assets.machines.compute import Compute
-from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_ml.statistics.report import PREFIX, Report, key, write_files
 from facecaption_ml.storage.store import Store, StoreError
 
 DATASET: Final = "facecaption_dataset"
-STORED: Final = {"stored": "What the store gives back has the rows and columns that were written."}
-"""The check that every statistic has, whatever it measures."""
 COMPLETE: Final = "complete"
 """The check of statistics with models or folders that may be missing; it warns."""
 _BATCH_ROWS: Final = 10_000  # rows of text, without pixels
@@ -85,26 +83,24 @@ def statistics_asset(
     code_version: str,
     compute: Compute,
     settings: Settings,
-    required_resources: set[str] = frozenset(),  # type: ignore[assignment]
+    required_resources: Collection[str] = (),
 ) -> dg.AssetsDefinition:
     """An asset whose numbers and figure lie under ``statistics/<name>/``; ``checks`` maps its checks to descriptions."""
-    expected = {**checks, **STORED}
 
-    @dg.asset(
+    @configured_asset(
+        settings,
+        compute,
+        team="data",
+        code_version=code_version,
+        checks={**checks, **STORED},
+        resources=required_resources,
+        defined_by=measure,
         name=name,
         deps=list(deps),
         group_name=PREFIX,
         kinds=kinds,
         description=description,
-        code_version=code_version,
-        owners=["team:data"],
-        pool=compute.pool,
-        op_tags=compute.op_tags,
-        retry_policy=retry_policy(settings),
-        required_resource_keys={"store", *required_resources},
-        check_specs=[dg.AssetCheckSpec(check, asset=name, description=text) for check, text in expected.items()],
     )
-    @final_errors(settings)
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store: Store = context.resources.store.open()
         work = DatasetWork.open(store, settings, context.resources)
@@ -116,7 +112,7 @@ def statistics_asset(
         return dg.MaterializeResult(
             metadata=_metadata(store, name, report, files, work),
             data_version=dg.DataVersion(report.version),
-            check_results=[_result(check) for check in [*found, _stored(store, name, report)]],
+            check_results=[check.result() for check in [*found, _stored(store, name, report)]],
         )
 
     return asset
@@ -150,12 +146,3 @@ def _stored(store: Store, name: str, report: Report) -> Check:
         if not pl.read_parquet(store.read_bytes(key(name, f"{table}.parquet"))).equals(frame)
     ]
     return Check("stored", not wrong, {"tables": len(report.tables), "not as written": wrong})
-
-
-def _result(check: Check) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=check.name,
-        passed=check.passed,
-        severity=dg.AssetCheckSeverity.ERROR if check.blocks else dg.AssetCheckSeverity.WARN,
-        metadata=dict(check.metadata),
-    )

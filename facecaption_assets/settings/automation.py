@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 
-class AutomationSettings(BaseSettings):
-    """``automation`` says whether sensors and schedules run from the start; each can be switched in the UI all the same."""
+class AutomationSettings(BaseModel):
+    """``enabled`` says whether sensors and schedules run from the start; each can be switched in the UI all the same."""
 
-    automation: bool = Field(False, description="sensors and schedules run without being switched on in the UI")
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(False, description="sensors and schedules run without being switched on in the UI")
     timezone: str = Field("UTC", description="of every schedule, such as Europe/Berlin")
 
     manifest_inbox: str = Field("", description="folder or s3://bucket/prefix where manifests arrive; '': none do")

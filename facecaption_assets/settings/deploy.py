@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
-class DeploySettings(BaseSettings):
+class DeploySettings(BaseModel):
     """A laptop leaves them alone; the profile ``production`` runs steps as pods."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     executor: Literal["in_process", "multiprocess", "kubernetes"] = Field(
         "in_process", description="a run's steps in its own process, in processes beside it, or each in a pod"
@@ -23,7 +24,7 @@ class DeploySettings(BaseSettings):
     k8s_gpu_image: str = Field("", description="image of steps with GPUs; '': FACECAPTION_K8S_IMAGE")
     k8s_namespace: str = Field("", description="of the steps' pods; '': that of the run's pod")
     k8s_service_account: str = Field("", description="of the steps' pods; '': that of the run's pod")
-    k8s_env_secrets: Annotated[tuple[str, ...], NoDecode] = Field(
+    k8s_env_secrets: tuple[str, ...] = Field(
         (), description="Kubernetes secrets whose keys are environment variables of every step: NAME,NAME"
     )
     k8s_gpu_product: str = Field(

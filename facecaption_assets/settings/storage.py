@@ -6,8 +6,7 @@ import os
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 _CREDENTIALS: Final = {
     "s3_access_key_id": "AWS_ACCESS_KEY_ID",
@@ -16,12 +15,14 @@ _CREDENTIALS: Final = {
 }
 
 
-class StorageSettings(BaseSettings):
+class StorageSettings(BaseModel):
     """Where everything that is made goes. Without keys here, AWS's own environment, profiles and roles apply."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: str = Field("", description="folder or s3://bucket/prefix of the tables; default HOME/store")
     s3_endpoint: str = Field("", description="address of an S3 server other than AWS")
-    s3_region: str = ""
+    s3_region: str = Field("", description="region of the bucket; '': AWS's own environment")
     s3_access_key_id: SecretStr = Field(SecretStr(""), description="default: AWS's own environment, profile or role")
     s3_secret_access_key: SecretStr = Field(SecretStr(""), description="goes with the access key")
     s3_session_token: SecretStr = Field(SecretStr(""), description="of temporary keys")
@@ -42,7 +43,7 @@ class StorageSettings(BaseSettings):
         return value
 
     @property
-    def storage_options(self) -> dict[str, str]:
+    def options(self) -> dict[str, str]:
         """For ``Store``. Credentials are not among them: they would end in the records of trainings and in the UI."""
         given = {
             "aws_endpoint_url": self.s3_endpoint,

@@ -134,6 +134,13 @@ def write_release(
     return summary
 
 
+def released_captions(store: Store, shard: str) -> pl.DataFrame:
+    """``face_id, caption, template_caption, labels`` of a shard's captioned faces, in the order of ``llm_captions``."""
+    template = store.read_table("template_captions", shard).select("face_id", "template_caption", "labels")
+    final = store.read_table("llm_captions", shard, columns=["face_id", "caption"])
+    return final.join(template, on="face_id", how="inner", maintain_order="left")
+
+
 def image_hashes(store: Store, shard: str) -> pl.DataFrame:
     """``sample_id, sha256`` of the images that a shard holds; rows that only repeat a URL have none of their own."""
     return store.read_table("raw_images", shard, columns=["sample_id", "sha256"]).drop_nulls("sha256")

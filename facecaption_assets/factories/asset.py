@@ -1,0 +1,71 @@
+"""What every asset of this project has: owner, machine, pool, retries, final errors, checks, a link to its code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from facecaption_assets.factories.check import check_specs
+from facecaption_assets.machines.compute import Compute
+from facecaption_assets.machines.retries import final_errors, retry_policy
+from facecaption_assets.settings import Settings
+from facecaption_ml.schemas import SCHEMAS
+
+
+def configured_asset(
+    settings: Settings,
+    compute: Compute,
+    *,
+    team: str,
+    code_version: str,
+    checks: Mapping[str, str],
+    resources: Collection[str] = (),
+    retries: dg.RetryPolicy | None = None,
+    defined_by: Callable[..., Any] | None = None,
+    table: str | None = None,
+    blocking: bool = False,
+    **given: Any,
+) -> Callable[[Callable[..., dg.MaterializeResult]], dg.AssetsDefinition]:
+    """Makes an asset of a function; ``given`` goes to ``dg.asset`` as it is.
+
+    ``compute``: the machine of its steps, before the settings are applied. ``checks``: names to descriptions. ``retries``
+    takes the place of the policy of all assets. ``defined_by``: the function whose file the asset's page leads to, if not
+    the decorated one. ``table``: whose columns the page shows. The store is always among the resources.
+    """
+    machine = compute.under(settings.deploy)
+
+    def decorate(function: Callable[..., dg.MaterializeResult]) -> dg.AssetsDefinition:
+        name = given.get("name") or function.__name__
+        metadata: dict[str, Any] = {"dagster/code_references": _code_reference(defined_by or function)}
+        if table:
+            metadata["dagster/column_schema"] = table_schema(table)
+        return dg.asset(
+            **given,
+            owners=[f"team:{team}"],
+            code_version=code_version,
+            pool=machine.pool,
+            op_tags=machine.op_tags,
+            retry_policy=retries or retry_policy(settings.deploy),
+            required_resource_keys={"store", *resources},
+            check_specs=check_specs(name, checks, given.get("partitions_def") if blocking else None, blocking=blocking),
+            metadata=metadata,
+        )(final_errors(settings.deploy)(function))
+
+    return decorate
+
+
+def table_schema(table: str) -> dg.TableSchema:
+    """A table's columns for the Dagster UI."""
+    return dg.TableSchema(columns=[dg.TableColumn(name, str(dtype)) for name, dtype in SCHEMAS[table].items()])
+
+
+def _code_reference(function: Callable[..., Any]) -> dg.CodeReferencesMetadataValue:
+    code = inspect.unwrap(function).__code__
+    reference = dg.LocalFileCodeReference(
+        file_path=str(Path(code.co_filename).resolve()), line_number=code.co_firstlineno, label=function.__name__
+    )
+    return dg.CodeReferencesMetadataValue(code_references=[reference])
