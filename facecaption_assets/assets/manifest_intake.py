@@ -20,7 +20,7 @@ from facecaption_ml.dataset.manifests import (
     known_ids,
     stat_manifest,
 )
-from facecaption_ml.dataset.sources import ManifestCounts, SourceColumns, SourceError, build_shards, read_source
+from facecaption_ml.dataset.sources import ManifestCounts, SourceError, build_shards, read_source
 from facecaption_ml.storage.store import Store
 
 
@@ -81,7 +81,7 @@ def take_in(
 def _write(
     store: Store, settings: Settings, source: SourceResource, manifest: Manifest, first: int, counts: ManifestCounts
 ) -> tuple[int, list[str]]:
-    batches = read_source(manifest.location, SourceColumns(**source.columns), settings.storage_options)
+    batches = read_source(manifest.location, source.columns, settings.storage_options)
     frames = build_shards(
         batches,
         settings.shard_size,

@@ -1,17 +1,18 @@
 """The models that assets are given: detector, predictor, grammar, captioner, scorers, matcher."""
 
+from __future__ import annotations
+
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import dagster as dg
-
+from facecaption_assets.settings import Settings
 from facecaption_ml.devices import resolve_device
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
-    from facecaption_assets.settings import Settings
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar
     from facecaption_ml.captions.backends.chat import ChatModel
@@ -25,122 +26,107 @@ _FLIP_CHECKPOINTS = "flip_checkpoint/"  # in the store, a folder for each varian
 _BATCHES_PER_CHUNK = 8  # of captions that the model is asked for at once
 
 
-class DetectorResource(dg.ConfigurableResource):
+@dataclass(frozen=True)
+class FromSettings:
+    """A resource is opened as the settings say, where it is used."""
+
+    settings: Settings
+
+    @property
+    def device(self) -> str:
+        return resolve_device(self.settings.device, self.settings.threads)
+
+    @property
+    def cache(self) -> Path:
+        """Where files of S3 are kept on this machine."""
+        return self.settings.home / "cache"
+
+
+class DetectorResource(FromSettings):
     """RetinaFace."""
 
-    weights: str
-    network: str
-    device: str
-    working_size: int
-    batch_size: int
-    threads: int
-    weights_folder: str
-
-    def load(self) -> "FaceDetector":
+    def load(self) -> FaceDetector:
         from facecaption_ml.faces import FaceDetector
 
-        device = resolve_device(self.device, self.threads)
+        options = self.settings.detector
         return FaceDetector.load(
-            self.weights,
-            device=device,
-            network=self.network,
-            working_size=self.working_size,
-            batch_size=self.batch_size or None,
-            weights_folder=self.weights_folder,
+            options.weights,
+            device=self.device,
+            network=options.network,
+            working_size=options.working_size,
+            batch_size=options.batch_size or None,
+            weights_folder=str(self.settings.home / "weights"),
         )
 
 
-class PredictorResource(dg.ConfigurableResource):
+class PredictorResource(FromSettings):
     """The attribute predictor: the checkpoint that the ``attribute_model`` asset left in the store."""
 
-    device: str
-    threads: int
-    cache: str
-
-    def load(self, store: Store) -> "AttributePredictor":
+    def load(self, store: Store) -> AttributePredictor:
         from facecaption_ml.attributes import AttributePredictor
 
-        folder = store.local_folder("attribute_model", Path(self.cache))
-        return AttributePredictor.load(folder, device=resolve_device(self.device, self.threads))
+        return AttributePredictor.load(store.local_folder("attribute_model", self.cache), device=self.device)
 
 
-class GrammarResource(dg.ConfigurableResource):
+class GrammarResource(FromSettings):
     """The template captions' grammar."""
 
-    path: str
-
-    def load(self) -> "CaptionGrammar":
+    def load(self) -> CaptionGrammar:
         from facecaption_ml.captions import CaptionGrammar
 
-        return CaptionGrammar.load(self.path)
+        return CaptionGrammar.load(self.settings.captions.grammar)
 
 
-class CaptionerResource(dg.ConfigurableResource):
-    """The chat model that rewrites captions, and how it is asked. The endpoint's key is read where it is used."""
+class CaptionerResource(FromSettings):
+    """The chat model that rewrites captions, and how it is asked."""
 
-    backend: str
-    model: str
-    endpoint: str
-    prompt: str
-    options: dict[str, float]
-    guided: bool
-    device: str
-    threads: int
-    cache: str
-    seed: int
-
-    def rewriter(self) -> "Rewriter | None":
+    def rewriter(self) -> Rewriter | None:
         """The rewriter; None where the backend is ``none``. Raises ChatModelError or PromptError naming the setting."""
-        if self.backend == "none":
+        options = self.settings.llm
+        if options.backend == "none":
             return None
         from facecaption_ml.captions.backends.chat import Sampling
         from facecaption_ml.captions.guided.prompt import RewritingPrompt
         from facecaption_ml.captions.rewrite.rewriting import Rewriter
 
-        guided = self.guided and self.backend == "local"
-        options = self.options
+        guided = options.guided and options.backend == "local"
         return Rewriter(
             self._model(),
-            RewritingPrompt.load(self.prompt),
-            Sampling(options["temperature"], options["top_p"], int(options["max_new_tokens"])),
-            attempts=int(options["attempts"]),
-            seed=self.seed,
+            RewritingPrompt.load(options.prompt),
+            Sampling(options.temperature, options.top_p, options.max_new_tokens),
+            attempts=options.attempts,
+            seed=self.settings.seed,
             guided=guided,
-            least_fluency=options["least_fluency"] if guided else None,
-            chunk=int(options["batch_size"]) * _BATCHES_PER_CHUNK,
+            least_fluency=options.least_fluency if guided else None,
+            chunk=options.batch_size * _BATCHES_PER_CHUNK,
         )
 
-    def _model(self) -> "ChatModel":
-        batch_size = int(self.options["batch_size"])
-        if self.backend == "endpoint":
+    def _model(self) -> ChatModel:
+        options = self.settings.llm
+        if options.backend == "endpoint":
             from facecaption_ml.captions.backends.endpoint import EndpointChatModel
 
             return EndpointChatModel(
-                self.endpoint,
-                self.model,
-                os.environ.get("FACECAPTION_LLM_API_KEY"),
-                concurrency=int(self.options["concurrency"]),
-                timeout_s=self.options["timeout_s"],
+                options.endpoint,
+                options.model,
+                options.api_key.get_secret_value() or None,
+                concurrency=options.concurrency,
+                timeout_s=options.timeout_s,
             )
-        if self.backend == "vllm":
+        if options.backend == "vllm":
             from facecaption_ml.captions.backends.vllm_offline import VllmChatModel
 
-            return VllmChatModel(self.model)
+            return VllmChatModel(options.model)
         from facecaption_ml.captions.backends.local_chat import LocalChatModel
 
-        device = resolve_device(self.device, self.threads)
-        threads = self.threads or os.cpu_count() or 1
-        return LocalChatModel(self.model, Path(self.cache), device, batch_size, threads)
+        threads = self.settings.threads or os.cpu_count() or 1
+        return LocalChatModel(options.model, self.cache / "chat_models", self.device, options.batch_size, threads)
 
 
-class QualityScorersResource(dg.ConfigurableResource):
-    """BRISQUE, and CLIP-IQA where CLIP weights are at hand."""
+class QualityScorersResource(FromSettings):
+    """BRISQUE, and CLIP-IQA where CLIP weights are available."""
 
-    clip: str
-    device: str
-    threads: int
-
-    def load(self) -> "tuple[list[QualityScorer], list[str]]":
+    def load(self) -> tuple[list[QualityScorer], list[str]]:
         """The scorers there are, and a line for each that is missing, naming what supplies it."""
         from facecaption_ml.pretrained import WeightsNotReachable
         from facecaption_ml.statistics import clip_iqa
@@ -152,32 +138,28 @@ class QualityScorersResource(dg.ConfigurableResource):
             scorers.append(Brisque.load())
         except BrisqueModelError as error:
             notes.append(str(error))
-        if not self.clip:
+        clip = self.settings.statistics.clip
+        if not clip:
             notes.append(
                 f"{clip_iqa.SETTING} is not set, so there are no CLIP-IQA scores: name a folder of save_pretrained or a hub "
                 f"name such as {clip_iqa.EXAMPLE}"
             )
             return scorers, notes
         try:
-            scorers.append(clip_iqa.ClipIqa.load(self.clip, device=resolve_device(self.device, self.threads)))
+            scorers.append(clip_iqa.ClipIqa.load(clip, device=self.device))
         except WeightsNotReachable as error:
             notes.append(str(error))
         return scorers, notes
 
 
-class MatcherResource(dg.ConfigurableResource):
+class MatcherResource(FromSettings):
     """The model that tells whether a text matches a face: a BLIP, or a FLIP of this project."""
 
-    checkpoint: str
-    device: str
-    threads: int
-    cache: str
-
-    def load(self, store: Store) -> "tuple[Matcher | None, list[str]]":
+    def load(self, store: Store) -> tuple[Matcher | None, list[str]]:
         """The matcher; without one, None and the line that names what supplies it."""
         from facecaption_ml.statistics import blip
 
-        if not self.checkpoint:
+        if not self.settings.statistics.itm_model:
             return None, [
                 f"{blip.SETTING} is not set, so nothing was matched: name a folder of save_pretrained, a hub name such as "
                 f"{blip.EXAMPLE}, or {_FLIP_CHECKPOINTS}flip"
@@ -190,17 +172,17 @@ class MatcherResource(dg.ConfigurableResource):
         except (WeightsNotReachable, FlipError, StoreError) as error:
             return None, [str(error) if blip.SETTING in str(error) else f"{blip.SETTING}: {error}"]
 
-    def _load(self, store: Store) -> "Matcher":
-        device = resolve_device(self.device, self.threads)
-        named = self.checkpoint.startswith(_FLIP_CHECKPOINTS)
-        folder = store.local_folder(self.checkpoint, Path(self.cache)) if named else Path(self.checkpoint).expanduser()
+    def _load(self, store: Store) -> Matcher:
+        checkpoint = self.settings.statistics.itm_model
+        named = checkpoint.startswith(_FLIP_CHECKPOINTS)
+        folder = store.local_folder(checkpoint, self.cache) if named else Path(checkpoint).expanduser()
         if named or _is_flip(folder):
             from facecaption_ml.flip import Flip
 
-            return Flip.load(folder, device)
+            return Flip.load(folder, self.device)
         from facecaption_ml.statistics.blip import BlipMatcher
 
-        return BlipMatcher.load(self.checkpoint, device=device)
+        return BlipMatcher.load(checkpoint, device=self.device)
 
 
 def _is_flip(folder: Path) -> bool:
@@ -210,14 +192,14 @@ def _is_flip(folder: Path) -> bool:
 
 
 def load_photo_captioner(
-    settings: "Settings",
+    settings: Settings,
     *,
     weights: str = "bundled",
     attributes: str = "bundled",
     grammar: str = "bundled",
     min_score: float = 0.9,
     seed: int = 0,
-) -> "PhotoCaptioner":
+) -> PhotoCaptioner:
     """Detector, attribute predictor and grammar for single photos, on the settings' device."""
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar

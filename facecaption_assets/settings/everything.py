@@ -83,6 +83,8 @@ class Settings(BaseModel):
         return changed
 
     def __getattr__(self, name: str) -> Any:
+        if name == "storage_options":
+            return self.storage.options
         if name in SETTINGS:
             return SETTINGS[name].value(self)
         return super().__getattr__(name)  # type: ignore[misc]

@@ -87,9 +87,11 @@ def _validated(values: Mapping[str, Any]) -> Settings:
         first = error.errors()[0]
         setting = _setting_at(first["loc"])
         if setting is None:
-            raise SettingsError(f"settings of {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            raise SettingsError(
+                f"settings of {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+            ) from None
         shown = _USER_INFO.sub("//…@", repr(first["input"]))
-        raise SettingsError(f"{setting.variable} is {shown}: {first['msg']}") from None
+        raise SettingsError(f"{setting.variable} is {shown}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _setting_at(place: tuple[int | str, ...]) -> Setting | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -57,7 +58,7 @@ class World:
         def compute(shard: str) -> ShardResult:
             self.computed.append(shard)
             if shard in self.raising:
-                raise OSError("the disk is full")
+                raise OSError(errno.ENOSPC, "the disk is full")
             checks = [
                 Check("hard", shard not in self.failing_check),
                 Check("soft", shard not in self.warning_check, {}, False),
@@ -159,7 +160,7 @@ def test_a_failing_shard_does_not_undo_the_others(world: World) -> None:
     failure = next(event for event in run.all_events if event.is_step_failure).step_failure_data
     assert failure.user_failure_data
     assert failure.user_failure_data.description == (
-        "1 shard(s) of template_captions failed: shard-00001; shard-00001: OSError: the disk is full"
+        "1 shard(s) of template_captions failed: shard-00001; shard-00001: [Errno 28] the disk is full"
     )
     world.raising = set()
     assert world.run(partition_key=SHARDS[1]).success

@@ -42,7 +42,7 @@ def test_environment_beats_profile_beats_default(monkeypatch: pytest.MonkeyPatch
         ("FACECAPTION_SHARD_SIZ", "3", "unknown setting FACECAPTION_SHARD_SIZ: did you mean FACECAPTION_SHARD_SIZE"),
         ("FACECAPTION_SHARD_SIZE", "many", "FACECAPTION_SHARD_SIZE is 'many'"),
         ("FACECAPTION_MIN_FACE_SCORE", "98", "FACECAPTION_MIN_FACE_SCORE is '98'"),
-        ("FACECAPTION_NSFW_VALUES", "NSFW", "nsfw_values"),
+        ("FACECAPTION_NSFW_VALUES", "NSFW", "FACECAPTION_NSFW_VALUES is .*JSON list"),
         ("FACECAPTION_TEST_SHARE", "0.97", "nothing to train on"),
         ("FACECAPTION_BENCHMARK_RUNS", "0", "FACECAPTION_BENCHMARK_RUNS is '0'"),
         ("FACECAPTION_BENCHMARK_CELEB", "x", "did you mean FACECAPTION_BENCHMARK_CELEBA"),
