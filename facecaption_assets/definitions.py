@@ -16,6 +16,7 @@ from facecaption_assets.automation.alerts import failure_alert_sensor
 from facecaption_assets.automation.conditions import automated, summaries_sensor
 from facecaption_assets.automation.schedules import schedules
 from facecaption_assets.automation.sensors import new_manifests_sensor
+from facecaption_assets.factories.code_links import with_code_links
 from facecaption_assets.machines.executors import build_executor
 from facecaption_assets.resources.data import build_resources
 from facecaption_assets.settings import Settings, load_settings
@@ -36,12 +37,12 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         *ablation_assets(settings),
     ]
     return dg.Definitions(
-        assets=automated(settings, assets),
+        assets=with_code_links(settings, automated(settings, assets)),
         schedules=schedules(settings),
         sensors=[new_manifests_sensor(settings), failure_alert_sensor(settings), summaries_sensor(settings)],
         jobs=[MANIFEST_INTAKE, SHARD_PIPELINE, RELEASE, FLIP_TRAINING, *BENCHMARK_JOBS],
         resources=build_resources(settings) | training_launcher(settings),
-        executor=build_executor(settings),
+        executor=build_executor(settings.deploy),
     )
 
 

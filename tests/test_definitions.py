@@ -100,6 +100,30 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
         assert spec.code_version, name
 
 
+def test_every_assets_page_leads_to_its_file(definitions: dg.Definitions) -> None:
+    for name, spec in specs(definitions).items():
+        (reference,) = spec.metadata["dagster/code_references"].code_references
+        assert isinstance(reference, dg.LocalFileCodeReference), name
+        path = Path(reference.file_path)
+        assert path.parent == REPOSITORY / "facecaption_assets" / "assets", name
+        assert reference.line_number
+        line = path.read_text(encoding="utf-8").splitlines()[reference.line_number - 1]
+        assert line.lstrip().startswith(("def ", "@")), (name, line)
+
+
+def test_pages_lead_to_the_repository_where_its_address_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    from facecaption_assets.definitions import build_definitions
+    from facecaption_assets.settings import load_settings
+
+    settings = load_settings(code_url="https://git.example.org/faces", code_revision="v1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = specs(build_definitions(settings))
+    (reference,) = found["face_crops"].metadata["dagster/code_references"].code_references
+    assert reference.url.startswith("https://git.example.org/faces/")
+    assert "/v1/facecaption_assets/assets/faces.py#L" in reference.url
+
+
 def test_gpu_work_is_tagged_for_a100_nodes(definitions: dg.Definitions) -> None:
     statistics = ("image_quality", "image_text_matching")
     for name in ("face_crops", "face_attributes", "attribute_model", *statistics, *BENCHMARK_ASSETS.values()):

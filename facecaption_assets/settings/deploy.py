@@ -20,6 +20,11 @@ class DeploySettings(BaseModel):
         2, ge=0, description="tries again of a step whose pod or process was lost or short of memory; not in_process"
     )
 
+    code_url: str = Field(
+        "", description="web address of the repository that assets' pages lead to; '': Dagster+'s own, else local files"
+    )
+    code_revision: str = Field("", description="branch or commit there; '': Dagster+'s own, else main")
+
     k8s_image: str = Field("", description="image of every step; '': the code location's own")
     k8s_gpu_image: str = Field("", description="image of steps with GPUs; '': FACECAPTION_K8S_IMAGE")
     k8s_namespace: str = Field("", description="of the steps' pods; '': that of the run's pod")

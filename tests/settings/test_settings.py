@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from facecaption_assets.settings import SettingsError, load_settings
+from facecaption_assets.settings import PROFILES, SETTINGS, SettingsError, load_settings
 
 
 def test_the_papers_values_are_the_defaults() -> None:
@@ -93,3 +93,39 @@ def test_keys_go_to_awss_own_variables_and_nowhere_else(monkeypatch: pytest.Monk
         "aws_server_side_encryption": "AES256",
     }
     assert "very-secret" not in f"{settings!r} {settings}"
+
+
+def test_a_group_is_the_librarys_options_class() -> None:
+    from facecaption_ml.images import DownloadPolicy
+
+    assert isinstance(load_settings().download, DownloadPolicy)
+    assert load_settings(connections=3).download == DownloadPolicy(connections=3)
+
+
+def test_every_setting_has_a_variable_of_its_own_and_a_description() -> None:
+    variables = [setting.variable for setting in SETTINGS.values()]
+    assert len(variables) == len(set(variables)) >= 170
+    assert not [setting.variable for setting in SETTINGS.values() if not setting.info.description]
+
+
+def test_each_setting_reaches_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"FLIP_EPOCHS": "3", "MIN_FACE_SIDE": "64", "LLM_TOP_P": "0.5", "PLAN_PRICE_CPU": "0.1"}.items():
+        monkeypatch.setenv(f"FACECAPTION_{name}", value)
+    settings = load_settings()
+    assert (settings.flip.epochs, settings.crops.min_side) == (3, 64)
+    assert (settings.llm.top_p, settings.plan.price_cpu) == (0.5, 0.1)
+
+
+def test_profiles_name_settings_that_there_are() -> None:
+    assert not {name for values in PROFILES.values() for name in values} - set(SETTINGS)
+    for profile in PROFILES:
+        load_settings(profile=profile)
+
+
+def test_a_copy_with_other_values_leaves_the_rest(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path)
+    other = settings.replaced(executor="multiprocess", seed=7)
+    assert (other.deploy.executor, other.seed, other.home) == ("multiprocess", 7, tmp_path)
+    assert settings.deploy.executor == "in_process"
+    with pytest.raises(KeyError):
+        settings.replaced(no_such_setting=1)
