@@ -1,4 +1,4 @@
-"""Asset → pod, as the README shows it: read from the tags that the assets of real definitions have."""
+"""Asset → pod, as docs/kubernetes.md shows it: read from the tags that the assets of real definitions have."""
 
 from __future__ import annotations
 

@@ -140,8 +140,8 @@ def test_every_pool_is_said_by_the_assets_machine() -> None:
         assert pools[asset] == {None: download, "1": "a100", "8": "a100x8"}[gpus], asset
 
 
-def test_the_readme_shows_the_table_of_the_real_definitions() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def test_the_kubernetes_page_shows_the_table_of_the_real_definitions() -> None:
+    text = (REPOSITORY / "docs" / "kubernetes.md").read_text(encoding="utf-8")
     shown = text.split("<!-- pods -->")[1].split("<!-- /pods -->")[0].strip()
     assert shown == pod_table(definitions())
 
