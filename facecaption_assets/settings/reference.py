@@ -46,7 +46,7 @@ def _title(group: tuple[str, ...]) -> str:
     model: Any = Settings
     for part in group:
         model = model.model_fields[part].annotation
-    said = (inspect.getdoc(model) or "").split("\n\n")[0].split(". ")[0].replace("\n", " ").rstrip(".")
+    said = inspect.cleandoc(model.__doc__ or "").split("\n\n")[0].split(". ")[0].replace("\n", " ").rstrip(".")
     return f"{' '.join(group).capitalize()}: {said[:1].lower()}{said[1:]}" if said else group[-1].capitalize()
 
 
