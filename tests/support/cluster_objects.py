@@ -19,7 +19,7 @@ from kubernetes.client import ApiClient
 
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.machines.executors import kubernetes_config
-from facecaption_assets.settings import Settings, load_settings
+from facecaption_assets.settings import SETTINGS, Settings, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
@@ -40,7 +40,7 @@ def production(**given: Any) -> Settings:
 def definitions(**given: Any) -> dg.Definitions:
     """The real definitions under the profile ``production``, the settings of deploy/eks and those that are given."""
     data = read_yaml(DEPLOY / "eks" / "settings.yaml")["data"]
-    names = {f"FACECAPTION_{name.upper()}": name for name in Settings.model_fields}
+    names = {setting.variable: name for name, setting in SETTINGS.items()}
     found = {names[key]: value for key, value in data.items() if key in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
