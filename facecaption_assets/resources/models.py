@@ -94,7 +94,7 @@ class CaptionerResource(dg.ConfigurableResource):
         if self.backend == "none":
             return None
         from facecaption_ml.captions.backends.chat import Sampling
-        from facecaption_ml.captions.guided.prompt import RewritingPrompt
+        from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
         from facecaption_ml.captions.rewrite.rewriting import Rewriter
 
         guided = self.guided and self.backend == "local"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from facecaption_ml.captions import check_faithful, template_caption
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon
 from facecaption_ml.captions.guided.constraint import Guide, Marks
-from facecaption_ml.captions.guided.prompt import RewritingPrompt
+from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from facecaption_ml.taxonomy import ATTRIBUTES, FEMALE, Gender, settle_conflicts
 
 OTHERS = [name for name in ATTRIBUTES if name != "Male"]

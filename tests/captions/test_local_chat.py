@@ -19,7 +19,7 @@ from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRe
 from facecaption_ml.captions.backends.checkpoints import BUNDLED, bundled_file
 from facecaption_ml.captions.backends.local_chat import LocalChatModel
 from facecaption_ml.captions.guided.constraint import Guide
-from facecaption_ml.captions.guided.prompt import RewritingPrompt
+from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from facecaption_ml.taxonomy import Gender
 from llm_server import running_chat_server
 from tiny_chat_models import FACES, save_tiny, tiny

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from facecaption_ml.captions import check_faithful
 from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
-from facecaption_ml.captions.guided.prompt import RewritingPrompt
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache
-from facecaption_ml.captions.rewrite.judging import Fault, judge, repetition, tidied, unclean
+from facecaption_ml.captions.rewrite.judgement import Fault, judge, repetition, tidied, unclean
+from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from facecaption_ml.captions.rewrite.rewriting import Rewriter, unwritten
 from facecaption_ml.schemas import SCHEMAS, empty
 from facecaption_ml.storage.store import Store

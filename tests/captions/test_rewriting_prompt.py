@@ -10,10 +10,10 @@ import pytest
 
 import facecaption_ml.captions
 from facecaption_ml.captions import check_faithful, find_attributes
-from facecaption_ml.captions.guided.prompt import PromptError, RewritingPrompt
+from facecaption_ml.captions.rewrite.prompt import PromptError, RewritingPrompt
 from facecaption_ml.taxonomy import FEMALE, Gender
 
-BUNDLED = (Path(facecaption_ml.captions.__file__).parent / "guided" / "rewriting.toml").read_text()
+BUNDLED = (Path(facecaption_ml.captions.__file__).parent / "rewrite" / "rewriting.toml").read_text()
 EXAMPLES = tomllib.loads(BUNDLED)["examples"]
 
 

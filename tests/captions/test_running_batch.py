@@ -19,7 +19,7 @@ from facecaption_ml.captions.backends.chat import Answer, ChatRequest, Failure, 
 from facecaption_ml.captions.backends.local_chat import LocalChatModel
 from facecaption_ml.captions.backends.running_batch import RunningBatch
 from facecaption_ml.captions.guided.constraint import Guide
-from facecaption_ml.captions.guided.prompt import RewritingPrompt
+from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from tiny_chat_models import FACES, save_tiny, tiny
 
 GREEDY = Sampling(temperature=0.0, max_new_tokens=24)

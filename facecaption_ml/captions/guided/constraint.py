@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from facecaption_ml.captions.guided.prompt import Vocabulary
 from facecaption_ml.captions.guided.syntax import COMMA, DOT, START, WORD, State, Syntax
+from facecaption_ml.captions.guided.vocabulary import Vocabulary
 from facecaption_ml.taxonomy import Gender
 
 VERSION: Final = "1"

@@ -14,7 +14,7 @@ from typing import Final
 from facecaption_ml.captions.faithful.faithfulness import implied_absent
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon
 from facecaption_ml.captions.faithful.parser import read
-from facecaption_ml.captions.guided.prompt import Vocabulary
+from facecaption_ml.captions.guided.vocabulary import Vocabulary
 from facecaption_ml.captions.labels import GENDER_BITS, label_bits, names_of
 from facecaption_ml.taxonomy import Gender
 

@@ -13,9 +13,9 @@ import polars as pl
 from facecaption_ml.captions.backends.chat import Answer, ChatModel, ChatRequest, Sampling
 from facecaption_ml.captions.guided.constraint import VERSION as GUIDANCE_VERSION
 from facecaption_ml.captions.guided.constraint import Guide
-from facecaption_ml.captions.guided.prompt import RewritingPrompt
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, answer_key
-from facecaption_ml.captions.rewrite.judging import Verdict, judge
+from facecaption_ml.captions.rewrite.judgement import Verdict, judge
+from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from facecaption_ml.schemas import SCHEMAS, conform
 from facecaption_ml.taxonomy import Gender
 
