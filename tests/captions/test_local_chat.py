@@ -18,7 +18,7 @@ from facecaption_ml.captions.backends import checkpoints, shared_prefix
 from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
 from facecaption_ml.captions.backends.checkpoints import BUNDLED, bundled_file
 from facecaption_ml.captions.backends.local_chat import LocalChatModel
-from facecaption_ml.captions.guided.constraint import Guide
+from facecaption_ml.captions.guided.constraint import Constraint
 from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from facecaption_ml.taxonomy import Gender
 from llm_server import running_chat_server
@@ -218,8 +218,8 @@ def test_gguf_is_unpacked_once(unpacked: Path, smollm: LocalChatModel) -> None:
     assert "Paris" in answer.text
 
 
-def guide_for(template: str, labels: list[str], gender: Gender | None) -> Callable[..., Guide]:
-    return partial(Guide, template, labels, gender, RewritingPrompt.load().vocabulary)
+def constraint_for(template: str, labels: list[str], gender: Gender | None) -> Callable[..., Constraint]:
+    return partial(Constraint, template, labels, gender, RewritingPrompt.load().vocabulary)
 
 
 def test_real_model_under_guidance_writes_faithful_captions(smollm: LocalChatModel) -> None:
@@ -228,7 +228,9 @@ def test_real_model_under_guidance_writes_faithful_captions(smollm: LocalChatMod
     for seed, (labels, gender) in enumerate(FACES):
         template = template_caption(labels, gender, seed)
         rows.append((labels, gender))
-        asked.append(ChatRequest(prompt.messages(template, guided=True), seed, guide_for(template, labels, gender)))
+        asked.append(
+            ChatRequest(prompt.messages(template, guided=True), seed, constraint_for(template, labels, gender))
+        )
     answers = smollm.answer(asked, Sampling())
     written = [(answer.text, *row) for answer, row in zip(answers, rows, strict=True) if answer.text]
     assert len(written) >= 3, answers

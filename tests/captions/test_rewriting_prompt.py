@@ -28,8 +28,8 @@ def test_examples_are_faithful_rewrites_in_other_words(example: dict[str, str]) 
     labels, gender = labels_of(example["template"])
     assert labels
     for text in (example["template"], example["rewrite"]):
-        verdict = check_faithful(text, labels, gender)
-        assert verdict.faithful, (text, verdict)
+        judgement = check_faithful(text, labels, gender)
+        assert judgement.faithful, (text, judgement)
     assert example["rewrite"] != example["template"]
 
 

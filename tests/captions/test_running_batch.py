@@ -18,7 +18,7 @@ from facecaption_ml.captions.backends import checkpoints, shared_prefix
 from facecaption_ml.captions.backends.chat import Answer, ChatRequest, Failure, Sampling
 from facecaption_ml.captions.backends.local_chat import LocalChatModel
 from facecaption_ml.captions.backends.running_batch import RunningBatch
-from facecaption_ml.captions.guided.constraint import Guide
+from facecaption_ml.captions.guided.constraint import Constraint
 from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from tiny_chat_models import FACES, save_tiny, tiny
 
@@ -61,7 +61,7 @@ def guided_questions(with_prefix: bool, count: int = 20) -> list[ChatRequest]:
         template = template_caption(labels, gender, seed)
         system = (("system", "Rewrite."),) if with_prefix else ()
         asked.append(
-            ChatRequest((*system, ("user", template)), seed, partial(Guide, template, labels, gender, vocabulary))
+            ChatRequest((*system, ("user", template)), seed, partial(Constraint, template, labels, gender, vocabulary))
         )
     return asked
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from facecaption_ml.errors import FaceCaptionError
 
 if TYPE_CHECKING:
-    from facecaption_ml.captions.guided.constraint import Encode, Guide, Marks
+    from facecaption_ml.captions.guided.constraint import Constraint, Encode, PunctuationTokens
 
 
 class ChatModelError(FaceCaptionError):
@@ -36,13 +36,13 @@ class ChatRequest:
     """One question. ``messages``: (role, content) pairs, roles system, user and assistant; the last one is the user's.
 
     ``seed`` (0 ≤ seed < 2⁶³) alone decides what is sampled: equal requests get equal answers from the same model where the
-    backend can promise it (in process it does; an endpoint may not). ``guide``: makes the guide of guided decoding, for
+    backend can promise it (in process it does; an endpoint may not). ``constraint``: makes the constraint of guided decoding, for
     backends that see the model's probabilities; the others do without.
     """
 
     messages: tuple[tuple[str, str], ...]
     seed: int
-    guide: Callable[[Encode, Marks], Guide] | None = field(default=None, compare=False)
+    constraint: Callable[[Encode, PunctuationTokens], Constraint] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,15 @@ import numpy as np
 from facecaption_ml.captions.backends import checkpoints
 from facecaption_ml.captions.backends.chat import Answer, ChatRequest, Failure, Sampling
 from facecaption_ml.captions.backends.completion import read_completion
-from facecaption_ml.captions.guided.constraint import Guide, Marks, Node
+from facecaption_ml.captions.guided.constraint import Constraint, Node, PunctuationTokens
 
 if TYPE_CHECKING:
     import torch
 
     from facecaption_ml.captions.backends.shared_prefix import SharedPrefix
 
-_REFUSALS: Final = 24  # words that a guide may turn down before the text counts as stuck
-_NEWS_BONUS: Final = 1.0  # logits for words that say what is not yet said; small models forget
+_REFUSALS: Final = 24  # words that a constraint may turn down before the text counts as stuck
+_MISSING_LABEL_BONUS: Final = 1.0  # logits for words that say what is not yet said; small models forget
 _SHRINK: Final = 0.75  # share of rows under way at which the others leave the batch and waiting ones join it
 _LEAST_SHARE: Final = 8  # rows that are worth a worker of their own
 _MOST_GUIDED_TOKENS: Final = 110
@@ -43,7 +43,7 @@ class _Row:
     index: int
     ids: list[int]
     seed: int
-    guide: Guide | None
+    constraint: Constraint | None
     rng: random.Random = field(init=False)
     generated: list[int] = field(default_factory=list)
     log_probability: float = 0.0
@@ -85,7 +85,7 @@ class LocalChatModel:
         stops = self._model.generation_config.eos_token_id
         ends = {self._tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])}
         self._ends = frozenset(token for token in ends if token is not None)
-        self._marks = Marks(self._encode(",")[0], self._encode(".")[0], self._tokenizer.eos_token_id)
+        self._punctuation = PunctuationTokens(self._encode(",")[0], self._encode(".")[0], self._tokenizer.eos_token_id)
         from facecaption_ml.captions.backends import shared_prefix
 
         self._shares = shared_prefix.supports(self._model)
@@ -165,9 +165,9 @@ class LocalChatModel:
         rows = []
         for index, text in texts.items():
             request = requests[index]
-            guide = request.guide(self._encode, self._marks) if request.guide else None
+            constraint = request.constraint(self._encode, self._punctuation) if request.constraint else None
             ids = self._tokenizer(text[len(head) :], add_special_tokens=False).input_ids
-            rows.append(_Row(index, ids, request.seed, guide))
+            rows.append(_Row(index, ids, request.seed, constraint))
         if not head:
             return [], rows
         # Last messages begin alike, too; a row keeps at least one token, whose logits give its first draw.
@@ -213,7 +213,7 @@ class LocalChatModel:
             ended.put(None)
 
     def _draw(self, logits: torch.Tensor, rows: Sequence[_Row], sampling: Sampling) -> list[int]:
-        """The next token of each row; marks rows that have ended or cannot go on."""
+        """The next token of each row; flags rows that have ended or cannot go on."""
         import torch
 
         scores = logits.float()
@@ -224,9 +224,9 @@ class LocalChatModel:
             if not row.under_way:
                 tokens.append(-1)
                 continue
-            token = _guided(row, found, sampling) if row.guide else _free(row, found, sampling)
+            token = _guided(row, found, sampling) if row.constraint else _free(row, found, sampling)
             tokens.append(token)
-            limit = _MOST_GUIDED_TOKENS if row.guide else sampling.max_new_tokens
+            limit = _MOST_GUIDED_TOKENS if row.constraint else sampling.max_new_tokens
             if token in self._ends:
                 row.ended = True
             elif row.stuck or len(row.generated) >= limit:
@@ -238,8 +238,10 @@ class LocalChatModel:
 
     def _read(self, row: _Row) -> Answer:
         if row.stuck:
-            return Answer(failure=Failure.DEAD_END if row.guide else Failure.TRUNCATED)
-        text = row.guide.text if row.guide else self._tokenizer.decode(row.generated, skip_special_tokens=True)
+            return Answer(failure=Failure.DEAD_END if row.constraint else Failure.TRUNCATED)
+        text = (
+            row.constraint.text if row.constraint else self._tokenizer.decode(row.generated, skip_special_tokens=True)
+        )
         found = read_completion(text.strip(), "stop")
         fluency = row.log_probability / max(len(row.generated), 1)
         return Answer(found.text, found.failure, found.detail, fluency if math.isfinite(fluency) else None)
@@ -282,19 +284,19 @@ def _return_memory() -> None:
 
 
 def _guided(row: _Row, logits: np.ndarray, sampling: Sampling) -> int:
-    """A token that the guide allows and accepts; the row is stuck where there is none."""
-    assert row.guide is not None
-    allowed: dict[int, Node | None] = row.guide.allowed()
+    """A token that the constraint allows and accepts; the row is stuck where there is none."""
+    assert row.constraint is not None
+    allowed: dict[int, Node | None] = row.constraint.allowed()
     if allowed:
         ids = np.fromiter(allowed, np.int64, len(allowed))
-        news = np.array([row.guide.wanted(node) for node in allowed.values()])
-        weights = _weights(logits[ids] + _NEWS_BONUS * news, sampling.temperature)
+        missing = np.array([row.constraint.adds_missing_label(node) for node in allowed.values()])
+        weights = _weights(logits[ids] + _MISSING_LABEL_BONUS * missing, sampling.temperature)
         for _ in range(min(_REFUSALS, len(ids))):
             chosen = _choose(weights, sampling.top_p, row.rng)
             if chosen is None:
                 break
             token = int(ids[chosen])
-            if row.guide.accept(token, allowed[token]):
+            if row.constraint.accept(token, allowed[token]):
                 return token
             weights[chosen] = 0.0
     row.stuck = True

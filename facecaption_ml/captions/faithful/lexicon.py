@@ -94,7 +94,7 @@ class Lexicon:
         self._entry(phrase).claims.append(claim)
 
     def items(self, words: list[str]) -> list[Entry]:
-        """The words as phrases of the lexicon, the longest first; an unknown word or a mark becomes an empty entry."""
+        """The words as phrases of the lexicon, the longest first; an unknown word or punctuation becomes an empty entry."""
         found: list[Entry] = []
         at, count = 0, len(words)
         while at < count:
@@ -105,7 +105,7 @@ class Lexicon:
                     at += 1 + len(rest)
                     break
             else:
-                found.append(_MARKS.get(word) or self._unknown(word))
+                found.append(_PUNCTUATION.get(word) or self._unknown(word))
                 at += 1
         return found
 
@@ -152,11 +152,15 @@ def _said(claims: list[Claim]) -> int:
 _UNKNOWN: Final = Entry(role="unknown")
 _STOP: Final = Entry(role="stop")
 _COMMA: Final = Entry(role="comma")
-_MARKS: Final = {**dict.fromkeys(".!?\n", _STOP), **dict.fromkeys((";", ":", "-", "--", "–", "—"), _STOP), ",": _COMMA}
+_PUNCTUATION: Final = {
+    **dict.fromkeys(".!?\n", _STOP),
+    **dict.fromkeys((";", ":", "-", "--", "–", "—"), _STOP),
+    ",": _COMMA,
+}
 
 
 def tokens(text: str) -> list[str]:
-    """Lower-case words and marks: hyphens split words, contractions become two words, possessive 's goes."""
+    """Lower-case words and punctuation: hyphens split words, contractions become two words, possessive 's goes."""
     plain = text.lower().replace("’", "'").replace("‘", "'")
     if "-" in plain:
         plain = re.sub(r"(?<=\w)[-‑](?=\w)", " ", plain)

@@ -78,7 +78,7 @@ _GROWTHS = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | BIT["5_o_Clock_S
 _GENDERS = BIT["Male"] | BIT[FEMALE]
 
 
-def read(text: str, lexicon: Lexicon) -> Mentions:
+def parse(text: str, lexicon: Lexicon) -> Mentions:
     """Everything that the text says about the 40 attributes and the gender."""
     mentions = Mentions()
     items = lexicon.items(tokens(text))
@@ -86,10 +86,10 @@ def read(text: str, lexicon: Lexicon) -> Mentions:
     for i, item in enumerate(items):
         if item.role == "stop":
             if i > start:
-                _Sentence(items[start:i], mentions).read()
+                _Sentence(items[start:i], mentions).parse()
             start = i + 1
     if start < len(items):
-        _Sentence(items[start:], mentions).read()
+        _Sentence(items[start:], mentions).parse()
     return mentions
 
 
@@ -105,7 +105,7 @@ class _Sentence:
     copular: bool = False
     said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
 
-    def read(self) -> None:
+    def parse(self) -> None:
         flags = negated(self.items)
         for i, item in enumerate(self.items):
             negative = flags[i] if flags else False

@@ -1,4 +1,4 @@
-"""Guided decoding: a language model writes the caption, the faithfulness reader watches every word.
+"""Guided decoding: a language model writes the caption, the parser of the faithfulness check reads every word.
 
 A small model (135M parameters) left alone loses or invents something in nine of ten rewrites, so it gets a lattice to walk
 on. The words are those of the template caption, of the labels' wordings and a list of neutral ones (``rewriting.toml``).
@@ -6,7 +6,7 @@ At each word the text so far is read as the checker reads it, and a word that wo
 the labels do not imply, is not taken. A wording whose labels have all been asserted is not offered again, so nothing is
 said twice, and the text can end only when every label has been asserted. Everything else - order, sentences, syntax, which
 wording - is left to the model's probabilities. The idea is that of lexically constrained decoding (Hokamp and Liu, ACL
-2017; NeuroLogic, Lu et al., NAACL 2021), with a reader in place of word lists as the constraint.
+2017; NeuroLogic, Lu et al., NAACL 2021), with a parser in place of word lists as the constraint.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Encode = Callable[[str], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Marks:
+class PunctuationTokens:
     """The token ids of a comma, a full stop and the end of an answer."""
 
     comma: int
@@ -58,7 +58,7 @@ class Node:
             yield from child.words()
 
 
-class Guide:
+class Constraint:
     """One text on its way through the lattice; ``done`` once its end was accepted."""
 
     def __init__(
@@ -68,10 +68,10 @@ class Guide:
         gender: Gender | None,
         vocabulary: Vocabulary,
         encode: Encode,
-        marks: Marks,
+        punctuation: PunctuationTokens,
     ) -> None:
         self._syntax = Syntax(template, labels, gender, vocabulary)
-        self._marks = marks
+        self._punctuation = punctuation
         self._tries = {START: Node(), DOT: Node(), WORD: Node()}
         for word in self._syntax.words:
             capital = word[:1].upper() + word[1:]
@@ -88,7 +88,7 @@ class Guide:
         return self._state.text
 
     def allowed(self) -> dict[int, Node | None]:
-        """Token id → the place in a word that it leads to (None for marks). Empty where the text cannot go on."""
+        """Token id → the place in a word that it leads to (None for punctuation and the end). Empty where the text cannot go on."""
         if self._node is None:
             return self._following(self._state)
         children = self._node.children.items()
@@ -98,9 +98,9 @@ class Guide:
                 offers.setdefault(token, node)
         return offers
 
-    def wanted(self, node: Node | None) -> bool:
+    def adds_missing_label(self, node: Node | None) -> bool:
         """Does the place lead to a word that helps to assert a label that the text lacks?"""
-        return node is not None and any(self._syntax.news(self._state, word) for word in node.words())
+        return node is not None and any(self._syntax.adds_missing_label(self._state, word) for word in node.words())
 
     def accept(self, token: int, node: Node | None) -> bool:
         """Take an allowed token and the place it leads to; False where the text would then say what the labels do not,
@@ -110,8 +110,8 @@ class Guide:
         if state is None:
             return False
         if node is None:
-            ended = token == self._marks.end
-            marked = state if ended else self._syntax.marked(state, dot=token == self._marks.dot)
+            ended = token == self._punctuation.end
+            marked = state if ended else self._syntax.marked(state, dot=token == self._punctuation.dot)
             if marked is None:
                 return False
             self._state, self._node, self.done = marked, None, ended
@@ -130,17 +130,17 @@ class Guide:
         return None if word is None else self._syntax.extended(self._state, word)
 
     def _following(self, state: State) -> dict[int, Node | None]:
-        """What may follow a finished word or mark."""
+        """What may follow a finished word, comma or full stop."""
         complete = self._syntax.complete(state)
         if state.after == DOT and complete:
-            return {self._marks.end: None}
+            return {self._punctuation.end: None}
         offers: dict[int, Node | None] = {}
         if self._syntax.may_end(state):
-            offers[self._marks.dot] = None
+            offers[self._punctuation.dot] = None
             if complete:
                 return offers
         if self._syntax.may_pause(state):
-            offers[self._marks.comma] = None
+            offers[self._punctuation.comma] = None
         if state.words < self._syntax.most_words:
             trie = self._tries[WORD if state.after == COMMA else state.after]
             offers.update((token, node) for token, node in trie.children.items() if self._leads_on(node, state))
@@ -156,7 +156,7 @@ class Guide:
         if ahead is None:
             return False
         following = self._following(ahead)
-        if not further or not all(following.values()):  # a mark can follow
+        if not further or not all(following.values()):  # punctuation can follow
             return bool(following)
         nodes = (node for node in following.values() if node is not None)
         return any(self._leads_somewhere(ahead, after, further - 1) for node in nodes for after in node.words())

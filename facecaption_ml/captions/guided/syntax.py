@@ -1,4 +1,4 @@
-"""The syntax that guided decoding keeps to: which word or mark may follow, and what a sentence has said so far.
+"""The syntax that guided decoding keeps to: which word, comma or full stop may follow, and what a sentence has said so far.
 
 A bigram grammar over word classes (``rewriting.toml``) does most of it; the rest are the slips of a small model: "a high
 cheekbones", "wearing blond hair", "her eyes are high cheekbones". It keeps sentences well formed enough for the model's
@@ -13,7 +13,7 @@ from typing import Final
 
 from facecaption_ml.captions.faithful.faithfulness import implied_absent
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon
-from facecaption_ml.captions.faithful.parser import read
+from facecaption_ml.captions.faithful.parser import parse
 from facecaption_ml.captions.guided.vocabulary import Vocabulary
 from facecaption_ml.captions.labels import GENDER_BITS, label_bits, names_of
 from facecaption_ml.taxonomy import Gender
@@ -42,7 +42,7 @@ _VOWELS: Final = frozenset("aeiou")
 class State:
     """A text under way."""
 
-    text: str = ""  # finished words and marks
+    text: str = ""  # finished words and punctuation
     after: str = START  # what the text ends with
     last: str = ""  # its last word or comma
     kind: str = ""  # the class of its last word
@@ -83,7 +83,7 @@ class Syntax:
         """Has the text asserted every label?"""
         return not self._known & ~state.asserted
 
-    def news(self, state: State, word: str) -> bool:
+    def adds_missing_label(self, state: State, word: str) -> bool:
         """Does the word help to assert a label that the text lacks?"""
         return bool(self._bits[word] & ~state.asserted)
 
@@ -111,7 +111,7 @@ class Syntax:
         clause = kind == "possessive" and state.kind == "conjunction" and state.after == WORD
         asserted = state.asserted
         if not adjective or state.mode == "be":  # elsewhere an adjective waits for its noun
-            mentions = read(text, lexicon)
+            mentions = parse(text, lexicon)
             if (
                 mentions.asserted & ~self._known
                 or mentions.denied & self._known
@@ -142,7 +142,7 @@ class Syntax:
     def marked(self, state: State, *, dot: bool) -> State | None:
         """The state with a full stop or a comma at the end of the text, or None where it would not be faithful."""
         text = state.text + ("." if dot else ",")
-        mentions = read(text, bundled_lexicon())
+        mentions = parse(text, bundled_lexicon())
         wrong = (mentions.asserted | mentions.hinted) & ~self._known
         denied = mentions.denied & ~self._implied | mentions.ruled_out & self._known
         if wrong or denied or self._idle(state, mentions.asserted):

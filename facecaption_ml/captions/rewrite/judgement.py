@@ -47,7 +47,7 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """``reason``: None for a good text. ``missing``, ``invented``: as in the table; what is denied without need is invented."""
 
     text: str = ""
@@ -64,23 +64,23 @@ class Verdict:
 
 def judge(
     answer: Answer, template: str, labels: Sequence[str], gender: Gender | None, least_fluency: float | None = None
-) -> Verdict:
+) -> Judgement:
     """Judge an answer as a rewrite of ``template``; form first, then what it says.
 
     ``least_fluency``: lowest mean log-probability of a token, for answers that know theirs.
     """
     if answer.text is None:
-        return Verdict(reason=str(answer.failure))
+        return Judgement(reason=str(answer.failure))
     text = tidied(answer.text)
     if (fault := unclean(text)) is Fault.CONTROL:
-        return Verdict(text, fault)
+        return Judgement(text, fault)
     found = check_faithful(text, labels, gender)
     invented = tuple(dict.fromkeys((*found.invented, *found.denied)))
     repeated = repetition(text)
     reason = _fault(text, template, repeated) or (None if found.faithful else Fault.UNFAITHFUL)
     if reason is None and least_fluency is not None and answer.fluency is not None and answer.fluency < least_fluency:
         reason = Fault.NOT_FLUENT
-    return Verdict(text, reason, found.missing, invented, repeated)
+    return Judgement(text, reason, found.missing, invented, repeated)
 
 
 def tidied(text: str) -> str:

@@ -11,10 +11,10 @@ from typing import Any, Final
 import polars as pl
 
 from facecaption_ml.captions.backends.chat import Answer, ChatModel, ChatRequest, Sampling
-from facecaption_ml.captions.guided.constraint import VERSION as GUIDANCE_VERSION
-from facecaption_ml.captions.guided.constraint import Guide
+from facecaption_ml.captions.guided.constraint import VERSION as CONSTRAINT_VERSION
+from facecaption_ml.captions.guided.constraint import Constraint
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, answer_key
-from facecaption_ml.captions.rewrite.judgement import Verdict, judge
+from facecaption_ml.captions.rewrite.judgement import Judgement, judge
 from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from facecaption_ml.schemas import SCHEMAS, conform
 from facecaption_ml.taxonomy import Gender
@@ -34,19 +34,19 @@ class _Face:
     labels: tuple[str, ...]
     gender: Gender | None
     attempts: int = 0
-    best: Verdict | None = None  # good
-    closest: Verdict | None = None  # not good, fewest attributes wrong
+    best: Judgement | None = None  # good
+    closest: Judgement | None = None  # not good, fewest attributes wrong
 
-    def add(self, verdict: Verdict) -> None:
+    def add(self, judgement: Judgement) -> None:
         self.attempts += 1
-        if verdict.reason is None:
-            if self.best is None or verdict.repetition < self.best.repetition:
-                self.best = verdict
-        elif self.closest is None or (not verdict.text, verdict.distance) < (
+        if judgement.reason is None:
+            if self.best is None or judgement.repetition < self.best.repetition:
+                self.best = judgement
+        elif self.closest is None or (not judgement.text, judgement.distance) < (
             not self.closest.text,
             self.closest.distance,
         ):
-            self.closest = verdict
+            self.closest = judgement
 
     @property
     def settled(self) -> bool:
@@ -119,24 +119,24 @@ class Rewriter:
             cache.save()
 
     def _request(self, face: _Face, seed: int) -> ChatRequest:
-        guide = None
+        constraint = None
         if self.guided:
-            guide = partial(_guide, face.template, face.labels, face.gender, self.prompt)
-        return ChatRequest(self.prompt.messages(face.template, self.guided), seed, guide)
+            constraint = partial(_constraint, face.template, face.labels, face.gender, self.prompt)
+        return ChatRequest(self.prompt.messages(face.template, self.guided), seed, constraint)
 
     def _seed(self, template: str, attempt: int) -> int:
         text = f"{self.seed}\n{self.prompt.version}\n{attempt}\n{template}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
     def _key(self, face: _Face, seed: int) -> str:
-        guidance = GUIDANCE_VERSION if self.guided else ""
-        return answer_key(self.model.model_id, self.prompt.version, self.sampling, guidance, face.template, seed)
+        constraint = CONSTRAINT_VERSION if self.guided else ""
+        return answer_key(self.model.model_id, self.prompt.version, self.sampling, constraint, face.template, seed)
 
     def _table(self, rows: pl.DataFrame, faces: dict[str, _Face]) -> pl.DataFrame:
         columns: dict[str, list[Any]] = {name: [] for name in SCHEMAS["llm_captions"]}
         for face_id, template in rows.select("face_id", "template_caption").iter_rows():
             face = faces[template]
-            last = face.best or face.closest or Verdict(reason="not asked")
+            last = face.best or face.closest or Judgement(reason="not asked")
             columns["face_id"].append(face_id)
             columns["caption"].append(face.best.text if face.best else template)
             columns["caption_source"].append(LLM if face.best else TEMPLATE)
@@ -167,5 +167,7 @@ def unwritten(templates: pl.DataFrame, reason: str) -> pl.DataFrame:
     return conform(kept, "llm_captions")
 
 
-def _guide(template: str, labels: Sequence[str], gender: Gender | None, prompt: RewritingPrompt, *how: Any) -> Guide:
-    return Guide(template, labels, gender, prompt.vocabulary, *how)
+def _constraint(
+    template: str, labels: Sequence[str], gender: Gender | None, prompt: RewritingPrompt, *how: Any
+) -> Constraint:
+    return Constraint(template, labels, gender, prompt.vocabulary, *how)
