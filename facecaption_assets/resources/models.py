@@ -125,7 +125,7 @@ class CaptionerResource(dg.ConfigurableResource):
         if self.backend == "vllm":
             from facecaption_ml.captions.backends.vllm_offline import VllmChatModel
 
-            return VllmChatModel(self.model)
+            return VllmChatModel(self.model, batch_size=batch_size)
         from facecaption_ml.captions.backends.local_chat import LocalChatModel
 
         device = resolve_device(self.device, self.threads)

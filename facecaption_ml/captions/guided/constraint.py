@@ -88,7 +88,7 @@ class Constraint:
         return self._state.text
 
     def allowed(self) -> dict[int, Node | None]:
-        """Token id → the place in a word that it leads to (None for punctuation and the end). Empty where the text cannot go on."""
+        """Token id → the place in a word that it leads to, None for punctuation and the end; empty at a dead end."""
         if self._node is None:
             return self._following(self._state)
         children = self._node.children.items()

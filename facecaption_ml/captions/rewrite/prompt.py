@@ -20,6 +20,8 @@ BUNDLED: Final = "bundled"
 class PromptError(FaceCaptionError):
     """The prompt file is unusable; the message names the file and the entry."""
 
+    option = "prompt"
+
 
 @dataclass(frozen=True)
 class Example:
@@ -48,11 +50,11 @@ class RewritingPrompt:
         try:
             return _read(Path(path).expanduser())
         except OSError as error:
-            raise PromptError(f"FACECAPTION_LLM_PROMPT: {path}: {error.strerror or error}") from None
+            raise PromptError(f"{path}: {error.strerror or error}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, TypeError) as error:
-            raise PromptError(f"FACECAPTION_LLM_PROMPT: {path}: {error}") from None
+            raise PromptError(f"{path}: {error}") from None
         except KeyError as error:
-            raise PromptError(f"FACECAPTION_LLM_PROMPT: {path}: no entry {error.args[0]!r}") from None
+            raise PromptError(f"{path}: no entry {error.args[0]!r}") from None
 
     def messages(self, template: str, guided: bool = False) -> tuple[tuple[str, str], ...]:
         """System message, examples and the caption to rewrite, as (role, content).
