@@ -96,6 +96,6 @@ def test_broken_file_is_named_with_what_is_wrong(name: str, tmp_path: Path) -> N
 def test_missing_folder_and_undecodable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'version = "\xff"')
     for path in (tmp_path / "none.toml", tmp_path, tmp_path / "latin.toml"):
-        with pytest.raises(PromptError, match=r"^FACECAPTION_LLM_PROMPT: [^\n]*$") as caught:
+        with pytest.raises(PromptError, match=r"^prompt: [^\n]*$") as caught:
             RewritingPrompt.load(str(path))
         assert str(path) in str(caught.value)

@@ -36,7 +36,7 @@ class CaptionGrammar:
     def load(cls, path: str | Path = "bundled") -> CaptionGrammar:
         """Read and validate a grammar file; "bundled" is the one that comes with the package.
 
-        Raises GrammarError (a ValueError) in one line that names the file, the line and the production.
+        Raises GrammarError in one line that names the file, the line and the production.
         """
         file = BUNDLED if path == "bundled" else Path(path)
         try:
