@@ -134,7 +134,7 @@ def test_a_word_that_would_invent_a_label_is_never_offered() -> None:
     constraint = Constraint(
         "A smiling man.", ["Male", "Smiling"], "male", VOCABULARY, Pieces(40), PunctuationTokens(COMMA, DOT, END)
     )
-    offered = {word for node in constraint.allowed().values() if node for word in node.words()}
+    offered = {word for node in constraint.allowed().values() if node for word in node.words}
     assert "smiling" in offered
     assert not offered & {"she", "woman", "blond", "young", "bald", "hat"}
 

@@ -59,6 +59,8 @@ class Lexicon:
     def __init__(self, data: dict[str, dict]) -> None:
         self._entries: dict[tuple[str, ...], Entry] = {}
         self._by_first: dict[str, list[tuple[tuple[str, ...], Entry]]] = {}
+        self._looked_up: dict[str, Entry | None] = {}
+        self._heads: dict[str, dict[str, int]] = {}
         for part, phrases in data["heads"].items():
             for phrase in phrases:
                 self._entry(phrase).head = part
@@ -128,26 +130,32 @@ class Lexicon:
                 at += 1
         return items
 
+    def _lookup(self, word: str) -> Entry | None:
+        if word not in self._looked_up:
+            self._looked_up[word] = self._entries.get(tuple(tokens(word)))
+        return self._looked_up[word]
+
     def heads_of(self, word: str) -> dict[str, int]:
         """The parts of the face of which an adjective says something → what (bits); empty for other words."""
-        entry = self._entries.get(tuple(tokens(word)))
-        if entry is None or entry.claims or entry.head:
-            return {}
-        return {part: bits for part, claims in entry.of.items() if (bits := _said(claims))}
+        if word not in self._heads:
+            entry = self._lookup(word)
+            of = entry.of if entry and not entry.claims and not entry.head else {}
+            self._heads[word] = {part: bits for part, claims in of.items() if (bits := _said(claims))}
+        return self._heads[word]
 
     def part_of(self, word: str) -> str:
         """The part of the face that a noun names, or ""."""
-        entry = self._entries.get(tuple(tokens(word)))
+        entry = self._lookup(word)
         return entry.head if entry else ""
 
     def says_alone(self, word: str) -> bool:
         """A word that says something wherever it stands ("earrings")."""
-        entry = self._entries.get(tuple(tokens(word)))
+        entry = self._lookup(word)
         return bool(entry and entry.claims)
 
     def is_noun(self, word: str) -> bool:
         """A noun of the lexicon: a part of the face, or a thing that says something by itself."""
-        entry = self._entries.get(tuple(tokens(word)))
+        entry = self._lookup(word)
         gender = MALE_BIT | FEMALE_BIT
         return bool(entry and (entry.head or any(not claim.attribute & gender for claim in entry.claims)))
 

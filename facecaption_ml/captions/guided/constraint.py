@@ -11,16 +11,17 @@ wording - is left to the model's probabilities. The idea is that of lexically co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from facecaption_ml.captions.guided.syntax import COMMA, DOT, START, WORD, State, Syntax
+from facecaption_ml.captions.guided.state import Ending, State
+from facecaption_ml.captions.guided.syntax import Syntax
 from facecaption_ml.captions.guided.vocabulary import Vocabulary
 from facecaption_ml.taxonomy import Gender
 
 VERSION: Final = "1"
-"""Of the rules here and in syntax.py: part of the key under which answers are kept."""
+"""Of the rules here, in state.py and in syntax.py: part of the key under which answers are kept."""
 _LOOK_AHEAD: Final = 2  # words
 
 Encode = Callable[[str], tuple[int, ...]]
@@ -38,24 +39,20 @@ class PunctuationTokens:
 
 @dataclass
 class Node:
-    """A place in the trie of words as tokens, and the word that ends here."""
+    """A place in the trie of words as tokens: the word that ends here, and the ``words`` that end here or further on."""
 
     children: dict[int, Node] = field(default_factory=dict)
     word: str | None = None
+    words: list[str] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], word: str) -> None:
         """Spell a word."""
         node = self
         for token in ids:
+            node.words.append(word)
             node = node.children.setdefault(token, Node())
+        node.words.append(word)
         node.word = word
-
-    def words(self) -> Iterator[str]:
-        """The words that end here or further on."""
-        if self.word is not None:
-            yield self.word
-        for child in self.children.values():
-            yield from child.words()
 
 
 class Constraint:
@@ -72,19 +69,19 @@ class Constraint:
     ) -> None:
         self._syntax = Syntax(template, labels, gender, vocabulary)
         self._punctuation = punctuation
-        self._tries = {START: Node(), DOT: Node(), WORD: Node()}
+        self._tries = {Ending.START: Node(), Ending.DOT: Node(), Ending.WORD: Node()}
         for word in self._syntax.words:
             capital = word[:1].upper() + word[1:]
-            self._tries[START].add(encode(capital), word)
-            self._tries[DOT].add(encode(f" {capital}"), word)
-            self._tries[WORD].add(encode(f" {word}"), word)
+            self._tries[Ending.START].add(encode(capital), word)
+            self._tries[Ending.DOT].add(encode(f" {capital}"), word)
+            self._tries[Ending.WORD].add(encode(f" {word}"), word)
         self._state = State()
-        self._node: Node | None = None  # the word under way
+        self._node: Node | None = None  # the word being spelt
         self.done = False
 
     @property
     def text(self) -> str:
-        """The text so far, without the word under way."""
+        """The text so far, without the word being spelt."""
         return self._state.text
 
     def allowed(self) -> dict[int, Node | None]:
@@ -100,7 +97,7 @@ class Constraint:
 
     def adds_missing_label(self, node: Node | None) -> bool:
         """Does the place lead to a word that helps to assert a label that the text lacks?"""
-        return node is not None and any(self._syntax.adds_missing_label(self._state, word) for word in node.words())
+        return node is not None and any(self._syntax.adds_missing_label(self._state, word) for word in node.words)
 
     def accept(self, token: int, node: Node | None) -> bool:
         """Take an allowed token and the place it leads to; False where the text would then say what the labels do not,
@@ -111,13 +108,13 @@ class Constraint:
             return False
         if node is None:
             ended = token == self._punctuation.end
-            marked = state if ended else self._syntax.marked(state, dot=token == self._punctuation.dot)
-            if marked is None:
+            punctuated = state if ended else self._syntax.punctuated(state, dot=token == self._punctuation.dot)
+            if punctuated is None:
                 return False
-            self._state, self._node, self.done = marked, None, ended
+            self._state, self._node, self.done = punctuated, None, ended
             return True
         # Judged before it is all spelt, so that another word can be drawn in its place.
-        if not any(self._leads_somewhere(state, word) for word in node.words()):
+        if not any(self._leads_somewhere(state, word) for word in node.words):
             return False
         self._state, self._node = state, node
         if not node.children and (finished := self._finished()) is not None:
@@ -125,14 +122,14 @@ class Constraint:
         return True
 
     def _finished(self) -> State | None:
-        """The state with the word under way at the end of the text, or None where that word is out of place there."""
+        """The state with the word being spelt at the end of the text, or None where that word is out of place there."""
         word = self._node.word if self._node else None
         return None if word is None else self._syntax.extended(self._state, word)
 
     def _following(self, state: State) -> dict[int, Node | None]:
         """What may follow a finished word, comma or full stop."""
         complete = self._syntax.complete(state)
-        if state.after == DOT and complete:
+        if state.after == Ending.DOT and complete:
             return {self._punctuation.end: None}
         offers: dict[int, Node | None] = {}
         if self._syntax.may_end(state):
@@ -142,13 +139,13 @@ class Constraint:
         if self._syntax.may_pause(state):
             offers[self._punctuation.comma] = None
         if state.words < self._syntax.most_words:
-            trie = self._tries[WORD if state.after == COMMA else state.after]
+            trie = self._tries[Ending.WORD if state.after == Ending.COMMA else state.after]
             offers.update((token, node) for token, node in trie.children.items() if self._leads_on(node, state))
         return offers
 
     def _leads_on(self, node: Node, state: State) -> bool:
         """Does the place lead to a word that fits after the state?"""
-        return any(self._syntax.fits(state, word) for word in node.words())
+        return any(self._syntax.fits(state, word) for word in node.words)
 
     def _leads_somewhere(self, state: State, word: str, further: int = _LOOK_AHEAD) -> bool:
         """Can the text go on after this word, and on from there?"""
@@ -159,4 +156,4 @@ class Constraint:
         if not further or not all(following.values()):  # punctuation can follow
             return bool(following)
         nodes = (node for node in following.values() if node is not None)
-        return any(self._leads_somewhere(ahead, after, further - 1) for node in nodes for after in node.words())
+        return any(self._leads_somewhere(ahead, after, further - 1) for node in nodes for after in node.words)
