@@ -7,9 +7,9 @@ probabilities to choose well among; it does not say which to write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import ClassVar, Final
 
 from facecaption_ml.captions.faithful.faithfulness import implied_absent
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon
@@ -48,21 +48,6 @@ class Syntax:
         self._kinds = {word: vocabulary.class_of(word) for word in self._bits}
         self.most_words = len(template.split()) + _MORE_WORDS
         self._sayable_of: dict[str, int] = {}
-        # What a class asks for beyond the order of classes; the others ask for nothing more.
-        self._rules: dict[str, Callable[[State, str], bool]] = {
-            "article": self._article_fits,
-            "adjective": self._adjective_fits,
-            "noun": self._next_noun_fits,
-            "possessive": self._possessive_fits,
-            "pronoun": self._pronoun_fits,
-            "verb": self._verb_fits,
-            "linking": self._verb_fits,
-            "conjunction": self._joint_fits,
-            "preposition": self._joint_fits,
-            "person": self._person_fits,
-            "personal": self._personal_fits,
-            "wearing": self._wearing_fits,
-        }
         self._nouns: dict[str, list[str]] = {}  # by the part of the face that they name
         for word, kind in self._kinds.items():
             if kind in ("noun", "person", "scene"):
@@ -159,8 +144,8 @@ class Syntax:
         if word in self._vocabulary.opening and state.words > _OPENING:
             return False
         kind = self._kinds[word]
-        rule = self._with_fits if word == "with" else self._rules.get(kind)
-        return rule is None or rule(state, word)
+        rule = Syntax._with_fits if word == "with" else self._RULES.get(kind)
+        return rule is None or rule(self, state, word)
 
     def _follows(self, state: State, word: str) -> bool:
         """May the word stand behind the last one: by class, by the lists of both words, as "a" or "an"?"""
@@ -323,3 +308,19 @@ class Syntax:
         return (
             state.after is Ending.WORD and "mark" in self._vocabulary.follow[state.kind] and not self._dangling(state)
         )
+
+    # What a class asks for beyond the order of classes; the others ask for nothing more.
+    _RULES: ClassVar[Mapping[str, Callable[[Syntax, State, str], bool]]] = {
+        "article": _article_fits,
+        "adjective": _adjective_fits,
+        "noun": _next_noun_fits,
+        "possessive": _possessive_fits,
+        "pronoun": _pronoun_fits,
+        "verb": _verb_fits,
+        "linking": _verb_fits,
+        "conjunction": _joint_fits,
+        "preposition": _joint_fits,
+        "person": _person_fits,
+        "personal": _personal_fits,
+        "wearing": _wearing_fits,
+    }
