@@ -101,7 +101,7 @@ class Constraint:
 
     def accept(self, token: int, node: Node | None) -> bool:
         """Take an allowed token and the place it leads to; False where the text would then say what the labels do not,
-        or could not go on."""
+        or would reach a dead end."""
         within = self._node is not None and node is not None and self._node.children.get(token) is node
         state = self._state if within or self._node is None else self._finished()
         if state is None:
@@ -148,7 +148,7 @@ class Constraint:
         return any(self._syntax.fits(state, word) for word in node.words)
 
     def _leads_somewhere(self, state: State, word: str, further: int = _LOOK_AHEAD) -> bool:
-        """Can the text go on after this word, and on from there?"""
+        """Can words or punctuation follow this word, and what follows it?"""
         ahead = self._syntax.extended(state, word)
         if ahead is None:
             return False

@@ -27,7 +27,6 @@ class CaptionGrammar:
 
     def __init__(self, text: str, source: str) -> None:
         self.version: str = hashlib.sha256(text.encode()).hexdigest()[:12]
-        self.source: str = source
         self._rules: Rules = read_rules(text, source)
         self._guarded: int = self._rules.guarded
         self._samplers: dict[int, Sampler] = {}
