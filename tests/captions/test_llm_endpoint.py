@@ -177,6 +177,7 @@ def test_seed_is_left_out_where_the_endpoint_knows_none(server: ChatServer) -> N
     chat = model(server.url("no-seed"), concurrency=1)
     assert all(answer.text for answer in chat.answer(questions(5), SAMPLING))
     assert ["seed" in body for body in server.bodies] == [True] + [False] * 5
+    assert all(answer.text for answer in model(server.url("no-seed"), concurrency=8).answer(questions(20), SAMPLING))
 
 
 def test_host_without_a_name_is_unreachable() -> None:

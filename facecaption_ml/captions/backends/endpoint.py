@@ -122,6 +122,7 @@ class EndpointChatModel:
         import httpx2
         import openai
 
+        with_seed = self._send_seed
         messages: Any = [{"role": role, "content": content} for role, content in request.messages]
         try:
             async with asyncio.timeout(self.deadline_s):
@@ -131,14 +132,14 @@ class EndpointChatModel:
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
                     max_tokens=sampling.max_new_tokens,
-                    seed=request.seed % _SEED_RANGE if self._send_seed else openai.omit,
+                    seed=request.seed % _SEED_RANGE if with_seed else openai.omit,
                 )
             answer = read_body(response.content)
             return Answer(answer.text, answer.failure, self._redacted(answer.detail))
         except openai.APIStatusError as error:
             body, status = error.body if isinstance(error.body, dict) else {}, error.status_code
-            code, target = error.code or error.type, error.response.headers.get("Location", "elsewhere")
-            said = str(body.get("message") or error.response.text)
+            code, headers = error.code or error.type, error.response.headers
+            said = str(body.get("message") or headers.get("Location") or error.response.text)
         except TimeoutError:
             return Answer(failure=Failure.TIMEOUT, detail=f"no answer within {self.deadline_s:.0f} s")
         except openai.APIError as error:
@@ -147,11 +148,11 @@ class EndpointChatModel:
             detail = self._redacted(f"{type(cause).__name__} {cause}".strip())
             return Answer(failure=Failure.TIMEOUT if slow else Failure.UNREACHABLE, detail=detail)
         # Outside the handler: what is raised here must not carry the server's own words along as its context.
-        said, target = self._redacted(said), self._redacted(target)
-        if self._send_seed and status in (400, 422) and "seed" in said.lower():
+        said = self._redacted(said)
+        if with_seed and status in (400, 422) and "seed" in said.lower():
             self._send_seed = False  # a server that knows no seeds
             return await self._ask(client, request, sampling)
-        return self._refusal(status, code, said, target)
+        return self._refusal(status, code, said)
 
     def _client(self) -> openai.AsyncOpenAI:
         import openai
@@ -165,11 +166,8 @@ class EndpointChatModel:
             http_client=openai.DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False),
         )
 
-    def _refusal(self, status: int, code: str | None, said: str, target: str) -> Answer:
-        """What an HTTP status other than 2xx means. Raises ChatModelError where it will mean the same for every request.
-
-        ``code`` and ``said``: of the OpenAI error object; ``target``: where a redirection leads.
-        """
+    def _refusal(self, status: int, code: str | None, said: str) -> Answer:
+        """What an HTTP status other than 2xx means. Raises ChatModelError where it will mean the same for every request."""
         if status in (401, 403):
             raise ChatModelError(f"the key was refused by {self.base_url}: {status} {said}", option="api_key")
         if status == 404 or code == "model_not_found":
@@ -178,12 +176,11 @@ class EndpointChatModel:
         if code == "insufficient_quota":
             raise ChatModelError(f"the quota of the key is used up at {self.base_url}: {said}", option="api_key")
         if 300 <= status < 400:
-            raise ChatModelError(f"{self.base_url} leads to {target}: set the final address", option="endpoint")
+            raise ChatModelError(f"{self.base_url} leads to {said}: set the final address", option="endpoint")
         if code in ("content_filter", "content_policy_violation"):
             return Answer(failure=Failure.REFUSED, detail=said)
-        return Answer(
-            failure=Failure.RATE_LIMITED if status == 429 else Failure.SERVER_ERROR, detail=f"{status} {said}"
-        )
+        failure = Failure.RATE_LIMITED if status == 429 else Failure.SERVER_ERROR
+        return Answer(failure=failure, detail=f"{status} {said}")
 
     def _redacted(self, text: str) -> str:
         """One line of at most 200 characters without the key, which servers like to quote."""
@@ -202,9 +199,7 @@ def _checked_url(base_url: str) -> str:
         valid = False
         parts = urlsplit("")
     if "@" in url:
-        raise ChatModelError(
-            "the address holds a user or a password; the key has a place of its own", option="endpoint"
-        )
+        raise ChatModelError("the address holds a user or a password; the key has its own option", option="endpoint")
     if not valid or parts.query or parts.fragment:
         raise ChatModelError(f"endpoint {url!r} is no address like http://host:8000/v1", option="endpoint")
     return url
