@@ -36,6 +36,20 @@ def naming(option: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def naming_fields(prefix: str) -> Iterator[None]:
+    """Within the block, a FaceCaptionError whose ``option`` is a field of an options class gets the caller's name of it.
+
+    That is ``prefix`` and the field in capitals: environment variables, say.
+    """
+    try:
+        yield
+    except FaceCaptionError as error:
+        if error.option and error.option.islower():
+            error.option = f"{prefix}{error.option.upper()}"
+        raise
+
+
 _PACKAGES: Final = ("facecaption_ml", "facecaption_assets")
 # What a path, a disk or a machine lacks or forbids.
 _SURROUNDINGS: Final = frozenset({

@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).parents[1]
 LIBRARY = REPOSITORY / "facecaption_ml"
 STAGES = ("images", "faces", "attributes", "captions", "flip")
 ABOVE = ("sample", "benchmarks", "statistics")
+CAPTIONS_ROOMS = ("template", "faithful", "guided", "backends", "rewrite")
 
 
 def imported(path: Path) -> set[str]:
@@ -37,6 +38,15 @@ def test_the_library_knows_neither_dagster_nor_the_assets(path: Path) -> None:
     if stage in STAGES:
         foreign = [f"facecaption_ml.{other}" for other in (*STAGES, *ABOVE) if other != stage]
         assert not [name for name in names if any(name == f or name.startswith(f"{f}.") for f in foreign)]
+
+
+def test_the_rooms_of_captions_import_to_the_left_only() -> None:
+    wrong = []
+    for k, room in enumerate(CAPTIONS_ROOMS):
+        right = tuple(f"facecaption_ml.captions.{other}" for other in CAPTIONS_ROOMS[k + 1 :])
+        for path in (LIBRARY / "captions" / room).glob("*.py"):
+            wrong += [f"{path.name}: {name}" for name in imported(path) if name.startswith(right)]
+    assert not wrong
 
 
 def test_the_code_location_loads_without_torch_and_its_like() -> None:

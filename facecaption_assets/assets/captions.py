@@ -18,8 +18,10 @@ from facecaption_ml.captions import caption_table
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, slug
 from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.dataset.provenance import package_version
+from facecaption_ml.errors import naming_fields
 
 GROUP = "captions"
+LLM_PREFIX: Final = "FACECAPTION_LLM_"
 _TREND: Final = 30  # shards in the picture of the acceptance rate
 
 
@@ -68,9 +70,7 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
     def caption(shard: str) -> ShardResult:
         attributes = work.store.read_table("face_attributes", shard)
         progress = Progress(f"template_captions {shard}", "faces")
-        captions = caption_table(
-            attributes, grammar, work.settings.seed, on_progress=lambda done: progress(done, len(attributes))
-        )
+        captions = caption_table(attributes, grammar, work.settings.seed, on_progress=progress)
         words = captions["template_caption"].str.split(" ").list.len()
         metadata = {
             "grammar version": grammar.version,
@@ -101,7 +101,8 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
 
 @contextlib.contextmanager
 def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
-    rewriter = work.context.resources.captioner.rewriter()
+    with naming_fields(LLM_PREFIX):
+        rewriter = work.context.resources.captioner.rewriter()
 
     def rewrite(shard: str) -> ShardResult:
         templates = work.store.read_table("template_captions", shard)
@@ -110,7 +111,8 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
         cache = AnswerCache(work.store, f"{slug(rewriter.model.model_id)}/{shard}")
         kept = len(cache)
         progress = Progress(f"llm_captions {shard}", "captions")
-        captions = rewriter.rewrite(templates, cache, on_progress=lambda done, total, _: progress(done, total))
+        with naming_fields(LLM_PREFIX):
+            captions = rewriter.rewrite(templates, cache, on_progress=progress)
         how = {
             "model": rewriter.model.model_id,
             "prompt version": rewriter.prompt.version,

@@ -9,7 +9,7 @@ import polars as pl
 
 from facecaption_assets.factories.check import Check
 from facecaption_ml.captions import check_faithful
-from facecaption_ml.captions.rewrite.judging import unclean
+from facecaption_ml.captions.rewrite.judgement import unclean
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.taxonomy import FEMALE, settle_conflicts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from facecaption_ml.storage.store import Store, StoreError
 if TYPE_CHECKING:
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar
-    from facecaption_ml.captions.backends.chat import ChatModel
     from facecaption_ml.captions.rewrite.rewriting import Rewriter
     from facecaption_ml.faces import FaceDetector
     from facecaption_ml.photos import PhotoCaptioner
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from facecaption_ml.statistics.quality import QualityScorer
 
 _FLIP_CHECKPOINTS = "flip_checkpoint/"  # in the store, a folder for each variant
-_BATCHES_PER_CHUNK = 8  # of captions that the model is asked for at once
 
 
 @dataclass(frozen=True)
@@ -82,45 +79,16 @@ class CaptionerResource(FromSettings):
 
     def rewriter(self) -> Rewriter | None:
         """The rewriter; None where the backend is ``none``. Raises ChatModelError or PromptError naming the setting."""
-        options = self.settings.llm
-        if options.backend == "none":
-            return None
-        from facecaption_ml.captions.backends.chat import Sampling
-        from facecaption_ml.captions.guided.prompt import RewritingPrompt
-        from facecaption_ml.captions.rewrite.rewriting import Rewriter
+        from facecaption_ml.captions.rewrite.rewriting import open_rewriter
 
-        guided = options.guided and options.backend == "local"
-        return Rewriter(
-            self._model(),
-            RewritingPrompt.load(options.prompt),
-            Sampling(options.temperature, options.top_p, options.max_new_tokens),
-            attempts=options.attempts,
-            seed=self.settings.seed,
-            guided=guided,
-            least_fluency=options.least_fluency if guided else None,
-            chunk=options.batch_size * _BATCHES_PER_CHUNK,
+        settings = self.settings
+        return open_rewriter(
+            settings.llm,
+            device=settings.device,
+            threads=settings.threads,
+            cache=self.cache / "chat_models",
+            seed=settings.seed,
         )
-
-    def _model(self) -> ChatModel:
-        options = self.settings.llm
-        if options.backend == "endpoint":
-            from facecaption_ml.captions.backends.endpoint import EndpointChatModel
-
-            return EndpointChatModel(
-                options.endpoint,
-                options.model,
-                options.api_key.get_secret_value() or None,
-                concurrency=options.concurrency,
-                timeout_s=options.timeout_s,
-            )
-        if options.backend == "vllm":
-            from facecaption_ml.captions.backends.vllm_offline import VllmChatModel
-
-            return VllmChatModel(options.model)
-        from facecaption_ml.captions.backends.local_chat import LocalChatModel
-
-        threads = self.settings.threads or os.cpu_count() or 1
-        return LocalChatModel(options.model, self.cache / "chat_models", self.device, options.batch_size, threads)
 
 
 class QualityScorersResource(FromSettings):

@@ -11,7 +11,7 @@ from facecaption_assets.settings.automation import AutomationSettings
 from facecaption_assets.settings.benchmarks import BenchmarkSettings
 from facecaption_assets.settings.deploy import DeploySettings
 from facecaption_assets.settings.flip import FlipSettings
-from facecaption_assets.settings.interim import CropSettings, DetectorSettings, DownloadSettings, LlmSettings
+from facecaption_assets.settings.interim import CropSettings, DetectorSettings, DownloadSettings
 from facecaption_assets.settings.naming import Names, Setting, settings_of
 from facecaption_assets.settings.pipeline import (
     FROZEN,
@@ -24,6 +24,7 @@ from facecaption_assets.settings.pipeline import (
 )
 from facecaption_assets.settings.plan import PlanSettings
 from facecaption_assets.settings.storage import StorageSettings
+from facecaption_ml.captions.rewrite.options import RewritingOptions
 
 if TYPE_CHECKING:
     from facecaption_ml.storage.store import Store
@@ -51,7 +52,7 @@ class Settings(BaseModel):
     ] = CropSettings()
     attributes: Annotated[AttributeSettings, Names("attribute_", {"min_labels": "min_labels"})] = AttributeSettings()
     captions: Annotated[CaptionSettings, Names("")] = CaptionSettings()
-    llm: LlmSettings = LlmSettings()
+    llm: RewritingOptions = RewritingOptions()
     release: Annotated[ReleaseSettings, Names("", {"images": "release_images"})] = ReleaseSettings()
     statistics: Annotated[StatisticsSettings, Names("")] = StatisticsSettings()
     flip: FlipSettings = FlipSettings()

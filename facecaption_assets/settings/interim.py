@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 
 from facecaption_assets.settings.pipeline import FROZEN
 
@@ -39,31 +39,3 @@ class CropSettings(BaseModel):
     min_score: float = Field(0.98, ge=0, le=1)
     min_side: int = Field(128, ge=1, description="pixels; both sides of a face box must exceed it")
     margin: float = Field(0.3, ge=0, le=2, description="share of the box's sides added on each side")
-
-
-class LlmSettings(BaseModel):
-    model_config = FROZEN
-    backend: Literal["local", "endpoint", "vllm", "none"] = Field(
-        "local", description="who rewrites captions: transformers here, an OpenAI-compatible endpoint, vLLM, nobody"
-    )
-    model: str = Field(
-        "Qwen/Qwen2.5-7B-Instruct",
-        description="hub name, folder, GGUF file, the endpoint's name, or smollm2-135m-instruct",
-    )
-    endpoint: str = Field("", description="address that ends in /v1, for the backend 'endpoint'")
-    api_key: SecretStr = Field(SecretStr(""), description="key of the endpoint")
-    prompt: str = Field("bundled", description="bundled or a file like rewriting.toml")
-    guided: bool = Field(False, description="guided decoding, which small models need; backend 'local' only")
-    attempts: int = Field(4, ge=1, description="seeds tried for a caption before its template caption is kept")
-    temperature: float = Field(0.7, ge=0)
-    top_p: float = Field(0.9, gt=0, le=1)
-    max_new_tokens: int = Field(120, ge=1)
-    least_fluency: float = Field(
-        -1.2, le=0, description="guided decoding: lowest mean log-probability of a token of a caption"
-    )
-    batch_size: int = Field(64, ge=1, description="captions that the model writes at once")
-    concurrency: int = Field(16, ge=1, description="requests in flight at the endpoint")
-    timeout_s: float = Field(60.0, gt=0, description="of one request to the endpoint")
-    acceptance_floor: float = Field(
-        0.5, ge=0, le=1, description="a lower share of LLM captions in a shard is a warning"
-    )

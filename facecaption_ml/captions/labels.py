@@ -24,7 +24,7 @@ def _excluded(name: str) -> int:
 
 
 EXCLUDES: Final[dict[int, int]] = {BIT[name]: _excluded(name) for name in NAMES}
-"""For each attribute's bit the bits of those that cannot hold beside it."""
+"""For each attribute's bit the bits of those that exclude it."""
 
 
 def names_of(bits: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Guided decoding keeps any writer faithful: here the writer is dice, so that nothing but the guide does the work."""
+"""Guided decoding keeps any writer faithful: here the writer is dice, so that nothing but the constraint does the work."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from facecaption_ml.captions import check_faithful, template_caption
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon
-from facecaption_ml.captions.guided.constraint import Guide, Marks
-from facecaption_ml.captions.guided.prompt import RewritingPrompt
+from facecaption_ml.captions.guided.constraint import Constraint, PunctuationTokens
+from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from facecaption_ml.taxonomy import ATTRIBUTES, FEMALE, Gender, settle_conflicts
 
 OTHERS = [name for name in ATTRIBUTES if name != "Male"]
@@ -54,24 +54,24 @@ def settled(labels: list[str], gender: Gender | None) -> list[str]:
 
 
 def throw_dice(template: str, labels: list[str], gender: Gender | None, seed: int, letters: int = 4) -> Written:
-    """Write one text by chance: any allowed token, another one where the guide turns it down.
+    """Write one text by chance: any allowed token, another one where the constraint turns it down.
 
     Every second draw tries tokens first that lead to what is not yet said; writers that never care mostly run out of words.
     """
     rng, encode = random.Random(seed), Pieces(letters)
-    guide = Guide(template, labels, gender, VOCABULARY, encode, Marks(COMMA, DOT, END))
+    constraint = Constraint(template, labels, gender, VOCABULARY, encode, PunctuationTokens(COMMA, DOT, END))
     ids: list[int] = []
-    while not guide.done:
-        offers = list(guide.allowed().items())
+    while not constraint.done:
+        offers = list(constraint.allowed().items())
         rng.shuffle(offers)
         if rng.random() < 0.5:
-            offers.sort(key=lambda offer: not guide.wanted(offer[1]))
-        token = next((token for token, node in offers if guide.accept(token, node)), None)
+            offers.sort(key=lambda offer: not constraint.adds_missing_label(offer[1]))
+        token = next((token for token, node in offers if constraint.accept(token, node)), None)
         if token is None:
             break
         ids.append(token)
-        assert len(ids) < MOST_TOKENS, guide.text
-    return Written(guide.text, guide.done, encode.spelt(ids))
+        assert len(ids) < MOST_TOKENS, constraint.text
+    return Written(constraint.text, constraint.done, encode.spelt(ids))
 
 
 def words_of(text: str) -> list[str]:
@@ -98,8 +98,8 @@ def assert_keeps_the_rules(written: Written, template: str, labels: list[str], g
     others = {word for name, some in own.items() if name is not None and name != gender for word in some}
     assert not others & set(words), text
     if written.done:
-        verdict = check_faithful(text, labels, gender)
-        assert verdict.faithful, (text, labels, gender, verdict)
+        judgement = check_faithful(text, labels, gender)
+        assert judgement.faithful, (text, labels, gender, judgement)
         assert written.spelt == text
         assert text.endswith(".")
         for sentence in text[:-1].split(". "):
@@ -131,8 +131,10 @@ def test_dice_do_reach_an_end() -> None:
 
 
 def test_a_word_that_would_invent_a_label_is_never_offered() -> None:
-    guide = Guide("A smiling man.", ["Male", "Smiling"], "male", VOCABULARY, Pieces(40), Marks(COMMA, DOT, END))
-    offered = {word for node in guide.allowed().values() if node for word in node.words()}
+    constraint = Constraint(
+        "A smiling man.", ["Male", "Smiling"], "male", VOCABULARY, Pieces(40), PunctuationTokens(COMMA, DOT, END)
+    )
+    offered = {word for node in constraint.allowed().values() if node for word in node.words}
     assert "smiling" in offered
     assert not offered & {"she", "woman", "blond", "young", "bald", "hat"}
 
@@ -159,5 +161,5 @@ def test_every_attribute_can_be_said(name: str, gender: Gender | None) -> None:
     labels = settled([name], gender)
     tries = (throw_dice(template_caption(labels, gender, seed), labels, gender, seed) for seed in range(120))
     written = next((found for found in tries if found.done), None)
-    assert written, f"the guide leads no text about {name} to its end"
+    assert written, f"the constraint leads no text about {name} to its end"
     assert check_faithful(written.text, labels, gender).faithful

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facecaption_ml import captions
 from facecaption_ml.captions import check_faithful
 from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
-from facecaption_ml.captions.guided.prompt import RewritingPrompt
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache
-from facecaption_ml.captions.rewrite.judging import Fault, judge, repetition, tidied, unclean
+from facecaption_ml.captions.rewrite.judgement import Fault, judge_rewrite, repetition, tidied, unclean
+from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from facecaption_ml.captions.rewrite.rewriting import Rewriter, unwritten
 from facecaption_ml.schemas import SCHEMAS, empty
 from facecaption_ml.storage.store import Store
@@ -38,12 +39,7 @@ class Scripted:
         self.texts, self.model_id, self.asked = texts, name, 0
         self.turn: dict[str, int] = {}
 
-    def answer(
-        self,
-        requests: Sequence[ChatRequest],
-        sampling: Sampling,
-        on_answer: Callable[[int, Answer], None] | None = None,
-    ) -> list[Answer]:
+    def answer(self, requests: Sequence[ChatRequest], sampling: Sampling) -> list[Answer]:
         answers = []
         for request in requests:
             self.asked += 1
@@ -127,8 +123,29 @@ def test_quotes_and_headings_around_an_answer_go() -> None:
 
 def test_a_text_that_the_model_itself_finds_unlikely_is_not_fluent() -> None:
     answer = Answer(GOOD, fluency=-2.0)
-    assert judge(answer, TEMPLATE, LABELS, "female", least_fluency=-1.2).reason == Fault.NOT_FLUENT
-    assert judge(answer, TEMPLATE, LABELS, "female").reason is None
+    assert judge_rewrite(answer, LABELS, "female", template=TEMPLATE, least_fluency=-1.2).reason == Fault.NOT_FLUENT
+    assert judge_rewrite(answer, LABELS, "female", template=TEMPLATE).reason is None
+
+
+def test_a_raw_answer_is_judged_as_the_pipeline_would() -> None:
+    good = captions.judge_rewrite(f' "{GOOD}"\n', LABELS, "female")
+    assert (good.caption, good.reason) == (GOOD, None)
+    lost = captions.judge_rewrite(LOST, LABELS, "female")
+    assert (lost.caption, lost.reason, lost.missing, lost.text) == (None, "unfaithful", ("Blond_Hair",), LOST)
+    added = captions.judge_rewrite(ADDED, LABELS, "female")
+    assert (added.caption, added.invented) == (None, ("Wearing_Hat",))
+    for answer, reason in [
+        ("I'm sorry, but I can't help with that.", Failure.REFUSED),
+        ("  ", Failure.EMPTY),
+        (f"**{GOOD}**", Fault.MARKUP),
+        (GOOD + " It is a very nice day" * 20, Fault.LENGTH),
+    ]:
+        judgement = captions.judge_rewrite(answer, LABELS, "female")
+        assert (judgement.caption, judgement.reason) == (None, reason)
+    assert captions.judge_rewrite(TEMPLATE, LABELS, "female").caption == TEMPLATE
+    assert captions.judge_rewrite(TEMPLATE, LABELS, "female", template=TEMPLATE).reason == Fault.UNCHANGED
+    with pytest.raises(ValueError, match="Beautiful"):
+        captions.judge_rewrite(GOOD, ["Beautiful"], None)
 
 
 def test_an_empty_shard_gives_an_empty_table() -> None:
@@ -171,7 +188,7 @@ def test_a_run_that_dies_keeps_its_answers(tmp_path: Path) -> None:
     class Dying(Scripted):
         def answer(self, *arguments: object) -> list[Answer]:
             if self.asked >= 4:
-                raise ChatModelError("FACECAPTION_LLM_MODEL is gone")
+                raise ChatModelError("the model is gone")
             return super().answer(*arguments)  # type: ignore[arg-type]
 
     rows = [(f"f_{i}", f"{TEMPLATE[:-1]}{'' if i == 0 else ', ' + 'really ' * i}.", LABELS, "female") for i in range(8)]
@@ -189,3 +206,14 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
     forward = rewriter.rewrite(templates(*rows))
     backward = Rewriter(Scripted(GOOD), RewritingPrompt.load(), chunk=2).rewrite(templates(*rows[::-1]))
     assert forward.sort("face_id").equals(backward.sort("face_id"))
+
+
+def test_progress_counts_what_is_settled_up_to_all() -> None:
+    rows = [(f"f_{i}", TEMPLATE.replace("young", "young " * (i + 1)), LABELS, "female") for i in range(5)]
+    calls: list[tuple[int, int]] = []
+    rewriter = Rewriter(Scripted(LOST, LOST, GOOD), RewritingPrompt.load(), attempts=3, chunk=2)
+    rewriter.rewrite(templates(*rows), on_progress=lambda done, total: calls.append((done, total)))
+    assert {total for _, total in calls} == {5}
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert calls[0][0] == 0
+    assert calls[-1] == (5, 5)

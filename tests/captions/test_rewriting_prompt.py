@@ -10,10 +10,10 @@ import pytest
 
 import facecaption_ml.captions
 from facecaption_ml.captions import check_faithful, find_attributes
-from facecaption_ml.captions.guided.prompt import PromptError, RewritingPrompt
+from facecaption_ml.captions.rewrite.prompt import PromptError, RewritingPrompt
 from facecaption_ml.taxonomy import FEMALE, Gender
 
-BUNDLED = (Path(facecaption_ml.captions.__file__).parent / "guided" / "rewriting.toml").read_text()
+BUNDLED = (Path(facecaption_ml.captions.__file__).parent / "rewrite" / "rewriting.toml").read_text()
 EXAMPLES = tomllib.loads(BUNDLED)["examples"]
 
 
@@ -28,8 +28,8 @@ def test_examples_are_faithful_rewrites_in_other_words(example: dict[str, str]) 
     labels, gender = labels_of(example["template"])
     assert labels
     for text in (example["template"], example["rewrite"]):
-        verdict = check_faithful(text, labels, gender)
-        assert verdict.faithful, (text, verdict)
+        judgement = check_faithful(text, labels, gender)
+        assert judgement.faithful, (text, judgement)
     assert example["rewrite"] != example["template"]
 
 
@@ -96,6 +96,6 @@ def test_broken_file_is_named_with_what_is_wrong(name: str, tmp_path: Path) -> N
 def test_missing_folder_and_undecodable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'version = "\xff"')
     for path in (tmp_path / "none.toml", tmp_path, tmp_path / "latin.toml"):
-        with pytest.raises(PromptError, match=r"^FACECAPTION_LLM_PROMPT: [^\n]*$") as caught:
+        with pytest.raises(PromptError, match=r"^prompt: [^\n]*$") as caught:
             RewritingPrompt.load(str(path))
         assert str(path) in str(caught.value)

@@ -8,18 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the llm extra is not installed")
 
 from facecaption_ml.captions import template_caption
-from facecaption_ml.captions.backends import checkpoints, shared_prefix
+from facecaption_ml.captions.backends import checkpoints, local_chat, shared_prefix
 from facecaption_ml.captions.backends.chat import Answer, ChatRequest, Failure, Sampling
 from facecaption_ml.captions.backends.local_chat import LocalChatModel
 from facecaption_ml.captions.backends.running_batch import RunningBatch
-from facecaption_ml.captions.guided.constraint import Guide
-from facecaption_ml.captions.guided.prompt import RewritingPrompt
+from facecaption_ml.captions.guided.constraint import Constraint
+from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from tiny_chat_models import FACES, save_tiny, tiny
 
 GREEDY = Sampling(temperature=0.0, max_new_tokens=24)
@@ -61,7 +62,7 @@ def guided_questions(with_prefix: bool, count: int = 20) -> list[ChatRequest]:
         template = template_caption(labels, gender, seed)
         system = (("system", "Rewrite."),) if with_prefix else ()
         asked.append(
-            ChatRequest((*system, ("user", template)), seed, partial(Guide, template, labels, gender, vocabulary))
+            ChatRequest((*system, ("user", template)), seed, partial(Constraint, template, labels, gender, vocabulary))
         )
     return asked
 
@@ -130,30 +131,6 @@ def test_waiting_rows_join_the_batch_under_way(chat: Callable[..., LocalChatMode
     assert full > 0.8 * together
 
 
-def test_answers_are_handed_over_before_the_last_row_ends(chat: Callable[..., LocalChatModel]) -> None:
-    model = chat(4)
-    asked = free_questions(with_prefix=True)
-    seen: list[int] = []
-    passes_at_answer: list[int] = []
-    passes = 0
-
-    def count(*_: Any) -> None:
-        nonlocal passes
-        passes += 1
-
-    model.answer(asked[:1], GREEDY)
-    hook = model._model.register_forward_hook(count)
-
-    def note(index: int, _: Answer) -> None:
-        seen.append(index)
-        passes_at_answer.append(passes)
-
-    model.answer(asked, GREEDY, note)
-    hook.remove()
-    assert sorted(seen) == list(range(24))
-    assert passes_at_answer[0] < passes
-
-
 def test_a_limit_counts_each_rows_own_tokens(chat: Callable[..., LocalChatModel]) -> None:
     asked = free_questions(with_prefix=True)
     for limit in (1, 5, 60):
@@ -202,7 +179,9 @@ def test_logits_are_those_of_each_whole_text(kind: str, prefix_tokens: int) -> N
             batch.keep(kept)
             rows = [rows[k] for k in kept]
         # Columns go with the rows that used them.
-        assert not rows or batch.columns == max(len(row) for row in rows)
+        if rows:
+            assert batch._block is not None
+            assert batch._block.mask.shape[1] == max(len(row) for row in rows)
 
 
 def test_long_prompts_are_read_in_parts() -> None:
@@ -222,3 +201,19 @@ def test_long_prompts_are_read_in_parts() -> None:
         with torch.inference_mode():
             expected = model(torch.tensor([prompt])).logits[0, -1]
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 1.0])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 20.0])
+def test_a_draw_is_that_of_the_whole_sorted_vocabulary(top_p: float, temperature: float) -> None:
+    numbers = np.random.default_rng(3)
+    for seed in range(60):
+        logits = numbers.normal(0, 4, 500).astype(np.float32)
+        logits[::7] = logits[0]  # ties
+        weights = local_chat._weights(logits, temperature)
+        order = np.argsort(-weights, kind="stable")
+        shares = np.cumsum(weights[order])
+        nucleus = shares[: int(np.searchsorted(shares, top_p * weights.sum())) + 1]
+        place = int(np.searchsorted(nucleus, random.Random(seed).random() * nucleus[-1], side="right"))
+        expected = int(order[min(place, len(nucleus) - 1)])
+        assert local_chat._choose(weights, top_p, random.Random(seed)) == expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import json
 import threading
 import time
@@ -40,7 +39,7 @@ class ChatServer:
     """``url(behaviour)`` is the base URL of an API that behaves so; ``text`` makes the answers of the good ones.
 
     ``asked`` counts requests by (behaviour, the user's last words); ``bodies`` are the parsed requests; ``most_open`` is the
-    largest number that were being answered at one time. ``down`` makes every behaviour drop its connections.
+    largest number that were being answered at one time.
     """
 
     port: int = 0
@@ -49,10 +48,8 @@ class ChatServer:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-    bytes_sent: int = 0
     open_now: int = 0
     most_open: int = 0
-    down: bool = False
 
     def url(self, behaviour: str = "good") -> str:
         return f"http://127.0.0.1:{self.port}/{behaviour}/v1"
@@ -80,9 +77,7 @@ class ChatServer:
 
     async def answer(self, writer: asyncio.StreamWriter, path: str, body: dict[str, Any]) -> None:
         behaviour, _, rest = path[1:].partition("/")
-        if self.down or rest != "v1/chat/completions":
-            if self.down:
-                raise ConnectionError
+        if rest != "v1/chat/completions":
             writer.write(reply(404, error("no such page")))
             return
         messages = body["messages"]
@@ -116,6 +111,8 @@ class ChatServer:
                 if first:
                     raise ConnectionError
                 writer.write(good)
+            case "every-other-500":
+                writer.write(reply(500, error("oh")) if len(self.times) % 2 else good)
             case "no-seed":
                 bad = reply(400, error("Extra inputs are not permitted: seed"))
                 writer.write(bad if "seed" in body else good)
@@ -130,16 +127,6 @@ class ChatServer:
                     writer.write(b" ")
                     await writer.drain()
                     await asyncio.sleep(0.05)
-            case "endless" | "endless-500":
-                status = "200 OK" if behaviour == "endless" else "500 Oh"
-                writer.write(f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n\r\n".encode())
-                for _ in range(20_000):
-                    writer.write(b" " * 100_000)
-                    await writer.drain()
-                    self.bytes_sent += 100_000
-            case "gzip-bomb":
-                bomb = gzip.compress(bytes(50_000_000))
-                writer.write(reply(body=bomb, Content_Encoding="gzip"))
             case "echo-key":
                 writer.write(reply(500, error("the key was " + self.heads[-1])))
             case _:

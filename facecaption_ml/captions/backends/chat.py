@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Protocol
 from facecaption_ml.errors import FaceCaptionError
 
 if TYPE_CHECKING:
-    from facecaption_ml.captions.guided.constraint import Encode, Guide, Marks
+    from facecaption_ml.captions.guided.constraint import Constraint, Encode, PunctuationTokens
 
 
 class ChatModelError(FaceCaptionError):
-    """No request can be answered: a wrong model name, a refused key, a missing package. The message names the setting."""
+    """No request can be answered: a wrong model name, a refused key, a missing package.
+
+    ``option``: the field of ``ChatOptions`` at fault, where it is one.
+    """
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class Failure(StrEnum):
@@ -28,7 +35,7 @@ class Failure(StrEnum):
     EMPTY = "empty answer"
     REFUSED = "refusal"
     TRUNCATED = "cut off"
-    DEAD_END = "dead end"  # guided decoding found no word to go on with
+    DEAD_END = "dead end"  # guided decoding found no word that may follow
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,13 @@ class ChatRequest:
     """One question. ``messages``: (role, content) pairs, roles system, user and assistant; the last one is the user's.
 
     ``seed`` (0 ≤ seed < 2⁶³) alone decides what is sampled: equal requests get equal answers from the same model where the
-    backend can promise it (in process it does; an endpoint may not). ``guide``: makes the guide of guided decoding, for
-    backends that see the model's probabilities; the others do without.
+    backend can promise it (in process it does; an endpoint may not). ``constraint``: makes the constraint of guided decoding;
+    backends without support for it do without.
     """
 
     messages: tuple[tuple[str, str], ...]
     seed: int
-    guide: Callable[[Encode, Marks], Guide] | None = field(default=None, compare=False)
+    constraint: Callable[[Encode, PunctuationTokens], Constraint] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -60,28 +67,28 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How texts are drawn. ``temperature`` 0 is greedy; ``top_p`` in (0, 1]; ``max_new_tokens`` per answer."""
+    """How texts are drawn; part of the key under which answers are kept.
+
+    ``temperature`` 0 is greedy; ``top_p`` in (0, 1]; ``max_new_tokens`` per answer.
+    """
 
     temperature: float = 0.7
-    top_p: float = 0.95
-    max_new_tokens: int = 96
+    top_p: float = 0.9
+    max_new_tokens: int = 120
 
 
 class ChatModel(Protocol):
-    """A backend. ``model_id`` names model and weights; it is part of the cache key and of every row's lineage."""
+    """A backend; ``registry`` says how to add one.
+
+    ``model_id`` names model and weights; it is part of the cache key and of every row's lineage. ``supports_constraints``:
+    whether it sees the model's probabilities, which guided decoding needs.
+    """
 
     model_id: str
+    supports_constraints: bool
 
-    def answer(
-        self,
-        requests: Sequence[ChatRequest],
-        sampling: Sampling,
-        on_answer: Callable[[int, Answer], None] | None = None,
-    ) -> list[Answer]:
-        """An answer for each request, in their order; ``on_answer(index, answer)`` as soon as each is there.
-
-        Raises ChatModelError where no request at all can be answered.
-        """
+    def answer(self, requests: Sequence[ChatRequest], sampling: Sampling) -> list[Answer]:
+        """An answer for each request, in their order. Raises ChatModelError where no request at all can be answered."""
         ...
 
     def close(self) -> None:

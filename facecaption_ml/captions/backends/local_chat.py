@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -20,16 +20,18 @@ import numpy as np
 from facecaption_ml.captions.backends import checkpoints
 from facecaption_ml.captions.backends.chat import Answer, ChatRequest, Failure, Sampling
 from facecaption_ml.captions.backends.completion import read_completion
-from facecaption_ml.captions.guided.constraint import Guide, Marks, Node
+from facecaption_ml.captions.guided.constraint import Constraint, Node, PunctuationTokens
+from facecaption_ml.devices import resolve_device
 
 if TYPE_CHECKING:
     import torch
 
+    from facecaption_ml.captions.backends.options import ChatOptions
     from facecaption_ml.captions.backends.shared_prefix import SharedPrefix
 
-_REFUSALS: Final = 24  # words that a guide may turn down before the text counts as stuck
-_NEWS_BONUS: Final = 1.0  # logits for words that say what is not yet said; small models forget
-_SHRINK: Final = 0.75  # share of rows under way at which the others leave the batch and waiting ones join it
+_REFUSALS: Final = 24  # words that a constraint may turn down before the text counts as stuck
+_MISSING_LABEL_BONUS: Final = 1.0  # logits for words that say what is not yet said; small models forget
+_SHRINK: Final = 0.75  # share of unfinished rows at which the others leave the batch and waiting ones join it
 _LEAST_SHARE: Final = 8  # rows that are worth a worker of their own
 _MOST_GUIDED_TOKENS: Final = 110
 
@@ -38,12 +40,12 @@ Message = tuple[str, str]
 
 @dataclass
 class _Row:
-    """One answer under way."""
+    """One answer being written."""
 
     index: int
     ids: list[int]
     seed: int
-    guide: Guide | None
+    constraint: Constraint | None
     rng: random.Random = field(init=False)
     generated: list[int] = field(default_factory=list)
     log_probability: float = 0.0
@@ -54,7 +56,7 @@ class _Row:
         self.rng = random.Random(self.seed)
 
     @property
-    def under_way(self) -> bool:
+    def unfinished(self) -> bool:
         return not (self.ended or self.stuck)
 
 
@@ -62,10 +64,12 @@ class LocalChatModel:
     """A chat model loaded with transformers; see :func:`checkpoints.load_chat_model` for the names it takes.
 
     Rows with equal messages before the last one share that prefix's keys and values (``shared_prefix``). They are divided
-    among ``threads`` workers by prompt, and each worker keeps up to ``batch_size`` of its rows under way (``RunningBatch``).
+    among ``threads`` workers by prompt, and each worker keeps up to ``batch_size`` of its rows in a ``RunningBatch``.
     A row's draws depend on its seed alone, and rounding aside its probabilities on its own prompt alone. With one number of
     threads and one batch size the same requests in any order meet in the same batches, so that rounding is the same too.
     """
+
+    supports_constraints = True
 
     def __init__(self, model: str, cache: Path, device: str = "cpu", batch_size: int = 64, threads: int = 1) -> None:
         self.model_id = checkpoints.model_id(model, device)
@@ -73,6 +77,12 @@ class LocalChatModel:
         # On a CPU a worker is a thread with a batch of its own: the products of one decoding step are too small to share.
         self._workers = max(threads, 1) if device == "cpu" else 1
         self._loaded = False
+
+    @classmethod
+    def from_options(cls, options: ChatOptions, *, device: str, threads: int, cache: Path) -> LocalChatModel:
+        """See ``registry.open_chat_model``."""
+        device = resolve_device(device, threads)
+        return cls(options.model, cache, device, options.batch_size, threads or os.cpu_count() or 1)
 
     def _load(self) -> None:
         if self._loaded:
@@ -85,7 +95,7 @@ class LocalChatModel:
         stops = self._model.generation_config.eos_token_id
         ends = {self._tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])}
         self._ends = frozenset(token for token in ends if token is not None)
-        self._marks = Marks(self._encode(",")[0], self._encode(".")[0], self._tokenizer.eos_token_id)
+        self._punctuation = PunctuationTokens(self._encode(",")[0], self._encode(".")[0], self._tokenizer.eos_token_id)
         from facecaption_ml.captions.backends import shared_prefix
 
         self._shares = shared_prefix.supports(self._model)
@@ -93,33 +103,19 @@ class LocalChatModel:
             shared_prefix.prepare(self._model)
         self._loaded = True
 
-    def answer(
-        self,
-        requests: Sequence[ChatRequest],
-        sampling: Sampling,
-        on_answer: Callable[[int, Answer], None] | None = None,
-    ) -> list[Answer]:
-        """An answer for each request, in their order; ``on_answer`` as rows end, in the caller's thread.
-
-        Raises ChatModelError where the model cannot be loaded.
-        """
+    def answer(self, requests: Sequence[ChatRequest], sampling: Sampling) -> list[Answer]:
+        """An answer for each request, in their order. Raises ChatModelError where the model cannot be loaded."""
         if not requests:
             return []
         self._load()
         _return_memory()
-        answers: list[Answer | None] = [None] * len(requests)
-        ended: SimpleQueue[_Row | None] = SimpleQueue()
         with _quick_thread_switches():
-            shares = [self._pool.submit(self._generate, *share, sampling, ended) for share in self._divided(requests)]
-            for _ in shares:
-                while (row := ended.get()) is not None:
-                    answers[row.index] = found = self._read(row)
-                    if on_answer:
-                        on_answer(row.index, found)
-            for share in shares:
-                share.result()
+            shares = [
+                self._pool.submit(self._generate, prefix, rows, sampling) for prefix, rows in self._divided(requests)
+            ]
+            rows = [row for share in shares for row in share.result()]
         _return_memory()
-        return [answer for answer in answers if answer is not None]
+        return [self._read(row) for row in sorted(rows, key=lambda row: row.index)]
 
     def close(self) -> None:
         """Let go of the weights."""
@@ -165,9 +161,9 @@ class LocalChatModel:
         rows = []
         for index, text in texts.items():
             request = requests[index]
-            guide = request.guide(self._encode, self._marks) if request.guide else None
+            constraint = request.constraint(self._encode, self._punctuation) if request.constraint else None
             ids = self._tokenizer(text[len(head) :], add_special_tokens=False).input_ids
-            rows.append(_Row(index, ids, request.seed, guide))
+            rows.append(_Row(index, ids, request.seed, constraint))
         if not head:
             return [], rows
         # Last messages begin alike, too; a row keeps at least one token, whose logits give its first draw.
@@ -180,69 +176,71 @@ class LocalChatModel:
         turns = [{"role": role, "content": content} for role, content in messages]
         return str(self._tokenizer.apply_chat_template(turns, add_generation_prompt=ask, tokenize=False))
 
-    def _generate(
-        self, prefix: SharedPrefix | None, rows: list[_Row], sampling: Sampling, ended: SimpleQueue[_Row | None]
-    ) -> None:
-        """Write the rows' answers token by token; each row goes to ``ended`` when it leaves the batch, None after the last."""
-        try:
-            import torch
+    def _generate(self, prefix: SharedPrefix | None, rows: list[_Row], sampling: Sampling) -> list[_Row]:
+        """Write the rows' answers token by token; returns the rows."""
+        import torch
 
-            from facecaption_ml.captions.backends.running_batch import RunningBatch
+        from facecaption_ml.captions.backends.running_batch import RunningBatch
 
-            if self._device == "cpu":
-                torch.set_num_threads(1)  # of this worker
-            batch = RunningBatch(self._model, self._device, prefix)
-            active: list[_Row] = []
-            tokens: list[int] = []
-            waiting = rows
-            while active or waiting:
-                room = self._batch_size - len(active)
-                joining, waiting = waiting[:room], waiting[room:]
-                if joining:
-                    tokens += self._draw(batch.join([row.ids for row in joining]), joining, sampling)
-                    active += joining
-                # Not at every end: prompts are cheaper together, and each new shape costs the matrix kernels time and memory.
-                while len(going := [k for k, row in enumerate(active) if row.under_way]) > _SHRINK * len(active):
-                    tokens = self._draw(batch.step([max(token, 0) for token in tokens]), active, sampling)
-                batch.keep(going)
-                for row in active:
-                    if not row.under_way:
-                        ended.put(row)
-                active, tokens = [active[k] for k in going], [tokens[k] for k in going]
-        finally:
-            ended.put(None)
+        if self._device == "cpu":
+            torch.set_num_threads(1)  # of this worker
+        batch = RunningBatch(self._model, self._device, prefix)
+        active: list[_Row] = []
+        tokens: list[int] = []
+        waiting = rows
+        while active or waiting:
+            room = self._batch_size - len(active)
+            joining, waiting = waiting[:room], waiting[room:]
+            if joining:
+                tokens += self._draw(batch.join([row.ids for row in joining]), joining, sampling)
+                active += joining
+            places = _unfinished(active)
+            # Not at every end: prompts are cheaper together, and each new shape costs the matrix kernels time and memory.
+            while len(places) > _SHRINK * len(active):
+                tokens = self._draw(batch.step([max(token, 0) for token in tokens]), active, sampling)
+                places = _unfinished(active)
+            batch.keep(places)
+            active, tokens = [active[k] for k in places], [tokens[k] for k in places]
+        return rows
 
     def _draw(self, logits: torch.Tensor, rows: Sequence[_Row], sampling: Sampling) -> list[int]:
-        """The next token of each row; marks rows that have ended or cannot go on."""
+        """The next token of each row; flags rows that have ended or are stuck."""
         import torch
 
         scores = logits.float()
         totals = torch.logsumexp(scores, 1).cpu().numpy()
         table = scores.cpu().numpy()
         tokens = []
-        for row, found, total in zip(rows, table, totals, strict=True):
-            if not row.under_way:
+        for row, row_logits, total in zip(rows, table, totals, strict=True):
+            if not row.unfinished:
                 tokens.append(-1)
                 continue
-            token = _guided(row, found, sampling) if row.guide else _free(row, found, sampling)
+            token = _guided(row, row_logits, sampling) if row.constraint else _free(row, row_logits, sampling)
             tokens.append(token)
-            limit = _MOST_GUIDED_TOKENS if row.guide else sampling.max_new_tokens
+            limit = _MOST_GUIDED_TOKENS if row.constraint else sampling.max_new_tokens
             if token in self._ends:
                 row.ended = True
             elif row.stuck or len(row.generated) >= limit:
                 row.stuck = True
             else:
                 row.generated.append(token)
-                row.log_probability += float(found[token] - total)
+                row.log_probability += float(row_logits[token] - total)
         return tokens
 
     def _read(self, row: _Row) -> Answer:
         if row.stuck:
-            return Answer(failure=Failure.DEAD_END if row.guide else Failure.TRUNCATED)
-        text = row.guide.text if row.guide else self._tokenizer.decode(row.generated, skip_special_tokens=True)
-        found = read_completion(text.strip(), "stop")
+            return Answer(failure=Failure.DEAD_END if row.constraint else Failure.TRUNCATED)
+        text = (
+            row.constraint.text if row.constraint else self._tokenizer.decode(row.generated, skip_special_tokens=True)
+        )
+        answer = read_completion(text, "stop")
         fluency = row.log_probability / max(len(row.generated), 1)
-        return Answer(found.text, found.failure, found.detail, fluency if math.isfinite(fluency) else None)
+        return Answer(answer.text, answer.failure, answer.detail, fluency if math.isfinite(fluency) else None)
+
+
+def _unfinished(rows: Sequence[_Row]) -> list[int]:
+    """The places of the rows that are not at their end."""
+    return [k for k, row in enumerate(rows) if row.unfinished]
 
 
 def _alike(lists: Sequence[list[int]]) -> list[int]:
@@ -282,19 +280,19 @@ def _return_memory() -> None:
 
 
 def _guided(row: _Row, logits: np.ndarray, sampling: Sampling) -> int:
-    """A token that the guide allows and accepts; the row is stuck where there is none."""
-    assert row.guide is not None
-    allowed: dict[int, Node | None] = row.guide.allowed()
+    """A token that the constraint allows and accepts; the row is stuck where there is none."""
+    assert row.constraint is not None
+    allowed: dict[int, Node | None] = row.constraint.allowed()
     if allowed:
         ids = np.fromiter(allowed, np.int64, len(allowed))
-        news = np.array([row.guide.wanted(node) for node in allowed.values()])
-        weights = _weights(logits[ids] + _NEWS_BONUS * news, sampling.temperature)
+        missing = np.array([row.constraint.adds_missing_label(node) for node in allowed.values()])
+        weights = _weights(logits[ids] + _MISSING_LABEL_BONUS * missing, sampling.temperature)
         for _ in range(min(_REFUSALS, len(ids))):
             chosen = _choose(weights, sampling.top_p, row.rng)
             if chosen is None:
                 break
             token = int(ids[chosen])
-            if row.guide.accept(token, allowed[token]):
+            if row.constraint.accept(token, allowed[token]):
                 return token
             weights[chosen] = 0.0
     row.stuck = True
@@ -319,7 +317,10 @@ def _choose(weights: np.ndarray, top_p: float, rng: random.Random) -> int | None
     total = weights.sum()
     if total <= 0:
         return None
-    order = np.argsort(-weights, kind="stable")
+    # Those below the cutoff reach half of what top_p leaves out even together, so no draw needs them: of 50,000 tokens few
+    # are left to sort.
+    likely = np.flatnonzero(weights > (1 - top_p) / 2 * total / len(weights))
+    order = likely[np.argsort(-weights[likely], kind="stable")]
     cumulated = np.cumsum(weights[order])
     kept = cumulated[: int(np.searchsorted(cumulated, top_p * total)) + 1]
     place = int(np.searchsorted(kept, rng.random() * kept[-1], side="right"))

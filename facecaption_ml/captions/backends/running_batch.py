@@ -37,16 +37,11 @@ class _Block:
 
 
 class RunningBatch:
-    """Rows under way, in the order in which they joined; all stand behind one shared prefix, or none."""
+    """Rows being written, in the order in which they joined; all stand behind one shared prefix, or none."""
 
     def __init__(self, model: Any, device: str, prefix: SharedPrefix | None = None) -> None:
         self._model, self._device, self._prefix = model, device, prefix
         self._block: _Block | None = None
-
-    @property
-    def columns(self) -> int:
-        """Of the keys and values: the tokens, behind the prefix, of the row that has most."""
-        return 0 if self._block is None else int(self._block.mask.shape[1])
 
     @torch.inference_mode()
     def join(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -100,7 +95,7 @@ class RunningBatch:
         self, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, cache: DynamicCache
     ) -> torch.Tensor:
         with shared_prefix.using(self._prefix):
-            found = self._model(
+            output = self._model(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=places,
@@ -108,7 +103,7 @@ class RunningBatch:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        logits: torch.Tensor = found.logits[:, -1]
+        logits: torch.Tensor = output.logits[:, -1]
         return logits
 
 
@@ -147,6 +142,6 @@ def _select(block: _Block, rows: torch.Tensor) -> None:
     mask = block.mask[rows]
     unused = int(mask.any(0).int().argmax())
     block.mask, block.places = mask[:, unused:], block.places[rows]
-    for found in block.cache.layers:
-        layer: Any = found
+    layer: Any
+    for layer in block.cache.layers:
         layer.keys, layer.values = layer.keys[rows, :, unused:], layer.values[rows, :, unused:]

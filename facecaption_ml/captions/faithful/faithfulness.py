@@ -6,7 +6,7 @@ that the labels do not imply. What counts:
 - ``missing``: labels that the text does not assert, or denies somewhere.
 - ``invented``: attributes that the text asserts although they are no labels. A label is an attribute with p > 0.85, so
   an attribute without label is unknown, not absent.
-- ``denied``: for that reason a denial is news too: "he wears no glasses" says something of a face whose Eyeglasses
+- ``denied``: for that reason a denial tells something too: "he wears no glasses" says something of a face whose Eyeglasses
   probability may be 0.6. A denial is allowed where the labels imply it: what contradicts a label (Black_Hair: not
   blond; Bald: no bangs; a woman: no goatee) and, for No_Beard, the mustache ("no beard or mustache" for "no facial
   hair"). Every other denial stands in ``denied`` and makes the caption unfaithful.
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon
-from facecaption_ml.captions.faithful.parser import read
+from facecaption_ml.captions.faithful.parser import parse
 from facecaption_ml.captions.labels import BIT, EXCLUDES, label_bits, names_of
 from facecaption_ml.taxonomy import Gender
 
@@ -53,7 +53,7 @@ def check_faithful(caption: str, labels: Sequence[str], gender: Gender | None) -
     gender, and for gender "female" beside the label Male.
     """
     known = label_bits(labels, gender)
-    mentions = read(caption, bundled_lexicon())
+    mentions = parse(caption, bundled_lexicon())
     denied = mentions.denied
     if mentions.facial_hair and not known & _FACIAL_HAIR:
         denied |= _NO_BEARD
@@ -67,7 +67,7 @@ def check_faithful(caption: str, labels: Sequence[str], gender: Gender | None) -
 
 def find_attributes(caption: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The attributes that a text asserts and those that it denies, FEMALE among them for a woman."""
-    mentions = read(caption, bundled_lexicon())
+    mentions = parse(caption, bundled_lexicon())
     return names_of(mentions.asserted), names_of(mentions.denied)
 
 

@@ -5,17 +5,35 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass, field
+from enum import IntEnum, auto
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from facecaption_ml.captions.labels import BIT, FEMALE_BIT, MALE_BIT
 
-# How a phrase bears on an attribute. HINT: too little to assert it. BEARD and GROWTH: any beard, any facial hair, which
-# are no attributes but contradict No_Beard and are No_Beard where negated. BARE: says that there is none.
-SAYS, DENIES, HINT, BEARD, GROWTH, BARE = range(6)
-Claim = tuple[int, int]
-"""An attribute (bit) and how a phrase bears on it."""
+
+class Bearing(IntEnum):
+    """How a phrase bears on an attribute."""
+
+    SAYS = auto()
+    DENIES = auto()
+    HINTS = auto()
+    """Too little to assert it, too much where it is no label ("makeup" for Heavy_Makeup)."""
+    BEARD = auto()
+    """Any beard ("bearded"), for No_Beard: contradicts it, and says it where negated."""
+    FACIAL_HAIR = auto()
+    """Any hair on the face, for No_Beard: contradicts it where no label of facial hair holds, and says it where negated."""
+    CLEAN_SHAVEN = auto()
+    """No hair on the face at all, for No_Beard: says it and rules every facial hair out."""
+
+
+class Claim(NamedTuple):
+    """What a phrase says of one attribute (a bit)."""
+
+    attribute: int
+    bearing: Bearing
+
 
 _TOKEN = re.compile(r"[a-z0-9&]+(?:'[a-z]+)?|[.!?;:,]|\n|(?<=\s)[-–—]+(?=\s)|[–—]")
 _CONTRACTED: Final = {"'s": "is", "'re": "are", "'ve": "have"}
@@ -41,6 +59,8 @@ class Lexicon:
     def __init__(self, data: dict[str, dict]) -> None:
         self._entries: dict[tuple[str, ...], Entry] = {}
         self._by_first: dict[str, list[tuple[tuple[str, ...], Entry]]] = {}
+        self._looked_up: dict[str, Entry | None] = {}
+        self._heads: dict[str, dict[str, int]] = {}
         for part, phrases in data["heads"].items():
             for phrase in phrases:
                 self._entry(phrase).head = part
@@ -53,9 +73,10 @@ class Lexicon:
                     entry.mass = True
                 else:
                     entry.role = role
-        for key, kind in (("bare", BARE), ("beard", BEARD), ("growth", GROWTH)):
+        beards = {"bare": Bearing.CLEAN_SHAVEN, "beard": Bearing.BEARD, "growth": Bearing.FACIAL_HAIR}
+        for key, bearing in beards.items():
             for phrase in data["beard"][key]:
-                self._claim(phrase, (BIT["No_Beard"], kind))
+                self._claim(phrase, Claim(BIT["No_Beard"], bearing))
         for attribute, ways in data["attributes"].items():
             self._attribute(attribute, ways)
         self._inherit_gender()
@@ -70,20 +91,20 @@ class Lexicon:
         if attribute not in BIT:
             raise ValueError(f"lexicon.toml: attributes.{attribute}: no such attribute")
         bit = BIT[attribute]
-        for key, kind in (("says", SAYS), ("denied_by", DENIES), ("hints", HINT)):
+        for key, bearing in (("says", Bearing.SAYS), ("denied_by", Bearing.DENIES), ("hints", Bearing.HINTS)):
             for phrase in ways.get(key, ()):
-                self._claim(phrase, (bit, kind))
-        for key, kind in (("with", SAYS), ("denied_with", DENIES)):
+                self._claim(phrase, Claim(bit, bearing))
+        for key, bearing in (("with", Bearing.SAYS), ("denied_with", Bearing.DENIES)):
             for part, phrases in ways.get(key, {}).items():
                 for phrase in phrases:
-                    self._entry(phrase).of.setdefault(part, []).append((bit, kind))
+                    self._entry(phrase).of.setdefault(part, []).append(Claim(bit, bearing))
 
     def _inherit_gender(self) -> None:
         """A phrase with "his" or "woman" inside says the gender as well."""
         for words, entry in self._entries.items():
             for word in words if len(words) > 1 else ():
                 inner = self._entries.get((word,))
-                gender = [c for c in inner.claims if c[0] in (MALE_BIT, FEMALE_BIT)] if inner else []
+                gender = [c for c in inner.claims if c.attribute in (MALE_BIT, FEMALE_BIT)] if inner else []
                 entry.claims += [c for c in gender if c not in entry.claims]
 
     def _entry(self, phrase: str) -> Entry:
@@ -94,77 +115,85 @@ class Lexicon:
         self._entry(phrase).claims.append(claim)
 
     def items(self, words: list[str]) -> list[Entry]:
-        """The words as phrases of the lexicon, the longest first; an unknown word or a mark becomes an empty entry."""
-        found: list[Entry] = []
+        """The words as phrases of the lexicon, the longest first; an unknown word or punctuation becomes an empty entry."""
+        items: list[Entry] = []
         at, count = 0, len(words)
         while at < count:
             word = words[at]
             for rest, entry in self._by_first.get(word, ()):
                 if not rest or tuple(words[at + 1 : at + 1 + len(rest)]) == rest:
-                    found.append(entry)
+                    items.append(entry)
                     at += 1 + len(rest)
                     break
             else:
-                found.append(_MARKS.get(word) or self._unknown(word))
+                items.append(_PUNCTUATION.get(word) or self._unknown(word))
                 at += 1
-        return found
+        return items
 
-    def waits_for_noun(self, word: str) -> bool:
-        """An adjective that says something only of a noun ("wavy")."""
-        return bool(self.heads_of(word))
+    def _lookup(self, word: str) -> Entry | None:
+        if word not in self._looked_up:
+            self._looked_up[word] = self._entries.get(tuple(tokens(word)))
+        return self._looked_up[word]
 
     def heads_of(self, word: str) -> dict[str, int]:
         """The parts of the face of which an adjective says something → what (bits); empty for other words."""
-        entry = self._entries.get(tuple(tokens(word)))
-        if entry is None or entry.claims or entry.head:
-            return {}
-        return {part: bits for part, claims in entry.of.items() if (bits := _said(claims))}
+        if word not in self._heads:
+            entry = self._lookup(word)
+            of = entry.of if entry and not entry.claims and not entry.head else {}
+            self._heads[word] = {part: bits for part, claims in of.items() if (bits := _said(claims))}
+        return self._heads[word]
 
     def part_of(self, word: str) -> str:
         """The part of the face that a noun names, or ""."""
-        entry = self._entries.get(tuple(tokens(word)))
+        entry = self._lookup(word)
         return entry.head if entry else ""
 
     def says_alone(self, word: str) -> bool:
         """A word that says something wherever it stands ("earrings")."""
-        entry = self._entries.get(tuple(tokens(word)))
+        entry = self._lookup(word)
         return bool(entry and entry.claims)
 
     def is_noun(self, word: str) -> bool:
         """A noun of the lexicon: a part of the face, or a thing that says something by itself."""
-        entry = self._entries.get(tuple(tokens(word)))
+        entry = self._lookup(word)
         gender = MALE_BIT | FEMALE_BIT
-        return bool(entry and (entry.head or any(not bit & gender for bit, kind in entry.claims)))
+        return bool(entry and (entry.head or any(not claim.attribute & gender for claim in entry.claims)))
 
     def _unknown(self, word: str) -> Entry:
         if word.endswith("less") and (stem := self._entries.get((word[:-4],))) and stem.claims:
-            return Entry(claims=[(bit, DENIES) for bit, kind in stem.claims if kind == SAYS], words=(word,))
+            denials = [Claim(c.attribute, Bearing.DENIES) for c in stem.claims if c.bearing is Bearing.SAYS]
+            return Entry(claims=denials, words=(word,))
         return _UNKNOWN
 
 
 def _said(claims: list[Claim]) -> int:
+    """The attributes (bits) that claims assert."""
     bits = 0
-    for bit, kind in claims:
-        bits |= bit if kind == SAYS else 0
+    for claim in claims:
+        bits |= claim.attribute if claim.bearing is Bearing.SAYS else 0
     return bits
 
 
 _UNKNOWN: Final = Entry(role="unknown")
 _STOP: Final = Entry(role="stop")
 _COMMA: Final = Entry(role="comma")
-_MARKS: Final = {**dict.fromkeys(".!?\n", _STOP), **dict.fromkeys((";", ":", "-", "--", "–", "—"), _STOP), ",": _COMMA}
+_PUNCTUATION: Final = {
+    **dict.fromkeys(".!?\n", _STOP),
+    **dict.fromkeys((";", ":", "-", "--", "–", "—"), _STOP),
+    ",": _COMMA,
+}
 
 
 def tokens(text: str) -> list[str]:
-    """Lower-case words and marks: hyphens split words, contractions become two words, possessive 's goes."""
+    """Lower-case words and punctuation: hyphens split words, contractions become two words, possessive 's goes."""
     plain = text.lower().replace("’", "'").replace("‘", "'")
     if "-" in plain:
         plain = re.sub(r"(?<=\w)[-‑](?=\w)", " ", plain)
-    found = _TOKEN.findall(plain)
+    split: list[str] = _TOKEN.findall(plain)
     if "'" not in plain:
-        return found
+        return split
     words: list[str] = []
-    for word in found:
+    for word in split:
         stem, mark, tail = word.partition("'")
         if not mark or word == "o'clock":
             words.append(word)

@@ -2,7 +2,7 @@
 
 "no" and "without" reach over the noun phrase and what "or" joins to it ("with no" and "without" not over a verb of the main
 clause); "not", "never", "neither" and "nor" reach to the
-end of the clause. A comma goes on only in a list that "or" or "nor" closes ("no glasses, hat or beard"); "and" goes on
+end of the clause. A comma carries it on only in a list that "or" or "nor" closes ("no glasses, hat or beard"); "and" does
 before a bare noun that needs an article ("no beard and mustache") but not before adjectives ("no beard and wavy hair").
 """
 
@@ -29,7 +29,7 @@ def negated(items: list[Entry]) -> list[bool] | None:
         if role in _NEGATORS:
             # "not without glasses": two negations make none
             mode = "" if mode == "not" and role == "without" else "not" if role == "nor" else role
-            # A phrase inside the clause, which goes on after its noun.
+            # A phrase inside the clause, which resumes after its noun.
             inserted = i if role == "without" or (role == "no" and i and items[i - 1].words == ("with",)) else -1
             continue
         if mode and 0 <= inserted < i - 1 and len(item.words) == 1 and item.words[0] in _FINITE:
@@ -63,7 +63,7 @@ def _ends(mode: str, i: int, items: list[Entry]) -> bool:
 
 
 def _or_closes(items: list[Entry], start: int) -> bool:
-    """Whether the list that goes on at ``start`` is closed by "or" or "nor" within the clause."""
+    """Whether the list that continues at ``start`` is closed by "or" or "nor" within the clause."""
     for item in items[start:]:
         if item.role in ("alternative", "nor"):
             return True

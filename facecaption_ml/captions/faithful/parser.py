@@ -10,23 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from facecaption_ml.captions.faithful.lexicon import (
-    BARE,
-    BEARD,
-    DENIES,
-    GROWTH,
-    HINT,
-    SAYS,
-    Claim,
-    Entry,
-    Lexicon,
-    tokens,
-)
+from facecaption_ml.captions.faithful.lexicon import Bearing, Claim, Entry, Lexicon, tokens
 from facecaption_ml.captions.faithful.negation import negated
 from facecaption_ml.captions.labels import BIT
 from facecaption_ml.taxonomy import FEMALE
 
+SAYS, DENIES, HINTS, BEARD, FACIAL_HAIR, CLEAN_SHAVEN = Bearing
 _NO_BEARD = BIT["No_Beard"]
+_FACIAL_HAIR = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | BIT["5_o_Clock_Shadow"]
+_GENDERS = BIT["Male"] | BIT[FEMALE]
+_SUBJECTS = frozenset({("he",), ("she",), ("they",), ("who",)})
 _FLUSHING = frozenset(
     {"determiner", "preposition", "verb", "copula", "contrast", "relative", "no", "without", "not", "nor"}
 )
@@ -45,40 +38,35 @@ class Mentions:
     facial_hair: bool = False
 
     def add(self, claim: Claim, negative: bool) -> None:
-        """Count one claim of the text."""
-        bit, kind = claim
-        if kind == SAYS:
+        """Count one claim of the text; ``negative``: it stands under a negation."""
+        attribute, bearing = claim
+        if bearing is SAYS:
             if negative:
-                self.denied |= bit
+                self.denied |= attribute
             else:
-                self.asserted |= bit
-        elif kind == DENIES:
-            self.denied |= 0 if negative else bit
-        elif kind == HINT:
+                self.asserted |= attribute
+        elif bearing is DENIES:
+            self.denied |= 0 if negative else attribute
+        elif bearing is HINTS:
             if negative:
-                self.denied |= bit
+                self.denied |= attribute
             else:
-                self.hinted |= bit
-        elif kind == BEARD:
+                self.hinted |= attribute
+        elif bearing is BEARD:
             if negative:
                 self.asserted |= _NO_BEARD
             else:
                 self.denied |= _NO_BEARD
-        elif kind == GROWTH and not negative:
-            self.facial_hair = True
-        elif kind == BARE and negative:
-            self.denied |= _NO_BEARD
-        else:  # "no facial hair", "clean-shaven"
+        elif (bearing is FACIAL_HAIR) == negative:  # "no facial hair", "clean-shaven"
             self.asserted |= _NO_BEARD
-            self.ruled_out |= _GROWTHS
+            self.ruled_out |= _FACIAL_HAIR
+        elif bearing is FACIAL_HAIR:
+            self.facial_hair = True
+        else:  # "not clean-shaven"
+            self.denied |= _NO_BEARD
 
 
-_GROWTHS = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | BIT["5_o_Clock_Shadow"]
-
-_GENDERS = BIT["Male"] | BIT[FEMALE]
-
-
-def read(text: str, lexicon: Lexicon) -> Mentions:
+def parse(text: str, lexicon: Lexicon) -> Mentions:
     """Everything that the text says about the 40 attributes and the gender."""
     mentions = Mentions()
     items = lexicon.items(tokens(text))
@@ -86,10 +74,10 @@ def read(text: str, lexicon: Lexicon) -> Mentions:
     for i, item in enumerate(items):
         if item.role == "stop":
             if i > start:
-                _Sentence(items[start:i], mentions).read()
+                _Sentence(items[start:i], mentions).parse()
             start = i + 1
     if start < len(items):
-        _Sentence(items[start:], mentions).read()
+        _Sentence(items[start:], mentions).parse()
     return mentions
 
 
@@ -105,7 +93,7 @@ class _Sentence:
     copular: bool = False
     said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
 
-    def read(self) -> None:
+    def parse(self) -> None:
         flags = negated(self.items)
         for i, item in enumerate(self.items):
             negative = flags[i] if flags else False
@@ -120,7 +108,7 @@ class _Sentence:
                 self._postfix(i, item, negative)
             for claim in item.claims:
                 # a gender is told even under a negation: "there is no beard on his face"
-                self._say(claim, negative and not claim[0] & _GENDERS, i)
+                self._say(claim, negative and not claim.attribute & _GENDERS, i)
             if item.of and not (item.head and self._ends_phrase(i)):
                 if not self._follows_its_noun(i, item, negative):
                     self.pending.append((item, negative))
@@ -230,6 +218,3 @@ class _Sentence:
             if where == place:
                 self.mentions.add(claim, True)
         self.said = [s for s in self.said if s[1] != place]
-
-
-_SUBJECTS = frozenset({("he",), ("she",), ("they",), ("who",)})

@@ -19,9 +19,11 @@ _SCHEMA: Final = {"key": pl.String, "text": pl.String, "failure": pl.String, "fl
 _LASTING: Final = frozenset({Failure.REFUSED, Failure.TRUNCATED, Failure.DEAD_END})
 
 
-def answer_key(model_id: str, prompt_version: str, sampling: Sampling, guidance: str, template: str, seed: int) -> str:
-    """What decides an answer, as 32 hex digits. ``guidance``: its version, "" for free decoding."""
-    parts = (model_id, prompt_version, repr(sorted(asdict(sampling).items())), guidance, template, str(seed))
+def answer_key(
+    model_id: str, prompt_version: str, sampling: Sampling, constraint: str, template: str, seed: int
+) -> str:
+    """What decides an answer, as 32 hex digits. ``constraint``: the version of guided decoding, "" for free decoding."""
+    parts = (model_id, prompt_version, repr(sorted(asdict(sampling).items())), constraint, template, str(seed))
     return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()
 
 

@@ -6,24 +6,26 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
 from facecaption_ml.captions.backends.chat import Answer, ChatModel, ChatRequest, Sampling
-from facecaption_ml.captions.guided.constraint import VERSION as GUIDANCE_VERSION
-from facecaption_ml.captions.guided.constraint import Guide
-from facecaption_ml.captions.guided.prompt import RewritingPrompt
+from facecaption_ml.captions.backends.registry import NONE, open_chat_model
+from facecaption_ml.captions.guided.constraint import VERSION as CONSTRAINT_VERSION
+from facecaption_ml.captions.guided.constraint import Constraint
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, answer_key
-from facecaption_ml.captions.rewrite.judging import Verdict, judge
+from facecaption_ml.captions.rewrite.judgement import Judgement, judge_rewrite
+from facecaption_ml.captions.rewrite.options import RewritingOptions
+from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from facecaption_ml.schemas import SCHEMAS, conform
 from facecaption_ml.taxonomy import Gender
 
 LLM: Final = "llm"
 TEMPLATE: Final = "template"
 
-Progress = Callable[[int, int, int], None]
-"""Called with captions settled, captions in all, and captions of the model so far."""
+_BATCHES_PER_CHUNK: Final = 8  # of the model, between two saves of the answers
 
 
 @dataclass
@@ -34,19 +36,19 @@ class _Face:
     labels: tuple[str, ...]
     gender: Gender | None
     attempts: int = 0
-    best: Verdict | None = None  # good
-    closest: Verdict | None = None  # not good, fewest attributes wrong
+    best: Judgement | None = None  # good
+    closest: Judgement | None = None  # not good, fewest attributes wrong
 
-    def add(self, verdict: Verdict) -> None:
+    def add(self, judgement: Judgement) -> None:
         self.attempts += 1
-        if verdict.reason is None:
-            if self.best is None or verdict.repetition < self.best.repetition:
-                self.best = verdict
-        elif self.closest is None or (not verdict.text, verdict.distance) < (
+        if judgement.reason is None:
+            if self.best is None or judgement.repetition < self.best.repetition:
+                self.best = judgement
+        elif self.closest is None or (not judgement.text, judgement.distance) < (
             not self.closest.text,
             self.closest.distance,
         ):
-            self.closest = verdict
+            self.closest = judgement
 
     @property
     def settled(self) -> bool:
@@ -75,10 +77,14 @@ class Rewriter:
     chunk: int = 256
 
     def rewrite(
-        self, templates: pl.DataFrame, cache: AnswerCache | None = None, on_progress: Progress | None = None
+        self,
+        templates: pl.DataFrame,
+        cache: AnswerCache | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> pl.DataFrame:
         """An ``llm_captions`` table for a ``template_captions`` table, row by row in its order.
 
+        ``on_progress(done, total)`` counts different template captions and is called after each chunk.
         Raises ChatModelError where the model cannot be asked at all, SchemaError where a column is missing.
         """
         rows = conform(templates, "template_captions")
@@ -89,14 +95,13 @@ class Rewriter:
         # One attempt for all; then, for those that need more, the rest at once: few small batches cost more than some waste.
         for attempts in (range(1), range(1, self.attempts)):
             asked = [(face, attempt) for face in ordered if not face.settled for attempt in attempts]
+            last_round = attempts.stop == self.attempts
             for start in range(0, len(asked), self.chunk):
                 self._ask(asked[start : start + self.chunk], cache)
                 if on_progress:
-                    written = sum(face.settled for face in ordered)
-                    waiting = {id(face) for face, _ in asked[start + self.chunk :]} if attempts else set()
-                    last = attempts.stop == self.attempts
-                    open_faces = sum(not face.settled and (not last or id(face) in waiting) for face in ordered)
-                    on_progress(len(faces) - open_faces, len(faces), written)
+                    to_come = asked[start + self.chunk :] if last_round else ((face, 0) for face in ordered)
+                    unsettled = {face.template for face, _ in to_come if not face.settled}
+                    on_progress(len(faces) - len(unsettled), len(faces))
         return self._table(rows, faces)
 
     def _ask(self, asked: Sequence[tuple[_Face, int]], cache: AnswerCache | None) -> None:
@@ -109,34 +114,38 @@ class Rewriter:
             requests = [self._request(face, seed) for (face, _), seed in zip(asked, seeds, strict=True)]
             answers = self.model.answer(requests, self.sampling)
         for (face, _), key, before, answer in zip(asked, keys, kept, answers, strict=True):
-            found = before or answer
-            assert found is not None
+            current = before or answer
+            assert current is not None
             if cache is not None and before is None:
-                cache.put(key, found)
+                cache.put(key, current)
             if not face.settled:
-                face.add(judge(found, face.template, face.labels, face.gender, self.least_fluency))
+                face.add(
+                    judge_rewrite(
+                        current, face.labels, face.gender, template=face.template, least_fluency=self.least_fluency
+                    )
+                )
         if cache is not None:
             cache.save()
 
     def _request(self, face: _Face, seed: int) -> ChatRequest:
-        guide = None
+        constraint = None
         if self.guided:
-            guide = partial(_guide, face.template, face.labels, face.gender, self.prompt)
-        return ChatRequest(self.prompt.messages(face.template, self.guided), seed, guide)
+            constraint = partial(_constraint, face.template, face.labels, face.gender, self.prompt)
+        return ChatRequest(self.prompt.messages(face.template, self.guided), seed, constraint)
 
     def _seed(self, template: str, attempt: int) -> int:
         text = f"{self.seed}\n{self.prompt.version}\n{attempt}\n{template}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
     def _key(self, face: _Face, seed: int) -> str:
-        guidance = GUIDANCE_VERSION if self.guided else ""
-        return answer_key(self.model.model_id, self.prompt.version, self.sampling, guidance, face.template, seed)
+        constraint = CONSTRAINT_VERSION if self.guided else ""
+        return answer_key(self.model.model_id, self.prompt.version, self.sampling, constraint, face.template, seed)
 
     def _table(self, rows: pl.DataFrame, faces: dict[str, _Face]) -> pl.DataFrame:
         columns: dict[str, list[Any]] = {name: [] for name in SCHEMAS["llm_captions"]}
         for face_id, template in rows.select("face_id", "template_caption").iter_rows():
             face = faces[template]
-            last = face.best or face.closest or Verdict(reason="not asked")
+            last = face.best or face.closest or Judgement(reason="not asked")
             columns["face_id"].append(face_id)
             columns["caption"].append(face.best.text if face.best else template)
             columns["caption_source"].append(LLM if face.best else TEMPLATE)
@@ -147,6 +156,28 @@ class Rewriter:
             columns["model"].append(self.model.model_id)
             columns["prompt_version"].append(self.prompt.version)
         return conform(pl.DataFrame(columns, schema=dict(SCHEMAS["llm_captions"])), "llm_captions")
+
+
+def open_rewriter(options: RewritingOptions, *, device: str, threads: int, cache: Path, seed: int) -> Rewriter | None:
+    """The rewriter that the options describe; None for the backend ``none``.
+
+    ``device``, ``threads`` and ``cache``: see :func:`registry.open_chat_model`. Raises ChatModelError or PromptError, whose
+    ``option`` is the field at fault.
+    """
+    if options.backend == NONE:
+        return None
+    model = open_chat_model(options, device=device, threads=threads, cache=cache)
+    guided = options.guided and model.supports_constraints
+    return Rewriter(
+        model,
+        RewritingPrompt.load(options.prompt),
+        options.sampling,
+        attempts=options.attempts,
+        seed=seed,
+        guided=guided,
+        least_fluency=options.least_fluency if guided else None,
+        chunk=options.batch_size * _BATCHES_PER_CHUNK,
+    )
 
 
 def unwritten(templates: pl.DataFrame, reason: str) -> pl.DataFrame:
@@ -167,5 +198,7 @@ def unwritten(templates: pl.DataFrame, reason: str) -> pl.DataFrame:
     return conform(kept, "llm_captions")
 
 
-def _guide(template: str, labels: Sequence[str], gender: Gender | None, prompt: RewritingPrompt, *how: Any) -> Guide:
-    return Guide(template, labels, gender, prompt.vocabulary, *how)
+def _constraint(
+    template: str, labels: Sequence[str], gender: Gender | None, prompt: RewritingPrompt, *how: Any
+) -> Constraint:
+    return Constraint(template, labels, gender, prompt.vocabulary, *how)

@@ -27,7 +27,6 @@ class CaptionGrammar:
 
     def __init__(self, text: str, source: str) -> None:
         self.version: str = hashlib.sha256(text.encode()).hexdigest()[:12]
-        self.source: str = source
         self._rules: Rules = read_rules(text, source)
         self._guarded: int = self._rules.guarded
         self._samplers: dict[int, Sampler] = {}
@@ -36,7 +35,7 @@ class CaptionGrammar:
     def load(cls, path: str | Path = "bundled") -> CaptionGrammar:
         """Read and validate a grammar file; "bundled" is the one that comes with the package.
 
-        Raises GrammarError (a ValueError) in one line that names the file, the line and the production.
+        Raises GrammarError in one line that names the file, the line and the production.
         """
         file = BUNDLED if path == "bundled" else Path(path)
         try:

@@ -14,7 +14,7 @@ bisections, and nothing depends on how many label sets were seen before.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import accumulate, combinations, permutations
 from random import Random
@@ -32,23 +32,30 @@ _CATEGORY: Final = {BIT[name]: i for i, names in enumerate(CATEGORIES.values()) 
 
 
 class Shape(NamedTuple):
-    """The sentences with the same slots: their weight together, and their ``%s`` texts as a table."""
+    """The sentences with the same slots: their weight together, and their frames, texts with a ``%s`` for each slot."""
 
     weight: float
     slots: tuple[Name, ...]
-    texts: Table
+    frames: Table
 
 
 class Filling(NamedTuple):
-    """A shape for the next units: how many it takes, and for each hole the unit's place among them and its tables."""
+    """A shape for the next units: how many it takes, and for each slot the unit's place among them and its wordings."""
 
     takes: int
-    texts: Table
-    holes: tuple[tuple[int, dict[int, Table]], ...]
+    frames: Table
+    slots: tuple[tuple[int, Mapping[int, Table]], ...]
 
 
-Plan = tuple[list[float], list[Filling]]
-"""Cumulated probabilities and what they choose."""
+class Plan(NamedTuple):
+    """The fillings for the next units, and their cumulated probabilities."""
+
+    bounds: list[float]
+    fillings: list[Filling]
+
+
+Fits = tuple[int, ...]
+"""For each of the next units the slots that have a wording for it, one bit each."""
 
 
 class Sampler:
@@ -71,9 +78,9 @@ class Sampler:
         self._intro_choices: dict[int, tuple[list[float], list[tuple[int, Table]]]] = {}
         self._partitions: dict[int, tuple[list[float], list[tuple[int, ...]]]] = {}
         self._fits: dict[int, int] = {}
-        self._filled: dict[tuple[tuple[int, ...], bool], list[tuple[float, Filling]]] = {}
-        self._opening_plans: dict[int, Plan] = {}
-        self._sentence_plans: dict[int, Plan] = {}
+        self._filled: dict[tuple[Fits, bool], list[tuple[float, Filling]]] = {}
+        self._opening_plans: dict[Fits, Plan] = {}
+        self._sentence_plans: dict[Fits, Plan] = {}
         self._opening_units = max(len(shape.slots) for shape in self._openings) - 1
 
     def caption(self, labels: int, seed: int) -> str:
@@ -84,23 +91,22 @@ class Sampler:
         taken, (bounds, texts) = choices[1][bisect_right(choices[0], draw())]
         intro = texts[bisect_right(bounds, draw())]
         units = self._units(labels ^ taken, draw)
-        fits = [self._fits[unit] for unit in units]
+        fits = tuple([self._fits[unit] for unit in units])
         sentences = []
         count, at = len(units), 0
         plans, opening, ahead = self._opening_plans, True, self._opening_units
         while opening or at < count:
-            key = 0
-            for fit in fits[at : at + ahead][::-1]:
-                key = key << 8 | fit
-            plan = plans.get(key) or self._plan(key, opening)
-            takes, (bounds, texts), holes = plan[1][bisect_right(plan[0], draw())]
-            text = texts[bisect_right(bounds, draw())]
+            upcoming = fits[at : at + ahead]
+            plan = plans.get(upcoming) or self._plan(upcoming, opening)
+            takes, (bounds, frames), slots = plan.fillings[bisect_right(plan.bounds, draw())]
+            frame = frames[bisect_right(bounds, draw())]
             words = [intro] if opening else []
-            for place, tables in holes:
+            for place, tables in slots:
                 bounds, texts = tables[units[at + place]]
                 words.append(texts[bisect_right(bounds, draw())] if len(texts) > 1 else texts[0])
-            sentence = text % tuple(words)
-            sentences.append(sentence if text[0] != "%" else sentence[0].upper() + sentence[1:])
+            sentence = frame % tuple(words)
+            begins_with_slot = frame[0] == "%"
+            sentences.append(sentence[0].upper() + sentence[1:] if begins_with_slot else sentence)
             at += takes
             plans, opening, ahead = self._sentence_plans, False, MOST_UNITS
         return " ".join(sentences)
@@ -161,18 +167,16 @@ class Sampler:
             self._fits[unit] = fit if any(fit >> i & 1 and s in alone for i, s in enumerate(self._slots)) else 0
         return self._fits[unit]
 
-    def _plan(self, key: int, opening: bool) -> Plan:
-        """The sentences for the next units, given which slots each of them fits (8 bits a unit)."""
-        fits = tuple(key >> 8 * i & 255 for i in range(MOST_UNITS) if key >> 8 * i)
-        parts = [self._fill(fits[:count], opening) for count in range(len(fits) + 1)]
-        weights = [w for part in parts for w, _ in part]
-        if not weights:
+    def _plan(self, upcoming: Fits, opening: bool) -> Plan:
+        """The sentences for the next units."""
+        fillings = [filling for count in range(len(upcoming) + 1) for filling in self._fill(upcoming[:count], opening)]
+        if not fillings:
             raise GrammarError("no sentence takes the next units; every slot needs a frame of its own")
-        plan = _bounds(weights), [filling for part in parts for _, filling in part]
-        (self._opening_plans if opening else self._sentence_plans)[key] = plan
+        plan = Plan(_bounds([weight for weight, _ in fillings]), [filling for _, filling in fillings])
+        (self._opening_plans if opening else self._sentence_plans)[upcoming] = plan
         return plan
 
-    def _fill(self, fits: tuple[int, ...], opening: bool) -> list[tuple[float, Filling]]:
+    def _fill(self, fits: Fits, opening: bool) -> list[tuple[float, Filling]]:
         """The sentences that take exactly these units."""
         if (fits, opening) in self._filled:
             return self._filled[fits, opening]
@@ -180,26 +184,26 @@ class Sampler:
         for shape in self._openings if opening else self._sentences:
             slots = shape.slots[1:] if opening else shape.slots
             if len(slots) == len(fits):
-                wanted = [1 << self._slots.index(slot) for slot in slots]
-                orders = [o for o in _orders(slots) if all(fits[u] & w for u, w in zip(o, wanted, strict=True))]
+                bits = [1 << self._slots.index(slot) for slot in slots]
+                orders = [o for o in _orders(slots) if all(fits[u] & bit for u, bit in zip(o, bits, strict=True))]
                 for order in orders:
-                    holes = tuple((u, self._tables[s]) for u, s in zip(order, slots, strict=True))
-                    fillings.append((shape.weight / len(orders), Filling(len(slots), shape.texts, holes)))
+                    filled = tuple((u, self._tables[s]) for u, s in zip(order, slots, strict=True))
+                    fillings.append((shape.weight / len(orders), Filling(len(slots), shape.frames, filled)))
         self._filled[fits, opening] = fillings
         return fillings
 
     def _shapes(self, symbol: str) -> list[Shape]:
         """The frames of OPENING or SENTENCE, those with the same slots together."""
-        frames: dict[tuple[Name, ...], dict[str, float]] = {}
+        by_slots: dict[tuple[Name, ...], dict[str, float]] = {}
         for weight, symbols in self._flat(self._rules.names[symbol], ()):
-            text = spaced(" ".join(s.replace("%", "%%") if isinstance(s, str) else "%s" for s in symbols))
-            texts = frames.setdefault(tuple(s for s in symbols if isinstance(s, Name)), {})
-            text = text[0].upper() + text[1:]
-            texts[text] = texts.get(text, 0.0) + weight
+            frame = spaced(" ".join(s.replace("%", "%%") if isinstance(s, str) else "%s" for s in symbols))
+            frame = frame[0].upper() + frame[1:]
+            frames = by_slots.setdefault(tuple(s for s in symbols if isinstance(s, Name)), {})
+            frames[frame] = frames.get(frame, 0.0) + weight
         return [
-            Shape(sum(texts.values()), slots, (tuple(_bounds(list(texts.values()))), tuple(texts)))
-            for slots, texts in frames.items()
-            if sum(texts.values())
+            Shape(sum(frames.values()), slots, (tuple(_bounds(list(frames.values()))), tuple(frames)))
+            for slots, frames in by_slots.items()
+            if sum(frames.values())
         ]
 
     def _flat(self, name: Name, above: tuple[Name, ...]) -> Iterator[tuple[float, list[str | Name]]]:

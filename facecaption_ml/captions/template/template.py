@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import polars as pl
 
@@ -11,7 +12,7 @@ from facecaption_ml.captions.template.grammar import CaptionGrammar, bundled_gra
 from facecaption_ml.schemas import SCHEMAS, conform
 from facecaption_ml.taxonomy import Gender
 
-PROGRESS_EVERY = 1_000
+PROGRESS_EVERY: Final = 1_000
 
 
 def template_caption(labels: Sequence[str], gender: Gender | None, seed: int) -> str:
@@ -26,12 +27,12 @@ def caption_seed(face_id: str, grammar_version: str, seed: int) -> int:
 
 
 def caption_table(
-    attributes: pl.DataFrame, grammar: CaptionGrammar, seed: int, on_progress: Callable[[int], None] | None = None
+    attributes: pl.DataFrame, grammar: CaptionGrammar, seed: int, on_progress: Callable[[int, int], None] | None = None
 ) -> pl.DataFrame:
     """A template caption for each row of a ``face_attributes`` table, in its order, as a ``template_captions`` table.
 
     Uses the columns face_id, gender and labels. Every row gets a caption; one without labels and gender says "person".
-    ``on_progress`` is called with the number of rows done so far, every 1,000 rows and at the end.
+    ``on_progress(done, total)`` counts rows and is called every 1,000 rows and at the end.
     Raises ValueError naming the face whose labels or gender are not valid, SchemaError where a column is missing.
     """
     rows = conform(attributes, "face_attributes").select("face_id", "gender", "labels")
@@ -42,9 +43,7 @@ def caption_table(
             captions.append(grammar.caption(labels or (), gender, caption_seed(face_id, version, seed)))
         except ValueError as error:
             raise ValueError(f"face {face_id!r}: {error}") from error
-        if on_progress and len(captions) % PROGRESS_EVERY == 0:
-            on_progress(len(captions))
-    if on_progress and len(captions) % PROGRESS_EVERY:
-        on_progress(len(captions))
+        if on_progress and (len(captions) % PROGRESS_EVERY == 0 or len(captions) == len(rows)):
+            on_progress(len(captions), len(rows))
     table = rows.with_columns(pl.Series("template_caption", captions, dtype=pl.String))
     return conform(table.select(list(SCHEMAS["template_captions"])), "template_captions")

@@ -1,4 +1,4 @@
-"""Is a text that a model wrote fit to stand in the table? What is wrong with it, in words that a row can carry."""
+"""Whether a text that a model wrote may stand in the table, and if not, the reason that the row carries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from enum import StrEnum
 from typing import Final
 
 from facecaption_ml.captions.backends.chat import Answer
+from facecaption_ml.captions.backends.completion import read_completion
 from facecaption_ml.captions.faithful.faithfulness import check_faithful
+from facecaption_ml.captions.template.template import template_caption
 from facecaption_ml.taxonomy import Gender
 
 _FEWEST_WORDS: Final = 4
@@ -47,8 +49,11 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """``reason``: None for a good text. ``missing``, ``invented``: as in the table; what is denied without need is invented."""
+class Judgement:
+    """What is kept of an answer. ``reason``: why it is not taken, None for a good one. ``text``: the answer, tidied.
+
+    ``missing``, ``invented``: as in the table; what is denied without need is invented. ``repetition``: 0 to 1.
+    """
 
     text: str = ""
     reason: str | None = None
@@ -57,30 +62,55 @@ class Verdict:
     repetition: float = 0.0
 
     @property
+    def caption(self) -> str | None:
+        """The text that the table gets, None where the template caption stays."""
+        return self.text if self.reason is None else None
+
+    @property
     def distance(self) -> int:
         """How many attributes are wrong."""
         return len(self.missing) + len(self.invented)
 
 
-def judge(
-    answer: Answer, template: str, labels: Sequence[str], gender: Gender | None, least_fluency: float | None = None
-) -> Verdict:
-    """Judge an answer as a rewrite of ``template``; form first, then what it says.
+def judge_rewrite(
+    answer: str | Answer,
+    labels: Sequence[str],
+    gender: Gender | None,
+    *,
+    template: str | None = None,
+    least_fluency: float | None = None,
+) -> Judgement:
+    """Judge a model's answer as a rewrite of the template caption: form first, then what it says.
 
-    ``least_fluency``: lowest mean log-probability of a token, for answers that know theirs.
+    ``answer``: as the model gave it. ``template``: the caption to rewrite, whose length bounds the rewrite's and whose words
+    must not come back unchanged; without one, the length is that of a caption drawn for the labels. ``least_fluency``: lowest
+    mean log-probability of a token, for answers that know theirs.
+    Raises ValueError for an unknown label or gender, and for gender "female" beside the label Male.
     """
+    if isinstance(answer, str):
+        answer = read_completion(answer, "stop")
     if answer.text is None:
-        return Verdict(reason=str(answer.failure))
+        return Judgement(reason=str(answer.failure))
     text = tidied(answer.text)
-    if (fault := unclean(text)) is Fault.CONTROL:
-        return Verdict(text, fault)
-    found = check_faithful(text, labels, gender)
-    invented = tuple(dict.fromkeys((*found.invented, *found.denied)))
+    reason = unclean(text)
+    if reason is Fault.CONTROL:
+        return Judgement(text, reason)
+    faithfulness = check_faithful(text, labels, gender)
+    invented = tuple(dict.fromkeys((*faithfulness.invented, *faithfulness.denied)))
     repeated = repetition(text)
-    reason = _fault(text, template, repeated) or (None if found.faithful else Fault.UNFAITHFUL)
+    words = _words(text)
+    original = _words(template_caption(labels, gender, seed=0) if template is None else template)
+    if reason is None and not _FEWEST_WORDS <= len(words) <= 2 * len(original) + _WORDS_ALLOWANCE:
+        reason = Fault.LENGTH
+    if reason is None and template is not None and words == original:
+        reason = Fault.UNCHANGED
+    if reason is None and repeated > _MOST_REPETITION:
+        reason = Fault.REPEATED
+    if reason is None and not faithfulness.faithful:
+        reason = Fault.UNFAITHFUL
     if reason is None and least_fluency is not None and answer.fluency is not None and answer.fluency < least_fluency:
         reason = Fault.NOT_FLUENT
-    return Verdict(text, reason, found.missing, invented, repeated)
+    return Judgement(text, reason, faithfulness.missing, invented, repeated)
 
 
 def tidied(text: str) -> str:
@@ -110,17 +140,6 @@ def unclean(text: str) -> Fault | None:
         return Fault.MARKUP
     foreign = not all(_ENGLISH.match(letter) for letter in _LETTERS.findall(text))
     return Fault.LANGUAGE if foreign or sum(word in _FOREIGN for word in _words(text)) > 1 else None
-
-
-def _fault(text: str, template: str, repeated: float) -> Fault | None:
-    words, before = _words(text), _words(template)
-    if fault := unclean(text):
-        return fault
-    if not _FEWEST_WORDS <= len(words) <= 2 * len(before) + _WORDS_ALLOWANCE:
-        return Fault.LENGTH
-    if words == before:
-        return Fault.UNCHANGED
-    return Fault.REPEATED if repeated > _MOST_REPETITION else None
 
 
 def _words(text: str) -> list[str]:

@@ -1,0 +1,57 @@
+"""Which chat model writes, and how its texts are drawn."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from facecaption_ml.captions.backends.chat import Sampling
+from facecaption_ml.captions.backends.registry import BACKENDS, NONE
+
+
+def _known_backend(name: str) -> str:
+    names = [*BACKENDS, NONE]
+    if name not in names:
+        raise ValueError(f"no backend {name!r}: choose among {', '.join(names)}")
+    return name
+
+
+class ChatOptions(BaseModel):
+    """Options of a chat model, whatever runs it; a backend ignores those that are not its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: Annotated[str, AfterValidator(_known_backend)] = Field(
+        "local",
+        description="who rewrites captions: local (transformers in this process), endpoint (an OpenAI-compatible server), "
+        "vllm (in this process), none",
+    )
+    model: str = Field(
+        "Qwen/Qwen2.5-7B-Instruct",
+        description="hub name, folder, GGUF file, the endpoint's name, or smollm2-135m-instruct",
+    )
+    endpoint: str = Field("", description="address that ends in /v1, for the backend 'endpoint'")
+    api_key: SecretStr = Field(SecretStr(""), description="key of the endpoint")
+    temperature: float = Field(
+        Sampling.temperature,
+        ge=0,
+        description="0 takes the likeliest word each time; the higher, the more varied the texts",
+    )
+    top_p: float = Field(
+        Sampling.top_p,
+        gt=0,
+        le=1,
+        description="nucleus sampling: draw among the likeliest tokens that together reach this share",
+    )
+    max_new_tokens: int = Field(
+        Sampling.max_new_tokens, ge=1, description="length of an answer at which it is cut off, and not taken"
+    )
+    batch_size: int = Field(64, ge=1, description="captions that the model writes at once (local, vllm)")
+    concurrency: int = Field(16, ge=1, description="requests in flight at the endpoint")
+    timeout_s: float = Field(60.0, gt=0, description="seconds that one request to the endpoint may take")
+
+    @property
+    def sampling(self) -> Sampling:
+        """How texts are drawn."""
+        return Sampling(self.temperature, self.top_p, self.max_new_tokens)

@@ -1,0 +1,21 @@
+"""How captions are rewritten: the chat model's options and the rewriter's own."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from facecaption_ml.captions.backends.options import ChatOptions
+
+
+class RewritingOptions(ChatOptions):
+    """Everything that can be chosen about rewriting; :func:`rewriting.open_rewriter` makes a Rewriter of it."""
+
+    prompt: str = Field("bundled", description="bundled or a file like rewriting.toml")
+    guided: bool = Field(False, description="guided decoding, which small models need; backend 'local' only")
+    attempts: int = Field(4, ge=1, description="seeds tried for a caption before its template caption is kept")
+    least_fluency: float = Field(
+        -1.2, le=0, description="guided decoding: lowest mean log-probability of a token of a caption"
+    )
+    acceptance_floor: float = Field(
+        0.5, ge=0, le=1, description="a lower share of LLM captions in a shard is a warning"
+    )

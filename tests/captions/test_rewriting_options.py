@@ -1,0 +1,139 @@
+"""From options to a rewriter: what is refused, which backend is opened, and with what."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
+from facecaption_ml.captions.backends.registry import BACKENDS
+from facecaption_ml.captions.rewrite.options import RewritingOptions
+from facecaption_ml.captions.rewrite.prompt import PromptError
+from facecaption_ml.captions.rewrite.rewriting import Rewriter, open_rewriter
+from facecaption_ml.errors import naming_fields
+from tiny_chat_models import save_tiny
+
+
+def opened(cache: Path, **options: Any) -> Rewriter:
+    rewriter = open_rewriter(RewritingOptions(**options), device="cpu", threads=1, cache=cache, seed=5)
+    assert rewriter is not None
+    return rewriter
+
+
+def test_every_option_is_described_and_none_can_be_misspelt_or_changed() -> None:
+    assert all(field.description for field in RewritingOptions.model_fields.values())
+    with pytest.raises(ValidationError, match="temprature"):
+        RewritingOptions(temprature=1.0)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="frozen"):
+        RewritingOptions().attempts = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.1}, {"max_new_tokens": 0}, {"attempts": 0}, {"batch_size": 0},
+     {"concurrency": 0}, {"timeout_s": 0.0}, {"least_fluency": 0.1}, {"acceptance_floor": 1.1}],
+)  # fmt: skip
+def test_numbers_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        RewritingOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_an_unknown_backend_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValidationError, match="choose among local, endpoint, vllm, none"):
+        RewritingOptions(backend="grpc")
+
+
+def test_the_key_is_not_shown() -> None:
+    assert "sk-1" not in repr(RewritingOptions(api_key="sk-1"))  # type: ignore[arg-type]
+
+
+def test_nobody_writes_where_the_backend_is_none(tmp_path: Path) -> None:
+    none = RewritingOptions(backend="none", prompt="no such file")
+    assert open_rewriter(none, device="cpu", threads=1, cache=tmp_path, seed=0) is None
+
+
+def test_an_endpoint_gets_its_options_and_is_never_guided(tmp_path: Path) -> None:
+    endpoint = pytest.importorskip("facecaption_ml.captions.backends.endpoint")
+    url = "http://host:8000/v1"
+    rewriter = opened(
+        tmp_path,
+        backend="endpoint",
+        endpoint=url,
+        model="m",
+        guided=True,
+        concurrency=3,
+        timeout_s=7,
+        attempts=2,
+        batch_size=5,
+    )
+    assert isinstance(rewriter.model, endpoint.EndpointChatModel)
+    assert (rewriter.model.model_id, rewriter.model.concurrency, rewriter.model.timeout_s) == ("m@host:8000", 3, 7)
+    assert (rewriter.guided, rewriter.least_fluency, rewriter.attempts, rewriter.seed) == (False, None, 2, 5)
+    assert rewriter.chunk == 40
+    assert rewriter.sampling == Sampling()
+    assert rewriter.sampling == RewritingOptions().sampling
+    parameters = inspect.signature(endpoint.EndpointChatModel).parameters
+    for name in ("concurrency", "timeout_s"):
+        assert parameters[name].default == RewritingOptions.model_fields[name].default
+
+
+def test_a_model_in_this_process_can_be_guided(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="the llm extra is not installed")
+    folder = save_tiny(tmp_path / "tiny")
+    rewriter = opened(tmp_path, backend="local", model=str(folder), guided=True, least_fluency=-2.0)
+    assert (rewriter.guided, rewriter.least_fluency) == (True, -2.0)
+    assert rewriter.model.model_id.startswith("tiny@")
+
+
+def test_vllm_writes_as_many_at_once_as_the_option_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in with the interface that vLLM documents: the package needs a GPU host."""
+    engine: dict[str, Any] = {}
+
+    class Engine:
+        def __init__(self, **arguments: Any) -> None:
+            engine.update(arguments)
+
+        def chat(
+            self, conversations: list[Any], params: list[SimpleNamespace], use_tqdm: bool
+        ) -> list[SimpleNamespace]:
+            ends = ["stop", "length"]
+            said = [f"{c[-1]['content']} {p.seed} {p.max_tokens}" for c, p in zip(conversations, params, strict=True)]
+            return [
+                SimpleNamespace(outputs=[SimpleNamespace(text=text, finish_reason=end)])
+                for text, end in zip(said, ends, strict=True)
+            ]
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Engine, SamplingParams=SimpleNamespace))
+    model = opened(tmp_path, backend="vllm", model="org/m", batch_size=96).model
+    assert (engine["model"], engine["max_num_seqs"], model.model_id) == ("org/m", 96, "org/m")
+    first, second = model.answer([ChatRequest((("user", "hello"),), seed) for seed in (7, 8)], Sampling())
+    assert first == Answer("hello 7 120")
+    assert second.failure is Failure.TRUNCATED
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"backend": "endpoint", "endpoint": "ftp://x"}, "LLM_ENDPOINT: endpoint 'ftp://x' is no address"),
+        ({"backend": "local", "model": "no/where.gguf"}, "LLM_MODEL: model 'no/where.gguf': no such file"),
+        ({"backend": "endpoint", "endpoint": "http://h/v1", "prompt": "/no/file"}, "LLM_PROMPT: /no/file"),
+    ],
+)
+def test_an_error_gets_the_callers_name_of_the_option(tmp_path: Path, options: dict[str, str], named: str) -> None:
+    pytest.importorskip("openai", reason="the llm extra is not installed")
+    with pytest.raises((ChatModelError, PromptError)) as raised, naming_fields("LLM_"):
+        opened(tmp_path, **options)
+    assert str(raised.value).startswith(named)
+
+
+def test_every_backend_of_the_registry_is_a_module_of_its_room() -> None:
+    room = Path(sys.modules[RewritingOptions.__base__.__module__].__file__ or "").parent  # type: ignore[union-attr]
+    for target in BACKENDS.values():
+        module, _, name = target.partition(":")
+        assert f"class {name}" in (room / f"{module}.py").read_text(encoding="utf-8")
