@@ -190,7 +190,7 @@ class Deployment:
         wait_until("the webserver with its code location", self._loaded, 150)
 
     def limit(self, pool: str, slots: int) -> None:
-    """Pools need a limit before runs meet them: two runs that meet one without both try to write it."""
+        """Pools need a limit before runs meet them: two runs that meet one without both try to write it."""
         command = [sys.executable, "-m", "dagster", "instance", "concurrency", "set", pool, str(slots)]
         subprocess.run(command, env=self.environment, cwd=self.home, check=True, capture_output=True)
 
