@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import dagster as dg
 
-from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.checks import benchmarks as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.machines.retries import final_errors, retry_policy
-from facecaption_assets.partitions import BENCHMARK_GRIDS, all_of
-from facecaption_assets.resources.benchmarks import measure, result_pictures, write_measured
+from facecaption_assets.partitions import BENCHMARK_ASSETS, BENCHMARK_GRIDS, all_of
+from facecaption_assets.resources.benchmarks import measure, result_figures, write_measured
 from facecaption_assets.settings import Settings
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.store import Store, StoreError
@@ -68,14 +67,14 @@ def _benchmark(task: str, settings: Settings) -> dg.AssetsDefinition:
 
 
 def _recorded(store: Store, measured: "Measured", minutes: float) -> dg.MaterializeResult:
-    """Write a result with its pictures, and say in the UI what it came to."""
+    """Write a result with its figures, and say in the UI what it came to."""
     result, written = measured.result, write_measured(store, measured)
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": store.uri(f"{result.key}.json"),
-            **headline(result),
+            **result.percentages,
             "numbers": previews.rows(["of", "setting", "metric", "percent", "spread", "runs"], _rows(result)),
-            **{ending.split(".")[0]: previews.png(data, ending) for ending, data in measured.pictures.items()},
+            **{ending.split(".")[0]: previews.png(data, ending) for ending, data in measured.figures.items()},
             **result.counts,
             "protocol": previews.rows(["what", "how"], list(result.protocol.items())),
             "versions": previews.rows(["of", "version"], list(result.versions.items())),
@@ -89,15 +88,6 @@ def _recorded(store: Store, measured: "Measured", minutes: float) -> dg.Material
             checks.stored(store, written),
         ],
     )
-
-
-def headline(result: "BenchmarkResult") -> dict[str, float]:
-    """The numbers that the UI plots over partitions, in percent."""
-    return {
-        f"{found.setting} {found.metric}": round(100 * found.value, 2)
-        for found in result.measurements
-        if found.value is not None
-    }
 
 
 def _rows(result: "BenchmarkResult") -> list[tuple[Any, ...]]:
@@ -129,7 +119,7 @@ def _tables(settings: Settings) -> dg.AssetsDefinition:
         name="benchmark_tables",
         deps=[*BENCHMARK_ASSETS.values(), "flip_ablation"],
         group_name=GROUP,
-        kinds={"html", "latex"},
+        kinds={"html"},
         owners=["team:models"],
         code_version=CODE_VERSION,
         pool=CPU.pool,
@@ -143,10 +133,10 @@ def _tables(settings: Settings) -> dg.AssetsDefinition:
     )
     @final_errors(settings)
     def benchmark_tables(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """Tables 2, 3 and 4 and the ablation: measured rows beside the published ones, as HTML, Markdown and LaTeX.
+        """Tables 2, 3 and 4 and the ablation: measured rows beside the published ones, as HTML and Markdown.
 
         Every result in the store is shown, with the versions of data, code and checkpoint behind it, whatever its model is
-        called. Numbers are compared with those of the last materialisation.
+        called. Numbers are compared with those of the last materialization.
         """
         return _write_tables(context.resources.store.open(), settings)
 
@@ -154,15 +144,14 @@ def _tables(settings: Settings) -> dg.AssetsDefinition:
 
 
 def _write_tables(store: Store, settings: Settings) -> dg.MaterializeResult:
-    from facecaption_assets.assets.ablation_tables import read_ablation
-    from facecaption_ml.benchmarks.report.ablation import SEED
+    from facecaption_ml.benchmarks.report.ablation import SEED, read_ablation
     from facecaption_ml.benchmarks.report.regression import snapshot
     from facecaption_ml.benchmarks.result import read_results
 
     results, trained = read_results(store), read_ablation(store)
     if not results and not trained:
         raise StoreError(
-            f"no benchmark has been measured yet: materialise {', '.join(BENCHMARK_ASSETS.values())} or flip_ablation first"
+            f"no benchmark has been measured yet: materialize {', '.join(BENCHMARK_ASSETS.values())} or flip_ablation first"
         )
     key, now = f"{_TABLES}/results.json", snapshot(results)
     compared = _compared(store, key, results, settings.benchmark_regression_tolerance)
@@ -183,7 +172,7 @@ def _write_tables(store: Store, settings: Settings) -> dg.MaterializeResult:
 
 
 def _compared(store: Store, key: str, results: "Sequence[BenchmarkResult]", tolerance: float) -> "Regressions | str":
-    """With the last materialisation's snapshot; a text where there is none that can be read."""
+    """With the last materialization's snapshot; a text where there is none that can be read."""
     from facecaption_ml.benchmarks.report.regression import from_snapshot, regressions
 
     if not store.exists(key):
@@ -198,23 +187,21 @@ def _compared(store: Store, key: str, results: "Sequence[BenchmarkResult]", tole
 def table_files(
     store: Store, results: "Sequence[BenchmarkResult]", trained: "Sequence[BenchmarkResult]"
 ) -> dict[str, bytes]:
-    """``index.html`` with the results' pictures, ``tables.md``, ``tables.tex``; ``ablation.md`` where there is one."""
+    """``index.html`` with the results' figures, ``tables.md``; ``ablation.md`` where there is one."""
     from facecaption_ml.benchmarks.report.ablation import ablation_table
-    from facecaption_ml.benchmarks.report.latex import latex
-    from facecaption_ml.benchmarks.report.markdown import markdown
     from facecaption_ml.benchmarks.report.page import html
+    from facecaption_ml.benchmarks.report.table import markdown
     from facecaption_ml.benchmarks.report.tables import benchmark_tables
 
     ablation = [ablation_table(trained)] if trained else []
     tables = [*benchmark_tables(results), *ablation]
-    pictures = {
+    figures = {
         f"{result.task}, {result.model} on {result.data}: {name}": store.read_bytes(key)
         for result in results
-        for name, key in result_pictures(store, result.key).items()
+        for name, key in result_figures(store, result.key).items()
     }
     return {
-        "index.html": html(tables, pictures).encode(),
+        "index.html": html(tables, figures).encode(),
         "tables.md": markdown(tables).encode(),
-        "tables.tex": latex(tables).encode(),
         **({"ablation.md": markdown(ablation).encode()} if ablation else {}),
     }

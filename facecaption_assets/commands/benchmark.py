@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 import click
 import dagster as dg
 
-from facecaption_assets.assets.ablation_tables import RESULTS
-from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.commands.stages import run_benchmarks
-from facecaption_assets.partitions import VARIANTS, benchmark_models
-from facecaption_assets.resources.benchmarks import check_names, measure, result_pictures, write_measured
+from facecaption_assets.partitions import BENCHMARK_ASSETS, VARIANTS
+from facecaption_assets.resources.benchmarks import check_names, measure, result_figures, write_measured
 from facecaption_assets.settings import Settings
 from facecaption_assets.training.launch import process_count
+from facecaption_ml.benchmarks.encoders.registry import models_of
+from facecaption_ml.benchmarks.report.ablation import ablation_key
 from facecaption_ml.storage.store import Store
 
 
@@ -31,7 +31,7 @@ def run_benchmark(settings: Settings, task: str, model: str, data: str) -> None:
     """
     check_names(task, data, model)
     store, pipeline = Store(settings.store_root, settings.storage_options), Pipeline(settings)
-    if model in benchmark_models(task):
+    if model in models_of(task):
         pipeline.run(BENCHMARK_ASSETS[task], partition=dg.MultiPartitionKey({"data": data, "model": model}))
         key = f"benchmarks/{task}/{data}/{model}"
     else:
@@ -40,12 +40,12 @@ def run_benchmark(settings: Settings, task: str, model: str, data: str) -> None:
         key = measured.result.key
     pipeline.run("benchmark_tables")
     click.echo(_shown(store, key))
-    for written in (f"{key}.json", *result_pictures(store, key).values(), "benchmarks/tables/index.html"):
+    for written in (f"{key}.json", *result_figures(store, key).values(), "benchmarks/tables/index.html"):
         click.echo(store.uri(written), err=True)
 
 
 def _shown(store: Store, key: str) -> str:
-    from facecaption_ml.benchmarks.report.markdown import markdown
+    from facecaption_ml.benchmarks.report.table import markdown
     from facecaption_ml.benchmarks.report.tables import result_table
     from facecaption_ml.benchmarks.result import BenchmarkResult
 
@@ -66,7 +66,7 @@ def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int | None) 
         ("flip_ablation", f"{seed}|{variant}")
         for seed in seeds
         for variant in variants
-        if not store.exists(f"{RESULTS}/{variant}/seed-{seed}.json")
+        if not store.exists(ablation_key(variant, seed))
     ]
     jobs += [("flip_checkpoint", v) for v in variants if not store.exists(f"flip_checkpoint/{v}/config.json")]
     click.echo(f"Trainings to do: {len(jobs)}, {at_once} at a time", err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from facecaption_ml.devices import resolve_device
+from facecaption_ml.errors import naming
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from facecaption_ml.statistics.matching import Matcher
     from facecaption_ml.statistics.quality import QualityScorer
 
+_CLIP_SETTING = "FACECAPTION_CLIP"
+_MATCHER_SETTING = "FACECAPTION_ITM_MODEL"
 _FLIP_CHECKPOINTS = "flip_checkpoint/"  # in the store, a folder for each variant
 _BATCHES_PER_CHUNK = 8  # of captions that the model is asked for at once
 
@@ -154,12 +157,13 @@ class QualityScorersResource(dg.ConfigurableResource):
             notes.append(str(error))
         if not self.clip:
             notes.append(
-                f"{clip_iqa.SETTING} is not set, so there are no CLIP-IQA scores: name a folder of save_pretrained or a hub "
+                f"{_CLIP_SETTING} is not set, so there are no CLIP-IQA scores: name a folder of save_pretrained or a hub "
                 f"name such as {clip_iqa.EXAMPLE}"
             )
             return scorers, notes
         try:
-            scorers.append(clip_iqa.ClipIqa.load(self.clip, device=resolve_device(self.device, self.threads)))
+            with naming(_CLIP_SETTING):
+                scorers.append(clip_iqa.ClipIqa.load(self.clip, device=resolve_device(self.device, self.threads)))
         except WeightsNotReachable as error:
             notes.append(str(error))
         return scorers, notes
@@ -179,16 +183,17 @@ class MatcherResource(dg.ConfigurableResource):
 
         if not self.checkpoint:
             return None, [
-                f"{blip.SETTING} is not set, so nothing was matched: name a folder of save_pretrained, a hub name such as "
+                f"{_MATCHER_SETTING} is not set, so nothing was matched: name a folder of save_pretrained, a hub name such as "
                 f"{blip.EXAMPLE}, or {_FLIP_CHECKPOINTS}flip"
             ]
         from facecaption_ml.flip import FlipError
         from facecaption_ml.pretrained import WeightsNotReachable
 
         try:
-            return self._load(store), []
+            with naming(_MATCHER_SETTING):
+                return self._load(store), []
         except (WeightsNotReachable, FlipError, StoreError) as error:
-            return None, [str(error) if blip.SETTING in str(error) else f"{blip.SETTING}: {error}"]
+            return None, [str(error)]
 
     def _load(self, store: Store) -> "Matcher":
         device = resolve_device(self.device, self.threads)

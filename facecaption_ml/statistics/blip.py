@@ -15,7 +15,6 @@ from facecaption_ml.pretrained import load_checkpoint
 if TYPE_CHECKING:
     import torch
 
-SETTING: Final = "FACECAPTION_ITM_MODEL"
 EXAMPLE: Final = "Salesforce/blip-itm-base-coco"
 
 
@@ -30,12 +29,12 @@ class BlipMatcher:
         self._processor = processor
 
     @classmethod
-    def load(cls, name: str | Path, device: str = "cpu", batch_size: int = 32, setting: str = SETTING) -> BlipMatcher:
+    def load(cls, name: str | Path, device: str = "cpu", batch_size: int = 32) -> BlipMatcher:
         """A BLIP retrieval checkpoint by folder or hub name.
 
-        Raises WeightsNotReachable, in one line that names ``setting``, also where the checkpoint has no matching head.
+        Raises WeightsNotReachable, in one line, also where the checkpoint has no matching head.
         """
-        return cls(*load_checkpoint("BlipForImageTextRetrieval", name, setting, EXAMPLE, device), batch_size=batch_size)
+        return cls(*load_checkpoint("BlipForImageTextRetrieval", name, EXAMPLE, device), batch_size=batch_size)
 
     def match(self, images: Sequence[np.ndarray | bytes], texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """float32 [N], 0 … 1: the probability that ``images[i]`` and ``texts[i]`` match.

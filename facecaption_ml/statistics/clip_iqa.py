@@ -26,7 +26,6 @@ from facecaption_ml.pretrained import load_checkpoint
 if TYPE_CHECKING:
     import torch
 
-SETTING: Final = "FACECAPTION_CLIP"
 EXAMPLE: Final = "openai/clip-vit-base-patch16"
 
 
@@ -67,10 +66,9 @@ class ClipIqa:
         device: str = "cpu",
         pairs: Sequence[PromptPair] | None = None,
         batch_size: int = 16,
-        setting: str = SETTING,
     ) -> ClipIqa:
-        """A CLIP checkpoint by folder or hub name. Raises WeightsNotReachable, in one line that names ``setting``."""
-        return cls(*load_checkpoint("CLIPModel", name, setting, EXAMPLE, device), pairs=pairs, batch_size=batch_size)
+        """A CLIP checkpoint by folder or hub name. Raises WeightsNotReachable in one line."""
+        return cls(*load_checkpoint("CLIPModel", name, EXAMPLE, device), pairs=pairs, batch_size=batch_size)
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -19,11 +19,16 @@ import numpy as np
 import pytest
 
 from dataset_folders import write_celeba
-from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.checks import benchmarks as checks
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.definitions import build_definitions
-from facecaption_assets.partitions import BENCHMARK_DATA, BENCHMARK_GRIDS, HUB_MODELS, benchmark_models
+from facecaption_assets.partitions import (
+    BENCHMARK_ASSETS,
+    BENCHMARK_DATA,
+    BENCHMARK_GRIDS,
+    HUB_MODELS,
+    benchmark_models,
+)
 from facecaption_assets.resources.benchmarks import BenchmarkError, describer, measure, open_episodes, open_pairs
 from facecaption_assets.settings import Settings, load_settings
 from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError

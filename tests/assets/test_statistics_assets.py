@@ -15,10 +15,10 @@ import pytest
 
 from facecaption_assets.assets.release import release_assets
 from facecaption_assets.assets.statistics import statistics_assets
-from facecaption_assets.automation import STATISTICS_ASSETS
 from facecaption_assets.checks import statistics as checks
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.commands.run import run_statistics
+from facecaption_assets.partitions import STATISTICS_ASSETS
 from facecaption_assets.resources.data import build_resources
 from facecaption_assets.settings import THIS_DATA_SET, Settings, SettingsError, load_settings
 from facecaption_ml.captions import CaptionGrammar, caption_seed

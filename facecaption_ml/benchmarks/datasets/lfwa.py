@@ -27,9 +27,11 @@ from facecaption_ml.benchmarks.datasets.assembly import (
 from facecaption_ml.benchmarks.datasets.data import LabelData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
 from facecaption_ml.benchmarks.datasets.matlab import MatlabError, cell_strings, read_matlab, real_matrix
+from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
 
+LFWA: Final = FolderSpec("lfwa", "LFWA: lfw/ and its 40 attributes")
 _LABELS: Final = "lfw_att_40.mat"
 _INDICES: Final = "indices_train_test.mat"
 _TABLES: Final = {"train": "list_attr_lfwa.csv", "test": "list_attr_lfwa_test.csv"}
@@ -46,24 +48,24 @@ class _Lists:
     repeated: int = 0
 
 
-def read_lfwa(store: Store, setting: str) -> LabelData:
+def read_lfwa(store: Store) -> LabelData:
     """LFWA's pictures with their 40 attributes in its official split, 6,263 / 6,880 when complete; no validation split.
 
     The MATLAB files are read where ``lfw_att_40.mat`` is there, else the CSV files. A picture that stands in both splits is
-    tested on only, and counted. Raises BenchmarkDataError that begins with ``setting`` and names the file that is missing,
-    or its variable or line that is wrong.
+    tested on only, and counted. Raises BenchmarkDataError that names the file that is missing, or its variable or line that
+    is wrong.
     """
-    folder = DataFolder(store, setting)
+    folder = DataFolder(store, LFWA.name)
     pictures = folder.pictures("lfw", "lfw-deepfunneled")
     files = {_path_of(path): key for path, key in pictures.items()}
     tables = folder.find(_LABELS) is None and folder.find(*_TABLES.values()) is not None
     lists = _from_tables(folder) if tables else _from_matlab(folder)
     split_of, twice = split_names(lists.names)
-    names, left_out = usable_names(files.keys(), lists.labels.keys(), split_of.keys(), NOT_LABELLED)
-    left_out += Counter({BOTH_SPLITS: twice, _LISTED_TWICE: lists.repeated})
+    names, excluded = usable_names(files.keys(), lists.labels.keys(), split_of.keys(), NOT_LABELLED)
+    excluded += Counter({BOTH_SPLITS: twice, _LISTED_TWICE: lists.repeated})
     labels = np.array([lists.labels[name] for name in names], bool).reshape(-1, 40)
     keys, splits = [files[name] for name in names], [split_of[name] for name in names]
-    return label_data(folder, "lfwa", keys, labels, splits, left_out)
+    return label_data(folder, "lfwa", keys, labels, splits, excluded)
 
 
 def _from_matlab(folder: DataFolder) -> _Lists:
@@ -167,3 +169,14 @@ def _path_of(name: str) -> str:
     if len(parts) == 1:
         parts = [parts[0].rpartition("_")[0], parts[0]]
     return "/".join(parts[-2:])
+
+
+DATA_SETS: Final = (
+    DataSetSpec(
+        name="lfwa",
+        task="attributes",
+        title="LFWA",
+        folders=(LFWA,),
+        open=lambda folders, _: read_lfwa(folders[LFWA.name]),
+    ),
+)

@@ -14,13 +14,13 @@ from torch import Tensor
 from facecaption_ml.attributes.evaluation import average_precision
 from facecaption_ml.benchmarks.datasets.data import LabelData
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, PictureFeatures
+from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 from facecaption_ml.benchmarks.tasks.probes import AttributeProbe, Trained, normed, train_probe
 from facecaption_ml.benchmarks.tasks.protocol import (
     CODE_VERSION,
     VALIDATION_ROWS,
     Measured,
-    ProbeProtocol,
     SplitFeatures,
     over_runs,
     training_views,
@@ -67,7 +67,7 @@ def measure_attributes(
         measured.append(
             over_runs(setting, "average precision", [ap for _, ap in runs], "one class only in the test split")
         )
-    from facecaption_ml.benchmarks.report.drawings import layer_weights
+    from facecaption_ml.benchmarks.report.figures import layer_weights
 
     notes = [f"no average precision (one class only in the test split): {', '.join(undefined)}"] if undefined else []
     return Measured(
@@ -83,9 +83,9 @@ def measure_attributes(
                 "test pictures": len(test.rows),
                 "attributes without average precision": len(undefined),
                 "did not decode": sum(part.unreadable for part in (train, validation, test) if part),
-                **{f"left out: {reason}": count for reason, count in data.source.left_out.items()},
+                **{f"left out: {reason}": count for reason, count in data.source.excluded.items()},
             },
-            protocol=protocol.words(validation is not None),
+            protocol=protocol.describe(validation is not None),
             versions={"data": data.source.version, "model": cache.model.version, "code": CODE_VERSION},
             notes=[*data.source.notes, *notes],
         ),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from facecaption_ml.benchmarks.datasets.data import PairData
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, Half
+from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 from facecaption_ml.benchmarks.tasks.probes import PairProbe, Trained, train_probe
 from facecaption_ml.benchmarks.tasks.protocol import (
@@ -20,7 +21,6 @@ from facecaption_ml.benchmarks.tasks.protocol import (
     KS,
     VALIDATION_ROWS,
     Measured,
-    ProbeProtocol,
     SplitFeatures,
     chance_recall,
     over_runs,
@@ -108,9 +108,9 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
                 "test pictures": len(test.images.rows),
                 "test captions": len(test.owner),
                 "did not decode": sum(part.images.unreadable for part in (train, validation, test) if part),
-                **{f"left out: {reason}": count for reason, count in data.source.left_out.items()},
+                **{f"left out: {reason}": count for reason, count in data.source.excluded.items()},
             },
-            protocol={**protocol.words(validated), "epochs chosen": ", ".join(map(str, epochs))},
+            protocol={**protocol.describe(validated), "epochs chosen": ", ".join(map(str, epochs))},
             versions={"data": data.source.version, "model": cache.model.version, "code": CODE_VERSION},
             notes=list(data.source.notes),
         )

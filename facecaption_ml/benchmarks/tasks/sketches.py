@@ -18,9 +18,10 @@ from torch import Tensor
 
 from facecaption_ml.benchmarks.datasets.data import EpisodeData
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, FeatureError, Half
+from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 from facecaption_ml.benchmarks.tasks.probes import PairProbe, Trained, train_probe
-from facecaption_ml.benchmarks.tasks.protocol import CODE_VERSION, Measured, ProbeProtocol, over_runs
+from facecaption_ml.benchmarks.tasks.protocol import CODE_VERSION, Measured, over_runs
 from facecaption_ml.ranking import Ranks, percentile_of_ranks, reciprocal_of_ranks, retrieval_ranks
 
 SKETCH: Final = "sketch"
@@ -46,7 +47,7 @@ class SplitEpisodes:
     share: npt.NDArray[np.float64]
     sketch_rows: npt.NDArray[np.int64]  # in the data set
     photo_rows: npt.NDArray[np.int64]
-    left_out: Mapping[str, int]
+    excluded: Mapping[str, int]
 
     @classmethod
     def of(cls, data: EpisodeData, cache: FeatureCache, split: str) -> SplitEpisodes:
@@ -72,7 +73,7 @@ class SplitEpisodes:
             share=share[kept],
             sketch_rows=rows[kept],
             photo_rows=gallery[place],
-            left_out={
+            excluded={
                 "photos that did not decode": len(gallery) - len(place),
                 "episodes without photo": len(episodes) - len(shown),
                 "sketches that did not decode": int((~kept).sum()),
@@ -109,7 +110,7 @@ def measure_sketches(data: EpisodeData, cache: FeatureCache, protocol: ProbeProt
             measurements=measured,
             baselines={"chance": _chance([m.setting for m in measured if m.metric == "m@A"], len(test.photos))},
             counts=_counts(data, train, validation, test),
-            protocol={**protocol.words(validated), "views": "plain", "an epoch": "every partial sketch once"},
+            protocol={**protocol.describe(validated), "views": "plain", "an epoch": "every partial sketch once"},
             versions={"data": data.source.version, "model": cache.model.version, "code": CODE_VERSION},
             curves=curves,
             notes=list(data.source.notes),
@@ -220,15 +221,15 @@ def _counts(
     data: EpisodeData, train: SplitEpisodes, validation: SplitEpisodes | None, test: SplitEpisodes
 ) -> dict[str, int]:
     parts = [part for part in (train, validation, test) if part is not None]
-    left_out = {reason: sum(part.left_out[reason] for part in parts) for reason in test.left_out}
+    excluded = {reason: sum(part.excluded[reason] for part in parts) for reason in test.excluded}
     return {
         "training sketches": len(train.sketches),
         "training photos": len(train.photos),
         "test drawings": len(np.unique(test.episode)),
         "test sketches": len(test.sketches),
         "gallery": len(test.photos),
-        **left_out,
-        **{f"left out: {reason}": count for reason, count in data.source.left_out.items()},
+        **excluded,
+        **{f"left out: {reason}": count for reason, count in data.source.excluded.items()},
     }
 
 
@@ -240,7 +241,7 @@ def _pictures(
     seed: int,
 ) -> dict[str, bytes]:
     """Figure 7, and Figure 8 for a drawing picked by the seed."""
-    from facecaption_ml.benchmarks.report.drawings import episode_strip, share_curves
+    from facecaption_ml.benchmarks.report.figures import episode_strip, share_curves
 
     numbers = np.unique(test.episode)
     picked = int(np.random.default_rng(seed).choice(numbers))
