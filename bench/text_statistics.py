@@ -101,7 +101,7 @@ def worst_frames(rows: int) -> Iterator[pl.DataFrame]:
 def ours(data: Iterator[pl.DataFrame]) -> dict:
     used = 0
 
-    def watch(_: int) -> None:
+    def watch(*_: int) -> None:
         nonlocal used
         used = max(used, sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file()))
 

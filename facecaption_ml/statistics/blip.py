@@ -46,12 +46,12 @@ class BlipMatcher:
             raise ValueError(f"texts: {len(texts)} for {len(images)} images")
         import torch
 
-        chances = np.empty(len(images), np.float32)
+        probabilities = np.empty(len(images), np.float32)
         with torch.inference_mode():
             for start in range(0, len(images), self.batch_size):
                 batch = slice(start, start + self.batch_size)
-                chances[batch] = self._match(images[batch], texts[batch])
-        return chances
+                probabilities[batch] = self._match(images[batch], texts[batch])
+        return probabilities
 
     def _match(self, images: Sequence[np.ndarray | bytes], texts: Sequence[str]) -> npt.NDArray[np.float32]:
         distinct = {id(image): image for image in images}
@@ -71,8 +71,8 @@ class BlipMatcher:
             encoder_hidden_states=seen[[row[id(image)] for image in images]],
             encoder_attention_mask=seen.new_ones((len(images), seen.shape[1]), dtype=tokens["attention_mask"].dtype),
         ).last_hidden_state
-        chances = self._model.itm_head(read[:, 0]).float().softmax(-1)[:, 1]
-        return chances.cpu().numpy()
+        probabilities = self._model.itm_head(read[:, 0]).float().softmax(-1)[:, 1]
+        return probabilities.cpu().numpy()
 
     def _encode(self, images: list[np.ndarray]) -> torch.Tensor:
         """[N, 1 + patches, width] states of the vision tower."""

@@ -88,11 +88,11 @@ class ClipIqa:
 
         pixels = self._processor(images=[as_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
-            found = self._model.get_image_features(pixel_values=pixels.to(self._model.device))
-            features = torch.nn.functional.normalize(_pooled(found).float(), dim=-1)
+            states = self._model.get_image_features(pixel_values=pixels.to(self._model.device))
+            features = torch.nn.functional.normalize(_pooled(states).float(), dim=-1)
             similarity = self._model.logit_scale.float().exp() * features @ self._texts.T
-            chances = similarity.reshape(len(images), len(self.pairs), 2).softmax(-1)[..., 0]
-        return chances.cpu().numpy().astype(np.float32)
+            probabilities = similarity.reshape(len(images), len(self.pairs), 2).softmax(-1)[..., 0]
+        return probabilities.cpu().numpy().astype(np.float32)
 
     def _text_features(self) -> torch.Tensor:
         """[2 · pairs, D] unit rows: better, worse, better, worse, …"""
@@ -101,12 +101,12 @@ class ClipIqa:
         prompts = [prompt for pair in self.pairs for prompt in (pair.better, pair.worse)]
         tokens = self._processor(text=prompts, padding=True, return_tensors="pt").to(self._model.device)
         with torch.inference_mode():
-            found = self._model.get_text_features(
+            states = self._model.get_text_features(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             )
-        return torch.nn.functional.normalize(_pooled(found).float(), dim=-1)
+        return torch.nn.functional.normalize(_pooled(states).float(), dim=-1)
 
 
-def _pooled(found: Any) -> torch.Tensor:
+def _pooled(states: Any) -> torch.Tensor:
     """The projected features: transformers 5 wraps them in an output record, earlier ones gave the tensor."""
-    return found.pooler_output if hasattr(found, "pooler_output") else found
+    return states.pooler_output if hasattr(states, "pooler_output") else states

@@ -55,11 +55,15 @@ def test_the_drawn_data_sets_are_as_large_as_they_are_asked_for(tmp_path: Path, 
     options = OpenOptions(sample_pictures=24, sample_drawings=16, drawn=Store(str(tmp_path)))
     data = data_sets(task)["sample"].open({}, options)
     sizes = {split: len(rows) for split, rows in data.splits.items()}
-    assert sizes == ({"train": 8, "validation": 2, "test": 6} if task == "sketches" else {"train": 12, "validation": 3, "test": 9})
+    assert sizes == (
+        {"train": 8, "validation": 2, "test": 6} if task == "sketches" else {"train": 12, "validation": 3, "test": 9}
+    )
 
 
 def test_a_protocol_is_a_tasks_options_and_the_shared_ones() -> None:
-    protocol = ProbeProtocol.of(RetrievalProbeOptions(epochs=3), SharedProbeOptions(runs=2, views=4), seed=9, device="cuda")
+    protocol = ProbeProtocol.of(
+        RetrievalProbeOptions(epochs=3), SharedProbeOptions(runs=2, views=4), seed=9, device="cuda"
+    )
     assert protocol.model_dump() == {
         "epochs": 3, "learning_rate": 4e-4, "batch_size": 256, "weight_decay": 0.05, "runs": 2, "views": 4, "seed": 9,
         "device": "cuda",

@@ -29,8 +29,8 @@ _PROVENANCE: Final = ("Model", "Data set", "Versions", "Protocol", "Counts", "No
 def benchmark_tables(results: Sequence[BenchmarkResult]) -> list[Table]:
     """A table for each task and, where anything was measured, one of what it was measured with; equal for any order.
 
-    Raises FaceCaptionError for a result of an unknown task, and for two results of one model on one data set: results that differ
-    in the training seed belong to ``ablation_table``.
+    Raises FaceCaptionError for a result of an unknown task, and for two results of one model on one data set: results that
+    differ in the training seed belong to ``ablation_table``.
     """
     layouts = task_layouts()
     seen = set()
