@@ -43,6 +43,7 @@ from facecaption_ml.flip import Flip
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
+from facecaption_ml.markdown import markdown_table
 from facecaption_ml.storage.store import Store
 
 Numbers = dict[str, Any]
@@ -222,13 +223,14 @@ def main() -> int:
         f"{arguments.preset}, {where(arguments.device)}, {arguments.threads} threads, "
         f"ours in {found['precision of ours']}\n"
     )
-    print("| probe | epochs | pictures | slow way, s | ours, s | ratio |\n| --- | ---: | ---: | ---: | ---: | ---: |")
-    for task in ("retrieval", "attributes"):
-        row = found[task]
-        numbers = (
-            f"{row['epochs']} | {row['pictures']} | {row['slow_s']:,.0f} | {row['ours_s']:.1f} | {row['ratio']:.0f}"
-        )
-        print(f"| {task} | {numbers} ({', '.join(map(str, row['ratios']))}) |")
+    rows = [
+        [
+            task, str(row["epochs"]), str(row["pictures"]), f"{row['slow_s']:,.0f}", f"{row['ours_s']:.1f}",
+            f"{row['ratio']:.0f} ({', '.join(map(str, row['ratios']))})",
+        ]
+        for task, row in ((task, found[task]) for task in ("retrieval", "attributes"))
+    ]  # fmt: skip
+    print(markdown_table(("probe", "epochs", "pictures", "slow way, s", "ours, s", "ratio"), rows, "lrrrrr"))
     if arguments.verify:
         print(json.dumps(found["same numbers, tiny preset"], indent=1))
     if arguments.out:

@@ -19,9 +19,9 @@ RESULT: Final[Mapping[str, str]] = {
 }
 TABLES: Final[Mapping[str, str]] = {
     "no_regression": (
-        "Since the last materialisation no number fell by more than the tolerance and its spread, or vanished (a warning)."
+        "Since the last materialization no number fell by more than the tolerance and its spread, or vanished (a warning)."
     ),
-    "stored": "The store gives back the snapshot that the next materialisation is compared with.",
+    "stored": "The store gives back the snapshot that the next materialization is compared with.",
 }
 _SHOWN: Final = 20
 _WARNING: Final = dg.AssetCheckSeverity.WARN

@@ -337,7 +337,7 @@ def test_the_card_shows_what_there_is_and_says_what_is_not(measured: Outcome, tm
     assert pictures == {}
     lines = text.splitlines()
     assert len(lines) == 4
-    assert lines[0] == "- `dataset_comparison` is not part of this card: the asset has not been materialised."
+    assert lines[0] == "- `dataset_comparison` is not part of this card: the asset has not been materialized."
     assert lines[1].startswith("- `image_quality` is not part of this card: ")
 
 
