@@ -103,8 +103,8 @@ def _rows(result: "BenchmarkResult") -> list[tuple[Any, ...]]:
             None if m.spread is None else percent(m.spread),
             m.runs,
         )
-        for name, found in named.items()
-        for m in found
+        for name, measurements in named.items()
+        for m in measurements
     ]
 
 

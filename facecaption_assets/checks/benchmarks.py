@@ -33,21 +33,21 @@ def above_baselines(results: Sequence[BenchmarkResult]) -> dg.AssetCheckResult:
     for result in results:
         for name, baseline in result.baselines.items():
             floor = {(b.setting, b.metric): b.value for b in baseline}
-            for found in result.measurements:
-                least = floor.get((found.setting, found.metric))
-                if found.value is not None and least is not None and found.value <= least < 1:
-                    what = f"{result.model} on {result.data}, {found.setting} {found.metric}"
-                    below.append(f"{what}: {found.value:.4f}, {name} {least:.4f}")
+            for m in result.measurements:
+                least = floor.get((m.setting, m.metric))
+                if m.value is not None and least is not None and m.value <= least < 1:
+                    what = f"{result.model} on {result.data}, {m.setting} {m.metric}"
+                    below.append(f"{what}: {m.value:.4f}, {name} {least:.4f}")
     return _listed("above_baselines", below, _WARNING)
 
 
 def defined(results: Sequence[BenchmarkResult]) -> dg.AssetCheckResult:
     """Of several results."""
     missing = [
-        f"{result.data}, {found.setting} {found.metric}: {found.why}"
+        f"{result.data}, {m.setting} {m.metric}: {m.why}"
         for result in results
-        for found in result.measurements
-        if found.value is None
+        for m in result.measurements
+        if m.value is None
     ]
     return _listed("defined", missing, _WARNING)
 
@@ -58,12 +58,14 @@ def stored(store: Store, written: Mapping[str, bytes]) -> dg.AssetCheckResult:
     return _listed("stored", wrong, dg.AssetCheckSeverity.ERROR)
 
 
-def no_regression(found: Regressions | str) -> dg.AssetCheckResult:
+def no_regression(compared: Regressions | str) -> dg.AssetCheckResult:
     """A text says why there is nothing to compare with, which passes."""
-    if isinstance(found, str):
-        metadata = {"compared with": f"nothing: {found}"}
+    if isinstance(compared, str):
+        metadata = {"compared with": f"nothing: {compared}"}
         return dg.AssetCheckResult(check_name="no_regression", passed=True, severity=_WARNING, metadata=metadata)
-    return _listed("no_regression", found.worse, _WARNING, {"not comparable": list(found.not_comparable[:_SHOWN])})
+    return _listed(
+        "no_regression", compared.worse, _WARNING, {"not comparable": list(compared.not_comparable[:_SHOWN])}
+    )
 
 
 def _listed(

@@ -36,10 +36,10 @@ _QUANTILES: Final = ("p05", "p25", "median", "p75", "p95")
 
 def published_unchanged(table: pl.DataFrame, published: Sequence[Mapping[str, Any]]) -> Check:
     """``published`` are the rows of the library's own file."""
-    found = table.filter(pl.col("origin") == "published").to_dicts()
+    rows = table.filter(pl.col("origin") == "published").to_dicts()
     measured = int((table["origin"] == "measured").sum())
-    same = found == [dict(row) for row in published]
-    return Check("published_unchanged", same and measured == 1, {"published": len(found), "measured": measured})
+    same = rows == [dict(row) for row in published]
+    return Check("published_unchanged", same and measured == 1, {"published": len(rows), "measured": measured})
 
 
 def rows_counted(table: pl.DataFrame, rows: int) -> Check:

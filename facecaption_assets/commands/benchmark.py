@@ -55,7 +55,7 @@ def _shown(store: Store, key: str) -> str:
 def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int | None) -> None:
     """Every variant trained with each seed and measured; the variants' own checkpoints and benchmarks; the tables.
 
-    What is there already is kept: a training that was interrupted goes on, one that is measured is skipped. ``at_once``
+    What is there already is kept: a training that was interrupted resumes, one that is measured is skipped. ``at_once``
     trainings run side by side, each with processes of its own, by default as many as the cores allow. Raises
     RunFailedError naming the first that failed, at the end.
     """
@@ -95,5 +95,5 @@ def _materialized(settings: Settings, asset: str, partition: str) -> str:
 def _failure(done: subprocess.CompletedProcess[str]) -> str:
     """The error that a command ended with; of one that was killed, what is known."""
     if done.returncode < 0:
-        return f"its process was killed (exit status {done.returncode}): run the command again to go on"
+        return f"its process was killed (exit status {done.returncode}): run the command again to resume"
     return done.stderr.strip().rpartition("\n")[2].removeprefix("Error: ") or f"exit status {done.returncode}"

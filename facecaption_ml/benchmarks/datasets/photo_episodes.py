@@ -72,13 +72,13 @@ class SketchedPhotos:
         """RGB uint8 [size, size, 3] for each of the rows, None where the photo is absent or does not decode."""
         from facecaption_ml.benchmarks.datasets.contours import photo_sketches
 
-        found: dict[int, Rgb | None] = {}
+        by_row: dict[int, Rgb | None] = {}
         for number in dict.fromkeys(row // self._steps for row in rows):
             (photo,) = self._photos.read([number])
             pages = photo_sketches(photo, self._steps, self._size) if photo is not None else None
             for row in (row for row in rows if row // self._steps == number):
-                found[row] = as_rgb_page(pages[row % self._steps]) if pages else None
-        return [found[row] for row in rows]
+                by_row[row] = as_rgb_page(pages[row % self._steps]) if pages else None
+        return [by_row[row] for row in rows]
 
 
 def as_rgb_page(page: Rgb) -> Rgb:

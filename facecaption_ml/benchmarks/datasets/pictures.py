@@ -110,10 +110,10 @@ class KeptPictures:
             return None
         data = self._store.read_bytes(key)
         try:
-            found: npt.NDArray[np.uint8] = np.load(io.BytesIO(data), allow_pickle=False)
+            kept: npt.NDArray[np.uint8] = np.load(io.BytesIO(data), allow_pickle=False)
         except Exception:  # what damaged files raise is of many types
             return None
-        return found
+        return kept
 
 
 def is_picture(key: str) -> bool:

@@ -135,10 +135,10 @@ def logits(probe: AttributeProbe, vectors: Tensor) -> npt.NDArray[np.float32]:
 
 def scores(probe: AttributeProbe, vectors: Tensor, truth: Labels) -> tuple[float, float | None]:
     """Mean accuracy at a probability of 0.5, and mean average precision over the attributes that have both classes."""
-    found = logits(probe, vectors)
-    precisions = [average_precision(found[:, i], truth[:, i]) for i in range(truth.shape[1])]
+    values = logits(probe, vectors)
+    precisions = [average_precision(values[:, i], truth[:, i]) for i in range(truth.shape[1])]
     defined = [value for value in precisions if not np.isnan(value)]
-    return float(((found > 0) == truth).mean()), float(np.mean(defined)) if defined else None
+    return float(((values > 0) == truth).mean()), float(np.mean(defined)) if defined else None
 
 
 def subset(count: int, fraction: float, seed: int) -> npt.NDArray[np.int64]:

@@ -115,7 +115,7 @@ def measure_sketches(data: EpisodeData, cache: FeatureCache, protocol: ProbeProt
             curves=curves,
             notes=list(data.source.notes),
         ),
-        _pictures(data, test, shown, curves, protocol.seed),
+        _figures(data, test, shown, curves, protocol.seed),
     )
 
 
@@ -198,12 +198,12 @@ def _measurements(mode: str, runs: Sequence[Ranks], gallery: int) -> list[Measur
 
 def _curves(mode: str, runs: Sequence[Ranks], test: SplitEpisodes) -> dict[str, list[tuple[float, float]]]:
     courses = [course(ranks, test, len(test.photos)) for ranks in runs]
-    found = {}
+    curves = {}
     for number, metric in enumerate(("m@A", "m@B")):
         values = np.mean([of_run[number] for of_run in courses], axis=0)
         if not np.isnan(values).any():
-            found[f"{mode}, {metric}"] = list(zip(_GRID, values.tolist(), strict=True))
-    return found
+            curves[f"{mode}, {metric}"] = list(zip(_GRID, values.tolist(), strict=True))
+    return curves
 
 
 def _chance(modes: Sequence[str], gallery: int) -> list[Measurement]:
@@ -233,7 +233,7 @@ def _counts(
     }
 
 
-def _pictures(
+def _figures(
     data: EpisodeData,
     test: SplitEpisodes,
     ranks: Mapping[str, Ranks],
@@ -254,7 +254,7 @@ def _pictures(
         photo,
         pages,
         test.share[stages].tolist(),
-        {mode: found[stages].tolist() for mode, found in ranks.items()},
+        {mode: of_mode[stages].tolist() for mode, of_mode in ranks.items()},
         len(test.photos),
         data.captions[photo_row] if data.captions else "",
     )
