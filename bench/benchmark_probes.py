@@ -36,13 +36,14 @@ from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
 from facecaption_ml.benchmarks.datasets.sample import sample_labels_data, sample_pairs
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, Reencoded
 from facecaption_ml.benchmarks.encoders.models import FlipEncoder
+from facecaption_ml.benchmarks.options import ATTRIBUTES, RETRIEVAL, ProbeProtocol
 from facecaption_ml.benchmarks.tasks import attributes, retrieval
 from facecaption_ml.benchmarks.tasks.probes import AttributeProbe, PairProbe, normed, train_probe
-from facecaption_ml.benchmarks.tasks.protocol import ATTRIBUTES, RETRIEVAL, ProbeProtocol
 from facecaption_ml.flip import Flip
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
+from facecaption_ml.markdown import markdown_table
 from facecaption_ml.storage.store import Store
 
 Numbers = dict[str, Any]
@@ -72,7 +73,7 @@ def slow_attribute_losses(model: FlipEncoder, data: LabelData, protocol: ProbePr
         vectors = F.layer_norm(torch.from_numpy(layers), (width,))
         return F.binary_cross_entropy_with_logits(probe(vectors), target[batch])
 
-    run = ProbeProtocol(epochs, protocol.learning_rate, protocol.batch_size)
+    run = ProbeProtocol(epochs=epochs, learning_rate=protocol.learning_rate, batch_size=protocol.batch_size)
     train_probe(probe, loss_of, len(rows), run.training(0))
     return probe
 
@@ -91,7 +92,7 @@ def slow_retrieval(model: FlipEncoder, data: PairData, protocol: ProbeProtocol, 
         texts = probe.texts(torch.from_numpy(model.encode_texts([captions[row] for row in batch.tolist()])))
         return probe.loss(images, texts, ids[batch])
 
-    run = ProbeProtocol(epochs, protocol.learning_rate, protocol.batch_size)
+    run = ProbeProtocol(epochs=epochs, learning_rate=protocol.learning_rate, batch_size=protocol.batch_size)
     train_probe(probe, loss_of, len(rows), run.training(0))
     return probe
 
@@ -142,7 +143,7 @@ def time_both(preset: str, labels: LabelData, pairs: PairData, rounds: int, devi
         ("attributes", ATTRIBUTES, slow_attribute_losses, ours_attributes, labels),
     ):
         epochs = protocol.epochs
-        once = ProbeProtocol(epochs, protocol.learning_rate, batch, device=device)
+        once = ProbeProtocol(epochs=epochs, learning_rate=protocol.learning_rate, batch_size=batch, device=device)
         if device != "cpu":  # kernels are loaded before the clock runs
             slow(plain, data, once, 1)  # type: ignore[operator]
             slow(fast, data, once, 1)  # type: ignore[operator]
@@ -174,7 +175,7 @@ def verify(labels: LabelData, pairs: PairData) -> Numbers:
     model = random_flip("tiny", texts, "fp32", False)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False), torch.enable_grad():
         cache = FeatureCache(Store(folder), model)
-        once = ProbeProtocol(ATTRIBUTES.epochs, ATTRIBUTES.learning_rate, 64)
+        once = ProbeProtocol(epochs=ATTRIBUTES.epochs, learning_rate=ATTRIBUTES.learning_rate, batch_size=64)
         slow, ours = slow_attribute_losses(model, labels, once, once.epochs), ours_attributes(cache, labels, once)
         test = labels.splits["test"]
         vectors = normed(torch.from_numpy(cache.pictures(labels.pictures, test.tolist(), layers=True).layers))  # type: ignore[arg-type]
@@ -185,7 +186,7 @@ def verify(labels: LabelData, pairs: PairData) -> Numbers:
                 for name, probe in (("slow", slow), ("ours", ours))
             }
         }
-        once = ProbeProtocol(RETRIEVAL.epochs, RETRIEVAL.learning_rate, 32)
+        once = ProbeProtocol(epochs=RETRIEVAL.epochs, learning_rate=RETRIEVAL.learning_rate, batch_size=32)
         held = retrieval.SplitPairs.of(pairs, cache, "test", layers=True)
         found["retrieval"] = {
             name: float(np.mean([np.mean(ranks <= 10) for ranks in retrieval.pair_ranks(p, held)]))
@@ -222,13 +223,14 @@ def main() -> int:
         f"{arguments.preset}, {where(arguments.device)}, {arguments.threads} threads, "
         f"ours in {found['precision of ours']}\n"
     )
-    print("| probe | epochs | pictures | slow way, s | ours, s | ratio |\n| --- | ---: | ---: | ---: | ---: | ---: |")
-    for task in ("retrieval", "attributes"):
-        row = found[task]
-        numbers = (
-            f"{row['epochs']} | {row['pictures']} | {row['slow_s']:,.0f} | {row['ours_s']:.1f} | {row['ratio']:.0f}"
-        )
-        print(f"| {task} | {numbers} ({', '.join(map(str, row['ratios']))}) |")
+    rows = [
+        [
+            task, str(row["epochs"]), str(row["pictures"]), f"{row['slow_s']:,.0f}", f"{row['ours_s']:.1f}",
+            f"{row['ratio']:.0f} ({', '.join(map(str, row['ratios']))})",
+        ]
+        for task, row in ((task, found[task]) for task in ("retrieval", "attributes"))
+    ]  # fmt: skip
+    print(markdown_table(("probe", "epochs", "pictures", "slow way, s", "ours, s", "ratio"), rows, "lrrrrr"))
     if arguments.verify:
         print(json.dumps(found["same numbers, tiny preset"], indent=1))
     if arguments.out:

@@ -31,6 +31,7 @@ from facecaption_ml.decoding import decode_image
 from facecaption_ml.devices import has_bfloat16
 from facecaption_ml.faces import FaceDetector, load_weights
 from facecaption_ml.faces.network import facexlib_network
+from facecaption_ml.markdown import markdown_table
 
 SIDE = 640
 MIN_SCORE = 0.5
@@ -131,15 +132,13 @@ def timed_rounds(
 
 
 def table(rates: dict[str, list[float]], processor: dict[str, list[float]], peer: str) -> str:
-    lines = [
-        "| detector | images/s, median (min to max) | times facexlib one by one | processor ms per image |",
-        "| --- | --- | --- | --- |",
-    ]
+    rows = []
     for name, values in rates.items():
         ratio = statistics.median(v / p for v, p in zip(values, rates[peer], strict=True))
         spread = f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
-        lines.append(f"| {name} | {spread} | {ratio:.2f} | {statistics.median(processor[name]):.1f} |")
-    return "\n".join(lines)
+        rows.append((name, spread, f"{ratio:.2f}", f"{statistics.median(processor[name]):.1f}"))
+    heads = ("detector", "images/s, median (min to max)", "times facexlib one by one", "processor ms per image")
+    return markdown_table(heads, rows)
 
 
 def main() -> int:

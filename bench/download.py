@@ -33,6 +33,8 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from facecaption_ml.markdown import markdown_table
+
 HOSTS = 64
 CONNECTIONS = 512
 LATENCY_S = 0.05
@@ -169,18 +171,14 @@ def table(results: list[dict], ours: str) -> str:
     names = list(dict.fromkeys(row["program"] for row in results))
     keys = ("good", "wall_s", "good_per_s", "cpu_s_per_1000_urls", "peak_mib")
     medians = {n: {k: statistics.median(r[k] for r in results if r["program"] == n) for k in keys} for n in names}
-    lines = [
-        "| program | good images | wall s | good images/s | CPU s per 1,000 URLs | peak MiB | our rate | our CPU |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for name, row in medians.items():
         rate = medians[ours]["good_per_s"] / row["good_per_s"]
         cpu = medians[ours]["cpu_s_per_1000_urls"] / row["cpu_s_per_1000_urls"]
-        lines.append(
-            f"| {name} | {row['good']:.0f} | {row['wall_s']:.2f} | {row['good_per_s']:.0f} "
-            f"| {row['cpu_s_per_1000_urls']:.2f} | {row['peak_mib']:.0f} | {rate:.2f}x | {cpu:.2f}x |"
-        )
-    return "\n".join(lines)
+        numbers = (f"{row[key]:{form}}" for key, form in zip(keys, (".0f", ".2f", ".0f", ".2f", ".0f"), strict=True))
+        rows.append([name, *numbers, f"{rate:.2f}x", f"{cpu:.2f}x"])
+    heads = ("good images", "wall s", "good images/s", "CPU s per 1,000 URLs", "peak MiB", "our rate", "our CPU")
+    return markdown_table(("program", *heads), rows)
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ from torchvision.transforms import v2
 
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.flip.pairs.loader import PairIndex, PairLoader, PairSource
+from facecaption_ml.markdown import markdown_table
 from facecaption_ml.sample.labelled import labelled_portraits
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store
@@ -159,13 +160,13 @@ def record_of(way: str, runs: list[dict]) -> dict:
     }
 
 
-def line(record: dict) -> str:
+def row(record: dict) -> list[str]:
     rates = (
         f"{record[f'per_{clock}_s']:,.0f} ({low:,.0f}–{high:,.0f})"
         for clock in ("wall", "cpu")
         for low, high in [record[f"per_{clock}_s_range"]]
     )
-    return f"| {NAMES[record['way']]} | {' | '.join(rates)} | {record['peak_mb']:,.0f} | {record['idle_mb']:,.0f} |"
+    return [NAMES[record["way"]], *rates, f"{record['peak_mb']:,.0f}", f"{record['idle_mb']:,.0f}"]
 
 
 def main() -> None:
@@ -185,10 +186,8 @@ def main() -> None:
         write_store(root, options.pairs, options.faces)
         rounds = [{way: measure(way, root) for way in ("ours", "plain")} for _ in range(options.rounds)]
     records = [record_of(way, [both[way] for both in rounds]) for way in ("ours", "plain")]
-    print("| loader, one core | pictures/s, wall (range) | pictures/CPU s (range) | peak MB | idle MB |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    for record in records:
-        print(line(record))
+    heads = ("loader, one core", "pictures/s, wall (range)", "pictures/CPU s (range)", "peak MB", "idle MB")
+    print(markdown_table(heads, map(row, records), "lrrrr"))
     ratios = {
         clock: statistics.median(rate(both["ours"], clock) / rate(both["plain"], clock) for both in rounds)
         for clock in ("wall", "cpu")

@@ -33,6 +33,7 @@ import numpy as np
 
 from facecaption_ml.flip.use.face_features import FOLDER, FaceFeatures
 from facecaption_ml.flip.use.search import nearest_faces
+from facecaption_ml.markdown import markdown_table
 from facecaption_ml.ranking import retrieval_ranks
 from facecaption_ml.storage.store import Store
 
@@ -162,13 +163,13 @@ def compare(work: str, count: int, options: argparse.Namespace) -> list[dict]:
     return records
 
 
-def line(record: dict, faces: int) -> str:
+def row(record: dict, faces: int) -> list[str]:
     low, high = record["wall_s_range"]
     size = f"{record['count']:,} × {faces if record['work'] == 'search' else record['count']:,}"
-    return (
-        f"| {record['work']} | {NAMES[record['work'], record['way']]} | {size} | {record['wall_s']:.2f} "
-        f"({low:.2f}–{high:.2f}) | {record['cpu_s']:.2f} | {record['peak_mb']:,.0f} | {record['idle_mb']:,.0f} |"
-    )
+    return [
+        record["work"], NAMES[record["work"], record["way"]], size, f"{record['wall_s']:.2f} ({low:.2f}–{high:.2f})",
+        f"{record['cpu_s']:.2f}", f"{record['peak_mb']:,.0f}", f"{record['idle_mb']:,.0f}",
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -190,14 +191,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         options.data = options.data or Path(temporary)
         write_features(options.data, options.faces, options.dimensions)
-        print("| work | way | queries × items | wall s (range) | CPU s | peak MB | idle MB |")
-        print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
         records = []
         plan = [("search", count) for count in options.queries] + ([("ranks", options.pairs)] if options.pairs else [])
         for work, count in plan:
-            for record in compare(work, count, options):
-                records.append(record)
-                print(line(record, options.faces), flush=True)
+            records += compare(work, count, options)
+    heads = ("work", "way", "queries × items", "wall s (range)", "CPU s", "peak MB", "idle MB")
+    print(markdown_table(heads, [row(record, options.faces) for record in records], "llrrrrr"))
     if options.out:
         machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
         threads = os.environ.get("OMP_NUM_THREADS", "all cores")

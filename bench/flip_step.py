@@ -34,6 +34,7 @@ from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset, preset_names, training_defaults
 from facecaption_ml.flip.training.optimisation import memory_gib, parameter_groups
 from facecaption_ml.flip.training.task import FlipPretraining
+from facecaption_ml.markdown import markdown_table
 
 ENC_ID = 5
 
@@ -172,16 +173,14 @@ def _wait(device: torch.device) -> None:
 
 
 def table(ways: list[Way], rounds: list[dict[str, dict[str, float]]], pairs: int) -> str:
-    head = "| step | pairs/s (min–max) | times plain | peak memory, GiB |\n| --- | ---: | ---: | ---: |"
-    lines = [head]
+    rows = []
     for way in ways:
         rates = [pairs / found[way.name]["seconds"] for found in rounds]
         ratio = statistics.median(found[PLAIN.name]["seconds"] / found[way.name]["seconds"] for found in rounds)
         memory = max(found[way.name]["memory_gib"] for found in rounds)
-        lines.append(
-            f"| {way.name} | {statistics.median(rates):.2f} ({min(rates):.2f}–{max(rates):.2f}) | {ratio:.2f} | {memory:.1f} |"
-        )
-    return "\n".join(lines)
+        spread = f"{statistics.median(rates):.2f} ({min(rates):.2f}–{max(rates):.2f})"
+        rows.append((way.name, spread, f"{ratio:.2f}", f"{memory:.1f}"))
+    return markdown_table(("step", "pairs/s (min–max)", "times plain", "peak memory, GiB"), rows, "lrrr")
 
 
 def main() -> int:

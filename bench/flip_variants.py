@@ -24,6 +24,7 @@ from typing import Any
 
 from facecaption_ml.flip.model.presets import preset_names
 from facecaption_ml.flip.training.config import TEXT_COLUMNS, TrainingConfig
+from facecaption_ml.markdown import markdown_table
 from facecaption_ml.storage.store import Store
 
 KS = (1, 5, 10)
@@ -64,21 +65,15 @@ def recalls(config: dict[str, Any]) -> list[float]:
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
-    lines = [
-        "| variant | learns from | pairs | steps | R@1 | R@5 | R@10 |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for variant, configs in found.items():
         columns = list(zip(*map(recalls, configs), strict=True))
-        shares = " | ".join(
-            f"{statistics.mean(c):.1f} ± {statistics.stdev(c) if len(c) > 1 else 0:.1f}" for c in columns
-        )
-        lines.append(
-            f"| `{variant}` | {TEXT_COLUMNS[variant]} | {configs[0]['pairs']} | {configs[0]['steps']} | {shares} |"
-        )
+        shares = [f"{statistics.mean(c):.1f} ± {statistics.stdev(c) if len(c) > 1 else 0:.1f}" for c in columns]
+        sizes = [str(configs[0][name]) for name in ("pairs", "steps")]
+        rows.append([f"`{variant}`", TEXT_COLUMNS[variant], *sizes, *shares])
     chance = next(iter(found.values()))[0]["held_out"]["test"]["chance"]
-    lines.append("| chance | | | | " + " | ".join(f"{100 * value:.1f}" for value in chance) + " |")
-    return "\n".join(lines)
+    rows.append(["chance", "", "", "", *(f"{100 * value:.1f}" for value in chance)])
+    return markdown_table(("variant", "learns from", "pairs", "steps", "R@1", "R@5", "R@10"), rows, "llrrrrr")
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from backfills import launch
-from facecaption_assets.automation import SHARD_ASSETS
+from facecaption_assets.partitions import SHARD_ASSETS
 from servers import Deployment, Postgres, postgres_programs, wait_until
 
 STATUS_PAGE = """query($k: AssetKeyInput!){assetNodeOrError(assetKey: $k){... on AssetNode{

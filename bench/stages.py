@@ -29,6 +29,7 @@ from facecaption_ml.attributes.network import AttributeNetwork, Preset
 from facecaption_ml.attributes.prediction import AttributePredictor
 from facecaption_ml.decoding import decode_image
 from facecaption_ml.faces import FaceDetector
+from facecaption_ml.markdown import markdown_table
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 PROMPT_TOKENS, ANSWER_TOKENS = 250, 60
@@ -116,7 +117,7 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.machine()
     print(f"{name}, {arguments.threads} threads\n")
-    print("| stage | batched, rows/s (min to max) | one by one | ratio |\n| --- | ---: | ---: | ---: |")
+    rows = []
     found: dict[str, object] = {"device": name}
     for stage in arguments.stages:
         batched, single = STAGES[stage](
@@ -126,7 +127,8 @@ def main() -> int:
         middle, beside = statistics.median(ours), statistics.median(plain)
         found[stage] = {"rows_per_s": middle, "all": ours, "one_by_one": beside}
         spread = f"{middle:,.1f} ({min(ours):,.1f} to {max(ours):,.1f})"
-        print(f"| {stage} | {spread} | {beside:,.1f} | {middle / beside:.1f} |", flush=True)
+        rows.append((stage, spread, f"{beside:,.1f}", f"{middle / beside:.1f}"))
+    print(markdown_table(("stage", "batched, rows/s (min to max)", "one by one", "ratio"), rows, "lrrr"))
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1))
     return 0

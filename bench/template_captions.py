@@ -30,6 +30,7 @@ import nltk
 
 from facecaption_ml.captions import CaptionGrammar, caption_seed, check_faithful
 from facecaption_ml.captions.template.grammar import BUNDLED
+from facecaption_ml.markdown import markdown_table
 from facecaption_ml.taxonomy import ATTRIBUTES, FEMALE, Gender, settle_conflicts
 
 LabelSet = tuple[list[str], Gender | None]
@@ -132,10 +133,11 @@ def main() -> None:
     medians = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
     checked = medians["check_faithful (texts)"]
     print(f"{options.rounds} rounds of {options.captions:,} label sets, processor time, medians\n")
-    print("| way | captions a second | ours is faster by | says the labels |\n| --- | ---: | ---: | --- |")
-    for name, rate in list(medians.items())[:4]:
-        says = "no" if name == "naive, fixed grammar" else "yes"
-        print(f"| {name} | {rate:,.0f} | {medians['ours'] / rate:.1f}× | {says} |")
+    rows = [
+        (name, f"{rate:,.0f}", f"{medians['ours'] / rate:.1f}×", "no" if name == "naive, fixed grammar" else "yes")
+        for name, rate in list(medians.items())[:4]
+    ]
+    print(markdown_table(("way", "captions a second", "ours is faster by", "says the labels"), rows, "lrrl"))
     print(f"\ncheck_faithful: {checked:,.0f} texts a second; every caption of ours passed.")
     if options.out:
         machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}

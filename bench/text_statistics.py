@@ -37,6 +37,7 @@ import polars as pl
 from template_captions import label_sets
 
 from facecaption_ml.captions import CaptionGrammar, caption_seed
+from facecaption_ml.markdown import markdown_table
 from facecaption_ml.sample.alt_text import alt_text
 from facecaption_ml.statistics.text import TextStatistics
 from facecaption_ml.statistics.text_tally import SOURCES
@@ -101,7 +102,7 @@ def worst_frames(rows: int) -> Iterator[pl.DataFrame]:
 def ours(data: Iterator[pl.DataFrame]) -> dict:
     used = 0
 
-    def watch(_: int) -> None:
+    def watch(*_: int) -> None:
         nonlocal used
         used = max(used, sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file()))
 
@@ -163,13 +164,13 @@ def measure(way: str, rows: int, data: Path) -> dict:
     return json.loads(process.stdout)
 
 
-def line(run: dict) -> str:
+def row(run: dict) -> list[str]:
     name = {"ours": "TextStatistics", "plain": "nltk and sets, 4-grams alone", "worst": "TextStatistics, worst case"}
-    return (
-        f"| {name[run['way']]} | {run['rows']:,} | {run['wall_s']:.1f} | {run['cpu_s']:.1f} "
-        f"| {1e6 * run['cpu_s'] / run['rows']:.1f} | {run['peak_mb']:,.0f} | {run['scratch_mb']:,.0f} "
-        f"| {run['grams'] / 1e6:,.1f} M | {sum(run['unique'].values()) / 1e6:,.2f} M |"
-    )
+    return [
+        name[run["way"]], f"{run['rows']:,}", f"{run['wall_s']:.1f}", f"{run['cpu_s']:.1f}",
+        f"{1e6 * run['cpu_s'] / run['rows']:.1f}", f"{run['peak_mb']:,.0f}", f"{run['scratch_mb']:,.0f}",
+        f"{run['grams'] / 1e6:,.1f} M", f"{sum(run['unique'].values()) / 1e6:,.2f} M",
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -193,15 +194,12 @@ def main() -> None:
         with ProcessPoolExecutor() as pool:
             list(pool.map(partial(write_part, data), range(-(-options.captions // PART_ROWS))))
         print(f"{options.captions:,} rows in {time.perf_counter() - start:.0f} s\n")
-        print("| way | rows | wall s | CPU s | CPU µs a row | peak MB | scratch MB | 4-grams | unique |")
-        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
         plan = [("ours", options.captions // part) for part in (8, 4, 2, 1)]
         plan += [("plain", options.plain), ("ours", options.plain)] if options.plain else []
         plan += [("worst", options.worst)] if options.worst else []
-        runs = []
-        for way, rows in dict.fromkeys(plan):
-            runs.append(measure(way, rows, data))
-            print(line(runs[-1]), flush=True)
+        runs = [measure(way, rows, data) for way, rows in dict.fromkeys(plan)]
+    heads = ("way", "rows", "wall s", "CPU s", "CPU µs a row", "peak MB", "scratch MB", "4-grams", "unique")
+    print(markdown_table(heads, map(row, runs), "l" + "r" * 8))
     compared = [run for run in runs if run["rows"] == options.plain and run["way"] != "worst"]
     if len({json.dumps([run["unique"], run["vocabulary"]]) for run in compared}) > 1:
         raise SystemExit("the ways disagree about the unique 4-grams or words")

@@ -1,4 +1,4 @@
-"""How assets are partitioned."""
+"""How assets are partitioned, and their names by what they have in common."""
 
 from __future__ import annotations
 
@@ -6,42 +6,47 @@ from typing import Final
 
 import dagster as dg
 
+from facecaption_ml.benchmarks.datasets.registry import data_sets
+from facecaption_ml.benchmarks.encoders.registry import FLIP_VARIANTS, models_of
+from facecaption_ml.benchmarks.result import TASKS
+
+SHARD_ASSETS: Final = (
+    "raw_images",
+    "face_crops",
+    "face_attributes",
+    "template_captions",
+    "llm_captions",
+    "facecaption_dataset",
+)
+"""The assets that are partitioned by shard, in the order in which they depend on each other."""
+
+STATISTICS_ASSETS: Final = ("dataset_comparison", "image_quality", "text_statistics", "image_text_matching")
+"""The statistics in the order of the paper, which the data card follows."""
+
+BENCHMARK_ASSETS: Final = {
+    "retrieval": "retrieval_benchmark",
+    "attributes": "attribute_benchmark",
+    "sketches": "sketch_benchmark",
+}
+"""The asset of each benchmark."""
+
 SHARDS = dg.DynamicPartitionsDefinition(name="shards")
 """Shards of the source, registered by ``source_manifest``: ``shard-00000`` and on."""
 
 SEEDS: Final = ("0", "1", "2")
 """Of the ablation's trainings."""
 
-HUB_MODELS: Final = ("clip", "blip", "align")
-"""The baselines of the paper (``facecaption_ml.benchmarks.encoders.hub_models``)."""
-
-VARIANTS = dg.StaticPartitionsDefinition(["flip", "flip_template", "flip_alt_text"])
+VARIANTS = dg.StaticPartitionsDefinition(list(FLIP_VARIANTS))
 """FLIP, FLIP* and FLIP† of the paper: what a checkpoint learned from (``facecaption_ml.flip.training.config.TEXT_COLUMNS``)."""
-
-BENCHMARK_DATA: Final = {
-    "retrieval": ("celeba_caption", "mm_celeba_hq", "sample"),
-    "attributes": ("celeba", "lfwa", "sample"),
-    "sketches": ("fs2k_sde1", "fs2k_sde2", "user_sde", "photos", "sample"),
-}
-"""The data sets of each benchmark; ``sample`` is drawn (``facecaption_ml.benchmarks.datasets.sample``)."""
-
-_NO_LAYERS: Final = "align"  # an EfficientNet: nothing to probe layer by layer
-
-
-def benchmark_models(task: str) -> list[str]:
-    """The models of a benchmark: FLIP's variants, and the baselines that can take part."""
-    hub = [name for name in HUB_MODELS if task != "attributes" or name != _NO_LAYERS]
-    return [*VARIANTS.get_partition_keys(), *hub]
-
 
 BENCHMARK_GRIDS: Final = {
     task: dg.MultiPartitionsDefinition(
         {
-            "data": dg.StaticPartitionsDefinition(list(data)),
-            "model": dg.StaticPartitionsDefinition(benchmark_models(task)),
+            "data": dg.StaticPartitionsDefinition(list(data_sets(task))),
+            "model": dg.StaticPartitionsDefinition(list(models_of(task))),
         }
     )
-    for task, data in BENCHMARK_DATA.items()
+    for task in TASKS
 }
 """Model × data set; a key is written ``data|model``."""
 

@@ -1,4 +1,4 @@
-"""Pretrained weights of the Hugging Face hub or a local folder, or one line saying what to set instead."""
+"""Pretrained weights of the Hugging Face hub or a local folder, or one line saying what to give instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HUB_NAME: Final = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 class WeightsNotReachable(FaceCaptionError):  # noqa: N818
-    """No usable weights under this name; the message is one line that names the setting and what to set."""
+    """No usable weights under this name; the message is one line that says what to give instead."""
 
 
 def weights_version(path: Path) -> str:
@@ -28,16 +28,14 @@ def weights_version(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
-def load_checkpoint(
-    model_class: str, name: str | Path, setting: str, example: str, device: str = "cpu"
-) -> tuple[Any, Any]:
+def load_checkpoint(model_class: str, name: str | Path, example: str, device: str = "cpu") -> tuple[Any, Any]:
     """The ``transformers`` model ``model_class`` in evaluation mode on ``device``, and its processor.
 
     ``name`` is a folder written by ``save_pretrained`` or a name on the hub, which may be in the local cache already.
-    Raises WeightsNotReachable, naming ``setting`` and ``example``, where there are none, where a weight is missing (it
-    would be random), or where ``transformers`` is not installed.
+    Raises WeightsNotReachable, naming ``example``, where there are none, where a weight is missing (it would be random), or
+    where ``transformers`` is not installed.
     """
-    refuse = _refusal(name, setting, example)
+    refuse = _refusal(name, example)
     try:
         import transformers
     except ImportError:
@@ -48,21 +46,21 @@ def load_checkpoint(
         model, report = loader.from_pretrained(str(name), local_files_only=local, output_loading_info=True)
         return _complete(model, report, refuse), _processor(transformers, str(name), local)
 
-    model, processor = load_weights(load, name, setting, example)
+    model, processor = load_weights(load, name, example)
     return model.to(device).eval(), processor
 
 
-def load_weights(load: Callable[[bool], T], name: str | Path, setting: str, example: str) -> T:
+def load_weights(load: Callable[[bool], T], name: str | Path, example: str) -> T:
     """What ``load(local)`` returns for weights under ``name``: a folder, else the local cache, else the hub.
 
     ``load`` is given whether only local files may be read, and is called in quiet: progress bars and reports of missing
     weights stay out of the log, so it must judge completeness itself. Raises WeightsNotReachable as load_checkpoint does.
     """
     with _quiet_loading():
-        return _found(load, name, _refusal(name, setting, example))
+        return _from_folder_or_hub(load, name, _refusal(name, example))
 
 
-def _found(load: Callable[[bool], T], name: str | Path, refuse: Callable[[str], WeightsNotReachable]) -> T:
+def _from_folder_or_hub(load: Callable[[bool], T], name: str | Path, refuse: Callable[[str], WeightsNotReachable]) -> T:
     """From the folder, else from the cache, else from the hub once it has answered for the name."""
     if not str(name).strip():
         raise refuse("no model is named")
@@ -119,11 +117,10 @@ def _processor(transformers: Any, name: str, local: bool) -> Any:
     return transformers.AutoProcessor.from_pretrained(name, local_files_only=local)
 
 
-def _refusal(name: str | Path, setting: str, example: str) -> Callable[[str], WeightsNotReachable]:
+def _refusal(name: str | Path, example: str) -> Callable[[str], WeightsNotReachable]:
     def refuse(why: str) -> WeightsNotReachable:
         return WeightsNotReachable(
-            f"{setting}: no weights from {str(name)!r}: {why}; set it to a folder of save_pretrained or a hub name such as "
-            f"{example}"
+            f"no weights from {str(name)!r}: {why}; give a folder of save_pretrained or a hub name such as {example}"
         )
 
     return refuse

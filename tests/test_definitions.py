@@ -11,8 +11,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from facecaption_assets.automation import BENCHMARK_ASSETS, SHARD_ASSETS, STATISTICS_ASSETS
-from facecaption_assets.partitions import ABLATION, BENCHMARK_GRIDS, SHARDS, VARIANTS
+from facecaption_assets.partitions import (
+    ABLATION,
+    BENCHMARK_ASSETS,
+    BENCHMARK_GRIDS,
+    SHARD_ASSETS,
+    SHARDS,
+    STATISTICS_ASSETS,
+    VARIANTS,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -1,22 +1,30 @@
-"""The ablation FLIP > FLIP* > FLIP†: each variant trained with several seeds, and measured on the drawn data sets."""
+"""The ablation FLIP > FLIP* > FLIP†: each variant trained with several seeds, and measured on the drawn data sets.
 
+Checkpoints lie under ``flip_ablation/<variant>/seed-<n>/``, results where ``facecaption_ml.benchmarks.report.ablation`` says.
+"""
+
+import dataclasses
 import time
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import dagster as dg
 
-from facecaption_assets.assets.ablation_tables import measure_variant, place, write_ablation
-from facecaption_assets.assets.benchmarks import CODE_VERSION, GROUP, headline
 from facecaption_assets.checks import benchmarks as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork
 from facecaption_assets.machines.compute import training_step
 from facecaption_assets.machines.retries import final_errors, training_retry_policy
-from facecaption_assets.partitions import ABLATION, all_of
+from facecaption_assets.partitions import ABLATION, BENCHMARK_ASSETS, all_of
+from facecaption_assets.resources.benchmarks import measure
 from facecaption_assets.settings import Settings
 from facecaption_assets.training.launch import load_checkpoint, process_count, run_training, training_config
 from facecaption_ml.storage.store import Store
 
+if TYPE_CHECKING:
+    from facecaption_ml.benchmarks.result import BenchmarkResult
+    from facecaption_ml.flip import Flip
+
+_DATA: Final = "sample"
 _CHECKS: Final = ("above_baselines", "stored")
 
 
@@ -26,10 +34,10 @@ def ablation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     @dg.asset(
         deps=[all_of(DATASET), all_of("face_crops")],
         partitions_def=ABLATION,
-        group_name=GROUP,
+        group_name="benchmarks",
         kinds={"pytorch", "safetensors"},
         owners=["team:models"],
-        code_version=CODE_VERSION,
+        code_version="1",
         pool=training_step(settings).pool,
         op_tags=training_step(settings).op_tags,
         retry_policy=training_retry_policy(settings),
@@ -53,23 +61,28 @@ def ablation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 def _train_and_measure(
     context: dg.AssetExecutionContext, settings: Settings, variant: str, seed: int
 ) -> dg.MaterializeResult:
+    from facecaption_ml.benchmarks.report.ablation import ablation_key
+    from facecaption_ml.benchmarks.report.regression import snapshot
+
     store: Store = context.resources.store.open()
     data = DatasetWork.open(store, settings)
     data.require_shards()
     started = time.monotonic()
     processes = process_count(settings)
     seeded = settings.model_copy(update={"seed": seed})
-    where = place(variant, seed)
-    config = training_config(seeded, variant, data.shards, {}, processes, place=where)
-    work = settings.home / "training" / where
+    key_prefix = f"flip_ablation/{variant}/seed-{seed}"
+    config = training_config(seeded, variant, data.shards, {}, processes, place=key_prefix)
+    work = settings.home / "training" / key_prefix
     checkpoint = run_training(context, context.resources.training_processes, config, work, processes)
-    flip = load_checkpoint(settings, store, where)
-    results = measure_variant(settings, store, flip, variant, seed)
-    written = write_ablation(store, variant, seed, results)
+    flip = load_checkpoint(settings, store, key_prefix)
+    results = _measured(settings, store, flip, variant, seed)
+    written = {ablation_key(variant, seed): snapshot(results)}
+    for key, content in written.items():
+        store.write_bytes(key, content)
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": store.uri(next(iter(written))),
-            **{f"{result.task}: {name}": value for result in results for name, value in headline(result).items()},
+            **{f"{result.task}: {name}": value for result in results for name, value in result.percentages.items()},
             "version": checkpoint["version"],
             "pairs": checkpoint["pairs"],
             "steps": checkpoint["steps"],
@@ -80,5 +93,15 @@ def _train_and_measure(
             "minutes": round((time.monotonic() - started) / 60, 2),
         },
         data_version=dg.DataVersion(flip.version),
-        check_results=[checks.above_baselines(results), checks.stored(store, written)],
+        check_results=[checks.above_baselines(results).result(), checks.stored(store, written).result()],
     )
+
+
+def _measured(settings: Settings, store: Store, flip: "Flip", variant: str, seed: int) -> "list[BenchmarkResult]":
+    """Every benchmark of one checkpoint on the drawn data sets, one probe each: the spread is over the trainings."""
+    from facecaption_ml.benchmarks.encoders.models import FlipEncoder
+    from facecaption_ml.benchmarks.report.ablation import SEED
+
+    encoder = FlipEncoder(flip, variant)
+    results = [measure(settings, store, task, _DATA, encoder, seed=seed, runs=1).result for task in BENCHMARK_ASSETS]
+    return [dataclasses.replace(r, protocol={**r.protocol, SEED: str(seed)}) for r in results]

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import dagster as dg
 
-from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.checks import benchmarks as checks
 from facecaption_assets.factories import previews
+from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
-from facecaption_assets.machines.retries import final_errors, retry_policy
-from facecaption_assets.partitions import BENCHMARK_GRIDS, all_of
-from facecaption_assets.resources.benchmarks import measure, result_pictures, write_measured
+from facecaption_assets.partitions import BENCHMARK_ASSETS, BENCHMARK_GRIDS, all_of
+from facecaption_assets.resources.benchmarks import measure, result_figures, write_measured
 from facecaption_assets.settings import Settings
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.store import Store, StoreError
@@ -38,25 +37,19 @@ def benchmark_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 
 def _benchmark(task: str, settings: Settings) -> dg.AssetsDefinition:
-    @dg.asset(
+    @configured_asset(
+        settings,
+        ONE_A100,
+        team="models",
+        code_version=CODE_VERSION,
+        checks=checks.RESULT,
         name=BENCHMARK_ASSETS[task],
         deps=[all_of("flip_checkpoint")],
         partitions_def=BENCHMARK_GRIDS[task],
         description=_DESCRIPTIONS[task],
         group_name=GROUP,
         kinds={"pytorch"},
-        owners=["team:models"],
-        code_version=CODE_VERSION,
-        pool=ONE_A100.pool,
-        op_tags=ONE_A100.under(settings).op_tags,
-        retry_policy=retry_policy(settings),
-        required_resource_keys={"store"},
-        check_specs=[
-            dg.AssetCheckSpec(check, asset=BENCHMARK_ASSETS[task], description=text)
-            for check, text in checks.RESULT.items()
-        ],
     )
-    @final_errors(settings)
     def benchmark(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store: Store = context.resources.store.open()
         of = cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension
@@ -68,14 +61,14 @@ def _benchmark(task: str, settings: Settings) -> dg.AssetsDefinition:
 
 
 def _recorded(store: Store, measured: "Measured", minutes: float) -> dg.MaterializeResult:
-    """Write a result with its pictures, and say in the UI what it came to."""
+    """Write a result with its figures, and say in the UI what it came to."""
     result, written = measured.result, write_measured(store, measured)
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": store.uri(f"{result.key}.json"),
-            **headline(result),
+            **result.percentages,
             "numbers": previews.rows(["of", "setting", "metric", "percent", "spread", "runs"], _rows(result)),
-            **{ending.split(".")[0]: previews.png(data, ending) for ending, data in measured.pictures.items()},
+            **{ending.split(".")[0]: previews.png(data, ending) for ending, data in measured.figures.items()},
             **result.counts,
             "protocol": previews.rows(["what", "how"], list(result.protocol.items())),
             "versions": previews.rows(["of", "version"], list(result.versions.items())),
@@ -84,20 +77,11 @@ def _recorded(store: Store, measured: "Measured", minutes: float) -> dg.Material
         },
         data_version=dg.DataVersion(_version(result)),
         check_results=[
-            checks.above_baselines([result]),
-            checks.defined([result]),
-            checks.stored(store, written),
+            checks.above_baselines([result]).result(),
+            checks.defined([result]).result(),
+            checks.stored(store, written).result(),
         ],
     )
-
-
-def headline(result: "BenchmarkResult") -> dict[str, float]:
-    """The numbers that the UI plots over partitions, in percent."""
-    return {
-        f"{found.setting} {found.metric}": round(100 * found.value, 2)
-        for found in result.measurements
-        if found.value is not None
-    }
 
 
 def _rows(result: "BenchmarkResult") -> list[tuple[Any, ...]]:
@@ -113,8 +97,8 @@ def _rows(result: "BenchmarkResult") -> list[tuple[Any, ...]]:
             None if m.spread is None else percent(m.spread),
             m.runs,
         )
-        for name, found in named.items()
-        for m in found
+        for name, measurements in named.items()
+        for m in measurements
     ]
 
 
@@ -125,28 +109,21 @@ def _version(result: "BenchmarkResult") -> str:
 
 
 def _tables(settings: Settings) -> dg.AssetsDefinition:
-    @dg.asset(
-        name="benchmark_tables",
+    @configured_asset(
+        settings,
+        CPU,
+        team="models",
+        code_version=CODE_VERSION,
+        checks=checks.TABLES,
         deps=[*BENCHMARK_ASSETS.values(), "flip_ablation"],
         group_name=GROUP,
-        kinds={"html", "latex"},
-        owners=["team:models"],
-        code_version=CODE_VERSION,
-        pool=CPU.pool,
-        op_tags=CPU.under(settings).op_tags,
-        retry_policy=retry_policy(settings),
-        required_resource_keys={"store"},
-        check_specs=[
-            dg.AssetCheckSpec(check, asset="benchmark_tables", description=text)
-            for check, text in checks.TABLES.items()
-        ],
+        kinds={"html"},
     )
-    @final_errors(settings)
     def benchmark_tables(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """Tables 2, 3 and 4 and the ablation: measured rows beside the published ones, as HTML, Markdown and LaTeX.
+        """Tables 2, 3 and 4 and the ablation: measured rows beside the published ones, as HTML and Markdown.
 
         Every result in the store is shown, with the versions of data, code and checkpoint behind it, whatever its model is
-        called. Numbers are compared with those of the last materialisation.
+        called. Numbers are compared with those of the last materialization.
         """
         return _write_tables(context.resources.store.open(), settings)
 
@@ -154,18 +131,17 @@ def _tables(settings: Settings) -> dg.AssetsDefinition:
 
 
 def _write_tables(store: Store, settings: Settings) -> dg.MaterializeResult:
-    from facecaption_assets.assets.ablation_tables import read_ablation
-    from facecaption_ml.benchmarks.report.ablation import SEED
+    from facecaption_ml.benchmarks.report.ablation import SEED, read_ablation
     from facecaption_ml.benchmarks.report.regression import snapshot
     from facecaption_ml.benchmarks.result import read_results
 
     results, trained = read_results(store), read_ablation(store)
     if not results and not trained:
         raise StoreError(
-            f"no benchmark has been measured yet: materialise {', '.join(BENCHMARK_ASSETS.values())} or flip_ablation first"
+            f"no benchmark has been measured yet: materialize {', '.join(BENCHMARK_ASSETS.values())} or flip_ablation first"
         )
     key, now = f"{_TABLES}/results.json", snapshot(results)
-    compared = _compared(store, key, results, settings.benchmark_regression_tolerance)
+    compared = _compared(store, key, results, settings.benchmarks.regression_tolerance)
     files = table_files(store, results, trained)
     for name, data in files.items():
         store.write_bytes(f"{_TABLES}/{name}", data)
@@ -178,12 +154,12 @@ def _write_tables(store: Store, settings: Settings) -> dg.MaterializeResult:
             "page": dg.MetadataValue.path(store.uri(f"{_TABLES}/index.html")),
             "tables": dg.MetadataValue.md(files["tables.md"].decode()),
         },
-        check_results=[checks.no_regression(compared), checks.stored(store, {key: now})],
+        check_results=[checks.no_regression(compared).result(), checks.stored(store, {key: now}).result()],
     )
 
 
 def _compared(store: Store, key: str, results: "Sequence[BenchmarkResult]", tolerance: float) -> "Regressions | str":
-    """With the last materialisation's snapshot; a text where there is none that can be read."""
+    """With the last materialization's snapshot; a text where there is none that can be read."""
     from facecaption_ml.benchmarks.report.regression import from_snapshot, regressions
 
     if not store.exists(key):
@@ -198,23 +174,21 @@ def _compared(store: Store, key: str, results: "Sequence[BenchmarkResult]", tole
 def table_files(
     store: Store, results: "Sequence[BenchmarkResult]", trained: "Sequence[BenchmarkResult]"
 ) -> dict[str, bytes]:
-    """``index.html`` with the results' pictures, ``tables.md``, ``tables.tex``; ``ablation.md`` where there is one."""
+    """``index.html`` with the results' figures, ``tables.md``; ``ablation.md`` where there is one."""
     from facecaption_ml.benchmarks.report.ablation import ablation_table
-    from facecaption_ml.benchmarks.report.latex import latex
-    from facecaption_ml.benchmarks.report.markdown import markdown
     from facecaption_ml.benchmarks.report.page import html
+    from facecaption_ml.benchmarks.report.table import markdown
     from facecaption_ml.benchmarks.report.tables import benchmark_tables
 
     ablation = [ablation_table(trained)] if trained else []
     tables = [*benchmark_tables(results), *ablation]
-    pictures = {
+    figures = {
         f"{result.task}, {result.model} on {result.data}: {name}": store.read_bytes(key)
         for result in results
-        for name, key in result_pictures(store, result.key).items()
+        for name, key in result_figures(store, result.key).items()
     }
     return {
-        "index.html": html(tables, pictures).encode(),
+        "index.html": html(tables, figures).encode(),
         "tables.md": markdown(tables).encode(),
-        "tables.tex": latex(tables).encode(),
         **({"ablation.md": markdown(ablation).encode()} if ablation else {}),
     }

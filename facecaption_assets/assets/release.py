@@ -7,7 +7,6 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from facecaption_assets.automation import STATISTICS_ASSETS
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.asset import configured_asset
@@ -15,6 +14,7 @@ from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
+from facecaption_assets.partitions import STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.funnel import total_counts
 from facecaption_ml.dataset.provenance import package_version

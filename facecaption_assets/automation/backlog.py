@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import dagster as dg
 
-from facecaption_assets.automation.jobs import SHARD_ASSETS
 from facecaption_assets.automation.ranges import shards_of_run
 from facecaption_assets.factories.shards import CODE_VERSION
-from facecaption_assets.partitions import SHARDS
+from facecaption_assets.partitions import SHARD_ASSETS, SHARDS
 
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph

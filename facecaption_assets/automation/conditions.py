@@ -11,8 +11,8 @@ from datetime import timedelta
 
 import dagster as dg
 
-from facecaption_assets.automation.jobs import STATISTICS_ASSETS
 from facecaption_assets.automation.schedules import checked_cron
+from facecaption_assets.partitions import STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
 
 RELEASE_ASSET = dg.AssetKey("facecaption_release")

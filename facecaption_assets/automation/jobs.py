@@ -1,21 +1,8 @@
 """Jobs over the assets."""
 
-from typing import Final
-
 import dagster as dg
 
-SHARD_ASSETS: Final = (
-    "raw_images",
-    "face_crops",
-    "face_attributes",
-    "template_captions",
-    "llm_captions",
-    "facecaption_dataset",
-)
-"""The assets that are partitioned by shard, in the order in which they depend on each other."""
-
-STATISTICS_ASSETS: Final = ("dataset_comparison", "image_quality", "text_statistics", "image_text_matching")
-"""The statistics in the order of the paper, which the data card follows."""
+from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, STATISTICS_ASSETS
 
 MANIFEST_INTAKE = dg.define_asset_job(
     "manifest_intake",
@@ -40,13 +27,6 @@ FLIP_TRAINING = dg.define_asset_job(
     selection=dg.AssetSelection.assets("flip_checkpoint"),
     description="One variant of FLIP, or all three as a backfill, on every finished shard.",
 )
-
-BENCHMARK_ASSETS: Final = {
-    "retrieval": "retrieval_benchmark",
-    "attributes": "attribute_benchmark",
-    "sketches": "sketch_benchmark",
-}
-"""The asset of each benchmark."""
 
 BENCHMARK_JOBS = (
     *(

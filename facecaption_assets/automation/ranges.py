@@ -7,7 +7,8 @@ from typing import Final, TypeVar
 
 import dagster as dg
 
-from facecaption_assets.automation.jobs import SHARD_ASSETS, SHARD_PIPELINE
+from facecaption_assets.automation.jobs import SHARD_PIPELINE
+from facecaption_assets.partitions import SHARD_ASSETS
 
 _FIRST: Final = "dagster/asset_partition_range_start"
 _LAST: Final = "dagster/asset_partition_range_end"

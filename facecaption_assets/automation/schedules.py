@@ -11,33 +11,17 @@ from typing import Final
 import dagster as dg
 
 from facecaption_assets.automation.backlog import UNFINISHED, Task, find_backlog
-from facecaption_assets.automation.jobs import (
-    BENCHMARK_ASSETS,
-    BENCHMARK_JOBS,
-    MANIFEST_INTAKE,
-    SHARD_ASSETS,
-    SHARD_PIPELINE,
-)
+from facecaption_assets.automation.jobs import BENCHMARK_JOBS, MANIFEST_INTAKE, SHARD_PIPELINE
 from facecaption_assets.automation.ranges import chunks, range_request
 from facecaption_assets.automation.sensors import MANIFEST_TAG
 from facecaption_assets.factories.progress import logger
-from facecaption_assets.partitions import BENCHMARK_DATA, SHARDS, VARIANTS
+from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, SHARDS, VARIANTS
 from facecaption_assets.settings import Settings, SettingsError
+from facecaption_ml.benchmarks.datasets.registry import data_sets
 from facecaption_ml.dataset.manifests import Ledger
 from facecaption_ml.storage.store import Store
 
 _LEFT_TO_THE_SENSOR: Final = timedelta(hours=6)  # enough to ask for thousands of runs, and over by the next night
-_FOLDER_OF: Final = {
-    "celeba_caption": "celeba",
-    "celeba": "celeba",
-    "mm_celeba_hq": "mm_celeba",
-    "lfwa": "lfwa",
-    "fs2k_sde1": "fs2k_sde",
-    "fs2k_sde2": "fs2k_sde",
-    "user_sde": "user_sde",
-    "photos": "photos",
-}
-"""The ``FACECAPTION_BENCHMARK_*`` setting that a data set stands or falls with."""
 
 
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
@@ -184,10 +168,10 @@ def _weekly_benchmark(settings: Settings, task: str) -> dg.ScheduleDefinition:
 
 
 def available_data(settings: Settings, task: str) -> list[str]:
-    """The data sets of a benchmark whose folder is given; the drawn one where none is."""
-    given = [data for data in BENCHMARK_DATA[task] if data in _FOLDER_OF and _has_folder(settings, data)]
+    """The data sets of a benchmark whose main folder is given; the drawn one where none is."""
+    given = [
+        name
+        for name, spec in data_sets(task).items()
+        if spec.folders and settings.benchmarks.location(spec.folders[0].name)
+    ]
     return given or ["sample"]
-
-
-def _has_folder(settings: Settings, data: str) -> bool:
-    return bool(getattr(settings, f"benchmark_{_FOLDER_OF[data]}"))

@@ -19,9 +19,9 @@ RESULT: Final[Mapping[str, str]] = {
 }
 TABLES: Final[Mapping[str, str]] = {
     "no_regression": (
-        "Since the last materialisation no number fell by more than the tolerance and its spread, or vanished (a warning)."
+        "Since the last materialization no number fell by more than the tolerance and its spread, or vanished (a warning)."
     ),
-    "stored": "The store gives back the snapshot that the next materialisation is compared with.",
+    "stored": "The store gives back the snapshot that the next materialization is compared with.",
 }
 _SHOWN: Final = 20
 
@@ -32,21 +32,21 @@ def above_baselines(results: Sequence[BenchmarkResult]) -> Check:
     for result in results:
         for name, baseline in result.baselines.items():
             floor = {(b.setting, b.metric): b.value for b in baseline}
-            for found in result.measurements:
-                least = floor.get((found.setting, found.metric))
-                if found.value is not None and least is not None and found.value <= least < 1:
-                    what = f"{result.model} on {result.data}, {found.setting} {found.metric}"
-                    below.append(f"{what}: {found.value:.4f}, {name} {least:.4f}")
+            for m in result.measurements:
+                least = floor.get((m.setting, m.metric))
+                if m.value is not None and least is not None and m.value <= least < 1:
+                    what = f"{result.model} on {result.data}, {m.setting} {m.metric}"
+                    below.append(f"{what}: {m.value:.4f}, {name} {least:.4f}")
     return Check.none_listed("above_baselines", below, blocks=False)
 
 
 def defined(results: Sequence[BenchmarkResult]) -> Check:
     """Of several results."""
     missing = [
-        f"{result.data}, {found.setting} {found.metric}: {found.why}"
+        f"{result.data}, {m.setting} {m.metric}: {m.why}"
         for result in results
-        for found in result.measurements
-        if found.value is None
+        for m in result.measurements
+        if m.value is None
     ]
     return Check.none_listed("defined", missing, blocks=False)
 
@@ -57,9 +57,9 @@ def stored(store: Store, written: Mapping[str, bytes]) -> Check:
     return Check.none_listed("stored", wrong)
 
 
-def no_regression(found: Regressions | str) -> Check:
+def no_regression(compared: Regressions | str) -> Check:
     """A text says why there is nothing to compare with, which passes."""
-    if isinstance(found, str):
-        return Check("no_regression", True, {"compared with": f"nothing: {found}"}, blocks=False)
-    others = {"not comparable": list(found.not_comparable[:_SHOWN])}
-    return Check.none_listed("no_regression", found.worse, blocks=False, **others)
+    if isinstance(compared, str):
+        return Check("no_regression", True, {"compared with": f"nothing: {compared}"}, blocks=False)
+    others = {"not comparable": list(compared.not_comparable[:_SHOWN])}
+    return Check.none_listed("no_regression", compared.worse, blocks=False, **others)

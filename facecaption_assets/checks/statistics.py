@@ -36,10 +36,10 @@ _QUANTILES: Final = ("p05", "p25", "median", "p75", "p95")
 
 def published_unchanged(table: pl.DataFrame, published: Sequence[Mapping[str, Any]]) -> Check:
     """``published`` are the rows of the library's own file."""
-    found = table.filter(pl.col("origin") == "published").to_dicts()
+    rows = table.filter(pl.col("origin") == "published").to_dicts()
     measured = int((table["origin"] == "measured").sum())
-    same = found == [dict(row) for row in published]
-    return Check("published_unchanged", same and measured == 1, {"published": len(found), "measured": measured})
+    same = rows == [dict(row) for row in published]
+    return Check("published_unchanged", same and measured == 1, {"published": len(rows), "measured": measured})
 
 
 def rows_counted(table: pl.DataFrame, rows: int) -> Check:
@@ -87,8 +87,8 @@ def quality_conserved(table: pl.DataFrame, sampled: Mapping[str, int]) -> Check:
 
 
 def quality_in_range(table: pl.DataFrame) -> Check:
-    chances = pl.col("metric").str.starts_with("clip_iqa")
-    return _in_range(table, chances, "metric")
+    probabilities = pl.col("metric").str.starts_with("clip_iqa")
+    return _in_range(table, probabilities, "metric")
 
 
 def matching_conserved(table: pl.DataFrame, sampled: int) -> Check:
@@ -104,9 +104,9 @@ def matching_in_range(table: pl.DataFrame) -> Check:
     return _in_range(table, pl.lit(True), "source")
 
 
-def _in_range(table: pl.DataFrame, chances: pl.Expr, show: str) -> Check:
-    """Quantiles ascend everywhere; where ``chances`` holds, mean and quantiles lie in 0 … 1."""
+def _in_range(table: pl.DataFrame, probabilities: pl.Expr, show: str) -> Check:
+    """Quantiles ascend everywhere; where ``probabilities`` holds, mean and quantiles lie in 0 … 1."""
     ascend = pl.all_horizontal(pl.col(low) <= pl.col(high) for low, high in itertools.pairwise(_QUANTILES))
     inside = pl.all_horizontal(pl.col(name).is_between(0, 1) for name in ("mean", *_QUANTILES))
-    wrong = table.filter((pl.col("scored") > 0) & ~(ascend & (inside | ~chances)).fill_null(False))
+    wrong = table.filter((pl.col("scored") > 0) & ~(ascend & (inside | ~probabilities)).fill_null(False))
     return Check("scores_in_range", wrong.is_empty(), {"rows": len(table), "wrong": wrong[show].to_list()})

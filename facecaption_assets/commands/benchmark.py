@@ -11,26 +11,26 @@ from concurrent.futures import ThreadPoolExecutor
 import click
 import dagster as dg
 
-from facecaption_assets.assets.ablation_tables import RESULTS
-from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.commands.stages import materialize_command, run_benchmarks
-from facecaption_assets.partitions import VARIANTS, benchmark_models
-from facecaption_assets.resources.benchmarks import check_names, measure, result_pictures, write_measured
+from facecaption_assets.partitions import BENCHMARK_ASSETS, VARIANTS
+from facecaption_assets.resources.benchmarks import check_names, measure, result_figures, write_measured
 from facecaption_assets.settings import Settings
 from facecaption_assets.training.launch import process_count
+from facecaption_ml.benchmarks.encoders.registry import models_of
+from facecaption_ml.benchmarks.report.ablation import ablation_key
 from facecaption_ml.storage.store import Store
 
 
 def run_benchmark(settings: Settings, task: str, model: str, data: str) -> None:
     """Measure one benchmark, write the tables anew, and print the result's table beside the published numbers.
 
-    A model of the grid is materialised as its asset's partition, so that the UI has it too; a folder with a FLIP checkpoint
+    A model of the grid is materialized as its asset's partition, so that the UI has it too; a folder with a FLIP checkpoint
     is measured and written under the folder's name. Raises RunFailedError, or what ``measure`` raises.
     """
     check_names(task, data, model)
     store, pipeline = settings.open_store(), Pipeline(settings)
-    if model in benchmark_models(task):
+    if model in models_of(task):
         pipeline.run(BENCHMARK_ASSETS[task], partition=dg.MultiPartitionKey({"data": data, "model": model}))
         key = f"benchmarks/{task}/{data}/{model}"
     else:
@@ -39,12 +39,12 @@ def run_benchmark(settings: Settings, task: str, model: str, data: str) -> None:
         key = measured.result.key
     pipeline.run("benchmark_tables")
     click.echo(_shown(store, key))
-    for written in (f"{key}.json", *result_pictures(store, key).values(), "benchmarks/tables/index.html"):
+    for written in (f"{key}.json", *result_figures(store, key).values(), "benchmarks/tables/index.html"):
         click.echo(store.uri(written), err=True)
 
 
 def _shown(store: Store, key: str) -> str:
-    from facecaption_ml.benchmarks.report.markdown import markdown
+    from facecaption_ml.benchmarks.report.table import markdown
     from facecaption_ml.benchmarks.report.tables import result_table
     from facecaption_ml.benchmarks.result import BenchmarkResult
 
@@ -54,7 +54,7 @@ def _shown(store: Store, key: str) -> str:
 def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int | None) -> None:
     """Every variant trained with each seed and measured; the variants' own checkpoints and benchmarks; the tables.
 
-    What is there already is kept: a training that was interrupted goes on, one that is measured is skipped. ``at_once``
+    What is there already is kept: a training that was interrupted resumes, one that is measured is skipped. ``at_once``
     trainings run side by side, each with processes of its own, by default as many as the cores allow. Raises
     RunFailedError naming the first that failed, at the end.
     """
@@ -65,7 +65,7 @@ def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int | None) 
         ("flip_ablation", f"{seed}|{variant}")
         for seed in seeds
         for variant in variants
-        if not store.exists(f"{RESULTS}/{variant}/seed-{seed}.json")
+        if not store.exists(ablation_key(variant, seed))
     ]
     jobs += [("flip_checkpoint", v) for v in variants if not store.exists(f"flip_checkpoint/{v}/config.json")]
     click.echo(f"Trainings to do: {len(jobs)}, {at_once} at a time", err=True)
@@ -81,7 +81,7 @@ def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int | None) 
 
 
 def _materialized(settings: Settings, asset: str, partition: str) -> str:
-    """Materialise one partition in a process of its own, and say what became of it; the line of its error, or nothing."""
+    """Materialize one partition in a process of its own, and say what became of it; the line of its error, or nothing."""
     started = time.monotonic()
     done = subprocess.run(materialize_command(settings, asset, partition), stderr=subprocess.PIPE, text=True)
     line = _failure(done) if done.returncode else ""
@@ -93,5 +93,5 @@ def _materialized(settings: Settings, asset: str, partition: str) -> str:
 def _failure(done: subprocess.CompletedProcess[str]) -> str:
     """The error that a command ended with; of one that was killed, what is known."""
     if done.returncode < 0:
-        return f"its process was killed (exit status {done.returncode}): run the command again to go on"
+        return f"its process was killed (exit status {done.returncode}): run the command again to resume"
     return done.stderr.strip().rpartition("\n")[2].removeprefix("Error: ") or f"exit status {done.returncode}"

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from facecaption_assets.automation import BENCHMARK_ASSETS, SHARD_ASSETS, STATISTICS_ASSETS
+from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import PREFIX, REMOVALS, Settings
 from facecaption_ml.dataset.removal_requests import Holding, copies, holdings, parse_request, record_requests
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError

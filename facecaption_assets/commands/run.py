@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from facecaption_assets.automation import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.commands.stages import attempt, run_benchmarks, run_in_background, stage
 from facecaption_assets.commands.status import show_status
+from facecaption_assets.partitions import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
 from facecaption_ml.storage.store import Store
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import click
 import dagster as dg
 
-from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
+from facecaption_assets.partitions import BENCHMARK_ASSETS
 from facecaption_assets.settings import Settings
 
 

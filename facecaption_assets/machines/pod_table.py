@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from facecaption_assets.machines.compute import GPU, KUBERNETES, NODE_POOL, SPOT
+from facecaption_ml.markdown import markdown_table
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -26,11 +27,11 @@ def pod_configs(definitions: dg.Definitions) -> dict[str, dict[str, Any]]:
 
 def pod_table(definitions: dg.Definitions) -> str:
     """The table in Markdown, without a line break at the end."""
-    lines = ["| " + " | ".join(HEADS) + " |", "| --- | --- |" + " ---: |" * 6 + " --- | --- |"]
-    for name, config in pod_configs(definitions).items():
-        pool = definitions.get_assets_def(name).op.pool or _NONE
-        lines.append("| " + " | ".join([f"`{name}`", *_cells(config), pool]) + " |")
-    return "\n".join(lines)
+    rows = [
+        [f"`{name}`", *_cells(config), definitions.get_assets_def(name).op.pool or _NONE]
+        for name, config in pod_configs(definitions).items()
+    ]
+    return markdown_table(HEADS, rows, "llrrrrrrll")
 
 
 def _cells(config: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from facecaption_assets.settings import Settings
 from facecaption_ml.devices import resolve_device
+from facecaption_ml.errors import naming
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from facecaption_ml.statistics.matching import Matcher
     from facecaption_ml.statistics.quality import QualityScorer
 
+_CLIP_SETTING = "FACECAPTION_CLIP"
+_MATCHER_SETTING = "FACECAPTION_ITM_MODEL"
 _FLIP_CHECKPOINTS = "flip_checkpoint/"  # in the store, a folder for each variant
 
 
@@ -109,12 +112,13 @@ class QualityScorersResource(FromSettings):
         clip = self.settings.statistics.clip
         if not clip:
             notes.append(
-                f"{clip_iqa.SETTING} is not set, so there are no CLIP-IQA scores: name a folder of save_pretrained or a hub "
+                f"{_CLIP_SETTING} is not set, so there are no CLIP-IQA scores: name a folder of save_pretrained or a hub "
                 f"name such as {clip_iqa.EXAMPLE}"
             )
             return scorers, notes
         try:
-            scorers.append(clip_iqa.ClipIqa.load(clip, device=self.device))
+            with naming(_CLIP_SETTING):
+                scorers.append(clip_iqa.ClipIqa.load(clip, device=self.device))
         except WeightsNotReachable as error:
             notes.append(str(error))
         return scorers, notes
@@ -129,16 +133,17 @@ class MatcherResource(FromSettings):
 
         if not self.settings.statistics.itm_model:
             return None, [
-                f"{blip.SETTING} is not set, so nothing was matched: name a folder of save_pretrained, a hub name such as "
+                f"{_MATCHER_SETTING} is not set, so nothing was matched: name a folder of save_pretrained, a hub name such as "
                 f"{blip.EXAMPLE}, or {_FLIP_CHECKPOINTS}flip"
             ]
         from facecaption_ml.flip import FlipError
         from facecaption_ml.pretrained import WeightsNotReachable
 
         try:
-            return self._load(store), []
+            with naming(_MATCHER_SETTING):
+                return self._load(store), []
         except (WeightsNotReachable, FlipError, StoreError) as error:
-            return None, [str(error) if blip.SETTING in str(error) else f"{blip.SETTING}: {error}"]
+            return None, [str(error)]
 
     def _load(self, store: Store) -> Matcher:
         checkpoint = self.settings.statistics.itm_model

@@ -1,51 +1,90 @@
-"""The ``FACECAPTION_BENCHMARK_*`` settings: where the benchmarks' data and models are, and how the probes are trained."""
+"""The ``FACECAPTION_BENCHMARK_*`` settings: where the benchmarks' data and models are, and how the probes are trained.
+
+Folders and baselines follow from the library's registries: a data set that is added there has its setting.
+"""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING, Annotated, Any
 
-_FOLDER = "folder or s3://bucket/prefix"
+from pydantic import BaseModel, Field, create_model
+
+from facecaption_assets.settings.naming import Names
+from facecaption_assets.settings.pipeline import FROZEN
+from facecaption_ml.benchmarks.datasets.registry import FOLDERS
+from facecaption_ml.benchmarks.encoders.registry import HUB_MODELS
+from facecaption_ml.benchmarks.options import (
+    AttributeProbeOptions,
+    ProbeOptions,
+    RetrievalProbeOptions,
+    SharedProbeOptions,
+    SketchProbeOptions,
+)
+
+
+class _Locations(BaseModel):
+    """Where something lies, by its name in a registry."""
+
+    model_config = FROZEN
+
+
+def _locations(name: str, fields: dict[str, tuple[str, str]]) -> type[_Locations]:
+    """A group with a text field for each name; ``fields`` maps names to default and description."""
+    given: dict[str, Any] = {
+        field: (str, Field(default, description=description)) for field, (default, description) in fields.items()
+    }
+    return create_model(name, __base__=_Locations, **given)
+
+
+if TYPE_CHECKING:  # their fields are the registries' entries, which type checkers cannot know
+
+    class Folders(_Locations): ...
+
+    class Baselines(_Locations): ...
+
+else:
+    Folders = _locations(
+        "Folders", {name: ("", f"folder or s3://bucket/prefix of {spec.description}") for name, spec in FOLDERS.items()}
+    )
+    Baselines = _locations(
+        "Baselines",
+        {name: (spec.checkpoint, f"{spec.title} by folder or hub name") for name, spec in HUB_MODELS.items()},
+    )
 
 
 class BenchmarkSettings(BaseModel):
-    """The probes' defaults are the paper's (§5.2–5.4) where it gives one."""
+    """The benchmarks of the paper. The probes' defaults are the paper's (§5.2–5.4) where it gives one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = FROZEN
 
-    celeba: str = Field("", description=f"{_FOLDER} of CelebA: pictures, list_attr_celeba, list_eval_partition")
-    celeba_captions: str = Field(
-        "", description=f"{_FOLDER} of CelebA-Caption's annotation files; '': captions from CelebA's true labels"
+    folders: Annotated[Folders, Names("benchmark_")] = Folders()
+    baselines: Annotated[Baselines, Names("benchmark_")] = Baselines()
+    retrieval: Annotated[
+        RetrievalProbeOptions, Names("benchmark_retrieval_", {"batch_size": "benchmark_retrieval_batch"})
+    ] = RetrievalProbeOptions()
+    attributes: Annotated[
+        AttributeProbeOptions, Names("benchmark_attribute_", {"batch_size": "benchmark_attribute_batch"})
+    ] = AttributeProbeOptions()
+    sketches: Annotated[SketchProbeOptions, Names("benchmark_sketch_", {"batch_size": "benchmark_sketch_batch"})] = (
+        SketchProbeOptions()
     )
-    mm_celeba: str = Field("", description=f"{_FOLDER} of MM-CelebA-HQ: pictures, ten captions each, split")
-    lfwa: str = Field("", description=f"{_FOLDER} of LFWA: lfw/ and its 40 attributes")
-    fs2k: str = Field("", description=f"{_FOLDER} of FS2K, whose photos FS2K-SDE's and User-SDE's drawings show")
-    fs2k_sde: str = Field("", description=f"{_FOLDER} of FS2K-SDE: dataset1/ and dataset2/")
-    user_sde: str = Field("", description=f"{_FOLDER} of User-SDE: drawings by painters")
-    photos: str = Field("", description=f"{_FOLDER} of any photos, to be turned into sketches by their contours")
+    shared: Annotated[SharedProbeOptions, Names("benchmark_")] = SharedProbeOptions()
 
     sample_pictures: int = Field(850, ge=20, description="drawn faces of the data set 'sample'")
     sample_drawings: int = Field(160, ge=10, description="drawn episodes of the data set 'sample'")
-
-    clip: str = Field("openai/clip-vit-base-patch16", description="CLIP by folder or hub name")
-    blip: str = Field("Salesforce/blip-itm-base-coco", description="BLIP by folder or hub name")
-    align: str = Field("kakaobrain/align-base", description="ALIGN by folder or hub name")
-
-    runs: int = Field(3, ge=1, description="probes with other seeds behind each number")
-    views: int = Field(1, ge=1, description="1: the plain picture; more: that many random views of each, kept")
     encode_batch: int = Field(32, ge=1, description="pictures that a model encodes at once")
-    retrieval_epochs: int = Field(20, ge=1)
-    retrieval_learning_rate: float = Field(4e-4, gt=0)
-    retrieval_batch: int = Field(256, ge=2)
-    attribute_epochs: int = Field(100, ge=1)
-    attribute_learning_rate: float = Field(0.3, gt=0)
-    attribute_batch: int = Field(256, ge=1)
-    sketch_epochs: int = Field(100, ge=1)
-    sketch_learning_rate: float = Field(1e-6, gt=0)
-    sketch_batch: int = Field(256, ge=2)
-    weight_decay: float = Field(0.05, ge=0)
     regression_tolerance: float = Field(
         0.02,
         ge=0,
         le=1,
         description="a share of 1: a number that falls by more, and by more than its spread, is a warning",
     )
+
+    def probes(self, task: str) -> ProbeOptions:
+        """How the probes of a task are trained."""
+        options: ProbeOptions = getattr(self, task)
+        return options
+
+    def location(self, name: str) -> str:
+        """Where a folder of the data sets is, or a baseline's checkpoint; '' where none is given."""
+        return str(getattr(self.folders if name in FOLDERS else self.baselines, name))

@@ -12,6 +12,7 @@ from string import Template
 from facecaption_ml.attributes.evaluation import Evaluation
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
 from facecaption_ml.attributes.prediction import CARD, CONFIG, EVALUATION, WEIGHTS
+from facecaption_ml.markdown import markdown_table
 
 
 def model_card(folder: Path) -> str:
@@ -38,10 +39,21 @@ def model_card(folder: Path) -> str:
         mean_ap=f"{scores.mean_average_precision:.3f}",
         precision=_percent(scores.precision_above),
         calibrated=_percent(scores.share_right_85_95),
-        table="\n".join(
-            f"| {s.name} | {_percent(s.positives)} | {_percent(s.accuracy)} | {_percent(s.majority)} "
-            f"| {_number(s.average_precision)} | {_number(s.calibration_error)} | {_percent(s.precision_above)} |"
-            for s in scores.scores
+        table=markdown_table(
+            ("attribute", "positives", "accuracy", "majority class", "AP", "calibration error", "right above 0.85"),
+            (
+                (
+                    s.name,
+                    _percent(s.positives),
+                    _percent(s.accuracy),
+                    _percent(s.majority),
+                    _number(s.average_precision),
+                    _number(s.calibration_error),
+                    _percent(s.precision_above),
+                )
+                for s in scores.scores
+            ),
+            "lrrrrrr",
         ),
     )
 

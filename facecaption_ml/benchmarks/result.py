@@ -1,6 +1,6 @@
 """What a benchmark leaves: one record for a task, a model and a data set, as JSON in the store.
 
-``benchmarks/<task>/<data>/<model>.json``; pictures lie beside it under the same name. ``tables.py`` makes the page of them all.
+``benchmarks/<task>/<data>/<model>.json``; figures lie beside it under the same name. ``tables.py`` makes the page of them all.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Measurement:
 class BenchmarkResult:
     """The measurements of ``model`` on ``data``, and of ``baselines`` that learn nothing (chance, majority class).
 
-    ``counts`` are plain numbers (pictures used, left out by reason, gallery size); ``protocol`` says how it was measured
+    ``counts`` are plain numbers (pictures used, excluded by reason, gallery size); ``protocol`` says how it was measured
     (epochs, rates, views, where the epoch came from); ``versions`` what it was measured with (data, model, code, captions);
     ``curves`` maps a name to points (x, y); ``notes`` are lines for the table.
     """
@@ -67,6 +67,11 @@ class BenchmarkResult:
         """Where it lies in the store, without the ending."""
         return f"{PREFIX}/{self.task}/{self.data}/{self.model}"
 
+    @property
+    def percentages(self) -> dict[str, float]:
+        """Every number that is defined by "<setting> <metric>", in percent with two decimals."""
+        return {f"{m.setting} {m.metric}": round(100 * m.value, 2) for m in self.measurements if m.value is not None}
+
     def as_json(self) -> bytes:
         """Equal results give equal bytes."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, sort_keys=True).encode()
@@ -76,7 +81,7 @@ class BenchmarkResult:
         """From what ``as_json`` gave."""
         given: dict[str, Any] = json.loads(data)
         measured = [Measurement(**m) for m in given.pop("measurements")]
-        baselines = {name: [Measurement(**m) for m in found] for name, found in given.pop("baselines").items()}
+        baselines = {name: [Measurement(**m) for m in numbers] for name, numbers in given.pop("baselines").items()}
         curves = {name: [(x, y) for x, y in points] for name, points in given.pop("curves").items()}
         return cls(measurements=measured, baselines=baselines, curves=curves, **given)
 
@@ -87,13 +92,13 @@ class BenchmarkResult:
 
 def read_results(store: Store) -> list[BenchmarkResult]:
     """Every result in the store, by task, data and model. Raises StoreError naming one that cannot be read."""
-    found = []
+    results = []
     for task in TASKS:
         for key in store.keys(f"{PREFIX}/{task}/"):
             if not key.endswith(".json"):
                 continue
             try:
-                found.append(BenchmarkResult.from_json(store.read_bytes(key)))
+                results.append(BenchmarkResult.from_json(store.read_bytes(key)))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise StoreError(f"{store.uri(key)} is no benchmark result ({error}): measure it again") from error
-    return found
+    return results

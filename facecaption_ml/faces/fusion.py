@@ -101,10 +101,6 @@ class FusedConv(nn.Module):
                 self.weight, self.padding, self.stride, [1, 1], self.groups, list(example.shape)
             )
 
-    @property
-    def is_packed(self) -> bool:
-        return self._packed is not None
-
     def forward(self, x: Tensor, extent: Extent | None = None) -> Tensor:
         if extent is not None and self.weight.shape[-1] > 1:
             extent.restore_border(x)

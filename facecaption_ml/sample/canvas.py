@@ -54,11 +54,6 @@ class Canvas:
         self.planes = planes
         self.height, self.width = planes.shape[1:]
 
-    @classmethod
-    def from_image(cls, image: npt.NDArray[np.uint8]) -> Canvas:
-        """From RGB uint8 [H, W, 3]."""
-        return cls(np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32))
-
     def image(self) -> npt.NDArray[np.uint8]:
         """RGB uint8 [H, W, 3]."""
         merged = cv2.merge([self.planes[0], self.planes[1], self.planes[2]])

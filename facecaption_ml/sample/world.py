@@ -123,7 +123,6 @@ class SampleWorld:
             raise ValueError(f"scenes is {scenes}; a world has at least one")
         self.seed, self.scenes = seed, scenes
         self.pages = _make_pages(seed, scenes)
-        self._by_url = {page.url: page for page in self.pages}
         self._by_place = {(page.host, page.path): page for page in self.pages}
 
     def manifest(self) -> pl.DataFrame:
@@ -138,10 +137,6 @@ class SampleWorld:
             },
             schema={"URL": pl.String, "TEXT": pl.String, "WIDTH": pl.Int32, "HEIGHT": pl.Int32, "NSFW": pl.String},
         )
-
-    def behaviour_of(self, url: str) -> Behaviour:
-        """What ``url`` does. Raises KeyError for a URL that is not of this world."""
-        return self._by_url[url].behaviour
 
     def truth(self) -> dict[str, tuple[SceneFace, ...]]:
         """The faces of the picture behind each URL, none where no picture comes; computed without painting."""

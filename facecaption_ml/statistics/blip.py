@@ -15,7 +15,6 @@ from facecaption_ml.pretrained import load_checkpoint
 if TYPE_CHECKING:
     import torch
 
-SETTING: Final = "FACECAPTION_ITM_MODEL"
 EXAMPLE: Final = "Salesforce/blip-itm-base-coco"
 
 
@@ -30,12 +29,12 @@ class BlipMatcher:
         self._processor = processor
 
     @classmethod
-    def load(cls, name: str | Path, device: str = "cpu", batch_size: int = 32, setting: str = SETTING) -> BlipMatcher:
+    def load(cls, name: str | Path, device: str = "cpu", batch_size: int = 32) -> BlipMatcher:
         """A BLIP retrieval checkpoint by folder or hub name.
 
-        Raises WeightsNotReachable, in one line that names ``setting``, also where the checkpoint has no matching head.
+        Raises WeightsNotReachable, in one line, also where the checkpoint has no matching head.
         """
-        return cls(*load_checkpoint("BlipForImageTextRetrieval", name, setting, EXAMPLE, device), batch_size=batch_size)
+        return cls(*load_checkpoint("BlipForImageTextRetrieval", name, EXAMPLE, device), batch_size=batch_size)
 
     def match(self, images: Sequence[np.ndarray | bytes], texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """float32 [N], 0 … 1: the probability that ``images[i]`` and ``texts[i]`` match.
@@ -47,12 +46,12 @@ class BlipMatcher:
             raise ValueError(f"texts: {len(texts)} for {len(images)} images")
         import torch
 
-        chances = np.empty(len(images), np.float32)
+        probabilities = np.empty(len(images), np.float32)
         with torch.inference_mode():
             for start in range(0, len(images), self.batch_size):
                 batch = slice(start, start + self.batch_size)
-                chances[batch] = self._match(images[batch], texts[batch])
-        return chances
+                probabilities[batch] = self._match(images[batch], texts[batch])
+        return probabilities
 
     def _match(self, images: Sequence[np.ndarray | bytes], texts: Sequence[str]) -> npt.NDArray[np.float32]:
         distinct = {id(image): image for image in images}
@@ -72,8 +71,8 @@ class BlipMatcher:
             encoder_hidden_states=seen[[row[id(image)] for image in images]],
             encoder_attention_mask=seen.new_ones((len(images), seen.shape[1]), dtype=tokens["attention_mask"].dtype),
         ).last_hidden_state
-        chances = self._model.itm_head(read[:, 0]).float().softmax(-1)[:, 1]
-        return chances.cpu().numpy()
+        probabilities = self._model.itm_head(read[:, 0]).float().softmax(-1)[:, 1]
+        return probabilities.cpu().numpy()
 
     def _encode(self, images: list[np.ndarray]) -> torch.Tensor:
         """[N, 1 + patches, width] states of the vision tower."""

@@ -26,7 +26,6 @@ from facecaption_ml.pretrained import load_checkpoint
 if TYPE_CHECKING:
     import torch
 
-SETTING: Final = "FACECAPTION_CLIP"
 EXAMPLE: Final = "openai/clip-vit-base-patch16"
 
 
@@ -67,10 +66,9 @@ class ClipIqa:
         device: str = "cpu",
         pairs: Sequence[PromptPair] | None = None,
         batch_size: int = 16,
-        setting: str = SETTING,
     ) -> ClipIqa:
-        """A CLIP checkpoint by folder or hub name. Raises WeightsNotReachable, in one line that names ``setting``."""
-        return cls(*load_checkpoint("CLIPModel", name, setting, EXAMPLE, device), pairs=pairs, batch_size=batch_size)
+        """A CLIP checkpoint by folder or hub name. Raises WeightsNotReachable in one line."""
+        return cls(*load_checkpoint("CLIPModel", name, EXAMPLE, device), pairs=pairs, batch_size=batch_size)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -90,11 +88,11 @@ class ClipIqa:
 
         pixels = self._processor(images=[as_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
-            found = self._model.get_image_features(pixel_values=pixels.to(self._model.device))
-            features = torch.nn.functional.normalize(_pooled(found).float(), dim=-1)
+            states = self._model.get_image_features(pixel_values=pixels.to(self._model.device))
+            features = torch.nn.functional.normalize(_pooled(states).float(), dim=-1)
             similarity = self._model.logit_scale.float().exp() * features @ self._texts.T
-            chances = similarity.reshape(len(images), len(self.pairs), 2).softmax(-1)[..., 0]
-        return chances.cpu().numpy().astype(np.float32)
+            probabilities = similarity.reshape(len(images), len(self.pairs), 2).softmax(-1)[..., 0]
+        return probabilities.cpu().numpy().astype(np.float32)
 
     def _text_features(self) -> torch.Tensor:
         """[2 · pairs, D] unit rows: better, worse, better, worse, …"""
@@ -103,12 +101,12 @@ class ClipIqa:
         prompts = [prompt for pair in self.pairs for prompt in (pair.better, pair.worse)]
         tokens = self._processor(text=prompts, padding=True, return_tensors="pt").to(self._model.device)
         with torch.inference_mode():
-            found = self._model.get_text_features(
+            states = self._model.get_text_features(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             )
-        return torch.nn.functional.normalize(_pooled(found).float(), dim=-1)
+        return torch.nn.functional.normalize(_pooled(states).float(), dim=-1)
 
 
-def _pooled(found: Any) -> torch.Tensor:
+def _pooled(states: Any) -> torch.Tensor:
     """The projected features: transformers 5 wraps them in an output record, earlier ones gave the tensor."""
-    return found.pooler_output if hasattr(found, "pooler_output") else found
+    return states.pooler_output if hasattr(states, "pooler_output") else states

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from facecaption_ml.markdown import escape_cell, markdown_table
 from facecaption_ml.schemas import SchemaError
 from facecaption_ml.statistics.ngrams import words
+from facecaption_ml.statistics.report import Report
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -37,6 +39,10 @@ COMPARISON_SCHEMA: Final[Mapping[str, type[pl.DataType]]] = {
 }
 _COLUMNS: Final = ("box", "caption")
 _PER_PIXEL: Final = 1024
+_HEADINGS: Final = (
+    "data set", "figures", "samples", "mean resolution", "annotations", "aligned", "texts", "mean words", "natural",
+    "relevant",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -129,12 +135,9 @@ def published_rows() -> tuple[Mapping[str, Any], ...]:
 
 def comparison_markdown(table: pl.DataFrame) -> str:
     """A :func:`comparison_table` as a Markdown table; published rows in the paper's rounding, "–" where nothing is known."""
-    lines = [
-        "| data set | figures | samples | mean resolution | annotations | aligned | texts | mean words | natural | relevant |",
-        "| --- | --- | ---: | ---: | ---: | :---: | ---: | ---: | :---: | :---: |",
-    ]
+    rows = []
     for row in table.iter_rows(named=True):
-        name = row["dataset"].replace("|", "\\|")
+        name = escape_cell(row["dataset"])
         cells = [
             f"**{name}**" if row["origin"] == MEASURED else name,
             row["origin"],
@@ -147,8 +150,20 @@ def comparison_markdown(table: pl.DataFrame) -> str:
             _mark(row["natural"]),
             _mark(row["relevant"]),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return markdown_table(_HEADINGS, rows, "llrrrcrrcc") + "\n"
+
+
+def comparison_report(measured: ComparisonTally, name: str, made_from: Mapping[str, int | str]) -> Report:
+    """The statistic ``dataset_comparison``, with the measured row under ``name``."""
+    table = comparison_table(measured, name)
+    return Report(
+        title="Beside published data sets",
+        tables={"dataset_comparison": table},
+        markdown=comparison_markdown(table),
+        figure=comparison_figure(table),
+        made_from=made_from,
+    )
 
 
 def comparison_figure(table: pl.DataFrame) -> Figure:

@@ -88,20 +88,6 @@ def bars(axes: Axes, values: Mapping[str, float], label: str, number_format: str
     axes.margins(x=0.12)
 
 
-def grouped_bars(axes: Axes, values: Mapping[str, Mapping[str, float]], label: str) -> None:
-    """``values``: series → name → value; one group of horizontal bars per name, one colour per series."""
-    names = list(dict.fromkeys(name for series in values.values() for name in series))[::-1]
-    height = 0.8 / max(len(values), 1)
-    for number, (series, by_name) in enumerate(values.items()):
-        places = np.arange(len(names)) + 0.4 - height * (number + 0.5)
-        axes.barh(
-            places, [by_name.get(name, 0.0) for name in names], height, label=series, color=style(number)["color"]
-        )
-    axes.set_yticks(np.arange(len(names)), names)
-    axes.set_xlabel(label)
-    legend(axes)
-
-
 def png(figure: Figure) -> bytes:
     """PNG with a transparent background."""
     return _saved(figure, "png", dpi=_DPI, metadata={"Software": None})

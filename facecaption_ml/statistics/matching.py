@@ -6,9 +6,9 @@ answers "matches" to everything is seen to separate nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,16 @@ import polars as pl
 
 from facecaption_ml.decoding import UndecodableImage, as_rgb
 from facecaption_ml.schemas import IMAGE
+from facecaption_ml.statistics.report import Report, frame_markdown
 from facecaption_ml.statistics.sampling import hashed_sample, sample_key
-from facecaption_ml.statistics.score_distribution import ScoreDistribution, separation
+from facecaption_ml.statistics.score_distribution import ScoreDistribution, roc_auc
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SOURCES: Final = ("caption", "template_caption", "alt_text")
 _BATCH: Final = 16  # faces
-_CHANCES: Final = (0.0, 1.0, 1000)
+_PROBABILITIES: Final = (0.0, 1.0, 1000)
 # Matchers are often nearly certain, so their order is told apart on the scale of log odds; float32 ends at ±17 or so.
 _LOG_ODDS: Final = (-20.0, 20.0, 4000)
 _PARTNERS_TRIED: Final = 100
@@ -45,7 +46,15 @@ MATCHING_SCHEMA: Final = {
     "mismatched": pl.Int64,  # faces scored with a text of another face
     "mismatched_mean": pl.Float64,
     "mismatched_median": pl.Float64,
-    "auc": pl.Float64,  # chance that an own text scores above another face's text
+    "auc": pl.Float64,  # probability that an own text scores above another face's text
+}
+_SHOWN_COLUMNS: Final = {
+    "source": "source",
+    "scored": "scored",
+    "mean": "mean",
+    "median": "median",
+    "mismatched_mean": "mean with another face",
+    "auc": "area under ROC",
 }
 
 
@@ -63,25 +72,14 @@ class Matcher(Protocol):
 class PairScores:
     """Scores of pairs: their distribution as probabilities, and as log odds for comparing two of these."""
 
-    chances: ScoreDistribution = field(default_factory=lambda: ScoreDistribution(*_CHANCES))
+    probabilities: ScoreDistribution = field(default_factory=lambda: ScoreDistribution(*_PROBABILITIES))
     log_odds: ScoreDistribution = field(default_factory=lambda: ScoreDistribution(*_LOG_ODDS))
 
-    def add(self, chances: npt.NDArray[np.float32]) -> None:
-        self.chances.add(chances)
-        p = np.asarray(chances, np.float64)
+    def add(self, probabilities: npt.NDArray[np.float32]) -> None:
+        self.probabilities.add(probabilities)
+        p = np.asarray(probabilities, np.float64)
         with np.errstate(divide="ignore"):
             self.log_odds.add(np.clip(np.log(p) - np.log1p(-p), *_LOG_ODDS[:2]))
-
-    def merge(self, other: PairScores) -> None:
-        self.chances.merge(other.chances)
-        self.log_odds.merge(other.log_odds)
-
-    def as_json(self) -> dict[str, Any]:
-        return {"chances": self.chances.as_json(), "log_odds": self.log_odds.as_json()}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> PairScores:
-        return cls(*(ScoreDistribution.from_json(data[name]) for name in ("chances", "log_odds")))
 
 
 @dataclass
@@ -93,23 +91,25 @@ class SourceScores:
     no_text: int = 0
     unreadable: int = 0
 
-    def merge(self, other: SourceScores) -> None:
-        self.own.merge(other.own)
-        self.other.merge(other.other)
-        self.no_text += other.no_text
-        self.unreadable += other.unreadable
-
 
 @dataclass
 class MatchingSummary:
-    """Matching scores per source of text; summaries of shards merge to that of the data set."""
+    """Matching scores per source of text. ``sampled`` counts the faces that were looked at."""
 
     sources: dict[str, SourceScores] = field(default_factory=lambda: {source: SourceScores() for source in SOURCES})
+    sampled: int = 0
 
-    def add(self, faces: pl.DataFrame, matcher: Matcher, seed: int = 0) -> None:
+    def add(
+        self,
+        faces: pl.DataFrame,
+        matcher: Matcher,
+        seed: int = 0,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Score one sample of faces: columns face_id, image and one column per source.
 
         The texts of other faces come from this sample, so it should be a shard's, not a batch of it.
+        ``on_progress(done, total)`` counts its faces.
         """
         rows = faces.sort("face_id")
         ids = rows["face_id"].to_list()
@@ -123,6 +123,9 @@ class MatchingSummary:
                 [_decoded(data) for data in images[batch]],
                 {source: (texts[source][batch], others[source][batch]) for source in self.sources},
             )
+            if on_progress:
+                on_progress(min(start + _BATCH, len(ids)), len(ids))
+        self.sampled += len(ids)
 
     def _add_batch(
         self,
@@ -147,40 +150,40 @@ class MatchingSummary:
                         pairs.append((image, other))
                         targets.append(scores.other)
         if pairs:
-            chances = _matched(matcher, pairs)
+            probabilities = _matched(matcher, pairs)
             for target in {id(target): target for target in targets}.values():
-                target.add(chances[[at is target for at in targets]])
+                target.add(probabilities[[at is target for at in targets]])
 
-    def merge(self, other: MatchingSummary) -> None:
-        """Add what ``other`` has counted."""
-        for source, scores in other.sources.items():
-            self.sources.setdefault(source, SourceScores()).merge(scores)
 
-    def as_json(self) -> dict[str, Any]:
-        """What from_json reads, for keeping a shard's part."""
-        return {
-            source: {
-                "own": scores.own.as_json(),
-                "other": scores.other.as_json(),
-                "no_text": scores.no_text,
-                "unreadable": scores.unreadable,
-            }
-            for source, scores in self.sources.items()
-        }
+def measure_matching(
+    pairs: Iterable[pl.DataFrame],
+    crops: Iterable[pl.DataFrame],
+    matcher: Matcher,
+    *,
+    limit: int,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> MatchingSummary:
+    """The scores of a ``matching_sample`` of frames of ``facecaption_dataset`` and of ``face_crops``."""
+    summary = MatchingSummary()
+    summary.add(matching_sample(pairs, crops, limit, seed), matcher, seed, on_progress)
+    return summary
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> MatchingSummary:
-        return cls(
-            {
-                source: SourceScores(
-                    PairScores.from_json(part["own"]),
-                    PairScores.from_json(part["other"]),
-                    part["no_text"],
-                    part["unreadable"],
-                )
-                for source, part in data.items()
-            }
-        )
+
+def matching_report(
+    summary: MatchingSummary | None, made_from: Mapping[str, int | str], notes: Sequence[str], model: str
+) -> Report:
+    """The statistic ``image_text_matching``; empty without a summary. ``model`` names the checkpoint that scored."""
+    table = matching_table(summary) if summary else pl.DataFrame(schema=MATCHING_SCHEMA)
+    shown = f"Scored by `{model}`.\n\n{frame_markdown(table, _SHOWN_COLUMNS)}" if len(table) else ""
+    return Report(
+        title="Match of texts and faces",
+        tables={"image_text_matching": table},
+        markdown=shown,
+        figure=matching_figure(summary) if summary and summary.sampled else None,
+        made_from=made_from,
+        notes=notes,
+    )
 
 
 def matching_sample(
@@ -213,21 +216,21 @@ def other_texts(face_ids: Sequence[str], texts: Sequence[str | None], seed: int 
     circle = sorted(
         (at for at, text in enumerate(texts) if text is not None), key=lambda at: sample_key(face_ids[at], seed)
     )
-    found: list[str | None] = [None] * len(texts)
+    paired: list[str | None] = [None] * len(texts)
     for place, at in enumerate(circle):
         for step in range(1, min(len(circle), _PARTNERS_TRIED)):
             other = circle[(place + step) % len(circle)]
             if texts[other] != texts[at] and _picture(face_ids[other]) != _picture(face_ids[at]):
-                found[at] = texts[other]
+                paired[at] = texts[other]
                 break
-    return found
+    return paired
 
 
 def matching_table(summary: MatchingSummary) -> pl.DataFrame:
     """One row per source, MATCHING_SCHEMA; numbers are null where nothing was scored."""
     rows = []
     for source, scores in summary.sources.items():
-        own, other = scores.own.chances, scores.other.chances
+        own, other = scores.own.probabilities, scores.other.probabilities
         rows.append(
             {
                 "source": source,
@@ -235,11 +238,11 @@ def matching_table(summary: MatchingSummary) -> pl.DataFrame:
                 "scored": own.n,
                 "no_text": scores.no_text,
                 "unreadable": scores.unreadable,
-                **own.numbers(),
+                **own.summary_stats(),
                 "mismatched": other.n,
                 "mismatched_mean": other.mean,
                 "mismatched_median": other.quantile(0.5),
-                "auc": separation(scores.own.log_odds, scores.other.log_odds),
+                "auc": roc_auc(scores.own.log_odds, scores.other.log_odds),
             }
         )
     return pl.DataFrame(rows, schema=MATCHING_SCHEMA)
@@ -256,7 +259,7 @@ def matching_figure(summary: MatchingSummary, names: Mapping[str, str] | None = 
     labels = ("(a) matching score with the own face", "(b) matching score with another face")
     for axes, label, kind in zip(panes, labels, ("own", "other"), strict=True):
         counts = {
-            (names or {}).get(source, source): getattr(scores, kind).chances.coarse(0.0, 1.0, 40)[1]
+            (names or {}).get(source, source): getattr(scores, kind).probabilities.rebin(0.0, 1.0, 40)[1]
             for source, scores in summary.sources.items()
         }
         figures.distributions(axes, np.linspace(0, 1, 41).tolist(), counts, label)
@@ -269,10 +272,10 @@ def matching_figure(summary: MatchingSummary, names: Mapping[str, str] | None = 
 def _matched(matcher: Matcher, pairs: list[tuple[np.ndarray, str]]) -> npt.NDArray[np.float32]:
     """The matcher's probabilities [N], held to its contract."""
     images, texts = zip(*pairs, strict=True)
-    chances = np.asarray(matcher.match(images, texts))
-    if chances.shape != (len(pairs),) or not ((chances >= 0) & (chances <= 1)).all():
+    probabilities = np.asarray(matcher.match(images, texts))
+    if probabilities.shape != (len(pairs),) or not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError(f"matcher: {type(matcher).__name__} gave no probability for each of {len(pairs)} pairs")
-    return chances
+    return probabilities
 
 
 def _text(value: str | None) -> str | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,10 @@ import polars as pl
 
 from facecaption_ml.decoding import UndecodableImage, as_rgb, decode_image
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.statistics.sampling import hashed_sample
+from facecaption_ml.statistics.report import Report, frame_markdown
+from facecaption_ml.statistics.sampling import crops_of, hashed_sample, sampled_faces
 from facecaption_ml.statistics.score_distribution import ScoreDistribution
+from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +37,7 @@ _BATCH_PICTURES: Final = 16
 _BATCH_PIXELS: Final = 16_000_000
 # BRISQUE's regression gives 156 for features like no picture of LIVE, and less than 0 for some good pictures.
 _BINS: Final = {BRISQUE: (-100.0, 200.0, 3000)}
-_CHANCES: Final = (0.0, 1.0, 1000)
+_PROBABILITIES: Final = (0.0, 1.0, 1000)
 
 QUALITY_SCHEMA: Final = {
     "data_set": pl.String,
@@ -55,8 +57,21 @@ QUALITY_SCHEMA: Final = {
 }
 
 
+_SHOWN_COLUMNS: Final = {
+    "data_set": "data set",
+    "metric": "metric",
+    "better": "better",
+    "scored": "scored",
+    "mean": "mean",
+    "sd": "sd",
+    "median": "median",
+    "p05": "5 %",
+    "p95": "95 %",
+}
+
+
 class PictureFolderError(FaceCaptionError):
-    """A folder of pictures that is not there; the message names it and the setting."""
+    """A folder of pictures that is not there, or holds none; the message names it."""
 
 
 class QualityScorer(Protocol):
@@ -85,21 +100,31 @@ class MetricSummary:
 
 @dataclass
 class QualitySummary:
-    """Scores of the pictures of one data set or one shard; summaries of shards merge to that of the data set.
+    """Scores of the pictures of one data set.
 
     ``reasons`` counts the unreadable pictures by what was wrong: too_many_pixels, not_an_image, undecodable or
-    unreadable_file.
+    unreadable_file. ``sampled`` counts all that were looked at.
     """
 
     metrics: dict[str, MetricSummary] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
+    sampled: int = 0
 
-    def add(self, pictures: Iterable[Picture], scorers: Sequence[QualityScorer]) -> None:
-        """Score ``pictures`` with each of ``scorers``; a picture is decoded once, and a few are held at a time."""
+    def add(
+        self,
+        pictures: Iterable[Picture],
+        scorers: Sequence[QualityScorer],
+        on_progress: Callable[[int, int], None] | None = None,
+        total: int = 0,
+    ) -> None:
+        """Score ``pictures`` with each of ``scorers``; a picture is decoded once, and a few are held at a time.
+
+        ``on_progress(done, total)`` is called for every picture; a total of 0 is not known.
+        """
         for scorer in scorers:
             for metric in scorer.metrics:
                 self._metric(metric)
-        for batch, unreadable in _batches(pictures):
+        for batch, unreadable in _batches(self._counted(pictures, on_progress, total)):
             self.reasons.update(unreadable)
             for scorer in scorers:
                 scores = scorer.score(batch)
@@ -110,60 +135,83 @@ class QualitySummary:
                     summary.undefined += int((~known).sum())
                     summary.unreadable += len(unreadable)
 
-    def merge(self, other: QualitySummary) -> None:
-        """Add what ``other`` has counted."""
-        for metric, theirs in other.metrics.items():
-            ours = self._metric(metric)
-            ours.scores.merge(theirs.scores)
-            ours.unreadable += theirs.unreadable
-            ours.undefined += theirs.undefined
-        self.reasons.update(other.reasons)
-
-    def as_json(self) -> dict[str, Any]:
-        """What from_json reads, for keeping a shard's part."""
-        metrics = {
-            name: {"scores": metric.scores.as_json(), "unreadable": metric.unreadable, "undefined": metric.undefined}
-            for name, metric in self.metrics.items()
-        }
-        return {"metrics": metrics, "reasons": dict(self.reasons)}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> QualitySummary:
-        metrics = {
-            name: MetricSummary(ScoreDistribution.from_json(part["scores"]), part["unreadable"], part["undefined"])
-            for name, part in data["metrics"].items()
-        }
-        return cls(metrics, Counter(data["reasons"]))
+    def _counted(
+        self, pictures: Iterable[Picture], on_progress: Callable[[int, int], None] | None, total: int
+    ) -> Iterator[Picture]:
+        for picture in pictures:
+            self.sampled += 1
+            if on_progress:
+                on_progress(self.sampled, total)
+            yield picture
 
     def _metric(self, name: str) -> MetricSummary:
         if name not in self.metrics:
-            self.metrics[name] = MetricSummary(ScoreDistribution(*_BINS.get(name, _CHANCES)))
+            self.metrics[name] = MetricSummary(ScoreDistribution(*_BINS.get(name, _PROBABILITIES)))
         return self.metrics[name]
 
 
-def crop_pictures(frames: Iterable[pl.DataFrame], limit: int | None = None, seed: int = 0) -> Iterator[Picture]:
-    """The encoded pictures of ``face_crops`` frames (columns face_id, image).
+def measure_quality(
+    store: Store,
+    shards: Sequence[str],
+    scorers: Sequence[QualityScorer],
+    *,
+    name: str,
+    folders: Mapping[str, Path] | None = None,
+    limit: int,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, QualitySummary], list[str]]:
+    """Summaries of the crops of released faces, under ``name``, and of each of ``folders``; nothing without scorers.
 
-    At most ``limit``, chosen by face_id whatever the order of the rows; these are then held in memory together.
+    Of each at most ``limit`` pictures, chosen with ``seed``. The lines say which folders are not there or have no pictures.
+    ``on_progress(done, total)`` as in ``QualitySummary.add``.
     """
-    rows: Iterator[tuple[str, Picture]] = (
-        row for frame in frames for row in frame.select("face_id", pl.col("image").struct.field("bytes")).iter_rows()
+    summaries, missing = {name: QualitySummary()}, list[str]()
+    if not scorers:
+        return summaries, missing
+    if not shards:
+        summaries[name].add([], scorers)  # a row for each metric, of no pictures
+    chosen = sampled_faces(store, shards, limit, seed)
+    total = sum(map(len, chosen.values()))
+    for shard, face_ids in chosen.items():
+        summaries[name].add(crops_of(store, shard, face_ids), scorers, on_progress, total)
+    for folder_name, folder in (folders or {}).items():
+        try:
+            pictures = folder_pictures(folder, limit, seed)
+        except PictureFolderError as error:
+            missing.append(str(error))
+            continue
+        summary = summaries.setdefault(folder_name, QualitySummary())
+        summary.add(pictures, scorers, on_progress)
+        if not summary.sampled:
+            missing.append(f"{str(folder)!r} holds no JPEG, PNG, WebP or GIF file")
+    return summaries, missing
+
+
+def quality_report(
+    data_sets: Mapping[str, QualitySummary], made_from: Mapping[str, int | str], notes: Sequence[str], clip: str
+) -> Report:
+    """The statistic ``image_quality``; ``clip`` names the checkpoint of CLIP-IQA."""
+    table = quality_table(data_sets)
+    by_clip = f"CLIP-IQA by `{clip}`.\n\n" if table["metric"].str.starts_with("clip_iqa").any() else ""
+    return Report(
+        title="Picture quality",
+        tables={"image_quality": table, "unreadable": _unreadable(data_sets)},
+        markdown="" if table.is_empty() else by_clip + frame_markdown(table, _SHOWN_COLUMNS),
+        figure=quality_figure(data_sets) if any(summary.sampled for summary in data_sets.values()) else None,
+        made_from=made_from,
+        notes=notes,
     )
-    return (data for _, data in hashed_sample(rows, limit, seed))
 
 
-def folder_pictures(
-    folder: str | Path, limit: int | None = None, seed: int = 0, setting: str = "FACECAPTION_QUALITY_FOLDERS"
-) -> Iterator[Picture]:
+def folder_pictures(folder: str | Path, limit: int | None = None, seed: int = 0) -> Iterator[Picture]:
     """The bytes of the picture files in ``folder`` and its subfolders, by suffix (SUFFIXES); None for an unreadable file.
 
     At most ``limit``, chosen by the path below ``folder``. Raises PictureFolderError, at once, where it is no folder.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise PictureFolderError(
-            f"{setting}: {str(folder)!r} is no folder; name folders of JPEG, PNG, WebP or GIF files"
-        )
+        raise PictureFolderError(f"{str(folder)!r} is no folder; name folders of JPEG, PNG, WebP or GIF files")
     files = hashed_sample(((path.relative_to(root).as_posix(), path) for path in _picture_files(root)), limit, seed)
     return (_read(path) for _, path in files)
 
@@ -179,7 +227,7 @@ def quality_table(data_sets: Mapping[str, QualitySummary]) -> pl.DataFrame:
             "scored": part.scores.n,
             "unreadable": part.unreadable,
             "undefined": part.undefined,
-            **part.scores.numbers(),
+            **part.scores.summary_stats(),
         }
         for name, summary in data_sets.items()
         for metric, part in summary.metrics.items()
@@ -200,9 +248,15 @@ def quality_figure(data_sets: Mapping[str, QualitySummary]) -> Figure:
         counts: dict[str, list[int]] = {}
         for name, summary in data_sets.items():
             part = summary.metrics.get(metric)
-            counts[name] = part.scores.coarse(low, high, _FIGURE_BINS)[1] if part else [0] * _FIGURE_BINS
+            counts[name] = part.scores.rebin(low, high, _FIGURE_BINS)[1] if part else [0] * _FIGURE_BINS
         figures.distributions(axes, edges, counts, f"({letter}) {label}")
     return figure
+
+
+def _unreadable(data_sets: Mapping[str, QualitySummary]) -> pl.DataFrame:
+    """Pictures that could not be read, by what was wrong."""
+    rows = [(name, *item) for name, summary in data_sets.items() for item in sorted(summary.reasons.items())]
+    return pl.DataFrame(rows, schema={"data_set": pl.String, "reason": pl.String, "pictures": pl.Int64}, orient="row")
 
 
 def _picture_files(root: Path) -> Iterator[Path]:

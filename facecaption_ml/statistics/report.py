@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from facecaption_ml.markdown import escape_cell, markdown_table
 from facecaption_ml.statistics import figures
 from facecaption_ml.storage.store import Store, StoreError
 
@@ -85,11 +86,11 @@ def card_sections(store: Store, names: Sequence[str], rows: int) -> tuple[str, d
     A statistic that is not there or cannot be read is one line instead of a section, and one that was measured on another
     number of rows than the ``rows`` of ``facecaption_dataset`` now says so: nothing here holds a release up.
     """
-    sections, pictures, missing = [], {}, []
+    sections, shown, missing = [], {}, []
     for name in names:
         try:
             if not store.exists(key(name, f"{name}.json")):
-                missing.append(f"- `{name}` is not part of this card: the asset has not been materialised.")
+                missing.append(f"- `{name}` is not part of this card: the asset has not been materialized.")
                 continue
             text, drawn = _section(store, name, rows)
         except (StoreError, OSError, ValueError, KeyError) as error:
@@ -97,24 +98,25 @@ def card_sections(store: Store, names: Sequence[str], rows: int) -> tuple[str, d
             missing.append(f"- `{name}` is not part of this card: {line}")
             continue
         sections.append(text)
-        pictures.update(drawn)
-    return "\n\n".join([*sections, *(["\n".join(missing)] if missing else [])]), pictures
+        shown.update(drawn)
+    return "\n\n".join([*sections, *(["\n".join(missing)] if missing else [])]), shown
 
 
-def markdown_table(frame: pl.DataFrame, columns: Mapping[str, str] | None = None) -> str:
+def frame_markdown(frame: pl.DataFrame, columns: Mapping[str, str] | None = None) -> str:
     """A frame as a Markdown table; ``columns`` chooses columns and gives their headings. Null is shown as "–"."""
     headings = columns or {name: name for name in frame.columns}
-    rule = ["---:" if frame.schema[name].is_numeric() else "---" for name in headings]
-    body = [[_cell(row[name]) for name in headings] for row in frame.iter_rows(named=True)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [list(headings.values()), rule, *body])
+    rows = ([_cell(row[name]) for name in headings] for row in frame.iter_rows(named=True))
+    align = "".join("r" if frame.schema[name].is_numeric() else "l" for name in headings)
+    return markdown_table(list(headings.values()), rows, align)
 
 
 def transposed_markdown(frame: pl.DataFrame, by: str) -> str:
     """A frame with few rows as a Markdown table with a column for each of them, headed by its value of ``by``."""
     rows = {name: [_cell(value) for value in frame[name]] for name in frame.columns}
-    head = [[by, *rows.pop(by)], ["---", *["---:"] * len(frame)]]
-    body = [[name.replace("_", " "), *cells] for name, cells in rows.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [*head, *body])
+    head = [by, *rows.pop(by)]
+    return markdown_table(
+        head, [[name.replace("_", " "), *cells] for name, cells in rows.items()], "l" + "r" * len(frame)
+    )
 
 
 def _section(store: Store, name: str, rows: int) -> tuple[str, dict[str, bytes]]:
@@ -149,4 +151,4 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return escape_cell(str(value))

@@ -1,10 +1,10 @@
-"""Distributions of scores in bounded memory: merged in any order, they give the same numbers to the last digit."""
+"""Distributions of scores in bounded memory: counted in any order, they give the same numbers to the last digit."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -52,14 +52,6 @@ class ScoreDistribution:
         self.total += sum(whole)
         self.squares += sum(value * value for value in whole)
 
-    def merge(self, other: ScoreDistribution) -> None:
-        """Add what ``other`` has counted. Raises ValueError where its bins are others."""
-        if (self.low, self.high, self.bins) != (other.low, other.high, other.bins):
-            raise ValueError(f"bins: {other.low} … {other.high} in {other.bins} do not fit {self.low} … {self.high}")
-        self.counts += other.counts
-        self.total += other.total
-        self.squares += other.squares
-
     @property
     def mean(self) -> float | None:
         return self.total / _UNIT / self.n if self.n else None
@@ -81,7 +73,7 @@ class ScoreDistribution:
         inside = (share * n - (cumulated[place] - self.counts[place])) / self.counts[place]
         return float(self.low + (place + min(max(inside, 0.0), 1.0)) * (self.high - self.low) / self.bins)
 
-    def coarse(self, low: float, high: float, bins: int) -> tuple[list[float], list[int]]:
+    def rebin(self, low: float, high: float, bins: int) -> tuple[list[float], list[int]]:
         """Edges [bins + 1] and counts [bins] for a figure; what lies outside is counted in the first or last bin."""
         middles = (self.edges[:-1] + self.edges[1:]) / 2
         place = np.floor((middles - low) * (bins / (high - low))).astype(np.int64).clip(0, bins - 1)
@@ -89,31 +81,13 @@ class ScoreDistribution:
         np.add.at(counts, place, self.counts)
         return np.linspace(low, high, bins + 1).tolist(), counts.tolist()
 
-    def numbers(self) -> dict[str, float | None]:
+    def summary_stats(self) -> dict[str, float | None]:
         """mean, sd, median and the quantiles p05, p25, p75, p95."""
         quantiles = {f"p{round(share * 100):02d}": self.quantile(share) for share in QUANTILES}
         return {"mean": self.mean, "sd": self.sd, "median": quantiles.pop("p50"), **quantiles}
 
-    def as_json(self) -> dict[str, Any]:
-        """What from_json reads; only bins that hold something are written."""
-        filled = np.flatnonzero(self.counts)
-        return {
-            "range": [self.low, self.high, self.bins],
-            "counts": {str(place): int(self.counts[place]) for place in filled},
-            "total": str(self.total),
-            "squares": str(self.squares),
-        }
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> ScoreDistribution:
-        low, high, bins = data["range"]
-        distribution = cls(low, high, bins, int(data["total"]), int(data["squares"]))
-        for place, count in data["counts"].items():
-            distribution.counts[int(place)] = count
-        return distribution
-
-
-def separation(higher: ScoreDistribution, lower: ScoreDistribution) -> float | None:
+def roc_auc(higher: ScoreDistribution, lower: ScoreDistribution) -> float | None:
     """Area under the ROC curve: the chance that a score of ``higher`` is above one of ``lower``; a shared bin counts half.
 
     None where either is empty.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
+from facecaption_ml.statistics.report import Report, frame_markdown, transposed_markdown
 from facecaption_ml.statistics.text_tally import (
     LONGEST,
     ORDERS,
@@ -65,6 +66,12 @@ CATEGORY_SCHEMA: Final[Mapping[str, type[pl.DataType]]] = {
     "share_of_faces": pl.Float64,
     **{f"mentioned_by_{source}": pl.Float64 for source in SOURCES},
 }
+_SHOWN_COLUMNS: Final = {
+    "category": "category",
+    "share": "share of labels",
+    "published_share": "published, FaceCaption-15M",
+    "share_of_faces": "share of faces with one",
+}
 WORDS_SCHEMA: Final[Mapping[str, type[pl.DataType]]] = {
     "source": pl.String,
     "words": pl.Int64,
@@ -102,14 +109,15 @@ class TextStatistics:
         seed: int = 0,
         sample: int = 1000,
         memory_budget: int = MEMORY_BUDGET,
-        on_progress: Callable[[int], None] | None = None,
+        total: int = 0,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> TextStatistics:
         """Read frames of ``facecaption_dataset`` once (columns face_id, caption, template_caption, alt_text, labels).
 
         Memory beyond one frame and a batch of 20,000 rows stays below ``memory_budget`` bytes, whatever the number of rows.
         A temporary folder inside ``scratch`` takes at most 10 bytes for each 4-gram of the data and each distinct word of a
         batch, less where they recur (15 million captions of 30 words: below 5 GB a source), and is removed at the end.
-        ``on_progress`` is called with the number of rows read so far.
+        ``on_progress(done, total)`` is called with the number of rows read so far; a ``total`` of 0 is not known.
 
         Raises SchemaError for a missing column, ValueError for an unknown label, a face without id or a setting out of
         range, OSError where ``scratch`` cannot be written.
@@ -120,7 +128,7 @@ class TextStatistics:
             raise ValueError(f"sample is {sample}, should be 0 or more")
         scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="text-statistics-", dir=scratch) as folder:
-            labels, sources = tally(frames, Path(folder), seed, sample, memory_budget, on_progress)
+            labels, sources = tally(frames, Path(folder), seed, sample, memory_budget, total, on_progress)
             return cls(
                 rows=labels.faces,
                 labels={category: labels.labels[category] for category in CATEGORIES},
@@ -208,6 +216,22 @@ class TextStatistics:
         grams.yaxis.set_major_formatter(EngFormatter())
         grams.set_title("(c) Unique 4-grams", fontsize=9)
         return figure
+
+    def report(self, made_from: Mapping[str, int | str]) -> Report:
+        """The statistic ``text_statistics``."""
+        table, categories = self.table(), self.category_table()
+        return Report(
+            title="Captions, template captions and alt texts",
+            tables={
+                "text_statistics": table,
+                "categories": categories,
+                "unique_4_grams": self.curve_table(),
+                "words_per_text": self.words_table(),
+            },
+            markdown=f"{transposed_markdown(table, 'source')}\n\n{frame_markdown(categories, _SHOWN_COLUMNS)}",
+            figure=self.figure() if self.rows else None,
+            made_from=made_from,
+        )
 
     def _longest_shown(self) -> int:
         """The number of words that 99.5 % of each source's texts do not exceed."""

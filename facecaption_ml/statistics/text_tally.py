@@ -113,8 +113,8 @@ class SourceTally:
         if self._sample_rows and len(self._sample) == self._sample_rows:
             candidates &= keys <= self._sample[-1][0]
         chosen = np.flatnonzero(candidates)
-        found = zip(keys[chosen].tolist(), face_ids.gather(chosen), texts.gather(chosen), strict=True)
-        self._sample = heapq.nsmallest(self._sample_rows, [*self._sample, *found])
+        nearest = zip(keys[chosen].tolist(), face_ids.gather(chosen), texts.gather(chosen), strict=True)
+        self._sample = heapq.nsmallest(self._sample_rows, [*self._sample, *nearest])
 
     def result(self) -> SourceStatistics:
         """Merge what is on the scratch disk, and measure the sample."""
@@ -145,7 +145,8 @@ def tally(
     seed: int,
     sample: int,
     memory_budget: int,
-    on_progress: Callable[[int], None] | None,
+    total: int,
+    on_progress: Callable[[int, int], None] | None,
 ) -> tuple[LabelTally, dict[str, SourceTally]]:
     """Read all frames once; for the arguments and errors see ``TextStatistics.of``."""
     capacity = memory_budget // _BYTES_PER_RECORD
@@ -159,7 +160,7 @@ def tally(
         for source, of_source in sources.items():
             of_source.add(batch[source], batch["face_id"], keys)
         if on_progress:
-            on_progress(labels.faces)
+            on_progress(labels.faces, total)
     return labels, sources
 
 
@@ -187,8 +188,8 @@ def batches(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 
 def _mentions(texts: Sequence[str]) -> tuple[tuple[str, float | None], ...]:
-    found: Counter[str] = Counter()
+    mentions: Counter[str] = Counter()
     for text in texts:
         asserted, _ = find_attributes(text)
-        found.update({CATEGORY_OF[name] for name in asserted})
-    return tuple((category, found[category] / len(texts) if texts else None) for category in CATEGORIES)
+        mentions.update({CATEGORY_OF[name] for name in asserted})
+    return tuple((category, mentions[category] / len(texts) if texts else None) for category in CATEGORIES)

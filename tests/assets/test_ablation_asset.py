@@ -11,10 +11,10 @@ import dagster as dg
 import pytest
 
 from drawn_pairs import SHORT, fill
-from facecaption_assets.assets.ablation_tables import read_ablation
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.partitions import ABLATION, SEEDS, VARIANTS
 from facecaption_assets.settings import load_settings
+from facecaption_ml.benchmarks.report.ablation import read_ablation
 from facecaption_ml.storage.store import Store, StoreError
 from untrained_flip import save_flip
 

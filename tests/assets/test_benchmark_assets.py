@@ -19,14 +19,15 @@ import numpy as np
 import pytest
 
 from dataset_folders import write_celeba
-from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.checks import benchmarks as checks
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.definitions import build_definitions
-from facecaption_assets.partitions import BENCHMARK_DATA, BENCHMARK_GRIDS, HUB_MODELS, benchmark_models
-from facecaption_assets.resources.benchmarks import BenchmarkError, describer, measure, open_episodes, open_pairs
+from facecaption_assets.partitions import BENCHMARK_ASSETS, BENCHMARK_GRIDS
+from facecaption_assets.resources.benchmarks import BenchmarkError, describer, location, measure, open_data
 from facecaption_assets.settings import Settings, load_settings
-from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError
+from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError, EpisodeData
+from facecaption_ml.benchmarks.datasets.registry import FOLDERS
+from facecaption_ml.benchmarks.encoders.registry import HUB_MODELS
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 from facecaption_ml.decoding import decode_image, encode_jpeg
 from facecaption_ml.sample.portraits import draw_portrait
@@ -118,15 +119,22 @@ def rows(table: Any) -> list[dict[str, Any]]:
 
 
 def test_the_grids_are_models_times_data_sets_without_align_where_layers_are_probed() -> None:
-    from facecaption_ml.benchmarks.encoders.hub_models import HUB_MODELS as OF_THE_LIBRARY
-
-    assert HUB_MODELS == OF_THE_LIBRARY
     everyone = ["flip", "flip_template", "flip_alt_text", "clip", "blip", "align"]
     models = {"retrieval": everyone, "attributes": everyone[:-1], "sketches": everyone}
-    for task, data in BENCHMARK_DATA.items():
-        assert benchmark_models(task) == models[task]
-        expected = {f"{of}|{model}" for of in data for model in models[task]}
+    data = {
+        "retrieval": ["celeba_caption", "mm_celeba_hq", "sample"],
+        "attributes": ["celeba", "lfwa", "sample"],
+        "sketches": ["fs2k_sde1", "fs2k_sde2", "user_sde", "photos", "sample"],
+    }
+    for task in BENCHMARK_ASSETS:
+        expected = {f"{of}|{model}" for of in data[task] for model in models[task]}
         assert set(BENCHMARK_GRIDS[task].get_partition_keys()) == expected
+
+
+def test_every_folder_and_baseline_has_a_setting(place: Place) -> None:
+    settings = place.settings()
+    assert {location(settings, name) for name in FOLDERS} == {""}
+    assert [location(settings, name) for name in HUB_MODELS] == [spec.checkpoint for spec in HUB_MODELS.values()]
 
 
 def test_what_a_retrieval_partition_is_recorded_with(place: Place, measured: dict[str, Outcome]) -> None:
@@ -211,7 +219,9 @@ def test_celeba_through_the_settings(place: Place, tmp_path: Path) -> None:
 
     (tmp_path / "captions").mkdir()
     with pytest.raises(BenchmarkDataError, match=r"^FACECAPTION_BENCHMARK_CELEBA_CAPTIONS: "):
-        open_pairs(place.settings(**given, benchmark_celeba_captions=str(tmp_path / "captions")), "celeba_caption")
+        open_data(
+            place.settings(**given, benchmark_celeba_captions=str(tmp_path / "captions")), "retrieval", "celeba_caption"
+        )
 
 
 def test_a_backfill_measures_what_can_be_measured_and_names_what_is_missing(place: Place, tmp_path: Path) -> None:
@@ -253,25 +263,21 @@ def test_a_backfill_measures_what_can_be_measured_and_names_what_is_missing(plac
 
 def test_tables_before_anything_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    with pytest.raises(RunFailedError, match=r"^no benchmark has been measured yet: materialise retrieval_benchmark, "):
+    with pytest.raises(RunFailedError, match=r"^no benchmark has been measured yet: materialize retrieval_benchmark, "):
         Pipeline(Place(tmp_path).settings()).run("benchmark_tables")
 
 
 def test_tables_of_what_was_measured(place: Place, measured: dict[str, Outcome]) -> None:
     found = place.materialise("benchmark_tables")
     assert found.failure == ""
-    page, text, latex = (
-        place.store.read_bytes(f"benchmarks/tables/{name}").decode()
-        for name in ("index.html", "tables.md", "tables.tex")
-    )
+    page, text = (place.store.read_bytes(f"benchmarks/tables/{name}").decode() for name in ("index.html", "tables.md"))
     assert page.count("data:image/png;base64,") >= 3
     assert "sketches, flip on sample: drawing" in page
     assert '<span class="badge published">' in page
     assert '<tr class="measured">' in page
-    for document in (page, text, latex):
+    for document in (page, text):
         assert "published" in document.lower()
         assert "FLIP" in document
-    assert r"\begin{tabular" in latex
     assert found.metadata["results"] >= 3
     assert found.metadata["tables"] == text
 
@@ -353,7 +359,8 @@ def test_any_photos_become_episodes_with_captions(place: Place, tmp_path: Path) 
     for number, labels in enumerate((["Male", "Smiling"], ["Young", "Bangs"], ["Eyeglasses", "Male"])):
         portrait = draw_portrait(frozenset(labels), number, 160).image
         (tmp_path / f"{number}.jpg").write_bytes(encode_jpeg(portrait))
-    data = open_episodes(place.settings(benchmark_photos=str(tmp_path)), "photos")
+    data = open_data(place.settings(benchmark_photos=str(tmp_path)), "sketches", "photos")
+    assert isinstance(data, EpisodeData)
     assert {split: len(found) for split, found in data.splits.items()} == {"train": 1, "validation": 1, "test": 1}
     assert len(data.captions) == 3
     assert all(caption.endswith(".") for caption in data.captions)

@@ -15,10 +15,10 @@ import pytest
 
 from facecaption_assets.assets.release import release_assets
 from facecaption_assets.assets.statistics import statistics_assets
-from facecaption_assets.automation import STATISTICS_ASSETS
 from facecaption_assets.checks import statistics as checks
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.commands.run import run_statistics
+from facecaption_assets.partitions import STATISTICS_ASSETS
 from facecaption_assets.resources.data import build_resources
 from facecaption_assets.settings import THIS_DATA_SET, Settings, SettingsError, load_settings
 from facecaption_ml.captions import CaptionGrammar, caption_seed
@@ -337,7 +337,7 @@ def test_the_card_shows_what_there_is_and_says_what_is_not(measured: Outcome, tm
     assert pictures == {}
     lines = text.splitlines()
     assert len(lines) == 4
-    assert lines[0] == "- `dataset_comparison` is not part of this card: the asset has not been materialised."
+    assert lines[0] == "- `dataset_comparison` is not part of this card: the asset has not been materialized."
     assert lines[1].startswith("- `image_quality` is not part of this card: ")
 
 

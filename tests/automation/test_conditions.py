@@ -15,9 +15,9 @@ from dagster._core.definitions.freshness_evaluator import TimeWindowFreshnessPol
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.test_utils import freeze_time
 
-from facecaption_assets.automation import BENCHMARK_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.automation.schedules import available_data
 from facecaption_assets.definitions import build_definitions
+from facecaption_assets.partitions import BENCHMARK_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import load_settings
 
 SUMMARIES = {*STATISTICS_ASSETS, "facecaption_release"}

@@ -15,6 +15,8 @@ from PIL import Image
 from facecaption_ml.attributes.evaluation import average_precision
 from facecaption_ml.benchmarks.datasets.data import LabelData
 from facecaption_ml.benchmarks.encoders.features import FeatureError
+from facecaption_ml.benchmarks.options import ATTRIBUTES as PAPER
+from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.benchmarks.result import BenchmarkResult
 from facecaption_ml.benchmarks.tasks.attributes import (
     FRACTIONS,
@@ -25,13 +27,12 @@ from facecaption_ml.benchmarks.tasks.attributes import (
     subset,
     train_attribute_probe,
 )
-from facecaption_ml.benchmarks.tasks.protocol import ATTRIBUTES as PAPER
-from facecaption_ml.benchmarks.tasks.protocol import Measured, ProbeProtocol, SplitFeatures
+from facecaption_ml.benchmarks.tasks.protocol import Measured, SplitFeatures
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
 from tone_world import ToneModel, cache_of, labelled
 
-QUICK = dataclasses.replace(PAPER, epochs=3, batch_size=32, runs=1)
+QUICK = PAPER.model_copy(update={"epochs": 3, "batch_size": 32, "runs": 1})
 METRICS = ("accuracy", "average precision")
 
 
@@ -52,7 +53,7 @@ def values(result: BenchmarkResult) -> dict[tuple[str, str], float | None]:
 
 def test_attributes_that_show_in_the_pixels_are_learned_and_more_data_teaches_more(store: Store) -> None:
     """100 epochs at 0.3 as in the paper; 1 % of 400 pictures are 4."""
-    measured = measure(labelled(store, 400, 200), store, dataclasses.replace(PAPER, runs=2), (0.01, 0.1, 1.0))
+    measured = measure(labelled(store, 400, 200), store, PAPER.model_copy(update={"runs": 2}), (0.01, 0.1, 1.0))
     found = values(measured.result)
     majority = {(m.setting, m.metric): m.value for m in measured.result.baselines["majority class"]}
     for metric in METRICS:
@@ -62,7 +63,7 @@ def test_attributes_that_show_in_the_pixels_are_learned_and_more_data_teaches_mo
     assert found["100 %", "average precision"] > 0.95
     assert found["1 %", "accuracy"] > majority["1 %", "accuracy"]
     assert {(m.runs, m.spread is None) for m in measured.result.measurements} == {(2, False)}
-    with Image.open(io.BytesIO(measured.pictures["layers.png"])) as picture:
+    with Image.open(io.BytesIO(measured.figures["layers.png"])) as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 100
 
@@ -152,7 +153,7 @@ def test_the_test_split_is_not_looked_at_in_training(store: Store) -> None:
     labels = data.labels.copy()
     labels[60:90] = ~labels[60:90]
     one, other = measure(data, store), measure(dataclasses.replace(data, labels=labels), store)
-    assert one.pictures["layers.png"] == other.pictures["layers.png"]
+    assert one.figures["layers.png"] == other.figures["layers.png"]
     found, turned = values(one.result), values(other.result)
     assert found["100 %", "accuracy"] == pytest.approx(1 - turned["100 %", "accuracy"])
     assert one.result.protocol["epoch"] == "best on the validation split"
@@ -162,7 +163,7 @@ def test_the_epoch_is_the_one_with_the_best_validation_accuracy(store: Store) ->
     """Validated on the turned labels, the best epoch is the one that has learned least."""
     data, cache = labelled(store, 60, 30), cache_of(store)
     views = [normed_layers(SplitFeatures.of(cache, data.pictures, data.splits["train"], layers=True).views[0])]
-    protocol = dataclasses.replace(QUICK, epochs=12)
+    protocol = QUICK.model_copy(update={"epochs": 12})
     last = train_attribute_probe(views, data.labels[:60], np.arange(60), None, protocol, 0)[1]
     turned = train_attribute_probe(views, data.labels[:60], np.arange(60), (views[0], ~data.labels[:60]), protocol, 0)[
         1

@@ -63,7 +63,7 @@ def captions(tmp_path: Path) -> Store:
 @pytest.mark.parametrize("layout", [CELEBA_FLAT, CELEBA_RELEASED])
 def test_celeba_is_read_flat_and_as_released(store: Store, layout: tuple[str, str, str]) -> None:
     write_celeba(store, SIX, SIX, SPLIT_OF_SIX, layout)
-    data = read_celeba_labels(store, "CELEBA")
+    data = read_celeba_labels(store)
     assert split_names(data) == {
         "train": ["000001.jpg", "000002.jpg", "000006.jpg"],
         "validation": ["000003.jpg"],
@@ -71,7 +71,7 @@ def test_celeba_is_read_flat_and_as_released(store: Store, layout: tuple[str, st
     }
     assert data.labels.tolist() == [labels_of(number) for number in SIX]
     assert data.source.name == "celeba"
-    assert data.source.left_out == {}
+    assert data.source.excluded == {}
     fifth, second = data.pictures.read([4, 1])
     assert fifth is not None
     assert second is not None
@@ -87,7 +87,7 @@ def test_every_picture_of_celeba_is_a_row_or_counted_once(
     pictures, labelled, partition = pictures | {1, 2}, labelled | {1, 2}, partition | {1: 0, 2: 2}
     with tempfile.TemporaryDirectory() as scratch:
         write_celeba(Store(scratch), list(pictures), list(labelled), partition)
-        data = read_celeba_labels(Store(scratch), "CELEBA")
+        data = read_celeba_labels(Store(scratch))
     expected = Counter[str]()
     kept = []
     for number in range(10):
@@ -100,7 +100,7 @@ def test_every_picture_of_celeba_is_a_row_or_counted_once(
         else:
             expected["in no split"] += 1
     assert [key.rpartition("/")[2] for key in data.pictures.names] == kept
-    assert data.source.left_out == {reason: count for reason, count in expected.items() if count}
+    assert data.source.excluded == {reason: count for reason, count in expected.items() if count}
     numbers = [int(name.removesuffix(".jpg")) for name in kept]
     assert data.labels.tolist() == [labels_of(number) for number in numbers]
     for index, split in enumerate(("train", "validation", "test")):
@@ -111,9 +111,9 @@ def test_no_picture_is_opened_before_it_is_asked_for(folder: Store) -> None:
     write_celeba(folder, SIX, SIX, SPLIT_OF_SIX)
     folder.write_bytes("img_align_celeba/000002.jpg", b"no picture")
     put(folder, "img_align_celeba/Thumbs.db", "no picture either")
-    data = read_celeba_labels(folder, "CELEBA")
+    data = read_celeba_labels(folder)
     assert len(data.pictures.names) == 6
-    assert data.source.left_out == {}
+    assert data.source.excluded == {}
     assert [found is None for found in data.pictures.read([0, 1])] == [False, True]
 
 
@@ -139,16 +139,16 @@ def _flip_first_label(store: Store) -> None:
 )
 def test_the_version_differs_with_pictures_labels_and_splits(folder: Store, change: Callable[[Store], None]) -> None:
     write_celeba(folder, SIX, SIX, SPLIT_OF_SIX)
-    before = read_celeba_labels(folder, "CELEBA").source.version
-    assert read_celeba_labels(folder, "CELEBA").source.version == before
+    before = read_celeba_labels(folder).source.version
+    assert read_celeba_labels(folder).source.version == before
     change(folder)
-    assert read_celeba_labels(folder, "CELEBA").source.version != before
+    assert read_celeba_labels(folder).source.version != before
 
 
 def test_the_order_of_the_lists_does_not_matter(tmp_path: Path) -> None:
     for name, order in (("a", [1, 2, 3, 4, 5, 6]), ("b", [4, 6, 1, 5, 3, 2])):
         write_celeba(Store(str(tmp_path / name)), SIX, order, {n: SPLIT_OF_SIX[n] for n in reversed(order)})
-    one, other = (read_celeba_labels(Store(str(tmp_path / name)), "CELEBA") for name in ("a", "b"))
+    one, other = (read_celeba_labels(Store(str(tmp_path / name))) for name in ("a", "b"))
     assert one.source == other.source
     assert one.labels.tolist() == other.labels.tolist()
 
@@ -175,16 +175,16 @@ def test_what_is_wrong_with_celeba_is_named_in_one_line(
     write_celeba(folder, SIX, SIX, SPLIT_OF_SIX)
     change(folder)
     with pytest.raises(BenchmarkDataError) as error:
-        read_celeba_labels(folder, "FACECAPTION_BENCHMARK_CELEBA")
-    assert str(error.value).startswith("FACECAPTION_BENCHMARK_CELEBA: ")
+        read_celeba_labels(folder)
+    assert str(error.value).startswith("celeba: ")
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
 
 
 def test_a_bucket_that_is_not_there_is_named(s3_server: dict[str, str]) -> None:
-    with pytest.raises(BenchmarkDataError, match=r"^FACECAPTION_X: .*s3://absent/celeba"):
-        read_celeba_labels(Store("s3://absent/celeba", s3_options(s3_server)), "FACECAPTION_X")
+    with pytest.raises(BenchmarkDataError, match=r"^celeba: .*s3://absent/celeba"):
+        read_celeba_labels(Store("s3://absent/celeba", s3_options(s3_server)))
 
 
 def test_real_celeba_is_read_with_its_own_labels_and_split(tmp_path: Path) -> None:
@@ -194,9 +194,9 @@ def test_real_celeba_is_read_with_its_own_labels_and_split(tmp_path: Path) -> No
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path, filter="data")
     root = tmp_path / "celeba_lowres"
-    data = read_celeba_labels(Store(str(root)), "CELEBA")
+    data = read_celeba_labels(Store(str(root)))
     assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 6400, "validation": 600, "test": 1000}
-    assert data.source.left_out == {}
+    assert data.source.excluded == {}
     lines = (root / "list_attr_celeba.txt").read_text().splitlines()
     names = lines[1].split()
     for row in (0, 4_321, 7_999):
@@ -235,7 +235,7 @@ def test_annotation_files_give_captions_and_splits(store: Store, captions: Store
         eval=[entry(3, "A child.", folder="deep\\img\\")],
         test=[entry(4, "One.", "Two.")],
     )
-    data = read_celeba_captions(store, "CELEBA", captions, 0)
+    data = read_celeba_captions(store, captions, 0)
     assert split_names(data) == {
         "train": ["000001.jpg", "000002.jpg"],
         "validation": ["000003.jpg"],
@@ -248,7 +248,7 @@ def test_annotation_files_give_captions_and_splits(store: Store, captions: Store
         "000004.jpg": ("One.", "Two."),
     }
     assert data.source.name == "celeba_caption"
-    assert data.source.left_out == {}
+    assert data.source.excluded == {}
     assert list(data.source.notes) == []
 
 
@@ -267,10 +267,10 @@ def test_what_annotation_files_lack_or_repeat_is_counted(folder: Store, captions
         ],
         test=[entry(2, "Asked in the test."), entry(4, "Four.")],
     )
-    data = read_celeba_captions(folder, "CELEBA", captions, 0)
+    data = read_celeba_captions(folder, captions, 0)
     assert split_names(data) == {"train": ["000001.jpg"], "test": ["000002.jpg", "000004.jpg"]}
     assert captions_by_name(data)["000002.jpg"] == ("Asked in the test.",)
-    assert data.source.left_out == {
+    assert data.source.excluded == {
         "picture absent": 1,  # 8
         "no caption": 2,  # 3 has blank ones, 5 is in no file
         "in both splits": 1,  # 2
@@ -290,10 +290,10 @@ def test_one_file_of_captions_is_split_by_celebas_list(folder: Store, captions: 
         "000007.jpg": "",
     }
     put(captions, "captions.json", json.dumps(found))
-    data = read_celeba_captions(folder, "CELEBA", captions, 0)
+    data = read_celeba_captions(folder, captions, 0)
     assert split_names(data) == {"train": ["000001.jpg"], "validation": ["000002.jpg"], "test": ["000003.jpg"]}
     assert list(data.captions) == [("A man.",), ("A woman.", "She smiles."), ("A child.",)]
-    assert data.source.left_out == {"picture absent": 3, "no caption": 2, "in no split": 1}
+    assert data.source.excluded == {"picture absent": 3, "no caption": 2, "in no split": 1}
     assert "captions.json" in " ".join(data.source.notes)
 
 
@@ -301,7 +301,7 @@ def test_without_captions_the_grammar_describes_the_true_labels(folder: Store) -
     count = 120  # enough for labels that contradict each other in more than one way
     partition = {number: number % 3 for number in range(count) if number != 5}
     write_celeba(folder, range(count - 1), range(count), partition)
-    data = read_celeba_captions(folder, "CELEBA", None, 7)
+    data = read_celeba_captions(folder, None, 7)
     assert len(data.captions) == count - 2
     for number in set(partition) - {count - 1}:
         held = [name for name, has in zip(ATTRIBUTES, labels_of(number), strict=True) if has]
@@ -309,7 +309,7 @@ def test_without_captions_the_grammar_describes_the_true_labels(folder: Store) -
         expected = template_caption(settle_conflicts(held)[0], "male" if "Male" in held else "female", seed)
         assert captions_by_name(data)[celeba_name(number)] == (expected,)
     assert data.source.name == "celeba_caption"
-    assert data.source.left_out == {"picture absent": 1, "in no split": 1}
+    assert data.source.excluded == {"picture absent": 1, "in no split": 1}
     (note,) = data.source.notes
     assert "generated from the true labels" in note
 
@@ -318,9 +318,9 @@ def test_a_generated_caption_depends_on_seed_and_picture_alone(tmp_path: Path) -
     few, many = Store(str(tmp_path / "few")), Store(str(tmp_path / "many"))
     write_celeba(few, [1, 4], [4, 1], {4: 2, 1: 0})
     write_celeba(many, SIX, SIX, SPLIT_OF_SIX, CELEBA_RELEASED)
-    alone, together = (captions_by_name(read_celeba_captions(store, "CELEBA", None, 0)) for store in (few, many))
+    alone, together = (captions_by_name(read_celeba_captions(store, None, 0)) for store in (few, many))
     assert alone == {name: together[name] for name in alone}
-    again, other = (read_celeba_captions(many, "CELEBA", None, seed) for seed in (0, 1))
+    again, other = (read_celeba_captions(many, None, seed) for seed in (0, 1))
     assert captions_by_name(again) == together
     assert captions_by_name(other) != together
     assert other.source.version != again.source.version
@@ -334,7 +334,7 @@ def test_any_labels_have_a_caption(labels: list[bool]) -> None:
         store = Store(scratch)
         write_celeba(store, [1, 2], [1, 2], {1: 0, 2: 2})
         put(store, "list_attr_celeba.txt", f"2\n{' '.join(ATTRIBUTES)}\n000001.jpg {line}\n000002.jpg {line}")
-        data = read_celeba_captions(store, "CELEBA", None, 0)
+        data = read_celeba_captions(store, None, 0)
     assert all(len(texts) == 1 and texts[0].strip() for texts in data.captions)
 
 
@@ -344,7 +344,7 @@ def test_the_version_of_pairs_differs_with_a_caption_and_where_it_belongs(tmp_pa
         store, found = Store(str(tmp_path / f"{number}")), Store(str(tmp_path / f"{number}c"))
         write_celeba(store, [1, 2], [1], {1: 0, 2: 2})
         write_annotations(found, train=[entry(1, *texts[0])], test=[entry(2, *texts[1])])
-        versions.add(read_celeba_captions(store, "CELEBA", found, 0).source.version)
+        versions.add(read_celeba_captions(store, found, 0).source.version)
     assert len(versions) == 4
 
 
@@ -368,9 +368,9 @@ def test_what_is_wrong_with_captions_is_named(
     for key, text in files.items():
         put(captions, key, text)
     with pytest.raises(BenchmarkDataError) as error:
-        read_celeba_captions(folder, "PICTURES", captions, 0, captions_setting="CAPTIONS")
+        read_celeba_captions(folder, captions, 0)
     blames_pictures = "test split has no pictures" in words
-    assert str(error.value).startswith("PICTURES: " if blames_pictures else "CAPTIONS: ")
+    assert str(error.value).startswith("celeba: " if blames_pictures else "celeba_captions: ")
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,10 @@ from facecaption_ml.attributes.evaluation import average_precision
 from facecaption_ml.benchmarks.datasets.data import PairData, Source
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, Reencoded
 from facecaption_ml.benchmarks.encoders.models import FlipEncoder
+from facecaption_ml.benchmarks.options import ATTRIBUTES, RETRIEVAL
 from facecaption_ml.benchmarks.tasks.attributes import normed_layers, scores, train_attribute_probe
 from facecaption_ml.benchmarks.tasks.probes import AttributeProbe, PairProbe, train_probe
-from facecaption_ml.benchmarks.tasks.protocol import ATTRIBUTES, RETRIEVAL, SplitFeatures
+from facecaption_ml.benchmarks.tasks.protocol import SplitFeatures
 from facecaption_ml.benchmarks.tasks.retrieval import SplitPairs, pair_ranks, train_retrieval_probe
 from facecaption_ml.ranking import recall_of_ranks
 from facecaption_ml.storage.store import Store
@@ -39,8 +39,8 @@ def encoder() -> FlipEncoder:
     return FlipEncoder(micro_flip(), "micro")
 
 
-PAIRS_PROTOCOL = dataclasses.replace(RETRIEVAL, epochs=4, batch_size=8)
-LABELS_PROTOCOL = dataclasses.replace(ATTRIBUTES, epochs=4, batch_size=16)
+PAIRS_PROTOCOL = RETRIEVAL.model_copy(update={"epochs": 4, "batch_size": 8})
+LABELS_PROTOCOL = ATTRIBUTES.model_copy(update={"epochs": 4, "batch_size": 16})
 
 
 @pytest.mark.parametrize(("rounded", "tolerance"), [(True, 2e-4), (False, 5e-3)])

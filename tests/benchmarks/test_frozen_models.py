@@ -30,7 +30,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def hub(folders: dict[str, Path]) -> dict[str, HubModel]:
     """With layer norms that do something: as they are born, one after the other is the same as one."""
-    found = {kind: hub_models.load(kind, folder, "SETTING", precision="fp32") for kind, folder in folders.items()}
+    found = {kind: hub_models.load(kind, folder, precision="fp32") for kind, folder in folders.items()}
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for norm in (m for model in found.values() for m in model.model.modules() if isinstance(m, torch.nn.LayerNorm)):
@@ -200,14 +200,14 @@ def test_a_long_text_loses_its_end(model: FrozenModel) -> None:
 def test_the_version_names_the_weights_and_the_precision(
     hub: dict[str, HubModel], folders: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    again = hub_models.load(kind, SAVERS[kind](tmp_path / "elsewhere"), "SETTING", precision="fp32")
+    again = hub_models.load(kind, SAVERS[kind](tmp_path / "elsewhere"), precision="fp32")
     assert again.version == hub[kind].version
-    rough = hub_models.load(kind, folders[kind], "SETTING", precision="bf16")
+    rough = hub_models.load(kind, folders[kind], precision="bf16")
     assert rough.version not in ("", hub[kind].version)
     with torch.no_grad():
         next(again.model.parameters()).add_(1e-3)
     again.model.save_pretrained(tmp_path / "elsewhere")
-    assert hub_models.load(kind, tmp_path / "elsewhere", "SETTING", precision="fp32").version != hub[kind].version
+    assert hub_models.load(kind, tmp_path / "elsewhere", precision="fp32").version != hub[kind].version
 
 
 def test_flips_that_do_not_say_their_version_are_told_apart_by_their_weights() -> None:
@@ -226,6 +226,6 @@ def test_the_side_is_that_of_what_the_model_sees(hub: dict[str, HubModel]) -> No
 @pytest.mark.parametrize(("kind", "other"), [("clip", "blip"), ("align", "clip"), ("blip", "align")])
 def test_a_checkpoint_of_another_kind_is_refused_in_one_line(folders: dict[str, Path], kind: str, other: str) -> None:
     with pytest.raises(WeightsNotReachable) as refused:
-        hub_models.load(kind, folders[other], "FACECAPTION_BENCHMARK_X")
-    assert str(refused.value).startswith("FACECAPTION_BENCHMARK_X: ")
+        hub_models.load(kind, folders[other])
+    assert str(refused.value).startswith(f"no weights from {str(folders[other])!r}: ")
     assert "\n" not in str(refused.value)

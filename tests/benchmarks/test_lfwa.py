@@ -63,7 +63,7 @@ def write(request: pytest.FixtureRequest) -> Write:
 def test_lfwa_is_read_from_matlab_files_of_both_versions(folder: Store, write: Write, pictures: str) -> None:
     write_lfw_pictures(folder, pictures)
     write_lfwa(folder, write)
-    data = read_lfwa(folder, "LFWA")
+    data = read_lfwa(folder)
     assert split_names(data) == {
         "train": ["Al_Bo_0001.jpg", "Al_Bo_0002.jpg", "Al_Bo_0003.jpg", "Cy_Dee_0001.jpg"],
         "test": ["Cy_Dee_0002.jpg", "Cy_Dee_0003.jpg"],
@@ -71,7 +71,7 @@ def test_lfwa_is_read_from_matlab_files_of_both_versions(folder: Store, write: W
     assert data.pictures.names[3] == f"{pictures}/Cy_Dee/Cy_Dee_0001.jpg"
     assert data.labels.tolist() == lfwa_labels().tolist()
     assert data.source.name == "lfwa"
-    assert data.source.left_out == {}
+    assert data.source.excluded == {}
 
 
 def test_lfwa_is_the_same_whatever_file_it_came_from(store: Store) -> None:
@@ -79,13 +79,13 @@ def test_lfwa_is_the_same_whatever_file_it_came_from(store: Store) -> None:
     paths = [name.replace("\\", "/") for name in LFWA_NAMES]
     store.write_bytes("list_attr_lfwa.csv", lfwa_csv(paths[:4], lfwa_labels()[:4]))
     store.write_bytes("list_attr_lfwa_test.csv", lfwa_csv(paths[4:], lfwa_labels()[4:], no="0"))
-    versions = {read_lfwa(store, "LFWA").source.version}
+    versions = {read_lfwa(store).source.version}
     for write in (matlab_73, matlab_5):
         write_lfwa(store, write)
-        versions.add(read_lfwa(store, "LFWA").source.version)
+        versions.add(read_lfwa(store).source.version)
     assert len(versions) == 1
     write_lfwa(store, matlab_5, indices_img_test=np.array([[5.0]]))  # the MATLAB files go before the CSV files
-    assert split_names(read_lfwa(store, "LFWA"))["test"] == ["Cy_Dee_0002.jpg"]
+    assert split_names(read_lfwa(store))["test"] == ["Cy_Dee_0002.jpg"]
 
 
 def test_what_lfwa_lacks_or_repeats_is_counted(folder: Store, write: Write) -> None:
@@ -97,10 +97,10 @@ def test_what_lfwa_lacks_or_repeats_is_counted(folder: Store, write: Write) -> N
         indices_img_train=np.array([[1, 2, 5]]),
         indices_img_test=np.array([[5, 6]]),
     )
-    data = read_lfwa(folder, "LFWA")
+    data = read_lfwa(folder)
     assert split_names(data) == {"train": ["Al_Bo_0002.jpg"], "test": ["Cy_Dee_0002.jpg", "Cy_Dee_0003.jpg"]}
     assert data.labels.tolist() == lfwa_labels()[[1, 4, 5]].tolist()
-    assert data.source.left_out == {
+    assert data.source.excluded == {
         "picture absent": 1,
         "in no split": 1,
         "not labelled": 2,  # Ed_Fo_0001, and Cy_Dee_0001 whose row has another's name
@@ -115,10 +115,10 @@ def test_a_row_in_both_csv_files_is_tested_on_only(folder: Store, prefix: str) -
     names = [prefix.format(person=name.partition("\\")[0]) + name.partition("\\")[2] for name in LFWA_NAMES]
     folder.write_bytes("list_attr_lfwa.csv", lfwa_csv([*names[:4], names[0]], ~lfwa_labels()[[0, 1, 2, 3, 3]]))
     folder.write_bytes("list_attr_lfwa_test.csv", lfwa_csv(names[2:], lfwa_labels()[2:]))
-    data = read_lfwa(folder, "LFWA")
+    data = read_lfwa(folder)
     assert [len(data.splits[split]) for split in ("train", "test")] == [2, 4]
     assert data.labels.tolist() == [*(~lfwa_labels()[:2]).tolist(), *lfwa_labels()[2:].tolist()]
-    assert data.source.left_out == {"in both splits": 2, "listed twice": 1}
+    assert data.source.excluded == {"in both splits": 2, "listed twice": 1}
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_a_wrong_variable_of_lfwa_is_named(
 ) -> None:
     write_lfw_pictures(folder)
     write_lfwa(folder, write, **changes)
-    with pytest.raises(BenchmarkDataError, match=r"^LFWA: ") as error:
-        read_lfwa(folder, "LFWA")
+    with pytest.raises(BenchmarkDataError, match=r"^lfwa: ") as error:
+        read_lfwa(folder)
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
@@ -157,7 +157,7 @@ def test_matlab_texts_come_back_whatever_their_characters(write: Write) -> None:
 def test_an_empty_name_is_a_row_without_picture(folder: Store, write: Write) -> None:
     write_lfw_pictures(folder)
     write_lfwa(folder, write, name=[*LFWA_NAMES[:5], ""])
-    assert read_lfwa(folder, "LFWA").source.left_out == {"picture absent": 1, "not labelled": 1}
+    assert read_lfwa(folder).source.excluded == {"picture absent": 1, "not labelled": 1}
 
 
 @pytest.mark.parametrize("file", ["lfw_att_40.mat", "indices_train_test.mat"])
@@ -168,8 +168,8 @@ def test_a_damaged_matlab_file_is_named(
     write_lfw_pictures(folder)
     write_lfwa(folder, write)
     folder.write_bytes(file, damage(folder.read_bytes(file)))
-    with pytest.raises(BenchmarkDataError, match=rf"^LFWA: .*{file}: .*MATLAB") as error:
-        read_lfwa(folder, "LFWA")
+    with pytest.raises(BenchmarkDataError, match=rf"^lfwa: .*{file}: .*MATLAB") as error:
+        read_lfwa(folder)
     assert "\n" not in str(error.value)
 
 
@@ -195,7 +195,7 @@ def test_what_is_wrong_with_csv_labels_is_named(folder: Store, files: Mapping[st
         put(folder, key, text)
     if "list_attr_lfwa.csv" in files and files["list_attr_lfwa.csv"] != GOOD:
         put(folder, "list_attr_lfwa_test.csv", GOOD)
-    with pytest.raises(BenchmarkDataError, match=r"^LFWA: ") as error:
-        read_lfwa(folder, "LFWA")
+    with pytest.raises(BenchmarkDataError, match=r"^lfwa: ") as error:
+        read_lfwa(folder)
     for word in words:
         assert word in str(error.value)

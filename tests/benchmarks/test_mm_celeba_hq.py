@@ -43,7 +43,7 @@ def test_mm_celeba_hq_is_read_in_every_layout(folder: Store, pictures: str, text
     captions = {0: TEN, 7: ["A man.", "", "  He smiles. ", ""], 10: ["Ä wöman."], 12: ["One."]}
     splits = {"train": [0, 10], "test": [7, 12]}
     write_mm_celeba_hq(folder, captions, splits, pictures=pictures, texts=texts, lists=lists)
-    data = read_mm_celeba_hq(folder, "MM")
+    data = read_mm_celeba_hq(folder)
     assert split_names(data) == {"train": ["0.jpg", "10.jpg"], "test": ["12.jpg", "7.jpg"]}
     assert captions_by_name(data) == {
         "0.jpg": tuple(TEN),
@@ -52,12 +52,12 @@ def test_mm_celeba_hq_is_read_in_every_layout(folder: Store, pictures: str, text
         "12.jpg": ("One.",),
     }
     assert data.source.name == "mm_celeba_hq"
-    assert data.source.left_out == {}
+    assert data.source.excluded == {}
 
 
 def test_mm_celeba_hq_is_read_from_s3(store: Store) -> None:
     write_mm_celeba_hq(store, {n: [f"{n}."] for n in range(30)}, {"train": range(20), "test": range(20, 30)})
-    data = read_mm_celeba_hq(store, "MM")
+    data = read_mm_celeba_hq(store)
     assert captions_by_name(data) == {f"{n}.jpg": (f"{n}.",) for n in range(30)}
     assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 20, "test": 10}
 
@@ -68,9 +68,9 @@ def test_what_mm_celeba_hq_lacks_is_counted(folder: Store) -> None:
     folder.write_bytes("text/celeba-caption/2.txt", b"\n \n")
     folder.delete("text/celeba-caption/3.txt")
     folder.delete("images/5.jpg")
-    data = read_mm_celeba_hq(folder, "MM")
+    data = read_mm_celeba_hq(folder)
     assert split_names(data) == {"train": ["0.jpg"], "test": ["4.jpg", "6.jpg"]}
-    assert data.source.left_out == {
+    assert data.source.excluded == {
         "no caption": 3,
         "picture absent": 2,  # 5 and 90
         "in no split": 1,  # 7
@@ -90,8 +90,8 @@ class _Opens:
 def test_a_pickle_can_call_nothing(folder: Store, tmp_path: Path, protocol: int) -> None:
     write_mm_celeba_hq(folder, {0: TEN, 1: TEN}, {"train": [0], "test": [1]})
     folder.write_bytes("train/filenames.pickle", pickle.dumps(["0", _Opens(tmp_path / "opened")], protocol))
-    with pytest.raises(BenchmarkDataError, match=r"^MM: .*train/filenames\.pickle.*open"):
-        read_mm_celeba_hq(folder, "MM")
+    with pytest.raises(BenchmarkDataError, match=r"^mm_celeba: .*train/filenames\.pickle.*open"):
+        read_mm_celeba_hq(folder)
     assert not (tmp_path / "opened").exists()
 
 
@@ -112,8 +112,8 @@ def test_a_pickle_can_call_nothing(folder: Store, tmp_path: Path, protocol: int)
 def test_what_is_no_pickled_list_of_names_is_named(folder: Store, data: bytes) -> None:
     write_mm_celeba_hq(folder, {0: TEN, 1: TEN}, {"train": [0], "test": [1]})
     folder.write_bytes("test/filenames.pickle", data)
-    with pytest.raises(BenchmarkDataError, match=r"^MM: .*test/filenames\.pickle.*names"):
-        read_mm_celeba_hq(folder, "MM")
+    with pytest.raises(BenchmarkDataError, match=r"^mm_celeba: .*test/filenames\.pickle.*names"):
+        read_mm_celeba_hq(folder)
 
 
 @pytest.mark.parametrize("names", [("0",), [0], ["0.jpg"], ["images/0.jpg"]])
@@ -121,7 +121,7 @@ def test_what_is_no_pickled_list_of_names_is_named(folder: Store, data: bytes) -
 def test_names_may_be_numbers_or_have_an_ending(folder: Store, names: Any, protocol: int) -> None:
     write_mm_celeba_hq(folder, {0: TEN, 1: TEN}, {"train": [0], "test": [1]})
     folder.write_bytes("train/filenames.pickle", pickle.dumps(names, protocol))
-    assert split_names(read_mm_celeba_hq(folder, "MM"))["train"] == ["0.jpg"]
+    assert split_names(read_mm_celeba_hq(folder))["train"] == ["0.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_mm_celeba_hq_cannot_do_without_is_named(folder: Store, gone: str, 
     write_mm_celeba_hq(folder, {0: TEN, 1: TEN}, {"train": [0], "test": [1]})
     for key in folder.keys(gone):
         folder.delete(key)
-    with pytest.raises(BenchmarkDataError, match=r"^MM: ") as error:
-        read_mm_celeba_hq(folder, "MM")
+    with pytest.raises(BenchmarkDataError, match=r"^mm_celeba: ") as error:
+        read_mm_celeba_hq(folder)
     for word in words:
         assert word in str(error.value)

@@ -14,15 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from facecaption_ml.benchmarks.options import ProbeTraining
 from facecaption_ml.benchmarks.tasks.probes import (
     AttributeProbe,
     PairProbe,
-    ProbeTraining,
     contrastive_loss,
     normed,
     train_probe,
 )
 from facecaption_ml.benchmarks.tasks.protocol import chance_recall, over_runs
+from facecaption_ml.errors import FaceCaptionError
 
 
 def rows_of(seed: int, *shape: int) -> np.ndarray:
@@ -250,7 +251,9 @@ def test_asking_for_a_score_changes_no_step() -> None:
 
 def test_a_loss_that_is_no_number_and_no_rows_are_one_line() -> None:
     line = Line()
-    with pytest.raises(ValueError, match=r"^the probe's loss is nan in epoch 1: a lower learning rate is needed$"):
+    with pytest.raises(
+        FaceCaptionError, match=r"^the probe's loss is nan in epoch 1: a lower learning rate is needed$"
+    ):
         train_probe(line, lambda rows, epoch: line.bias * math.nan, 10, ProbeTraining(2, 0.1, 4))
     with pytest.raises(ValueError, match=r"^a probe needs rows to train on$"):
         train_probe(line, loss_of_line(line), 0, ProbeTraining(2, 0.1, 4))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from facecaption_ml.benchmarks.report.regression import Regressions, from_snapshot, regressions, snapshot
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.errors import FaceCaptionError
 
 
 def result(
@@ -64,10 +65,10 @@ def test_other_data_is_not_comparable() -> None:
 
 
 def test_a_result_twice_and_a_negative_tolerance_are_named() -> None:
-    with pytest.raises(ValueError, match="benchmarks/attributes/celeba/flip stands twice in now"):
+    with pytest.raises(FaceCaptionError, match="benchmarks/attributes/celeba/flip stands twice in now"):
         regressions([result(0.9)], [result(0.9), result(0.8)], 0.0)
     for tolerance in (-0.1, float("nan")):
-        with pytest.raises(ValueError, match="tolerance"):
+        with pytest.raises(FaceCaptionError, match="tolerance"):
             regressions([], [], tolerance)
 
 
@@ -112,5 +113,5 @@ def test_a_snapshot_gives_back_every_result_whatever_their_order() -> None:
 def test_a_damaged_snapshot_is_named(damage) -> None:  # type: ignore[no-untyped-def]
     whole = snapshot([result(0.9)])
     assert damage(whole) != whole
-    with pytest.raises(ValueError, match="no snapshot of benchmark results"):
+    with pytest.raises(FaceCaptionError, match="no snapshot of benchmark results"):
         from_snapshot(damage(whole))

@@ -11,9 +11,9 @@ import torch
 
 from facecaption_ml.benchmarks.datasets.data import PairData, Source
 from facecaption_ml.benchmarks.encoders.features import FeatureError
+from facecaption_ml.benchmarks.options import RETRIEVAL, ProbeProtocol
 from facecaption_ml.benchmarks.result import BenchmarkResult
 from facecaption_ml.benchmarks.tasks.probes import PairProbe
-from facecaption_ml.benchmarks.tasks.protocol import RETRIEVAL, ProbeProtocol
 from facecaption_ml.benchmarks.tasks.retrieval import (
     IMAGE_TO_TEXT,
     TEXT_TO_IMAGE,
@@ -26,7 +26,7 @@ from facecaption_ml.benchmarks.tasks.retrieval import (
 from facecaption_ml.storage.store import Store
 from tone_world import cache_of, pairs
 
-QUICK = dataclasses.replace(RETRIEVAL, epochs=2, batch_size=16, runs=1)
+QUICK = RETRIEVAL.model_copy(update={"epochs": 2, "batch_size": 16, "runs": 1})
 WAYS = (TEXT_TO_IMAGE, IMAGE_TO_TEXT)
 
 
@@ -45,7 +45,7 @@ def values(result: BenchmarkResult) -> dict[tuple[str, str], float | None]:
 
 def test_after_the_papers_protocol_pictures_and_captions_that_correspond_find_each_other(store: Store) -> None:
     """20 epochs at 4e-4, from features of pictures and texts that are turned against each other: by chance 1 of 100."""
-    protocol = dataclasses.replace(RETRIEVAL, batch_size=16, runs=2)
+    protocol = RETRIEVAL.model_copy(update={"batch_size": 16, "runs": 2})
     result = measure(pairs(store, 200, 100), store, protocol)
     found, chance = values(result), {(m.setting, m.metric): m.value for m in result.baselines["chance"]}
     for way in WAYS:
@@ -64,7 +64,7 @@ def test_captions_of_other_pictures_are_found_no_better_than_by_chance(store: St
     data = pairs(store, 200, 100)
     order = np.random.default_rng(1).permutation(300)
     mixed = dataclasses.replace(data, captions=[data.captions[row] for row in order])
-    found = values(measure(mixed, store, dataclasses.replace(RETRIEVAL, batch_size=16, runs=1)))
+    found = values(measure(mixed, store, RETRIEVAL.model_copy(update={"batch_size": 16, "runs": 1})))
     assert all(found[way, "R@10"] < 0.25 for way in WAYS)
 
 
@@ -178,7 +178,7 @@ def test_the_test_split_is_not_looked_at_in_training(store: Store) -> None:
     """Other test captions change the numbers, but no weight and no chosen epoch."""
     data, cache = pairs(store, 30, 20, 20), cache_of(store)
     shuffled = [*data.captions[:30], *reversed(data.captions[30:50]), *data.captions[50:]]
-    protocol = dataclasses.replace(QUICK, epochs=4)
+    protocol = QUICK.model_copy(update={"epochs": 4})
     found = []
     for own in (data, dataclasses.replace(data, captions=shuffled)):
         train, validation = (SplitPairs.of(own, cache, split, layers=False) for split in ("train", "validation"))
@@ -196,7 +196,7 @@ def test_a_small_validation_split_does_not_choose_the_first_epoch_for_want_of_di
     """R@10 among ten pictures is always 1; R@5 still tells epochs apart, and where all are right the last one is taken."""
     data, cache = pairs(store, 200, 20, 10), cache_of(store)
     train, validation = (SplitPairs.of(data, cache, split, layers=False) for split in ("train", "validation"))
-    _, trained = train_retrieval_probe(train, validation, dataclasses.replace(RETRIEVAL, batch_size=16), run=0)
+    _, trained = train_retrieval_probe(train, validation, RETRIEVAL.model_copy(update={"batch_size": 16}), run=0)
     assert trained.epoch > 1
     assert trained.validation == 1.0
 
@@ -205,7 +205,7 @@ def test_runs_differ_by_their_seed_alone(store: Store) -> None:
     data, cache = pairs(store, 30, 20), cache_of(store)
     train = SplitPairs.of(data, cache, "train", layers=False)
     first = train_retrieval_probe(train, None, QUICK, run=1)[0].state_dict()
-    again = train_retrieval_probe(train, None, dataclasses.replace(QUICK, seed=1), run=0)[0].state_dict()
+    again = train_retrieval_probe(train, None, QUICK.model_copy(update={"seed": 1}), run=0)[0].state_dict()
     other = train_retrieval_probe(train, None, QUICK, run=0)[0].state_dict()
     assert all(torch.equal(again[name], value) for name, value in first.items())
     assert not torch.equal(first["image.weight"], other["image.weight"])
@@ -222,7 +222,7 @@ def test_an_epoch_learns_from_one_caption_of_each_picture_and_epochs_from_others
 
 def test_random_views_are_trained_on_in_turn(store: Store) -> None:
     data = pairs(store, 24, 10)
-    plain, viewed = measure(data, store), measure(data, store, dataclasses.replace(QUICK, views=2))
+    plain, viewed = measure(data, store), measure(data, store, QUICK.model_copy(update={"views": 2}))
     assert viewed.protocol["views"] == "2 random views, one an epoch; plain for validation and test"
     assert plain.protocol["views"] == "plain"
     assert len({key.split("/view-")[1][0] for key in store.keys("benchmark_features/") if "/view-" in key}) == 3

@@ -14,10 +14,11 @@ from PIL import Image
 
 from facecaption_ml.benchmarks.datasets.data import Episode, EpisodeData
 from facecaption_ml.benchmarks.encoders.features import FeatureError
-from facecaption_ml.benchmarks.report.drawings import episode_strip
+from facecaption_ml.benchmarks.options import SKETCHES, ProbeProtocol
+from facecaption_ml.benchmarks.report.figures import episode_strip
 from facecaption_ml.benchmarks.result import BenchmarkResult
 from facecaption_ml.benchmarks.tasks.probes import PairProbe
-from facecaption_ml.benchmarks.tasks.protocol import SKETCHES, Measured, ProbeProtocol
+from facecaption_ml.benchmarks.tasks.protocol import Measured
 from facecaption_ml.benchmarks.tasks.sketches import (
     BOTH,
     SKETCH,
@@ -32,7 +33,7 @@ from facecaption_ml.ranking import percentile_of_ranks, reciprocal_of_ranks
 from facecaption_ml.storage.store import Store
 from tone_world import ToneModel, cache_of, drawings
 
-QUICK = dataclasses.replace(SKETCHES, epochs=2, batch_size=32, runs=1)
+QUICK = SKETCHES.model_copy(update={"epochs": 2, "batch_size": 32, "runs": 1})
 MODES = (SKETCH, TEXT, BOTH)
 
 
@@ -77,7 +78,7 @@ HAND = SplitEpisodes(
     share=np.array([0.25, 0.5, 0.75, 1.0, 0.5, 1.0]),
     sketch_rows=np.arange(6),
     photo_rows=np.arange(5),
-    left_out={},
+    excluded={},
 )
 """Photos at five angles. Four sketches of the one at 0°: from 60° it is the farthest of five (60, 50, 35, 15, 10 away), from
 20° the third (20, 10, 5, 25, 50), from 6° the second (6, 4, …), from 1° the first. Two of the one at 45°: from 0° it is the
@@ -144,7 +145,7 @@ def test_chance_is_one_half_and_the_mean_of_one_over_every_rank(store: Store, ph
 
 def test_the_more_is_drawn_the_better_its_photo_is_found(store: Store) -> None:
     """The paper's 100 epochs at 1e-6; a whole drawing here is its photo."""
-    measured = measure(drawings(store, 20, 60), store, dataclasses.replace(SKETCHES, runs=2, batch_size=80))
+    measured = measure(drawings(store, 20, 60), store, SKETCHES.model_copy(update={"runs": 2, "batch_size": 80}))
     result = measured.result
     curve = dict(result.curves[f"{SKETCH}, m@B"])
     quarters = [curve[share] for share in (0.25, 0.5, 0.75, 1.0)]
@@ -158,15 +159,15 @@ def test_the_more_is_drawn_the_better_its_photo_is_found(store: Store) -> None:
     assert {m.runs for m in result.measurements} == {2}
     assert result.counts["gallery"] == result.counts["test drawings"] == 60
     assert result.counts["test sketches"] == 240
-    assert sorted(measured.pictures) == ["curves.png", "drawing.png"]
-    for data in measured.pictures.values():
+    assert sorted(measured.figures) == ["curves.png", "drawing.png"]
+    for data in measured.figures.values():
         with Image.open(io.BytesIO(data)) as picture:
             assert picture.format == "PNG"
 
 
 def test_text_is_learned_and_helps_an_early_sketch(store: Store) -> None:
     """At a rate that does move weights in so few steps."""
-    protocol = dataclasses.replace(QUICK, epochs=15, learning_rate=2e-3)
+    protocol = QUICK.model_copy(update={"epochs": 15, "learning_rate": 2e-3})
     result = measure(drawings(store, 120, 40), store, protocol).result
     found, chance = values(result), {(m.setting, m.metric): m.value for m in result.baselines["chance"]}
     assert found[TEXT, "m@B"] > 4 * chance[TEXT, "m@B"]
@@ -190,7 +191,7 @@ def test_the_test_split_is_not_looked_at_in_training(store: Store) -> None:
 def test_the_epoch_with_the_best_m_b_on_the_validation_split_is_kept(store: Store) -> None:
     data, cache = drawings(store, 20, 4, 8), cache_of(store)
     train, validation = (SplitEpisodes.of(data, cache, split) for split in ("train", "validation"))
-    protocol = dataclasses.replace(QUICK, epochs=5, learning_rate=1e-3)
+    protocol = QUICK.model_copy(update={"epochs": 5, "learning_rate": 1e-3})
     probe, trained = train_sketch_probe(train, validation, BOTH, protocol, run=0)
     assert trained.validation == reciprocal_of_ranks(sketch_ranks(probe, validation, BOTH))
     last, final = train_sketch_probe(train, None, BOTH, protocol, run=0)
@@ -269,7 +270,7 @@ def test_a_gallery_of_one_photo_has_no_m_a_but_a_reason(store: Store) -> None:
         else:
             assert m.value == 1.0
     assert set(measured.result.curves) == {f"{mode}, m@B" for mode in MODES}
-    assert measured.pictures["curves.png"].startswith(b"\x89PNG")
+    assert measured.figures["curves.png"].startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("kind", ["photos", "sketches"])

@@ -154,7 +154,7 @@ def published(dataset: str = "dataset1/") -> dict[str, Any]:
 @pytest.mark.parametrize("dataset", ["dataset1/", ""])
 def test_the_published_folders_give_episodes_in_the_order_of_their_numbers(tmp_path: Path, dataset: str) -> None:
     sketches, fs2k = write(tmp_path / "sde", published(dataset)), write(tmp_path / "fs2k", FS2K)
-    data = read_fs2k_sde(sketches, "SKETCHES", 1, fs2k, "PHOTOS", None)
+    data = read_fs2k_sde(sketches, 1, fs2k, None)
     assert data.source.name == "fs2k_sde1"
     assert photo_names(data, "train") == ["photo/photo1/image0001.jpg", "photo/photo1/image0002.jpg"]
     assert photo_names(data, "test") == ["photo/photo1/image0003.jpg"]
@@ -176,7 +176,7 @@ def test_the_second_part_belongs_to_the_photos_of_the_third_folder(tmp_path: Pat
     fs2k = write(
         tmp_path / "photo", {"photo3/image0001.jpg": 101, "photo3/image0002.png": 102, "photo1/image0001.jpg": 1}
     )
-    data = read_fs2k_sde(write(tmp_path / "sde", files), "SKETCHES", 2, fs2k, "PHOTOS", described)
+    data = read_fs2k_sde(write(tmp_path / "sde", files), 2, fs2k, described)
     assert data.source.name == "fs2k_sde2"
     assert photo_names(data, "train") == ["photo3/image0001.jpg"]
     assert photo_names(data, "test") == ["photo3/image0002.png"]
@@ -199,8 +199,8 @@ def test_what_is_absent_or_broken_is_left_out_and_counted(tmp_path: Path) -> Non
         asked.append(int(image.min()))
         return f"tone {image.min()}"
 
-    data = read_fs2k_sde(write(tmp_path / "sde", files), "SKETCHES", 1, fs2k, "PHOTOS", describe)
-    assert data.source.left_out == {
+    data = read_fs2k_sde(write(tmp_path / "sde", files), 1, fs2k, describe)
+    assert data.source.excluded == {
         "no sketches": 1, "photo absent": 2, "photo does not decode": 1, "sketch without number": 1,
     }  # fmt: skip
     assert photo_names(data, "test") == ["photo/photo1/image0003.jpg", "photo/photo1/image0006.jpg"]
@@ -212,12 +212,12 @@ def test_captions_of_the_file_go_before_those_that_are_written_and_count_without
     captions = {"image0001.jpg": "A man.", "photo/photo1/image0003.jpg": ["", "A woman."], "image0007.jpg": "nobody"}
     sketches = write(tmp_path / "sde", published() | {"dataset1/captions.json": captions})
     fs2k = write(tmp_path / "fs2k", FS2K)
-    alone = read_fs2k_sde(sketches, "SKETCHES", 1, fs2k, "PHOTOS", None)
+    alone = read_fs2k_sde(sketches, 1, fs2k, None)
     assert alone.captions == ["A man.", "A woman."]
-    assert alone.source.left_out == {"no caption": 1}
-    filled = read_fs2k_sde(sketches, "SKETCHES", 1, fs2k, "PHOTOS", described)
+    assert alone.source.excluded == {"no caption": 1}
+    filled = read_fs2k_sde(sketches, 1, fs2k, described)
     assert filled.captions == ["A man.", "tone 2", "A woman."]
-    assert filled.source.left_out == {}
+    assert filled.source.excluded == {}
     assert any("2 from the data set's files, 1 written" in note for note in filled.source.notes)
     assert filled.source.version != alone.source.version
 
@@ -247,13 +247,13 @@ def annotated() -> dict[str, Any]:
 
 def test_annotation_files_are_used_where_they_are(tmp_path: Path) -> None:
     sketches = write(tmp_path / "sde", published() | annotated())
-    data = read_fs2k_sde(sketches, "SKETCHES", 1, write(tmp_path / "fs2k", FS2K), "PHOTOS", None)
+    data = read_fs2k_sde(sketches, 1, write(tmp_path / "fs2k", FS2K), None)
     assert photo_names(data, "train") == ["photo/photo1/image0001.jpg", "photo/photo1/image0002.jpg"]
     assert photo_names(data, "test") == ["beside.png", "beside.png"]
     assert len(data.photos.names) == 3, "two drawings of one photo share it"
     assert sketch_names(data, "train") == [["drawn/1/3.png", "drawn/1/1.png"], ["drawn/2/1.png"]]
     assert data.captions == ["First.", "A face.", "Beside."]
-    assert data.source.left_out == {"malformed entry": 2, "no sketches": 1, "photo absent": 1, "sketch absent": 2}
+    assert data.source.excluded == {"malformed entry": 2, "no sketches": 1, "photo absent": 1, "sketch absent": 2}
     assert (data.photos.read([data.episodes[2].photo])[0] == picture(77)).all()
 
 
@@ -265,32 +265,32 @@ def test_the_version_differs_where_the_order_of_drawing_does(tmp_path: Path) -> 
         if number == 1:
             files["fs2ksde_train_v2.json"][0]["sketch_sde"].reverse()
         sketches = write(tmp_path / f"sde{number}", files)
-        versions.add(read_fs2k_sde(sketches, "SKETCHES", 1, fs2k, "PHOTOS", None).source.version)
+        versions.add(read_fs2k_sde(sketches, 1, fs2k, None).source.version)
     assert len(versions) == 2
 
 
-def test_errors_name_the_setting_and_the_file(tmp_path: Path) -> None:
+def test_errors_name_the_folder_and_the_file(tmp_path: Path) -> None:
     fs2k = write(tmp_path / "fs2k", FS2K)
 
     def words_of(files: dict[str, Any], photos: Store = fs2k, number: int = 1) -> str:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         with pytest.raises(BenchmarkDataError) as error:
-            read_fs2k_sde(write(folder, files), "SKETCHES", number, photos, "PHOTOS", None)
+            read_fs2k_sde(write(folder, files), number, photos, None)
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert words_of({"fs2ksde_train_v2.json": []}).startswith("SKETCHES: ")
+    assert words_of({"fs2ksde_train_v2.json": []}).startswith("fs2k_sde: ")
     assert "fs2ksde_test_v2.json is missing" in words_of({"fs2ksde_train_v2.json": []})
     assert "expected a list" in words_of({"fs2ksde_train.json": {}, "fs2ksde_test.json": []})
     assert "no JSON" in words_of({"fs2ksde_train.json": b"[", "fs2ksde_test.json": []})
     assert "captions.json: expected an object" in words_of(published() | {"captions.json": []})
     assert "dataset2/sketch" in words_of(published(), number=2)
-    assert words_of(published(), write(tmp_path / "other", {"a.jpg": 1})).startswith("PHOTOS: ")
+    assert words_of(published(), write(tmp_path / "other", {"a.jpg": 1})).startswith("fs2k: ")
     only_train = {name: content for name, content in published().items() if "/train/" in name}
     assert "test split has no episodes" in words_of(only_train | {"dataset1/sketch/test/image0099/1.png": 1})
     assert "1 photo absent" in words_of(only_train | {"dataset1/sketch/test/image0099/1.png": 1})
     with pytest.raises(ValueError, match="not 3"):
-        read_fs2k_sde(fs2k, "SKETCHES", 3, fs2k, "PHOTOS", None)
+        read_fs2k_sde(fs2k, 3, fs2k, None)
 
 
 def test_a_bucket_is_read_like_a_folder(tmp_path: Path, s3_server: dict[str, str]) -> None:
@@ -303,7 +303,7 @@ def test_a_bucket_is_read_like_a_folder(tmp_path: Path, s3_server: dict[str, str
     for local, remote in zip(here, there, strict=True):
         for key in local.keys():  # noqa: SIM118
             remote.write_bytes(key, local.read_bytes(key))
-    datas = [read_fs2k_sde(a, "SKETCHES", 1, b, "PHOTOS", described) for a, b in (here, there)]
+    datas = [read_fs2k_sde(a, 1, b, described) for a, b in (here, there)]
     assert datas[0].source == datas[1].source
     assert datas[0].captions == datas[1].captions == ["tone 1", "tone 2", "tone 3"]
     pages = [data.sketches.read(data.episodes[0].sketches) for data in datas]
@@ -316,13 +316,13 @@ def test_a_bucket_is_read_like_a_folder(tmp_path: Path, s3_server: dict[str, str
 @pytest.mark.parametrize("place", ["", "sketch/", "test/", "sketch/test/", "list"])
 def test_user_sketches_are_the_test_split_behind_the_training_split_of_fs2k_sde(tmp_path: Path, place: str) -> None:
     fs2k = write(tmp_path / "fs2k", FS2K)
-    trained_on = read_fs2k_sde(write(tmp_path / "sde", published()), "SKETCHES", 1, fs2k, "PHOTOS", described)
+    trained_on = read_fs2k_sde(write(tmp_path / "sde", published()), 1, fs2k, described)
     files: dict[str, Any] = {f"{place}painter_4/{step}.png": 40 + step for step in (1, 2, 12)} | {"notes.txt": b"x"}
     if place == "list":
         keys = [f"listpainter_4/{step}.png" for step in (1, 2, 12)]
         files["user_sde.json"] = [entry("photo/photo1/image0004.jpg", keys, "A painted face.")]
     user = write(tmp_path / "user", files)
-    data = read_user_sde(user, "USER", trained_on, fs2k, "PHOTOS", described)
+    data = read_user_sde(user, trained_on, fs2k, described)
     assert data.source.name == "user_sde"
     assert photo_names(data, "train") == photo_names(trained_on, "train")
     assert sketch_names(data, "train") == sketch_names(trained_on, "train")
@@ -333,16 +333,16 @@ def test_user_sketches_are_the_test_split_behind_the_training_split_of_fs2k_sde(
     assert (data.photos.read([data.episodes[test].photo])[0] == picture(4)).all()
     texts = [data.captions[episode.photo] for episode in data.episodes]
     assert texts == ["tone 1", "tone 2", "A painted face." if place == "list" else "tone 4"]
-    silent = read_user_sde(user, "USER", trained_on, fs2k, "PHOTOS", None)
+    silent = read_user_sde(user, trained_on, fs2k, None)
     assert bool(silent.captions) == (place == "list")
 
 
 def test_user_sketches_without_episodes_are_an_error(tmp_path: Path) -> None:
     fs2k = write(tmp_path / "fs2k", FS2K)
-    trained_on = read_fs2k_sde(write(tmp_path / "sde", published()), "SKETCHES", 1, fs2k, "PHOTOS", None)
+    trained_on = read_fs2k_sde(write(tmp_path / "sde", published()), 1, fs2k, None)
     for files, words in (({"readme.txt": b"x"}, "has no episodes"), ({"p_98/1.png": 1}, "1 photo absent")):
-        with pytest.raises(BenchmarkDataError, match=f"USER: .*{words}"):
-            read_user_sde(write(tmp_path / words, files), "USER", trained_on, fs2k, "PHOTOS", None)
+        with pytest.raises(BenchmarkDataError, match=f"user_sde: .*{words}"):
+            read_user_sde(write(tmp_path / words, files), trained_on, fs2k, None)
 
 
 # -- any folder of photos --------------------------------------------------------------------------------------------
@@ -357,9 +357,9 @@ def test_photos_become_episodes_with_their_own_edges(tmp_path: Path) -> None:
         "flat.png": encoded(np.full((30, 30, 3), 90, np.uint8)), "broken.jpg": b"none", "notes.txt": b"x",
     }  # fmt: skip
     store = write(tmp_path, files)
-    data = photo_episodes(store, "PHOTOS", described, steps=5)
+    data = photo_episodes(store, described, steps=5)
     assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 14, "validation": 2, "test": 4}
-    assert data.source.left_out == {"photo does not decode": 1, "photo without edges": 1}
+    assert data.source.excluded == {"photo does not decode": 1, "photo without edges": 1}
     for row in (0, 7, 19):
         episode = data.episodes[row]
         photo = data.photos.read([episode.photo])[0]
@@ -372,7 +372,7 @@ def test_photos_become_episodes_with_their_own_edges(tmp_path: Path) -> None:
 
 
 def test_sketches_do_not_depend_on_the_order_in_which_they_are_read(tmp_path: Path) -> None:
-    sketches = photo_episodes(write(tmp_path, some_photos(4)), "PHOTOS", None, steps=5).sketches
+    sketches = photo_episodes(write(tmp_path, some_photos(4)), None, steps=5).sketches
     together = sketches.read(range(20))
     for rows in ([13, 2, 13, 0, 19], [7], [], list(range(19, -1, -3))):
         found = sketches.read(rows)
@@ -384,31 +384,31 @@ def test_sketches_do_not_depend_on_the_order_in_which_they_are_read(tmp_path: Pa
 
 def test_the_split_follows_from_names_and_seed_and_not_from_captions(tmp_path: Path) -> None:
     store = write(tmp_path, some_photos(12))
-    first, again = photo_episodes(store, "PHOTOS", None, steps=2), photo_episodes(store, "PHOTOS", described, steps=2)
+    first, again = photo_episodes(store, None, steps=2), photo_episodes(store, described, steps=2)
     assert photo_names(first, "test") == photo_names(again, "test")
     assert first.captions == []
     assert first.source.version != again.source.version
-    other = photo_episodes(store, "PHOTOS", None, steps=2, seed=1)
+    other = photo_episodes(store, None, steps=2, seed=1)
     assert photo_names(other, "test") != photo_names(first, "test")
     assert other.source.version != first.source.version
-    assert photo_episodes(store, "PHOTOS", None, steps=3).sketches.version != first.sketches.version
+    assert photo_episodes(store, None, steps=3).sketches.version != first.sketches.version
 
 
 def test_a_photo_that_is_gone_has_no_sketches(tmp_path: Path) -> None:
-    data = photo_episodes(write(tmp_path, some_photos(3)), "PHOTOS", None, steps=2)
+    data = photo_episodes(write(tmp_path, some_photos(3)), None, steps=2)
     (tmp_path / "album/001.png").unlink()
     assert [page is None for page in data.sketches.read(range(6))] == [False, False, True, True, False, False]
 
 
 def test_too_few_photos_are_an_error_that_says_how_many_are_needed(tmp_path: Path) -> None:
-    three = photo_episodes(write(tmp_path / "three", some_photos(3)), "PHOTOS", None)
+    three = photo_episodes(write(tmp_path / "three", some_photos(3)), None)
     assert {split: len(rows) for split, rows in three.splits.items()} == {"train": 1, "validation": 1, "test": 1}
     two = write(tmp_path / "two", some_photos(2) | {"bad.png": b"x"})
     with pytest.raises(
-        BenchmarkDataError, match=r"PHOTOS: 2 of the 3 photos .* 3 or more are needed .*1 photo does not"
+        BenchmarkDataError, match=r"photos: 2 of the 3 photos .* 3 or more are needed .*1 photo does not"
     ):
-        photo_episodes(two, "PHOTOS", None)
-    with pytest.raises(BenchmarkDataError, match=r"PHOTOS: 0 of the 3 photos .*3 no caption"):
-        photo_episodes(Store(str(tmp_path / "three")), "PHOTOS", lambda _: " ")
+        photo_episodes(two, None)
+    with pytest.raises(BenchmarkDataError, match=r"photos: 0 of the 3 photos .*3 no caption"):
+        photo_episodes(Store(str(tmp_path / "three")), lambda _: " ")
     with pytest.raises(ValueError, match="steps is 0"):
-        photo_episodes(two, "PHOTOS", None, steps=0)
+        photo_episodes(two, None, steps=0)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from facecaption_assets.assets.ablation_tables import write_ablation
 from facecaption_assets.commands.benchmark import run_ablation, run_benchmark
 from facecaption_assets.commands.instance import RunFailedError, UnknownShardError
 from facecaption_assets.commands.materialize import run_partition
 from facecaption_assets.partitions import VARIANTS
 from facecaption_assets.resources.benchmarks import BenchmarkError
 from facecaption_assets.settings import Settings, load_settings
+from facecaption_ml.benchmarks.report.ablation import ablation_key
+from facecaption_ml.benchmarks.report.regression import snapshot
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 from facecaption_ml.storage.store import Store
 from untrained_flip import save_flip
@@ -126,7 +127,7 @@ def measured_already(store: Store, variant: str) -> None:
     """Leave the results of an ablation's training."""
     number = Measurement("text → image", "R@5", 0.5)
     result = BenchmarkResult("retrieval", variant, "sample", [number], {}, protocol={"training seed": "0"})
-    write_ablation(store, variant, 0, [result])
+    store.write_bytes(ablation_key(variant, 0), snapshot([result]))
 
 
 def test_an_ablation_that_is_there_trains_nothing(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,13 +49,6 @@ def test_presets_come_back_from_json_and_have_whole_trainings(name: str) -> None
     assert training.queue_size % training.batch_size == 0  # one process can train it as it stands
 
 
-def test_shapes_are_compared_without_names() -> None:
-    tiny = Preset.named("tiny")
-    assert tiny.same_shape(dataclasses.replace(tiny, name="other", image_init="somewhere"))
-    assert not tiny.same_shape(dataclasses.replace(tiny, projection=1))
-    assert not tiny.same_shape(Preset.named("small"))
-
-
 def test_an_unknown_preset_is_answered_with_those_there_are() -> None:
     with pytest.raises(PresetError, match=r"^FACECAPTION_FLIP_PRESET is 'huge': there are base, small, tiny"):
         Preset.named("huge")

@@ -24,11 +24,11 @@ from cluster_objects import (
     run_context,
     step_context,
 )
-from facecaption_assets.automation import SHARD_ASSETS
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.machines.compute import EIGHT_A100, KUBERNETES, Compute
 from facecaption_assets.machines.executors import build_executor
 from facecaption_assets.machines.pod_table import pod_configs, pod_table
+from facecaption_assets.partitions import SHARD_ASSETS
 from facecaption_assets.settings import SettingsError, load_settings
 
 ASSETS = tuple(pod_configs(definitions()))

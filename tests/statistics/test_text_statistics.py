@@ -266,7 +266,7 @@ def frames():
 
 peaks = []
 scratch = Path(sys.argv[1])
-result = TextStatistics.of(frames(), scratch=scratch, memory_budget=1 << 22, on_progress=lambda _: peaks.append(peak()))
+result = TextStatistics.of(frames(), scratch=scratch, memory_budget=1 << 22, on_progress=lambda *_: peaks.append(peak()))
 print(result.table()["unique_4_grams"][0], peaks[len(peaks) // 4], peak())
 """
 
@@ -402,7 +402,9 @@ def test_a_full_scratch_disk_is_named(tmp_path: Path) -> None:
 
 def test_progress_counts_rows_and_the_figure_has_three_panels(rows: list[tuple], tmp_path: Path) -> None:
     seen: list[int] = []
-    result = TextStatistics.of([frame_of(rows)] * 60, scratch=tmp_path, on_progress=seen.append)
+    result = TextStatistics.of(
+        [frame_of(rows)] * 60, scratch=tmp_path, on_progress=lambda done, total: seen.append(done)
+    )
     assert seen[-1] == result.rows == 24_000
     assert seen == sorted(seen)
     figure = result.figure()

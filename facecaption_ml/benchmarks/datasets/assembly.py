@@ -31,17 +31,17 @@ def usable_names(
     Each name is counted once, those that are only ``listed`` too: ``picture absent`` goes before ``undescribed`` (the reason
     for a picture that is not ``described``), and that before ``in no split``.
     """
-    usable, left_out = [], Counter[str]()
+    usable, excluded = [], Counter[str]()
     for name in sorted({*pictures, *described, *split_of, *listed}):
         if name not in pictures:
-            left_out[PICTURE_ABSENT] += 1
+            excluded[PICTURE_ABSENT] += 1
         elif name not in described:
-            left_out[undescribed] += 1
+            excluded[undescribed] += 1
         elif name not in split_of:
-            left_out[NO_SPLIT] += 1
+            excluded[NO_SPLIT] += 1
         else:
             usable.append(name)
-    return usable, left_out
+    return usable, excluded
 
 
 def split_names(lists: Mapping[str, Iterable[str]]) -> tuple[dict[str, str], int]:
@@ -64,16 +64,16 @@ def label_data(
     keys: Sequence[str],
     labels: npt.NDArray[np.bool_],
     splits: Sequence[str],
-    left_out: Mapping[str, int],
+    excluded: Mapping[str, int],
 ) -> LabelData:
     """The pictures ``keys`` with ``labels`` bool [N, 40] and the split of each. Raises as LabelData does."""
     pictures, rows = folder.stored_pictures(keys), _rows(splits)
     version = content_version((pictures.version, np.packbits(labels).tobytes().hex(), *splits))
-    source = Source(name, version, _counted(left_out))
+    source = Source(name, version, _counted(excluded))
     try:
         return LabelData(source, pictures, labels, rows)
     except BenchmarkDataError as error:
-        raise folder.error(f"{error}{_reasons(left_out)}") from error
+        raise folder.error(f"{error}{exclusions(excluded)}") from error
 
 
 def pair_data(
@@ -82,29 +82,30 @@ def pair_data(
     keys: Sequence[str],
     captions: Sequence[tuple[str, ...]],
     splits: Sequence[str],
-    left_out: Mapping[str, int],
+    excluded: Mapping[str, int],
     notes: Sequence[str] = (),
 ) -> PairData:
     """The pictures ``keys`` with the captions and the split of each. Raises as PairData does."""
     pictures, rows = folder.stored_pictures(keys), _rows(splits)
     counted = (part for texts in captions for part in (str(len(texts)), *texts))
-    source = Source(name, content_version((pictures.version, *splits, *counted)), _counted(left_out), notes)
+    source = Source(name, content_version((pictures.version, *splits, *counted)), _counted(excluded), notes)
     try:
         return PairData(source, pictures, captions, rows)
     except BenchmarkDataError as error:
-        raise folder.error(f"{error}{_reasons(left_out)}") from error
+        raise folder.error(f"{error}{exclusions(excluded)}") from error
+
+
+def exclusions(excluded: Mapping[str, int]) -> str:
+    """What was excluded, as the end of a message; nothing where nothing was."""
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in _counted(excluded).items())
+    return f" (left out: {counts})" if counts else ""
 
 
 def _rows(splits: Sequence[str]) -> dict[str, Rows]:
     of_row = np.array(splits, dtype=str)
-    found = {split: np.flatnonzero(of_row == split).astype(np.int64) for split in SPLITS}
-    return {split: rows for split, rows in found.items() if len(rows)}
+    by_split = {split: np.flatnonzero(of_row == split).astype(np.int64) for split in SPLITS}
+    return {split: rows for split, rows in by_split.items() if len(rows)}
 
 
-def _counted(left_out: Mapping[str, int]) -> dict[str, int]:
-    return {reason: count for reason, count in sorted(left_out.items()) if count}
-
-
-def _reasons(left_out: Mapping[str, int]) -> str:
-    counts = ", ".join(f"{count:,} {reason}" for reason, count in _counted(left_out).items())
-    return f" (left out: {counts})" if counts else ""
+def _counted(excluded: Mapping[str, int]) -> dict[str, int]:
+    return {reason: count for reason, count in sorted(excluded.items()) if count}

@@ -6,6 +6,8 @@ also in ``Eval/``.
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from facecaption_ml.attributes.celeba import parse_attributes, parse_partition
@@ -13,25 +15,28 @@ from facecaption_ml.attributes.data import AttributeDataError
 from facecaption_ml.benchmarks.datasets.assembly import NOT_LABELLED, label_data, usable_names
 from facecaption_ml.benchmarks.datasets.data import SPLITS, LabelData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
+from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec
 from facecaption_ml.storage.store import Store
 
+CELEBA: Final = FolderSpec("celeba", "CelebA: pictures, list_attr_celeba, list_eval_partition")
 
-def read_celeba_labels(store: Store, setting: str) -> LabelData:
+
+def read_celeba_labels(store: Store) -> LabelData:
     """CelebA's pictures with their 40 attributes, in its official split; 162,770 / 19,867 / 19,962 when it is complete.
 
-    Raises BenchmarkDataError that begins with ``setting`` and names the file that is missing, or its line that is wrong.
+    Raises BenchmarkDataError that names the file that is missing, or its line that is wrong.
     """
-    folder = DataFolder(store, setting)
+    folder = DataFolder(store, CELEBA.name)
     pictures, split_of = celeba_pictures(folder), official_split(folder)
     labels = attribute_labels(folder)
-    names, left_out = usable_names(pictures.keys(), labels.keys(), split_of.keys(), NOT_LABELLED)
+    names, excluded = usable_names(pictures.keys(), labels.keys(), split_of.keys(), NOT_LABELLED)
     return label_data(
         folder,
         "celeba",
         [pictures[name] for name in names],
         np.array([labels[name] for name in names], bool).reshape(-1, 40),
         [split_of[name] for name in names],
-        left_out,
+        excluded,
     )
 
 
@@ -57,3 +62,14 @@ def attribute_labels(folder: DataFolder) -> dict[str, list[bool]]:
         return parse_attributes(folder.text(key), folder.address(key))
     except AttributeDataError as error:
         raise folder.error(error) from error
+
+
+DATA_SETS: Final = (
+    DataSetSpec(
+        name="celeba",
+        task="attributes",
+        title="CelebA",
+        folders=(CELEBA,),
+        open=lambda folders, _: read_celeba_labels(folders[CELEBA.name]),
+    ),
+)

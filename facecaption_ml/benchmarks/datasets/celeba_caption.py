@@ -18,12 +18,16 @@ from facecaption_ml.benchmarks.datasets.assembly import (
     split_names,
     usable_names,
 )
-from facecaption_ml.benchmarks.datasets.celeba import attribute_labels, celeba_pictures, official_split
+from facecaption_ml.benchmarks.datasets.celeba import CELEBA, attribute_labels, celeba_pictures, official_split
 from facecaption_ml.benchmarks.datasets.data import PairData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
+from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES, Gender, settle_conflicts
 
+CAPTIONS: Final = FolderSpec(
+    "celeba_captions", "CelebA-Caption's annotation files; without: captions from CelebA's true labels", optional=True
+)
 _NAME: Final = "celeba_caption"
 _ANNOTATIONS: Final = {
     "train": "CelebA_Caption_train.json",
@@ -36,9 +40,7 @@ _NAMELESS: Final = "caption without picture name"
 _Captions = dict[str, dict[str, None]]  # by file name; a picture's texts are keys: in order, without repeats
 
 
-def read_celeba_captions(
-    store: Store, setting: str, captions: Store | None, seed: int, *, captions_setting: str | None = None
-) -> PairData:
+def read_celeba_captions(store: Store, captions: Store | None, seed: int) -> PairData:
     """CelebA's pictures with captions, and one note that says where the captions come from unless they are CelebA-Caption's.
 
     ``captions`` holds ``CelebA_Caption_train.json`` and ``CelebA_Caption_test.json``, with ``CelebA_Caption_eval.json`` for
@@ -46,46 +48,45 @@ def read_celeba_captions(
     name to a text, a list of texts or {"overall_caption": text} and is split by CelebA's own list. Without ``captions``
     the bundled grammar makes one from the true labels, drawn with ``seed`` and the file name.
 
-    Raises BenchmarkDataError that begins with ``setting``, or with ``captions_setting`` where the captions are at fault,
-    and names the file that is missing or wrong.
+    Raises BenchmarkDataError that names the folder at fault, and the file in it that is missing or wrong.
     """
-    folder = DataFolder(store, setting)
+    folder = DataFolder(store, CELEBA.name)
     pictures = celeba_pictures(folder)
     if captions is None:
         return _from_labels(folder, pictures, seed)
-    given = DataFolder(captions, captions_setting or setting)
+    given = DataFolder(captions, CAPTIONS.name)
     if given.find(*_ANNOTATIONS.values()) is None and given.find(_BY_PICTURE) is not None:
         return _from_one_file(folder, given, pictures)
     return _from_annotations(folder, given, pictures)
 
 
 def _from_annotations(folder: DataFolder, given: DataFolder, pictures: Mapping[str, str]) -> PairData:
-    left_out = Counter[str]()
+    excluded = Counter[str]()
     listed: dict[str, _Captions] = {}
     for split, file in _ANNOTATIONS.items():
         if split == "validation" and given.find(file) is None:
             continue
         key = given.require(f"the captions of the {split} split, where not in {_BY_PICTURE},", file)
         listed[split], nameless = _annotations(given.json(key), given, key)
-        left_out[_NAMELESS] += nameless
-    split_of, left_out[BOTH_SPLITS] = split_names(listed)
-    found = {name: listed[split][name] for name, split in split_of.items()}
-    return _pairs(folder, pictures, found, split_of, left_out, [])
+        excluded[_NAMELESS] += nameless
+    split_of, excluded[BOTH_SPLITS] = split_names(listed)
+    captions = {name: listed[split][name] for name, split in split_of.items()}
+    return _pairs(folder, pictures, captions, split_of, excluded, [])
 
 
 def _annotations(entries: Any, given: DataFolder, key: str) -> tuple[_Captions, int]:
     """The captions of one annotation file, and how many of its entries name no picture."""
     if not isinstance(entries, list):
         raise given.error(f'{given.address(key)}: expected a list of {{"image": path, "caption": [text, …]}}')
-    found: _Captions = {}
+    captions: _Captions = {}
     nameless = 0
     for entry in entries:
         path = entry.get("image") if isinstance(entry, dict) else None
         if not isinstance(path, str) or not path.strip():
             nameless += 1
             continue
-        found.setdefault(_file_name(path), {}).update(dict.fromkeys(_texts(entry.get("caption"))))
-    return found, nameless
+        captions.setdefault(_file_name(path), {}).update(dict.fromkeys(_texts(entry.get("caption"))))
+    return captions, nameless
 
 
 def _from_one_file(folder: DataFolder, given: DataFolder, pictures: Mapping[str, str]) -> PairData:
@@ -93,12 +94,12 @@ def _from_one_file(folder: DataFolder, given: DataFolder, pictures: Mapping[str,
     if not isinstance(entries, dict):
         raise given.error(f"{given.address(_BY_PICTURE)}: expected an object that maps file names to captions")
     split_of = official_split(folder)
-    found: _Captions = {}
+    captions: _Captions = {}
     for path, value in entries.items():
         text = value.get("overall_caption") if isinstance(value, dict) else value
-        found.setdefault(_file_name(path), {}).update(dict.fromkeys(_texts(text)))
+        captions.setdefault(_file_name(path), {}).update(dict.fromkeys(_texts(text)))
     note = f"Captions are those of {_BY_PICTURE}, not CelebA-Caption's; the split is CelebA's."
-    return _pairs(folder, pictures, found, split_of, Counter(), [note])
+    return _pairs(folder, pictures, captions, split_of, Counter(), [note])
 
 
 def _from_labels(folder: DataFolder, pictures: Mapping[str, str], seed: int) -> PairData:
@@ -106,7 +107,7 @@ def _from_labels(folder: DataFolder, pictures: Mapping[str, str], seed: int) -> 
     from facecaption_ml.captions.template.grammar import bundled_grammar
 
     split_of, labels = official_split(folder), attribute_labels(folder)
-    names, left_out = usable_names(pictures.keys(), labels.keys(), split_of.keys(), NOT_LABELLED)
+    names, excluded = usable_names(pictures.keys(), labels.keys(), split_of.keys(), NOT_LABELLED)
     grammar = bundled_grammar()
     captions = []
     for name in names:
@@ -117,7 +118,7 @@ def _from_labels(folder: DataFolder, pictures: Mapping[str, str], seed: int) -> 
     origin = f"grammar {grammar.version}, seed {seed}"
     note = f"Captions were generated from the true labels ({origin}); they are not CelebA-Caption's."
     keys, splits = [pictures[name] for name in names], [split_of[name] for name in names]
-    return pair_data(folder, _NAME, keys, captions, splits, left_out, [note])
+    return pair_data(folder, _NAME, keys, captions, splits, excluded, [note])
 
 
 def _pairs(
@@ -125,14 +126,14 @@ def _pairs(
     pictures: Mapping[str, str],
     captions: _Captions,
     split_of: Mapping[str, str],
-    left_out: Counter[str],
+    excluded: Counter[str],
     notes: Sequence[str],
 ) -> PairData:
     described = {name for name, texts in captions.items() if texts}
     names, lacking = usable_names(pictures.keys(), described, split_of.keys(), NO_CAPTION, captions.keys())
     texts = [tuple(captions[name]) for name in names]
     keys, splits = [pictures[name] for name in names], [split_of[name] for name in names]
-    return pair_data(folder, _NAME, keys, texts, splits, left_out + lacking, notes)
+    return pair_data(folder, _NAME, keys, texts, splits, excluded + lacking, notes)
 
 
 def _texts(value: Any) -> list[str]:
@@ -144,3 +145,16 @@ def _texts(value: Any) -> list[str]:
 def _file_name(path: str) -> str:
     """CelebA's picture folder is flat: the name is enough, whatever folder the list was written for."""
     return path.strip().replace("\\", "/").rpartition("/")[2]
+
+
+DATA_SETS: Final = (
+    DataSetSpec(
+        name=_NAME,
+        task="retrieval",
+        title="CelebA-Caption",
+        folders=(CELEBA, CAPTIONS),
+        open=lambda folders, options: read_celeba_captions(
+            folders[CELEBA.name], folders.get(CAPTIONS.name), options.seed
+        ),
+    ),
+)

@@ -6,7 +6,7 @@ decoded before it is asked for. What a list names and the folder lacks, or the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -18,10 +18,19 @@ from facecaption_ml.errors import FaceCaptionError
 SPLITS: Final = ("train", "validation", "test")
 Rows = npt.NDArray[np.int64]
 Rgb = npt.NDArray[np.uint8]
+Describe = Callable[[Rgb], str]
+"""The caption of a photo, RGB uint8 [H, W, 3]; empty where there is none."""
 
 
 class BenchmarkDataError(FaceCaptionError):
-    """A data set cannot be used; one line that names the setting, file, line or split that is wrong, and what to do."""
+    """A data set cannot be used; one line that names the folder, file, line or split that is wrong, and what to do.
+
+    ``folder``: the name of the folder at fault (``registry.FOLDERS``), where there is one. The message begins with it.
+    """
+
+    def __init__(self, message: str, folder: str | None = None) -> None:
+        super().__init__(f"{folder}: {message}" if folder else message)
+        self.folder = folder
 
 
 class Pictures(Protocol):
@@ -43,13 +52,13 @@ class Pictures(Protocol):
 class Source:
     """What a data set says of itself, and what was left out of it.
 
-    ``left_out`` counts rows by reason; ``notes`` are lines that a table carries with the numbers, such as where captions
+    ``excluded`` counts rows by reason; ``notes`` are lines that a table carries with the numbers, such as where captions
     come from. ``version`` differs where anything that a number depends on does.
     """
 
     name: str
     version: str
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    excluded: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 

@@ -19,13 +19,13 @@ _READERS: Final = 8  # what a boto3 client keeps connections for
 
 
 class DataFolder:
-    """The files of ``store``, whose root ``setting`` points to; every error begins with the setting's name.
+    """The files of ``store``, which is the folder ``name`` of ``registry.FOLDERS``; every error begins with that name.
 
     Raises BenchmarkDataError for a folder that cannot be reached or holds no file.
     """
 
-    def __init__(self, store: Store, setting: str) -> None:
-        self._store, self._setting = store, setting
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name = store, name
         try:
             self._sizes = store.sizes()
         except (StoreError, OSError) as error:
@@ -35,7 +35,8 @@ class DataFolder:
 
     def error(self, message: object) -> BenchmarkDataError:
         """The error to raise, in one line."""
-        return BenchmarkDataError(f"{self._setting}: {' '.join(str(message).splitlines())}")
+        line = " ".join(str(message).splitlines()).removeprefix(f"{self._name}: ")  # of the data set of that name
+        return BenchmarkDataError(line, self._name)
 
     def address(self, key: str) -> str:
         """Where ``key`` lies, in full."""
@@ -47,11 +48,11 @@ class DataFolder:
 
     def require(self, what: str, *keys: str) -> str:
         """``find``; raises BenchmarkDataError where none is there. ``what`` says what the file holds."""
-        found = self.find(*keys)
-        if found is None:
+        key = self.find(*keys)
+        if key is None:
             elsewhere = "".join(f" or in {key}" for key in keys[1:])
             raise self.error(f"{self.address(keys[0])} is missing: {what} lie there{elsewhere}")
-        return found
+        return key
 
     def files(self, folder: str) -> dict[str, str]:
         """Keys of all files under ``folder`` by their path within it, sorted."""
@@ -65,9 +66,9 @@ class DataFolder:
         """
         for folder in folders:
             files = self.files(folder)
-            found = {name: key for name, key in files.items() if name.lower().endswith(_PICTURE_ENDINGS)}
-            if found:
-                return found
+            pictures = {name: key for name, key in files.items() if name.lower().endswith(_PICTURE_ENDINGS)}
+            if pictures:
+                return pictures
         elsewhere = "".join(f" or in {folder}/" for folder in folders[1:])
         raise self.error(f"{self.address(folders[0])}/ has no pictures: .jpg or .png files lie there{elsewhere}")
 

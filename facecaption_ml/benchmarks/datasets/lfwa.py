@@ -27,9 +27,11 @@ from facecaption_ml.benchmarks.datasets.assembly import (
 from facecaption_ml.benchmarks.datasets.data import LabelData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
 from facecaption_ml.benchmarks.datasets.matlab import MatlabError, cell_strings, read_matlab, real_matrix
+from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
 
+LFWA: Final = FolderSpec("lfwa", "LFWA: lfw/ and its 40 attributes")
 _LABELS: Final = "lfw_att_40.mat"
 _INDICES: Final = "indices_train_test.mat"
 _TABLES: Final = {"train": "list_attr_lfwa.csv", "test": "list_attr_lfwa_test.csv"}
@@ -46,24 +48,24 @@ class _Lists:
     repeated: int = 0
 
 
-def read_lfwa(store: Store, setting: str) -> LabelData:
+def read_lfwa(store: Store) -> LabelData:
     """LFWA's pictures with their 40 attributes in its official split, 6,263 / 6,880 when complete; no validation split.
 
     The MATLAB files are read where ``lfw_att_40.mat`` is there, else the CSV files. A picture that stands in both splits is
-    tested on only, and counted. Raises BenchmarkDataError that begins with ``setting`` and names the file that is missing,
-    or its variable or line that is wrong.
+    tested on only, and counted. Raises BenchmarkDataError that names the file that is missing, or its variable or line that
+    is wrong.
     """
-    folder = DataFolder(store, setting)
+    folder = DataFolder(store, LFWA.name)
     pictures = folder.pictures("lfw", "lfw-deepfunneled")
     files = {_path_of(path): key for path, key in pictures.items()}
     tables = folder.find(_LABELS) is None and folder.find(*_TABLES.values()) is not None
     lists = _from_tables(folder) if tables else _from_matlab(folder)
     split_of, twice = split_names(lists.names)
-    names, left_out = usable_names(files.keys(), lists.labels.keys(), split_of.keys(), NOT_LABELLED)
-    left_out += Counter({BOTH_SPLITS: twice, _LISTED_TWICE: lists.repeated})
+    names, excluded = usable_names(files.keys(), lists.labels.keys(), split_of.keys(), NOT_LABELLED)
+    excluded += Counter({BOTH_SPLITS: twice, _LISTED_TWICE: lists.repeated})
     labels = np.array([lists.labels[name] for name in names], bool).reshape(-1, 40)
     keys, splits = [files[name] for name in names], [split_of[name] for name in names]
-    return label_data(folder, "lfwa", keys, labels, splits, left_out)
+    return label_data(folder, "lfwa", keys, labels, splits, excluded)
 
 
 def _from_matlab(folder: DataFolder) -> _Lists:
@@ -88,15 +90,15 @@ def _from_matlab(folder: DataFolder) -> _Lists:
 
 def _matlab_labels(data: bytes) -> tuple[list[str], npt.NDArray[np.bool_]]:
     """The pictures of ``lfw_att_40.mat`` and their labels, bool [N, 40] in the order of ``taxonomy.ATTRIBUTES``."""
-    found = read_matlab(data, ("AttrName", "label", "name"))
-    names = [_path_of(name) for name in cell_strings(found, "name")]
-    values = real_matrix(found, "label")
+    stored = read_matlab(data, ("AttrName", "label", "name"))
+    names = [_path_of(name) for name in cell_strings(stored, "name")]
+    values = real_matrix(stored, "label")
     if values.shape != (len(names), 40):
         raise MatlabError(f"label: expected [{len(names)}, 40], a row for each name, not {list(values.shape)}")
     if not np.isin(values, (0, 1)).all():
         raise MatlabError("label: expected 0 and 1 only")
     try:
-        return names, values[:, _order(cell_strings(found, "AttrName"))] == 1
+        return names, values[:, _order(cell_strings(stored, "AttrName"))] == 1
     except ValueError as error:
         raise MatlabError(f"AttrName: {error}") from error
 
@@ -104,10 +106,10 @@ def _matlab_labels(data: bytes) -> tuple[list[str], npt.NDArray[np.bool_]]:
 def _matlab_split(data: bytes, count: int) -> dict[str, list[int]]:
     """Rows, counted from 0, of the two splits among ``count``."""
     variables = {"train": "indices_img_train", "test": "indices_img_test"}
-    found = read_matlab(data, tuple(variables.values()))
+    stored = read_matlab(data, tuple(variables.values()))
     rows = {}
     for split, variable in variables.items():
-        numbers = real_matrix(found, variable).ravel()
+        numbers = real_matrix(stored, variable).ravel()
         if not np.isin(numbers, np.arange(1, count + 1)).all():
             raise MatlabError(f"{variable}: expected rows 1 … {count} of {_LABELS}")
         rows[split] = [int(number) - 1 for number in numbers]
@@ -119,9 +121,9 @@ def _from_tables(folder: DataFolder) -> _Lists:
     lists = _Lists()
     for split, file in _TABLES.items():
         key = folder.require(f"the labels of the {split} split", file)
-        found, repeated = _table(folder, key)
-        lists.labels |= found
-        lists.names[split] = list(found)
+        labels, repeated = _table(folder, key)
+        lists.labels |= labels
+        lists.names[split] = list(labels)
         lists.repeated += repeated
     return lists
 
@@ -135,7 +137,7 @@ def _table(folder: DataFolder, key: str) -> tuple[dict[str, npt.NDArray[np.bool_
         raise folder.error(f"{folder.address(key)} is no CSV ({error}): fetch it again") from error
     except ValueError as error:
         raise folder.error(f"{folder.address(key)}, line 1: {error}") from error
-    found: dict[str, npt.NDArray[np.bool_]] = {}
+    labels: dict[str, npt.NDArray[np.bool_]] = {}
     repeated = 0
     for line, row in enumerate(rows, start=2):
         if not row:
@@ -146,9 +148,9 @@ def _table(folder: DataFolder, key: str) -> tuple[dict[str, npt.NDArray[np.bool_
                 f"{folder.address(key)}, line {line}: expected a file name and 40 values of 1 and 0 or -1"
             )
         name = _path_of(row[0])
-        repeated += name in found
-        found.setdefault(name, np.array(values, bool)[order])
-    return found, repeated
+        repeated += name in labels
+        labels.setdefault(name, np.array(values, bool)[order])
+    return labels, repeated
 
 
 def _order(names: Sequence[str]) -> list[int]:
@@ -167,3 +169,14 @@ def _path_of(name: str) -> str:
     if len(parts) == 1:
         parts = [parts[0].rpartition("_")[0], parts[0]]
     return "/".join(parts[-2:])
+
+
+DATA_SETS: Final = (
+    DataSetSpec(
+        name="lfwa",
+        task="attributes",
+        title="LFWA",
+        folders=(LFWA,),
+        open=lambda folders, _: read_lfwa(folders[LFWA.name]),
+    ),
+)

@@ -26,13 +26,13 @@ def read_matlab(data: bytes, names: Sequence[str]) -> dict[str, Variable]:
     Raises MatlabError for bytes that are no such file, and for a variable that is absent.
     """
     try:
-        found = _hdf5(data, names) if data.startswith(_HDF5) else _before_hdf5(data, names)
+        variables = _hdf5(data, names) if data.startswith(_HDF5) else _before_hdf5(data, names)
     except Exception as error:  # damaged bytes make both libraries raise almost anything
         raise MatlabError(f"this is no MATLAB file ({type(error).__name__}: {error}): fetch it again") from error
-    absent = [name for name in names if name not in found]
+    absent = [name for name in names if name not in variables]
     if absent:
         raise MatlabError(f"the variable {absent[0]} is missing: fetch the file again")
-    return found
+    return variables
 
 
 def real_matrix(variables: Mapping[str, Variable], name: str) -> npt.NDArray[Any]:
@@ -54,17 +54,17 @@ def cell_strings(variables: Mapping[str, Variable], name: str) -> list[str]:
 def _hdf5(data: bytes, names: Sequence[str]) -> dict[str, Variable]:
     import h5py
 
-    found: dict[str, Variable] = {}
+    variables: dict[str, Variable] = {}
     with h5py.File(io.BytesIO(data), "r") as file:
         for name in names:
             if name not in file:
                 continue
             stored = file[name]
             if h5py.check_ref_dtype(stored.dtype) is None:
-                found[name] = stored[()].T  # columns lie first in the file
+                variables[name] = stored[()].T  # columns lie first in the file
             else:
-                found[name] = [_characters(file[cell]) for cell in stored[()].ravel()]
-    return found
+                variables[name] = [_characters(file[cell]) for cell in stored[()].ravel()]
+    return variables
 
 
 def _characters(cell: Any) -> str:
@@ -77,9 +77,11 @@ def _characters(cell: Any) -> str:
 def _before_hdf5(data: bytes, names: Sequence[str]) -> dict[str, Variable]:
     from scipy.io import loadmat
 
-    found = loadmat(io.BytesIO(data), variable_names=list(names))
+    variables = loadmat(io.BytesIO(data), variable_names=list(names))
     return {
-        name: _texts(found[name]) if found[name].dtype.kind == "O" else found[name] for name in names if name in found
+        name: _texts(variables[name]) if variables[name].dtype.kind == "O" else variables[name]
+        for name in names
+        if name in variables
     }
 
 

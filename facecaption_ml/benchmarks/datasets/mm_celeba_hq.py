@@ -21,36 +21,37 @@ from facecaption_ml.benchmarks.datasets.assembly import (
 )
 from facecaption_ml.benchmarks.datasets.data import PairData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
+from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec
 from facecaption_ml.storage.store import Store
 
+MM_CELEBA: Final = FolderSpec("mm_celeba", "MM-CelebA-HQ: pictures, ten captions each, split")
 _CAPTION_FOLDERS: Final = ("text/celeba-caption", "celeba-caption")
 _ENDINGS: Final = ("jpg", "jpeg", "png", "txt")
 
 
-def read_mm_celeba_hq(store: Store, setting: str) -> PairData:
+def read_mm_celeba_hq(store: Store) -> PairData:
     """MM-CelebA-HQ's pictures and captions in its official split, 24,000 / 6,000 when complete; there is no validation split.
 
-    A caption file that is not UTF-8 counts as none. Raises BenchmarkDataError that begins with ``setting`` and names the
-    file that is missing or wrong.
+    A caption file that is not UTF-8 counts as none. Raises BenchmarkDataError that names the file that is missing or wrong.
     """
-    folder = DataFolder(store, setting)
+    folder = DataFolder(store, MM_CELEBA.name)
     pictures = _by_stem(folder.pictures("images", "CelebA-HQ-img", "image/images"))
     files = _caption_files(folder)
     split_of, twice = split_names({split: _split_list(folder, split) for split in ("train", "test")})
     wanted = [name for name in files if name in pictures]
     read = zip(wanted, folder.read_all([files[name] for name in wanted]), strict=True)
     captions = {name: lines for name, lines in ((name, _lines(data)) for name, data in read) if lines}
-    names, left_out = usable_names(pictures.keys(), captions.keys(), split_of.keys(), NO_CAPTION, files.keys())
+    names, excluded = usable_names(pictures.keys(), captions.keys(), split_of.keys(), NO_CAPTION, files.keys())
     keys, splits = [pictures[name] for name in names], [split_of[name] for name in names]
-    left_out += Counter({BOTH_SPLITS: twice})
-    return pair_data(folder, "mm_celeba_hq", keys, [captions[name] for name in names], splits, left_out)
+    excluded += Counter({BOTH_SPLITS: twice})
+    return pair_data(folder, "mm_celeba_hq", keys, [captions[name] for name in names], splits, excluded)
 
 
 def _caption_files(folder: DataFolder) -> dict[str, str]:
     for place in _CAPTION_FOLDERS:
-        found = {path: key for path, key in folder.files(place).items() if path.lower().endswith(".txt")}
-        if found:
-            return _by_stem(found)
+        texts = {path: key for path, key in folder.files(place).items() if path.lower().endswith(".txt")}
+        if texts:
+            return _by_stem(texts)
     raise folder.error(
         f"{folder.address(_CAPTION_FOLDERS[0])}/ has no captions: N.txt, a caption a line, lie there or in "
         f"{_CAPTION_FOLDERS[1]}/"
@@ -100,3 +101,14 @@ def _stem(path: str) -> str:
     name = path.replace("\\", "/").rpartition("/")[2]
     stem, _, ending = name.rpartition(".")
     return stem if stem and ending.lower() in _ENDINGS else name
+
+
+DATA_SETS: Final = (
+    DataSetSpec(
+        name="mm_celeba_hq",
+        task="retrieval",
+        title="MM-CelebA",
+        folders=(MM_CELEBA,),
+        open=lambda folders, _: read_mm_celeba_hq(folders[MM_CELEBA.name]),
+    ),
+)

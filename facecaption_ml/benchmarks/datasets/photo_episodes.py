@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final
 
 import numpy as np
 
+from facecaption_ml.benchmarks.datasets.assembly import exclusions
 from facecaption_ml.benchmarks.datasets.data import (
     BenchmarkDataError,
+    Describe,
     Episode,
     EpisodeData,
     Pictures,
@@ -19,37 +21,34 @@ from facecaption_ml.benchmarks.datasets.data import (
     Rows,
     Source,
 )
-from facecaption_ml.benchmarks.datasets.pictures import StoredPictures, content_version
+from facecaption_ml.benchmarks.datasets.pictures import StoredPictures, content_version, each_photo, is_picture
+from facecaption_ml.benchmarks.datasets.sketch_assembly import WITHOUT_CAPTIONS
+from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec
 from facecaption_ml.storage.store import Store, StoreError
 
-Describe = Callable[[Rgb], str]
-
-PICTURE_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif")
-WITHOUT_CAPTIONS: Final = "no captions: only sketches can be asked with"
+PHOTOS: Final = FolderSpec("photos", "any photos, to be turned into sketches by their contours")
 _DRAWN_BY: Final = ("benchmarks/datasets/contours.py", "sample/episodes.py")
-_AT_ONCE: Final = 16  # photos held together
 _SHARES: Final = {"validation": 0.1, "test": 0.2}
 _LEAST_PHOTOS: Final = 3  # one for each split
 
 
-def photo_episodes(
-    store: Store, setting: str, describe: Describe | None, steps: int = 20, seed: int = 0
-) -> EpisodeData:
+def photo_episodes(store: Store, describe: Describe | None, steps: int = 20, seed: int = 0) -> EpisodeData:
     """The pictures under a store's root, each with an episode of ``steps`` sketches that are drawn when they are read.
 
     A photo's place in the order of a hash of ``seed`` and its file name decides its split: 70 % train, 10 % validation,
     20 % test, at least one each. ``describe`` gives a photo's caption; without it there are none. Each photo is looked at
     once: those that do not decode, have no edge to draw or get no caption are left out and counted.
-    Raises BenchmarkDataError naming ``setting`` where fewer than 3 photos remain, ValueError for fewer than one step.
+    Raises BenchmarkDataError where fewer than 3 photos remain, ValueError for fewer than one step.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; an episode has at least one")
-    sizes = _listing(store, setting)
-    captions, left_out = _look_at(StoredPictures(store, list(sizes), list(sizes.values())), describe)
+    sizes = _listing(store)
+    captions, excluded = _look_at(StoredPictures(store, list(sizes), list(sizes.values())), describe)
     if len(captions) < _LEAST_PHOTOS:
         raise BenchmarkDataError(
-            f"{setting}: {len(captions)} of the {len(sizes)} photos under {store.root} can be used, {_LEAST_PHOTOS} or more"
-            f" are needed{reasons(left_out)}"
+            f"{len(captions)} of the {len(sizes)} photos under {store.root} can be used, {_LEAST_PHOTOS} or more"
+            f" are needed{exclusions(excluded)}",
+            PHOTOS.name,
         )
     photos = StoredPictures(store, list(captions), [sizes[key] for key in captions])
     sketches = SketchedPhotos(photos, steps)
@@ -57,7 +56,7 @@ def photo_episodes(
     texts = list(captions.values()) if describe else []
     parts = [photos.version, sketches.version, str(seed), *texts]
     notes = ("sketches: edges of the photos", *(() if describe else (WITHOUT_CAPTIONS,)))
-    source = Source("photos", content_version(parts), dict(left_out), notes)
+    source = Source("photos", content_version(parts), dict(excluded), notes)
     return EpisodeData(source, photos, sketches, episodes, texts, _hashed_splits(photos.names, seed))
 
 
@@ -73,30 +72,18 @@ class SketchedPhotos:
         """RGB uint8 [size, size, 3] for each of the rows, None where the photo is absent or does not decode."""
         from facecaption_ml.benchmarks.datasets.contours import photo_sketches
 
-        found: dict[int, Rgb | None] = {}
+        by_row: dict[int, Rgb | None] = {}
         for number in dict.fromkeys(row // self._steps for row in rows):
             (photo,) = self._photos.read([number])
             pages = photo_sketches(photo, self._steps, self._size) if photo is not None else None
             for row in (row for row in rows if row // self._steps == number):
-                found[row] = as_rgb_page(pages[row % self._steps]) if pages else None
-        return [found[row] for row in rows]
+                by_row[row] = as_rgb_page(pages[row % self._steps]) if pages else None
+        return [by_row[row] for row in rows]
 
 
 def as_rgb_page(page: Rgb) -> Rgb:
     """A grey sketch, uint8 [H, W], as RGB uint8 [H, W, 3]."""
     return np.repeat(page[:, :, None], 3, axis=2)
-
-
-def is_picture(key: str) -> bool:
-    """Whether the name is a picture's, and not that of a hidden file."""
-    return key.lower().endswith(PICTURE_ENDINGS) and not key.rpartition("/")[2].startswith(".")
-
-
-def each_photo(photos: Pictures) -> Iterator[tuple[str, Rgb | None]]:
-    """Every picture with its name, in order, a few in memory at a time."""
-    for first in range(0, len(photos.names), _AT_ONCE):
-        rows = range(first, min(first + _AT_ONCE, len(photos.names)))
-        yield from zip((photos.names[row] for row in rows), photos.read(rows), strict=True)
 
 
 def code_version(paths: Sequence[str]) -> str:
@@ -105,17 +92,11 @@ def code_version(paths: Sequence[str]) -> str:
     return content_version(package.joinpath(path).read_text("utf-8") for path in paths)
 
 
-def reasons(left_out: Mapping[str, int]) -> str:
-    """What was left out, as the end of a message."""
-    counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()) if count)
-    return f" (left out: {counts})" if counts else ""
-
-
-def _listing(store: Store, setting: str) -> dict[str, int]:
+def _listing(store: Store) -> dict[str, int]:
     try:
         return {key: size for key, size in store.sizes().items() if is_picture(key)}
     except (StoreError, OSError) as error:
-        raise BenchmarkDataError(f"{setting}: {' '.join(str(error).splitlines())}") from error
+        raise BenchmarkDataError(" ".join(str(error).splitlines()), PHOTOS.name) from error
 
 
 def _look_at(photos: Pictures, describe: Describe | None) -> tuple[dict[str, str], Counter[str]]:
@@ -123,19 +104,19 @@ def _look_at(photos: Pictures, describe: Describe | None) -> tuple[dict[str, str
     from facecaption_ml.benchmarks.datasets.contours import photo_curves
 
     captions: dict[str, str] = {}
-    left_out: Counter[str] = Counter()
+    excluded: Counter[str] = Counter()
     for name, photo in each_photo(photos):
         if photo is None:
-            left_out["photo does not decode"] += 1
+            excluded["photo does not decode"] += 1
         elif not photo_curves(photo):
-            left_out["photo without edges"] += 1
+            excluded["photo without edges"] += 1
         else:
             caption = describe(photo).strip() if describe else ""
             if describe and not caption:
-                left_out["no caption"] += 1
+                excluded["no caption"] += 1
             else:
                 captions[name] = caption
-    return captions, left_out
+    return captions, excluded
 
 
 def _hashed_splits(names: Sequence[str], seed: int) -> dict[str, Rows]:
@@ -147,3 +128,15 @@ def _hashed_splits(names: Sequence[str], seed: int) -> dict[str, Rows]:
         splits[split] = np.sort(np.array(order[first : first + sizes[split]], np.int64))
         first += sizes[split]
     return splits
+
+
+DATA_SETS: Final = (
+    DataSetSpec(
+        name="photos",
+        task="sketches",
+        title="Photos",
+        folders=(PHOTOS,),
+        open=lambda folders, options: photo_episodes(folders[PHOTOS.name], options.describe, seed=options.seed),
+        published=False,
+    ),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -18,6 +18,8 @@ from facecaption_ml.storage.store import Store, StoreError
 
 DRAWN_TOGETHER: Final = 64
 """Rows of ``KeptPictures`` that are made and kept as one object."""
+_PHOTO_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+_AT_ONCE: Final = 16  # photos held together
 _READERS: Final = 4  # decoding leaves the interpreter lock; on S3 the requests overlap
 
 
@@ -59,12 +61,12 @@ class JoinedPictures:
 
     def read(self, rows: Sequence[int]) -> list[Rgb | None]:
         """As each row's own part reads it; a part is asked once for all of its rows."""
-        found: dict[int, Rgb | None] = {}
+        by_row: dict[int, Rgb | None] = {}
         parts = {id(part): part for part, _ in (self._parts[row] for row in rows)}
         for key, part in parts.items():
             own = [row for row in rows if id(self._parts[row][0]) == key]
-            found.update(zip(own, part.read([self._parts[row][1] for row in own]), strict=True))
-        return [found[row] for row in rows]
+            by_row.update(zip(own, part.read([self._parts[row][1] for row in own]), strict=True))
+        return [by_row[row] for row in rows]
 
 
 class KeptPictures:
@@ -108,10 +110,22 @@ class KeptPictures:
             return None
         data = self._store.read_bytes(key)
         try:
-            found: npt.NDArray[np.uint8] = np.load(io.BytesIO(data), allow_pickle=False)
+            kept: npt.NDArray[np.uint8] = np.load(io.BytesIO(data), allow_pickle=False)
         except Exception:  # what damaged files raise is of many types
             return None
-        return found
+        return kept
+
+
+def is_picture(key: str) -> bool:
+    """Whether the name is a picture's, and not that of a hidden file."""
+    return key.lower().endswith(_PHOTO_ENDINGS) and not key.rpartition("/")[2].startswith(".")
+
+
+def each_photo(photos: Pictures) -> Iterator[tuple[str, Rgb | None]]:
+    """Every picture with its name, in order, a few in memory at a time."""
+    for first in range(0, len(photos.names), _AT_ONCE):
+        rows = range(first, min(first + _AT_ONCE, len(photos.names)))
+        yield from zip((photos.names[row] for row in rows), photos.read(rows), strict=True)
 
 
 def content_version(parts: Iterable[str]) -> str:

@@ -7,18 +7,31 @@ scene shows or the attribute predictor trains on: their numbers start where thos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Final
 
 import numpy as np
 
-from facecaption_ml.benchmarks.datasets.data import SPLITS, Episode, EpisodeData, LabelData, PairData, Rgb, Rows, Source
+from facecaption_ml.benchmarks.datasets.data import (
+    SPLITS,
+    Episode,
+    EpisodeData,
+    LabelData,
+    PairData,
+    Pictures,
+    Rgb,
+    Rows,
+    Source,
+)
 from facecaption_ml.benchmarks.datasets.photo_episodes import as_rgb_page, code_version
-from facecaption_ml.benchmarks.datasets.pictures import content_version
+from facecaption_ml.benchmarks.datasets.pictures import KeptPictures, content_version
+from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, OpenOptions
 from facecaption_ml.captions.template.grammar import bundled_grammar
 from facecaption_ml.captions.template.template import caption_seed
 from facecaption_ml.sample.attribute_sampling import sample_labels
+from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 Counts = tuple[int, int, int]
@@ -131,14 +144,14 @@ class DrawnSketches:
         from facecaption_ml.sample.labelled import framed
         from facecaption_ml.sample.portraits import draw_portrait
 
-        found: dict[int, Rgb] = {}
+        by_row: dict[int, Rgb] = {}
         for person in dict.fromkeys(self._pages[row][0] for row in rows):
             people = self._portraits
             portrait = draw_portrait(people.labels[person], people.persons[person], _PORTRAIT_SIDE)
             pages = sketch_episode(framed(portrait, _PAGE_SIDE), self.lengths[person], _PAGE_SIDE)
             own = (row for row in rows if self._pages[row][0] == person)
-            found.update((row, as_rgb_page(pages[self._pages[row][1]])) for row in own)
-        return [found[row] for row in rows]
+            by_row.update((row, as_rgb_page(pages[self._pages[row][1]])) for row in own)
+        return [by_row[row] for row in rows]
 
 
 def _captions(names: Sequence[str], labels: Sequence[frozenset[str]], seed: int) -> list[str]:
@@ -153,9 +166,40 @@ def _captions(names: Sequence[str], labels: Sequence[frozenset[str]], seed: int)
 def _splits(counts: Counts) -> dict[str, Rows]:
     ends = np.cumsum(counts).tolist()
     rows = {split: np.arange(end - count, end) for split, count, end in zip(SPLITS, counts, ends, strict=True)}
-    return {split: found for split, found in rows.items() if len(found)}
+    return {split: own for split, own in rows.items() if len(own)}
 
 
 def _drawing_version() -> str:
     names = sorted(file.name for file in files("facecaption_ml.sample").iterdir())
     return code_version([f"sample/{name}" for name in names if name.endswith((".py", ".toml"))])
+
+
+def split_counts(count: int) -> Counts:
+    """Of ``count``: for training, validation (an eighth) and test (three eighths)."""
+    validation, test = max(1, count // 8), max(1, 3 * count // 8)
+    return count - validation - test, validation, test
+
+
+def _kept(pictures: Pictures, options: OpenOptions) -> Pictures:
+    return KeptPictures(pictures, options.drawn) if options.drawn else pictures
+
+
+def _open_pairs(_: Mapping[str, Store], options: OpenOptions) -> PairData:
+    data = sample_pairs(options.seed, split_counts(options.sample_pictures))
+    return dataclasses.replace(data, pictures=_kept(data.pictures, options))
+
+
+def _open_labels(_: Mapping[str, Store], options: OpenOptions) -> LabelData:
+    data = sample_labels_data(options.seed, split_counts(options.sample_pictures))
+    return dataclasses.replace(data, pictures=_kept(data.pictures, options))
+
+
+def _open_episodes(_: Mapping[str, Store], options: OpenOptions) -> EpisodeData:
+    data = sample_episodes(options.seed, split_counts(options.sample_drawings))
+    return dataclasses.replace(data, photos=_kept(data.photos, options), sketches=_kept(data.sketches, options))
+
+
+DATA_SETS: Final = tuple(
+    DataSetSpec(name=NAME, task=task, title="Drawn sample", folders=(), open=opens, published=False)
+    for task, opens in (("retrieval", _open_pairs), ("attributes", _open_labels), ("sketches", _open_episodes))
+)

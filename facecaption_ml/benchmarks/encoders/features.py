@@ -7,7 +7,7 @@ They lie under ``benchmark_features/<model>/<model version>/``:
     texts/<texts' version>.npz                         texts float16 [n, D]
 
 A chunk holds ``CHUNK`` rows of the pictures, whatever splits they are in, so that tasks with other splits of the same pictures
-share them, memory stays bounded and an interrupted run goes on with the next chunk. View 0 is the plain picture; views 1, 2, …
+share them, memory stays bounded and an interrupted run resumes at the next chunk. View 0 is the plain picture; views 1, 2, …
 are random ones by ``flip.augmentation.training_view``, drawn from the row and the view alone.
 """
 
@@ -81,23 +81,23 @@ class FeatureCache:
         if not len(rows):
             raise FeatureError("no rows were asked for")
         wanted = np.asarray(rows, np.int64)
-        found: PictureFeatures | None = None
+        features: PictureFeatures | None = None
         for number in sorted({int(row) // CHUNK for row in wanted}):
             part = self._chunk(pictures, number, layers, view)
             if part.readable.any():  # else nobody knows how wide its features would be
                 at = np.flatnonzero(wanted // CHUNK == number)
-                if found is None:
-                    found = _empty(len(wanted), part)
+                if features is None:
+                    features = _empty(len(wanted), part)
                 own = wanted[at] - number * CHUNK
-                found.pooled[at], found.readable[at] = part.pooled[own], part.readable[own]
-                if found.layers is not None and part.layers is not None:
-                    found.layers[at] = part.layers[own]
+                features.pooled[at], features.readable[at] = part.pooled[own], part.readable[own]
+                if features.layers is not None and part.layers is not None:
+                    features.layers[at] = part.layers[own]
             if self._on_progress:
                 self._on_progress(min((number + 1) * CHUNK, len(pictures.names)), len(pictures.names))
-        if found is None or not found.readable.any():
+        if features is None or not features.readable.any():
             some = pictures.names[int(wanted[0])]
             raise FeatureError(f"not one of {len(wanted):,} pictures decodes, {some} among them: look at the data set")
-        return found
+        return features
 
     def texts(self, texts: Sequence[str]) -> Half:
         """float16 [N, D]; equal texts are encoded once. Raises FeatureError as ``pictures`` does."""
@@ -136,11 +136,11 @@ class FeatureCache:
             return PictureFeatures(blank, blank[..., None] if layers else None, readable)
         pooled = _spread([part.pooled for part in parts], readable)
         by_layer = [part.layers for part in parts if part.layers is not None] if layers else []
-        found = PictureFeatures(pooled, _spread(by_layer, readable) if by_layer else None, readable)
-        for values in (found.pooled, found.layers):
+        features = PictureFeatures(pooled, _spread(by_layer, readable) if by_layer else None, readable)
+        for values in (features.pooled, features.layers):
             if values is not None:
                 self._require_finite(values, [pictures.names[row] for row in rows])
-        return found
+        return features
 
     def _read_ahead(self, pictures: Pictures, rows: Sequence[int], view: int) -> Iterator[tuple[int, list[Rgb | None]]]:
         """Batches of pictures with the place of their first; the next ones are read by threads meanwhile."""
@@ -172,11 +172,11 @@ class FeatureCache:
         step = 2 * self._batch
         parts = [self.model.encode_texts(texts[at : at + step]) for at in range(0, len(texts), step)]
         with np.errstate(over="ignore"):
-            found = np.concatenate(parts).astype(np.float16)
-        self._require_finite(found, texts)
+            encoded = np.concatenate(parts).astype(np.float16)
+        self._require_finite(encoded, texts)
         self.encoded += len(texts)
-        self._write(key, {"texts": found})
-        return found
+        self._write(key, {"texts": encoded})
+        return encoded
 
     def _require_finite(self, values: Half, names: Sequence[str]) -> None:
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
@@ -192,8 +192,8 @@ class FeatureCache:
             return None
         data = self._store.read_bytes(key)
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as found:
-                arrays = {name: found[name] for name in names}
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in names}
         except Exception:  # what damaged archives raise is of many types
             return None
         return arrays if all(len(array) == rows for array in arrays.values()) else None
@@ -234,6 +234,6 @@ def _spread(parts: Sequence[npt.NDArray[np.float32]], readable: npt.NDArray[np.b
     """The features of the readable rows at their places, zeros elsewhere."""
     with np.errstate(over="ignore"):
         values = np.concatenate(parts).astype(np.float16)
-    found = np.zeros((len(readable), *values.shape[1:]), np.float16)
-    found[readable] = values
-    return found
+    spread = np.zeros((len(readable), *values.shape[1:]), np.float16)
+    spread[readable] = values
+    return spread

@@ -1,29 +1,32 @@
-"""CLIP, BLIP and ALIGN, the baselines of the paper (§5.2), by hub name or folder."""
+"""CLIP, BLIP and ALIGN, the baselines of the paper (§5.2), by hub name or folder. Imports no heavy library by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from facecaption_ml.benchmarks.encoders.models import HubModel, layer_names, weights_version
-from facecaption_ml.devices import compute_dtype
-from facecaption_ml.pretrained import load_checkpoint
+    from facecaption_ml.benchmarks.encoders.models import HubModel
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """Where a class of ``transformers`` has what the benchmarks want."""
+class HubModelSpec:
+    """A baseline: ``title`` names its row in the tables, ``checkpoint`` is the hub name of the paper's.
 
+    ``model_class`` is a class of ``transformers``; the two functions say where it has what the benchmarks want.
+    ``has_layers``: whether it has tokens to probe layer by layer.
+    """
+
+    title: str
+    checkpoint: str
     model_class: str
-    example: str
     image_states: Callable[[Any, Tensor], tuple[Tensor, Any]]
     text_states: Callable[[Any, Any], Tensor]
-    has_layers: bool
+    has_layers: bool = True
 
 
 def _clip_vision(model: Any, pixels: Tensor) -> tuple[Tensor, Any]:
@@ -33,21 +36,20 @@ def _clip_vision(model: Any, pixels: Tensor) -> tuple[Tensor, Any]:
 
 
 def _blip_vision(model: Any, pixels: Tensor) -> tuple[Tensor, Any]:
-    """As CLIP's. ``pooler_output`` would be layer-normed twice; BLIP's own projection goes on from this."""
+    """As CLIP's. ``pooler_output`` would be layer-normed twice; BLIP's own projection starts from this."""
     states = model.vision_model(pixel_values=pixels, output_hidden_states=True)
     return states.last_hidden_state[:, 0], states
 
 
 def _clip_text(model: Any, tokens: Any) -> Tensor:
     """The state at the end-of-text token."""
-    found = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-    return found.pooler_output
+    return model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
 
 
 def _blip_text(model: Any, tokens: Any) -> Tensor:
     """[CLS] of the unimodal text encoder: no picture is looked at."""
-    found = model.text_encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-    return found.last_hidden_state[:, 0]
+    states = model.text_encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+    return states.last_hidden_state[:, 0]
 
 
 def _align_vision(model: Any, pixels: Tensor) -> tuple[Tensor, Any]:
@@ -56,38 +58,46 @@ def _align_vision(model: Any, pixels: Tensor) -> tuple[Tensor, Any]:
 
 
 def _align_text(model: Any, tokens: Any) -> Tensor:
-    found = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-    return found.last_hidden_state[:, 0]
+    states = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+    return states.last_hidden_state[:, 0]
 
 
-_KINDS: Final[Mapping[str, _Kind]] = {
-    "clip": _Kind("CLIPModel", "openai/clip-vit-base-patch16", _clip_vision, _clip_text, True),
-    "blip": _Kind("BlipForImageTextRetrieval", "Salesforce/blip-itm-base-coco", _blip_vision, _blip_text, True),
-    "align": _Kind("AlignModel", "kakaobrain/align-base", _align_vision, _align_text, False),
+HUB_MODELS: Final[Mapping[str, HubModelSpec]] = {
+    "clip": HubModelSpec("CLIP", "openai/clip-vit-base-patch16", "CLIPModel", _clip_vision, _clip_text),
+    "blip": HubModelSpec(
+        "BLIP", "Salesforce/blip-itm-base-coco", "BlipForImageTextRetrieval", _blip_vision, _blip_text
+    ),
+    # An EfficientNet: nothing to probe layer by layer.
+    "align": HubModelSpec("ALIGN", "kakaobrain/align-base", "AlignModel", _align_vision, _align_text, has_layers=False),
 }
-HUB_MODELS: Final = tuple(_KINDS)
+"""By name, in the order of the tables' rows."""
 
 
-def load(kind: str, name: str | Path, setting: str, device: str = "cpu", precision: str = "auto") -> HubModel:
-    """The checkpoint ``name`` (folder or hub name) of a ``kind``: clip, blip or align.
+def load(name: str, checkpoint: str | Path, device: str = "cpu", precision: str = "auto") -> HubModel:
+    """The model ``name`` of ``HUB_MODELS`` with the weights of ``checkpoint``, a folder or hub name.
 
-    Raises WeightsNotReachable, in one line that names ``setting``, where there is none or it is of another kind.
+    Raises WeightsNotReachable, in one line, where there are none or they are of another class.
     """
-    known = _KINDS[kind]
-    model, processor = load_checkpoint(known.model_class, name, setting, known.example, device)
+    import torch
+
+    from facecaption_ml.benchmarks.encoders.models import HubModel, layer_names, weights_version
+    from facecaption_ml.devices import compute_dtype
+    from facecaption_ml.pretrained import load_checkpoint
+
+    spec = HUB_MODELS[name]
+    model, processor = load_checkpoint(spec.model_class, checkpoint, spec.checkpoint, device)
     vision, text = model.config.vision_config, model.config.text_config
-    names = layer_names(vision.num_hidden_layers) if known.has_layers else []
     dtype = str(compute_dtype(precision, torch.device(device))).removeprefix("torch.")
     return HubModel(
-        name=kind,
+        name=name,
         version=f"{weights_version(model)}-{dtype}",
         side=_side(processor.image_processor),
-        layer_names=names,
+        layer_names=layer_names(vision.num_hidden_layers) if spec.has_layers else [],
         model=model,
         processor=processor,
         text_length=min(int(text.max_position_embeddings), _own_length(processor.tokenizer)),
-        image_states=known.image_states,
-        text_states=known.text_states,
+        image_states=spec.image_states,
+        text_states=spec.text_states,
         precision=precision,
     )
 

@@ -80,7 +80,7 @@ def layer_names(depth: int) -> list[str]:
 
 def layer_vectors(hidden_states: Sequence[Tensor], last: Tensor) -> Tensor:
     """float32 [N, V, W] of a ViT's states [N, 1 + patches, W]: those of the embeddings and of each layer, as transformers
-    gives them, and ``last``, the last layer's as the model itself goes on with it (layer-normed in most)."""
+    gives them, and ``last``, the last layer's as the model itself uses it (layer-normed in most)."""
     depth = len(hidden_states) - 1
     vectors = []
     for layer in probe_layers(depth):
@@ -172,8 +172,8 @@ def weights_version(model: torch.nn.Module) -> str:
 
 
 def _numbers(values: Tensor) -> npt.NDArray[np.float32]:
-    found: npt.NDArray[np.float32] = values.float().cpu().numpy()
-    return found
+    numbers: npt.NDArray[np.float32] = values.float().cpu().numpy()
+    return numbers
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -1,4 +1,4 @@
-"""The order and the headings of the benchmark tables (``tables.toml``): data sets, settings, metrics and models by id."""
+"""The order and the headings of the benchmark tables: data sets and models by the registries, the rest by ``tables.toml``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
+
+from facecaption_ml.benchmarks.datasets.registry import DATA_SETS, data_sets
+from facecaption_ml.benchmarks.encoders.registry import MODEL_TITLES
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,13 @@ class TaskLayout:
         """A data set's heading; one that is not known here has its own name."""
         return self.data.get(data, data)
 
-    def data_order(self, found: Iterable[str]) -> list[str]:
+    def data_order(self, ids: Iterable[str]) -> list[str]:
         """Data set ids, each once, in the order of the table; others follow by name."""
-        return _ordered(found, list(self.data))
+        return _ordered(ids, list(self.data))
 
-    def measure_order(self, found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    def measure_order(self, measures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """(setting, metric), each once, in the order of the columns; others follow by name."""
-        pairs = set(found)
+        pairs = set(measures)
         settings = _ordered((setting for setting, _ in pairs), self.settings)
         metrics = _ordered((metric for _, metric in pairs), self.metrics)
         return [(setting, metric) for setting in settings for metric in metrics if (setting, metric) in pairs]
@@ -37,28 +40,24 @@ class TaskLayout:
 
 def task_layouts() -> Mapping[str, TaskLayout]:
     """The layout of each task, in the order of the paper's tables."""
-    return {task: TaskLayout(**given) for task, given in _stored()["tasks"].items()}
+    return {
+        task: TaskLayout(data={name: spec.title for name, spec in data_sets(task).items()}, **given)
+        for task, given in _stored().items()
+    }
 
 
-def model_names() -> Mapping[str, str]:
-    """The names that tables show for model ids, in the order of their rows."""
-    names: Mapping[str, str] = _stored()["models"]
-    return names
-
-
-def model_order(found: Iterable[str]) -> list[str]:
+def model_order(ids: Iterable[str]) -> list[str]:
     """Model ids, each once, in the order of the rows; others, such as a checkpoint folder's, follow by name."""
-    return _ordered(found, list(model_names()))
+    return _ordered(ids, list(MODEL_TITLES))
 
 
 def own_data() -> Sequence[str]:
     """The ids of data sets made here, on which nobody has published anything."""
-    ids: Sequence[str] = _stored()["own_data"]
-    return ids
+    return [spec.name for spec in DATA_SETS if not spec.published]
 
 
-def _ordered(found: Iterable[str], known: Sequence[str]) -> list[str]:
-    names = set(found)
+def _ordered(ids: Iterable[str], known: Sequence[str]) -> list[str]:
+    names = set(ids)
     return [*(name for name in known if name in names), *sorted(names - set(known))]
 
 

@@ -10,7 +10,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final
 
-from facecaption_ml.benchmarks.report.layout import TaskLayout, model_names, own_data, task_layouts
+from facecaption_ml.benchmarks.encoders.registry import MODEL_TITLES
+from facecaption_ml.benchmarks.report.layout import TaskLayout, own_data, task_layouts
 from facecaption_ml.benchmarks.result import Measurement
 from facecaption_ml.errors import FaceCaptionError
 
@@ -116,11 +117,11 @@ def _measurements(
     row: Mapping[str, Any], columns: Sequence[tuple[str, ...]], layout: TaskLayout, where: str
 ) -> dict[str, list[Measurement]]:
     """A row's numbers by data set; data sets on which it has none are left out."""
-    if "model" in row and row["model"] not in model_names():
-        raise PublishedError(f"{where}: there is no model {row['model']!r}; the models are {', '.join(model_names())}")
+    if "model" in row and row["model"] not in MODEL_TITLES:
+        raise PublishedError(f"{where}: there is no model {row['model']!r}; the models are {', '.join(MODEL_TITLES)}")
     if len(row["values"]) != len(columns):
         raise PublishedError(f"{where}: {len(row['values'])} values for {len(columns)} columns")
-    found: dict[str, list[Measurement]] = {}
+    by_data: dict[str, list[Measurement]] = {}
     seen = set()
     for column, value in zip(columns, row["values"], strict=True):
         data, setting, metric = _column(column, row.get("setting"), where)
@@ -132,8 +133,8 @@ def _measurements(
             continue
         if not isinstance(value, int | float) or not 0 <= value <= 100:
             raise PublishedError(f"{where}: {data}, {setting}, {metric} is {value!r}, not a percentage or {_MISSING!r}")
-        found.setdefault(data, []).append(Measurement(setting, metric, value / 100))
-    return found
+        by_data.setdefault(data, []).append(Measurement(setting, metric, value / 100))
+    return by_data
 
 
 def _column(column: tuple[str, ...], row_setting: str | None, where: str) -> tuple[str, str, str]:

@@ -29,20 +29,20 @@ def regressions(before: Sequence[BenchmarkResult], now: Sequence[BenchmarkResult
 
     Worse is what fell by more than ``tolerance`` (a share of 1) and by more than two standard deviations of the difference
     (2 · √(spread before² + spread now²)), what is no longer defined, and what is no longer among the measurements. Larger is
-    better for every metric of the benchmarks. A result with another ``versions["data"]`` is not comparable. Raises ValueError
-    for a negative tolerance, and for a result that stands twice in one of the lists.
+    better for every metric of the benchmarks. A result with another ``versions["data"]`` is not comparable. Raises
+    FaceCaptionError for a negative tolerance, and for a result that stands twice in one of the lists.
     """
     if not tolerance >= 0:
         raise FaceCaptionError(f"tolerance must be 0 or more, a share of 1, not {tolerance}")
     earlier, later = _by_key(before, "before"), _by_key(now, "now")
-    found = Regressions([], [])
+    result = Regressions([], [])
     for key in sorted(earlier.keys() & later.keys()):
         data = [result.versions.get("data", "unknown") for result in (earlier[key], later[key])]
         if data[0] != data[1]:
-            found.not_comparable.append(f"{_name(earlier[key])}: data version {data[0]} before, {data[1]} now")
+            result.not_comparable.append(f"{_name(earlier[key])}: data version {data[0]} before, {data[1]} now")
         else:
-            found.worse.extend(_worse(earlier[key], later[key], tolerance))
-    return found
+            result.worse.extend(_worse(earlier[key], later[key], tolerance))
+    return result
 
 
 def snapshot(results: Sequence[BenchmarkResult]) -> bytes:
@@ -52,7 +52,7 @@ def snapshot(results: Sequence[BenchmarkResult]) -> bytes:
 
 
 def from_snapshot(data: bytes) -> list[BenchmarkResult]:
-    """The results of a ``snapshot``, by key. Raises ValueError for what is none."""
+    """The results of a ``snapshot``, by key. Raises FaceCaptionError for what is none."""
     try:
         stored = json.loads(data)
         if stored["format"] != _FORMAT:
@@ -63,12 +63,12 @@ def from_snapshot(data: bytes) -> list[BenchmarkResult]:
 
 
 def _by_key(results: Sequence[BenchmarkResult], where: str) -> dict[str, BenchmarkResult]:
-    found: dict[str, BenchmarkResult] = {}
+    by_key: dict[str, BenchmarkResult] = {}
     for result in sorted(results, key=lambda result: result.key):
-        if result.key in found:
+        if result.key in by_key:
             raise FaceCaptionError(f"{result.key} stands twice in {where}")
-        found[result.key] = result
-    return found
+        by_key[result.key] = result
+    return by_key
 
 
 def _worse(before: BenchmarkResult, now: BenchmarkResult, tolerance: float) -> list[str]:

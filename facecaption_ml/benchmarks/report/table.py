@@ -1,11 +1,14 @@
-"""A table that is not yet Markdown, HTML or LaTeX: headings on several levels, rows of a kind, and numbered footnotes."""
+"""A table before it is drawn, in Markdown here or on a page (``page.py``): columns in blocks, rows of a kind, footnotes."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from facecaption_ml.markdown import markdown_table
 
 Kind = Literal["baseline", "measured", "delta", "published"]
 
@@ -16,6 +19,7 @@ KIND_WORDS: Final[dict[Kind, str]] = {
     "published": "published",
 }
 """What a row of each kind is called beside its name."""
+_MARKUP: Final = re.compile(r"[\\`*_{}\[\]#|~$!]")
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column under its ``headings``, outermost first; equal headings side by side are one. Numbers are aligned right."""
+    """A column under its ``heading``; neighbours with equal ``block`` stand under that together. Numbers are aligned right."""
 
-    headings: tuple[Cell, ...]
+    heading: Cell
     numeric: bool
+    block: Cell | None = None
 
 
 @dataclass(frozen=True)
@@ -75,40 +80,38 @@ class Footnotes:
         return tuple(sorted({self.texts.index(text) + 1 for text in texts}))
 
 
-@dataclass(frozen=True)
-class Span:
-    """A heading as it is drawn: over ``columns`` columns and ``rows`` rows, from column ``start``."""
-
-    cell: Cell
-    start: int
-    columns: int
-    rows: int
-
-
-def heading_rows(table: Table) -> list[list[Span]]:
-    """The headings of a table, one list for each level. A column with fewer levels than others has its last one span them."""
-    depth = max(len(column.headings) for column in table.columns)
-    return [_level(table.columns, level, depth) for level in range(depth)]
-
-
 def plain(text: str) -> str:
     """A text on one line, without control, formatting, private and unpaired surrogate characters."""
     return " ".join("".join(c for c in text if c.isspace() or unicodedata.category(c)[0] != "C").split())
 
 
-def _level(columns: Sequence[Column], level: int, depth: int) -> list[Span]:
-    spans: list[Span] = []
-    start = 0
-    while start < len(columns):
-        headings = columns[start].headings
-        if level >= len(headings):
-            start += 1
-            continue
-        end = start + 1
-        last = level == len(headings) - 1
-        while not last and end < len(columns) and columns[end].headings[:-1][: level + 1] == headings[: level + 1]:
-            end += 1
-        rows = depth - level if last else 1
-        spans.append(Span(headings[level], start, end - start, rows))
-        start = end
-    return spans
+def markdown(tables: Sequence[Table]) -> str:
+    """Tables under headings, ending in a newline; what Markdown or HTML would read as markup is escaped."""
+    return "\n\n".join(_markdown(table) for table in tables) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    columns = [_cell(column.heading, " · ") for column in table.columns]
+    blocks = [f"{_cell(column.block)} · " if column.block else "" for column in table.columns]
+    grid = markdown_table(
+        [block + heading for block, heading in zip(blocks, columns, strict=True)],
+        ([_cell(cell) for cell in row.cells] for row in table.rows),
+        "".join("r" if column.numeric else "l" for column in table.columns),
+    )
+    notes = [f"<sup>{number}</sup> {_escaped(note)}" for number, note in enumerate(table.footnotes, start=1)]
+    remarks = ["Note: " + _escaped(remark) for remark in table.remarks]
+    return "\n\n".join([f"### {_escaped(table.title)}", grid, *remarks, *notes])
+
+
+def _cell(cell: Cell, between: str = "<br>") -> str:
+    return between.join(_escaped(line) for line in cell.lines) + _marks(cell.notes)
+
+
+def _marks(notes: Iterable[int]) -> str:
+    numbers = ", ".join(str(number) for number in notes)
+    return f"<sup>{numbers}</sup>" if numbers else ""
+
+
+def _escaped(text: str) -> str:
+    escaped = _MARKUP.sub(lambda markup: "\\" + markup[0], plain(text))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -2,7 +2,7 @@
 
 A table has a block of columns for each data set that has a measured or a published number. Rows that learn nothing stand
 first, then the measured models, each with its difference from the published row of the same model on the same data set, then
-the published rows, marked as such. ``markdown.py``, ``page.py`` and ``latex.py`` draw what these functions give.
+the published rows, marked as such. ``table.py`` (Markdown) and ``page.py`` (HTML) draw what these functions give.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from facecaption_ml.benchmarks.report.layout import TaskLayout, model_names, model_order, task_layouts
-from facecaption_ml.benchmarks.report.provenance import provenance_table
+from facecaption_ml.benchmarks.encoders.registry import MODEL_TITLES
+from facecaption_ml.benchmarks.report.layout import TaskLayout, model_order, task_layouts
 from facecaption_ml.benchmarks.report.published import PublishedTable, published_table
 from facecaption_ml.benchmarks.report.table import KIND_WORDS, Cell, Column, Footnotes, Kind, Row, Table
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
@@ -23,13 +23,14 @@ Values = Mapping[Key, Measurement]
 
 NOT_MEASURED: Final = "–"
 UNDEFINED: Final = "n/a"
+_PROVENANCE: Final = ("Model", "Data set", "Versions", "Protocol", "Counts", "Notes")
 
 
 def benchmark_tables(results: Sequence[BenchmarkResult]) -> list[Table]:
     """A table for each task and, where anything was measured, one of what it was measured with; equal for any order.
 
-    Raises ValueError for a result of an unknown task, and for two results of one model on one data set: results that differ
-    in the training seed belong to ``ablation_table``.
+    Raises FaceCaptionError for a result of an unknown task, and for two results of one model on one data set: results that
+    differ in the training seed belong to ``ablation_table``.
     """
     layouts = task_layouts()
     seen = set()
@@ -46,6 +47,19 @@ def benchmark_tables(results: Sequence[BenchmarkResult]) -> list[Table]:
     by_key = sorted(results, key=lambda result: result.key)
     tables = [_task_table(task, [result for result in by_key if result.task == task]) for task in layouts]
     return [*tables, *([provenance_table(by_key)] if by_key else [])]
+
+
+def provenance_table(results: Sequence[BenchmarkResult]) -> Table:
+    """A row for each result, by task, data set and model; words and counts by name, so that equal results give equal rows."""
+    rows = []
+    for task, layout in task_layouts().items():
+        of_task = [result for result in results if result.task == task]
+        for data in layout.data_order(result.data for result in of_task):
+            on_data = [result for result in of_task if result.data == data]
+            for model in model_order(result.model for result in on_data):
+                rows += [_provenance_row(layout.title, result) for result in on_data if result.model == model]
+    columns = [Column(Cell((heading,)), False) for heading in _PROVENANCE]
+    return Table("provenance", "What the measured rows were made from", columns, rows)
 
 
 def result_table(result: BenchmarkResult) -> Table:
@@ -85,7 +99,7 @@ def _task_table(task: str, results: Sequence[BenchmarkResult], only: str = "") -
     rows = [_row("baseline", "Learns nothing", name, values, keys, footnotes) for name, values in baselines.items()]
     by_model = {model: values for model, values in printed.values() if model}
     for model in model_order(measured):
-        name = model_names().get(model, model)
+        name = MODEL_TITLES.get(model, model)
         rows.append(_row("measured", "Measured here", name, measured[model], keys, footnotes))
         differences = _differences(measured[model], by_model.get(model, {}))
         if differences:
@@ -94,22 +108,22 @@ def _task_table(task: str, results: Sequence[BenchmarkResult], only: str = "") -
     for name, (_, values) in printed.items():
         notes = footnotes.numbers(*(note.text for note in paper.notes if name in note.rows))
         rows.append(_row("published", part, _shown(paper, name), values, keys, footnotes, notes))
-    stubs = [Column((Cell(("Model",)),), False), Column((Cell(("Numbers",)),), False)]
-    remarks = [*_reading(results, any(row.kind == "delta" for row in rows)), *(paper.remarks if printed else ())]
+    stubs = [Column(Cell((heading,)), False) for heading in ("Model", "Numbers")]
+    remarks = [*_remarks(results, any(row.kind == "delta" for row in rows)), *(paper.remarks if printed else ())]
     return Table(task, f"{layout.title} ({paper.table})", [*stubs, *headings], rows, remarks, footnotes.texts)
 
 
 def _measured(results: Iterable[BenchmarkResult]) -> dict[str, dict[Key, Measurement]]:
     """By model id."""
-    found: dict[str, dict[Key, Measurement]] = {}
+    by_model: dict[str, dict[Key, Measurement]] = {}
     for result in results:
-        found.setdefault(result.model, {}).update(_by_key(result.data, result.measurements))
-    return found
+        by_model.setdefault(result.model, {}).update(_by_key(result.data, result.measurements))
+    return by_model
 
 
 def _baselines(results: Sequence[BenchmarkResult]) -> dict[str, dict[Key, Measurement]]:
     """By name. Where results of several models do not agree on a baseline, it has a row for each of them."""
-    found: dict[str, dict[Key, Measurement]] = {}
+    by_name: dict[str, dict[Key, Measurement]] = {}
     for name in sorted({name for result in results for name in result.baselines}):
         by_model: dict[str, dict[Key, Measurement]] = {}
         for result in results:
@@ -117,20 +131,20 @@ def _baselines(results: Sequence[BenchmarkResult]) -> dict[str, dict[Key, Measur
             by_model.setdefault(result.model, {}).update(values)
         merged = {key: value for values in by_model.values() for key, value in values.items()}
         if all(merged[key] == value for values in by_model.values() for key, value in values.items()):
-            found[name] = merged
+            by_name[name] = merged
             continue
         for model in model_order(model for model, values in by_model.items() if values):
-            found[f"{name}, beside {model_names().get(model, model)}"] = by_model[model]
-    return found
+            by_name[f"{name}, beside {MODEL_TITLES.get(model, model)}"] = by_model[model]
+    return by_name
 
 
 def _published(paper: PublishedTable, only: str) -> dict[str, tuple[str | None, dict[Key, Measurement]]]:
     """Model id and values by printed name."""
-    found: dict[str, tuple[str | None, dict[Key, Measurement]]] = {}
+    by_name: dict[str, tuple[str | None, dict[Key, Measurement]]] = {}
     for data, rows in paper.data.items():
         for row in rows if not only or data == only else ():
-            found.setdefault(row.printed, (row.model, {}))[1].update(_by_key(data, row.measurements))
-    return found
+            by_name.setdefault(row.printed, (row.model, {}))[1].update(_by_key(data, row.measurements))
+    return by_name
 
 
 def _shown(paper: PublishedTable, printed: str) -> str:
@@ -143,11 +157,11 @@ def _by_key(data: str, measurements: Iterable[Measurement]) -> dict[Key, Measure
 
 def _columns(layout: TaskLayout, rows: Sequence[Values], measured: Collection[str]) -> list[Key]:
     """Data sets that something was measured on stand first."""
-    found = {key for values in rows for key in values}
+    keys = {key for values in rows for key in values}
     return [
         (data, *measure)
-        for data in sorted(layout.data_order(key[0] for key in found), key=lambda data: data not in measured)
-        for measure in layout.measure_order(key[1:] for key in found if key[0] == data)
+        for data in sorted(layout.data_order(key[0] for key in keys), key=lambda data: data not in measured)
+        for measure in layout.measure_order(key[1:] for key in keys if key[0] == data)
     ]
 
 
@@ -163,20 +177,20 @@ def _headings(
         about = [note for note in paper.notes if data in note.data]
         whole = [note.text for note in about if not note.settings]
         of_setting = [note.text for note in about if setting in note.settings]
-        heading = Cell((layout.heading(data),), footnotes.numbers(*whole, *_result_notes(data, results)))
-        columns.append(Column((heading, Cell((setting,), footnotes.numbers(*of_setting)), Cell((metric,))), True))
+        block = Cell((layout.heading(data),), footnotes.numbers(*whole, *_result_notes(data, results)))
+        columns.append(Column(Cell((setting, metric), footnotes.numbers(*of_setting)), True, block))
     return columns
 
 
 def _result_notes(data: str, results: Sequence[BenchmarkResult]) -> list[str]:
     """What results say of their numbers on a data set, naming the models where not all say it."""
     on_data = [result for result in results if result.data == data]
-    found = []
+    notes = []
     for text in dict.fromkeys(note for result in on_data for note in result.notes):
         models = model_order(result.model for result in on_data if text in result.notes)
-        names = ", ".join(model_names().get(model, model) for model in models)
-        found.append(f"Measured: {text}" if len(models) == len(on_data) else f"Measured, {names}: {text}")
-    return found
+        names = ", ".join(MODEL_TITLES.get(model, model) for model in models)
+        notes.append(f"Measured: {text}" if len(models) == len(on_data) else f"Measured, {names}: {text}")
+    return notes
 
 
 def _row(
@@ -199,15 +213,15 @@ def _delta_row(name: str, differences: Mapping[Key, str], keys: Sequence[Key]) -
 
 def _differences(measured: Values, printed: Values) -> dict[Key, str]:
     """Measured − published in percentage points, of the numbers as the table shows them."""
-    found = {}
+    differences = {}
     for key, number in printed.items():
         own = measured.get(key)
         if own is not None and own.value is not None and number.value is not None:
-            found[key] = signed(round(100 * own.value, 2) - round(100 * number.value, 2))
-    return found
+            differences[key] = signed(round(100 * own.value, 2) - round(100 * number.value, 2))
+    return differences
 
 
-def _reading(results: Sequence[BenchmarkResult], differences: bool) -> list[str]:
+def _remarks(results: Sequence[BenchmarkResult], differences: bool) -> list[str]:
     """How to read the numbers."""
     lines = [f"All numbers in percent; {NOT_MEASURED} was not measured, or is not in the paper."]
     runs = sorted({m.runs for result in results for m in result.measurements if m.spread is not None})
@@ -218,3 +232,18 @@ def _reading(results: Sequence[BenchmarkResult], differences: bool) -> list[str]
             "Minus published: the measured number less the published one of the same model, in percentage points."
         )
     return lines
+
+
+def _provenance_row(part: str, result: BenchmarkResult) -> Row:
+    counts = {name: f"{count:,}" for name, count in result.counts.items()}
+    cells = [
+        Cell((result.model,)),
+        Cell((result.data,)),
+        *(_listed(words) for words in (result.versions, result.protocol, counts)),
+        Cell(tuple(result.notes) or ("–",)),
+    ]
+    return Row("measured", part, tuple(cells))
+
+
+def _listed(words: Mapping[str, str]) -> Cell:
+    return Cell(tuple(f"{name}: {words[name]}" for name in sorted(words)) or ("–",))

@@ -14,13 +14,13 @@ from torch import Tensor
 from facecaption_ml.attributes.evaluation import average_precision
 from facecaption_ml.benchmarks.datasets.data import LabelData
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, PictureFeatures
+from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 from facecaption_ml.benchmarks.tasks.probes import AttributeProbe, Trained, normed, train_probe
 from facecaption_ml.benchmarks.tasks.protocol import (
     CODE_VERSION,
     VALIDATION_ROWS,
     Measured,
-    ProbeProtocol,
     SplitFeatures,
     over_runs,
     training_views,
@@ -67,7 +67,7 @@ def measure_attributes(
         measured.append(
             over_runs(setting, "average precision", [ap for _, ap in runs], "one class only in the test split")
         )
-    from facecaption_ml.benchmarks.report.drawings import layer_weights
+    from facecaption_ml.benchmarks.report.figures import layer_weights
 
     notes = [f"no average precision (one class only in the test split): {', '.join(undefined)}"] if undefined else []
     return Measured(
@@ -83,9 +83,9 @@ def measure_attributes(
                 "test pictures": len(test.rows),
                 "attributes without average precision": len(undefined),
                 "did not decode": sum(part.unreadable for part in (train, validation, test) if part),
-                **{f"left out: {reason}": count for reason, count in data.source.left_out.items()},
+                **{f"left out: {reason}": count for reason, count in data.source.excluded.items()},
             },
-            protocol=protocol.words(validation is not None),
+            protocol=protocol.describe(validation is not None),
             versions={"data": data.source.version, "model": cache.model.version, "code": CODE_VERSION},
             notes=[*data.source.notes, *notes],
         ),
@@ -135,10 +135,10 @@ def logits(probe: AttributeProbe, vectors: Tensor) -> npt.NDArray[np.float32]:
 
 def scores(probe: AttributeProbe, vectors: Tensor, truth: Labels) -> tuple[float, float | None]:
     """Mean accuracy at a probability of 0.5, and mean average precision over the attributes that have both classes."""
-    found = logits(probe, vectors)
-    precisions = [average_precision(found[:, i], truth[:, i]) for i in range(truth.shape[1])]
+    values = logits(probe, vectors)
+    precisions = [average_precision(values[:, i], truth[:, i]) for i in range(truth.shape[1])]
     defined = [value for value in precisions if not np.isnan(value)]
-    return float(((found > 0) == truth).mean()), float(np.mean(defined)) if defined else None
+    return float(((values > 0) == truth).mean()), float(np.mean(defined)) if defined else None
 
 
 def subset(count: int, fraction: float, seed: int) -> npt.NDArray[np.int64]:

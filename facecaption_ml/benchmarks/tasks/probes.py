@@ -17,22 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from facecaption_ml.benchmarks.options import ProbeTraining
 from facecaption_ml.errors import FaceCaptionError
 
 PROJECTION: Final = 256  # FLIP's own shared space (paper §5.1)
 _TEMPERATURE: Final = 0.07  # its start; learned, as in CLIP
 _LARGEST_SCALE: Final = math.log(100.0)  # CLIP's cap of 1 / temperature (Radford et al., 2021, §2.5)
-
-
-@dataclass(frozen=True)
-class ProbeTraining:
-    """How a probe is trained. The paper gives epochs, rates and weight decay (§5.2–5.4), not the batch size."""
-
-    epochs: int
-    learning_rate: float
-    batch_size: int
-    weight_decay: float = 0.05
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,8 +44,8 @@ def train_probe(
     """Train ``probe`` in place on rows 0 … ``count`` − 1.
 
     ``loss_of(rows, epoch)`` gives the loss of int64 [B] rows in an epoch counted from 0; ``score()`` a number on validation
-    data, larger is better, after every epoch. Equal seeds give equal weights on one machine. Raises ValueError for no rows, and
-    for a loss that is not finite.
+    data, larger is better, after every epoch. Equal seeds give equal weights on one machine. Raises ValueError for no rows,
+    FaceCaptionError for a loss that is not finite.
     """
     if count < 1:
         raise ValueError("a probe needs rows to train on")
@@ -151,8 +141,8 @@ class AttributeProbe(nn.Module):
 
 def normed(vectors: Tensor, rows_at_once: int = 4096) -> Tensor:
     """Each vector of float16 [N, V, W] with mean 0 and variance 1, float16 [N, V, W], ``rows_at_once`` in float32 at a time."""
-    found = torch.empty_like(vectors, dtype=torch.float16)
+    result = torch.empty_like(vectors, dtype=torch.float16)
     for start in range(0, len(vectors), rows_at_once):
         part = vectors[start : start + rows_at_once].float()
-        found[start : start + rows_at_once] = F.layer_norm(part, part.shape[-1:]).half()
-    return found
+        result[start : start + rows_at_once] = F.layer_norm(part, part.shape[-1:]).half()
+    return result

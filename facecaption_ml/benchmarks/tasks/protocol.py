@@ -1,4 +1,4 @@
-"""How a benchmark is measured, and what all three tasks share: protocols, seeds, means with spread, baselines by chance."""
+"""What all three tasks share in measuring: features of a split, means with spread over seeds, baselines by chance."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from facecaption_ml.benchmarks.datasets.data import Pictures, Rows
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, PictureFeatures
+from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
-from facecaption_ml.benchmarks.tasks.probes import ProbeTraining
 
 KS: Final = (1, 5, 10)
 VALIDATION_ROWS: Final = 4_000
@@ -24,53 +24,11 @@ CODE_VERSION: Final = "1"
 
 
 @dataclass(frozen=True)
-class ProbeProtocol:
-    """Settings of a task's probes.
-
-    ``views`` 1: every epoch sees the plain picture; V > 1: epoch e sees random view e mod V, where the authors draw anew in
-    every epoch. ``runs`` probes are trained on ``device`` with the seeds ``seed``, ``seed`` + 1, …
-    """
-
-    epochs: int
-    learning_rate: float
-    batch_size: int
-    weight_decay: float = 0.05
-    runs: int = 3
-    seed: int = 0
-    views: int = 1
-    device: str = "cpu"
-
-    def training(self, run: int) -> ProbeTraining:
-        return ProbeTraining(self.epochs, self.learning_rate, self.batch_size, self.weight_decay, self.seed + run)
-
-    def words(self, validated: bool) -> dict[str, str]:
-        """For the record of a result."""
-        views = (
-            "plain" if self.views == 1 else f"{self.views} random views, one an epoch; plain for validation and test"
-        )
-        return {
-            "epochs": str(self.epochs),
-            "learning rate": f"{self.learning_rate:g}, cosine to 0",
-            "weight decay": f"{self.weight_decay:g}",
-            "batch size": str(self.batch_size),
-            "runs": str(self.runs),
-            "first seed": str(self.seed),
-            "views": views,
-            "epoch": "best on the validation split" if validated else "last (the data set has no validation split)",
-        }
-
-
-RETRIEVAL: Final = ProbeProtocol(epochs=20, learning_rate=4e-4, batch_size=256)
-ATTRIBUTES: Final = ProbeProtocol(epochs=100, learning_rate=0.3, batch_size=256)
-SKETCHES: Final = ProbeProtocol(epochs=100, learning_rate=1e-6, batch_size=256)
-
-
-@dataclass(frozen=True)
 class Measured:
-    """A result and the pictures that lie beside it, bytes by file ending such as ``layers.png``."""
+    """A result and the figures that lie beside it, bytes by file ending such as ``layers.png``."""
 
     result: BenchmarkResult
-    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    figures: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,11 +43,11 @@ class SplitFeatures:
     def of(
         cls, cache: FeatureCache, pictures: Pictures, rows: Rows, *, layers: bool, views: Sequence[int] = (0,)
     ) -> SplitFeatures:
-        found = [cache.pictures(pictures, rows.tolist(), layers=layers, view=view) for view in views]
-        kept = np.flatnonzero(np.all([features.readable for features in found], axis=0))
+        by_view = [cache.pictures(pictures, rows.tolist(), layers=layers, view=view) for view in views]
+        kept = np.flatnonzero(np.all([features.readable for features in by_view], axis=0))
         if len(kept) == len(rows):
-            return cls(rows, found, 0)
-        some = [_rows_of(features, kept) for features in found]
+            return cls(rows, by_view, 0)
+        some = [_rows_of(features, kept) for features in by_view]
         return cls(rows[kept], some, len(rows) - len(kept))
 
 

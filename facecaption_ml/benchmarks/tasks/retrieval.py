@@ -13,6 +13,7 @@ from torch import Tensor
 
 from facecaption_ml.benchmarks.datasets.data import PairData
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, Half
+from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 from facecaption_ml.benchmarks.tasks.probes import PairProbe, Trained, train_probe
 from facecaption_ml.benchmarks.tasks.protocol import (
@@ -20,7 +21,6 @@ from facecaption_ml.benchmarks.tasks.protocol import (
     KS,
     VALIDATION_ROWS,
     Measured,
-    ProbeProtocol,
     SplitFeatures,
     chance_recall,
     over_runs,
@@ -91,7 +91,7 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
         epochs.append(trained.epoch)
     gallery = {TEXT_TO_IMAGE: len(test.images.rows), IMAGE_TO_TEXT: len(test.owner)}
     measured = [
-        over_runs(setting, f"R@{k}", [found[setting, k] for found in runs], f"a gallery of {gallery[setting]}")
+        over_runs(setting, f"R@{k}", [recalls[setting, k] for recalls in runs], f"a gallery of {gallery[setting]}")
         for setting in gallery
         for k in KS
     ]
@@ -108,9 +108,9 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
                 "test pictures": len(test.images.rows),
                 "test captions": len(test.owner),
                 "did not decode": sum(part.images.unreadable for part in (train, validation, test) if part),
-                **{f"left out: {reason}": count for reason, count in data.source.left_out.items()},
+                **{f"left out: {reason}": count for reason, count in data.source.excluded.items()},
             },
-            protocol={**protocol.words(validated), "epochs chosen": ", ".join(map(str, epochs))},
+            protocol={**protocol.describe(validated), "epochs chosen": ", ".join(map(str, epochs))},
             versions={"data": data.source.version, "model": cache.model.version, "code": CODE_VERSION},
             notes=list(data.source.notes),
         )
@@ -138,8 +138,8 @@ def train_retrieval_probe(
     def score() -> float:
         assert validation is not None
         k = max(1, min(KS[-1], len(validation.images.rows) // 2))
-        found = _recalls(*pair_ranks(probe, validation), validation, (k,))
-        return float(np.mean([value for value in found.values() if value is not None]))
+        recalls = _recalls(*pair_ranks(probe, validation), validation, (k,))
+        return float(np.mean([value for value in recalls.values() if value is not None]))
 
     trained = train_probe(
         probe, loss_of, len(train.images.rows), protocol.training(run), score if validation is not None else None
@@ -178,15 +178,15 @@ def pair_ranks(probe: PairProbe, split: SplitPairs) -> tuple[Ranks, Ranks]:
 def _recalls(
     text_to_image: Ranks, image_to_text: Ranks, split: SplitPairs, ks: Sequence[int] = KS
 ) -> dict[tuple[str, int], float | None]:
-    found: dict[tuple[str, int], float | None] = {}
+    recalls: dict[tuple[str, int], float | None] = {}
     pictures, captions = len(split.images.rows), len(split.owner)
     for setting, ranks, gallery in (
         (TEXT_TO_IMAGE, text_to_image, pictures),
         (IMAGE_TO_TEXT, image_to_text, captions),
     ):
         for k in ks:
-            found[setting, k] = recall_of_ranks(ranks, k, gallery) if gallery >= k else None
-    return found
+            recalls[setting, k] = recall_of_ranks(ranks, k, gallery) if gallery >= k else None
+    return recalls
 
 
 def _chance(test: SplitPairs, gallery: dict[str, int]) -> list[Measurement]:

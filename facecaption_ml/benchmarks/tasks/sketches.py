@@ -18,9 +18,10 @@ from torch import Tensor
 
 from facecaption_ml.benchmarks.datasets.data import EpisodeData
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, FeatureError, Half
+from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 from facecaption_ml.benchmarks.tasks.probes import PairProbe, Trained, train_probe
-from facecaption_ml.benchmarks.tasks.protocol import CODE_VERSION, Measured, ProbeProtocol, over_runs
+from facecaption_ml.benchmarks.tasks.protocol import CODE_VERSION, Measured, over_runs
 from facecaption_ml.ranking import Ranks, percentile_of_ranks, reciprocal_of_ranks, retrieval_ranks
 
 SKETCH: Final = "sketch"
@@ -46,7 +47,7 @@ class SplitEpisodes:
     share: npt.NDArray[np.float64]
     sketch_rows: npt.NDArray[np.int64]  # in the data set
     photo_rows: npt.NDArray[np.int64]
-    left_out: Mapping[str, int]
+    excluded: Mapping[str, int]
 
     @classmethod
     def of(cls, data: EpisodeData, cache: FeatureCache, split: str) -> SplitEpisodes:
@@ -72,7 +73,7 @@ class SplitEpisodes:
             share=share[kept],
             sketch_rows=rows[kept],
             photo_rows=gallery[place],
-            left_out={
+            excluded={
                 "photos that did not decode": len(gallery) - len(place),
                 "episodes without photo": len(episodes) - len(shown),
                 "sketches that did not decode": int((~kept).sum()),
@@ -109,12 +110,12 @@ def measure_sketches(data: EpisodeData, cache: FeatureCache, protocol: ProbeProt
             measurements=measured,
             baselines={"chance": _chance([m.setting for m in measured if m.metric == "m@A"], len(test.photos))},
             counts=_counts(data, train, validation, test),
-            protocol={**protocol.words(validated), "views": "plain", "an epoch": "every partial sketch once"},
+            protocol={**protocol.describe(validated), "views": "plain", "an epoch": "every partial sketch once"},
             versions={"data": data.source.version, "model": cache.model.version, "code": CODE_VERSION},
             curves=curves,
             notes=list(data.source.notes),
         ),
-        _pictures(data, test, shown, curves, protocol.seed),
+        _figures(data, test, shown, curves, protocol.seed),
     )
 
 
@@ -197,12 +198,12 @@ def _measurements(mode: str, runs: Sequence[Ranks], gallery: int) -> list[Measur
 
 def _curves(mode: str, runs: Sequence[Ranks], test: SplitEpisodes) -> dict[str, list[tuple[float, float]]]:
     courses = [course(ranks, test, len(test.photos)) for ranks in runs]
-    found = {}
+    curves = {}
     for number, metric in enumerate(("m@A", "m@B")):
         values = np.mean([of_run[number] for of_run in courses], axis=0)
         if not np.isnan(values).any():
-            found[f"{mode}, {metric}"] = list(zip(_GRID, values.tolist(), strict=True))
-    return found
+            curves[f"{mode}, {metric}"] = list(zip(_GRID, values.tolist(), strict=True))
+    return curves
 
 
 def _chance(modes: Sequence[str], gallery: int) -> list[Measurement]:
@@ -220,19 +221,19 @@ def _counts(
     data: EpisodeData, train: SplitEpisodes, validation: SplitEpisodes | None, test: SplitEpisodes
 ) -> dict[str, int]:
     parts = [part for part in (train, validation, test) if part is not None]
-    left_out = {reason: sum(part.left_out[reason] for part in parts) for reason in test.left_out}
+    excluded = {reason: sum(part.excluded[reason] for part in parts) for reason in test.excluded}
     return {
         "training sketches": len(train.sketches),
         "training photos": len(train.photos),
         "test drawings": len(np.unique(test.episode)),
         "test sketches": len(test.sketches),
         "gallery": len(test.photos),
-        **left_out,
-        **{f"left out: {reason}": count for reason, count in data.source.left_out.items()},
+        **excluded,
+        **{f"left out: {reason}": count for reason, count in data.source.excluded.items()},
     }
 
 
-def _pictures(
+def _figures(
     data: EpisodeData,
     test: SplitEpisodes,
     ranks: Mapping[str, Ranks],
@@ -240,7 +241,7 @@ def _pictures(
     seed: int,
 ) -> dict[str, bytes]:
     """Figure 7, and Figure 8 for a drawing picked by the seed."""
-    from facecaption_ml.benchmarks.report.drawings import episode_strip, share_curves
+    from facecaption_ml.benchmarks.report.figures import episode_strip, share_curves
 
     numbers = np.unique(test.episode)
     picked = int(np.random.default_rng(seed).choice(numbers))
@@ -253,7 +254,7 @@ def _pictures(
         photo,
         pages,
         test.share[stages].tolist(),
-        {mode: found[stages].tolist() for mode, found in ranks.items()},
+        {mode: of_mode[stages].tolist() for mode, of_mode in ranks.items()},
         len(test.photos),
         data.captions[photo_row] if data.captions else "",
     )

@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from transformers import AutoTokenizer, BertModel, ViTModel
 
+from facecaption_ml.errors import naming
 from facecaption_ml.flip.model.model import FlipModel, text_mode
 from facecaption_ml.flip.model.presets import Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
@@ -48,7 +49,8 @@ def tokenizer_of(preset: Preset, text_init: str, texts: Callable[[], Iterable[st
             raise ValueError("it has no vocabulary")
         return found
 
-    return load_weights(load, text_init, TEXT_SETTING, _BERT)
+    with naming(TEXT_SETTING):
+        return load_weights(load, text_init, _BERT)
 
 
 def _image_tower(preset: Preset, name: str) -> ViTModel:
@@ -63,7 +65,8 @@ def _image_tower(preset: Preset, name: str) -> ViTModel:
         )
         return tower
 
-    return load_weights(load, name, IMAGE_SETTING, _VIT)
+    with naming(IMAGE_SETTING):
+        return load_weights(load, name, _VIT)
 
 
 def _text_tower(preset: Preset, name: str, vocabulary: int) -> BertModel:
@@ -83,7 +86,8 @@ def _text_tower(preset: Preset, name: str, vocabulary: int) -> BertModel:
             raise ValueError(f"it knows {tower.config.vocab_size} tokens, its tokenizer {vocabulary - 1}")
         return tower
 
-    return load_weights(load, name, TEXT_SETTING, _BERT)
+    with naming(TEXT_SETTING):
+        return load_weights(load, name, _BERT)
 
 
 def _loading(dropout: float, local: bool) -> dict[str, Any]:

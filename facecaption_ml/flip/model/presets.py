@@ -91,10 +91,6 @@ class Preset:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def same_shape(self, other: Preset) -> bool:
-        """Whether weights of the one fit the other."""
-        return (self.image, self.text, self.projection) == (other.image, other.text, other.projection)
-
 
 def training_defaults(name: str) -> dict[str, Any]:
     """The training settings of a preset, by the names of ``config.TrainingConfig``. Raises PresetError."""

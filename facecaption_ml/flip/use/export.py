@@ -19,6 +19,7 @@ from facecaption_ml.flip.training.config import TrainingConfig
 from facecaption_ml.flip.training.evaluation import KS, HeldOutRecall
 from facecaption_ml.flip.training.progress import LOG, TENSORBOARD
 from facecaption_ml.flip.use.encoding import CONFIG
+from facecaption_ml.markdown import markdown_table
 from facecaption_ml.pretrained import weights_version
 from facecaption_ml.storage.store import Store
 
@@ -115,7 +116,11 @@ def model_card(
         epoch=config["best_epoch"],
         precision=config["precision"],
         versions=", ".join(f"{name} {version}" for name, version in training.versions.items()) or "not given",
-        recalls="\n".join(_rows(recalls)) or "| – | 0 | – | – | – | – |",
+        recalls=markdown_table(
+            ("split", "pairs", "direction", *(f"R@{k}" for k in KS)),
+            _recall_rows(recalls) or [["–", "0", "–", *["–"] * len(KS)]],
+            "lrl" + "r" * len(KS),
+        ),
         projection=preset.projection,
     )
 
@@ -128,12 +133,11 @@ def _published(training: TrainingConfig) -> dict[str, Any]:
     return settings
 
 
-def _rows(recalls: Mapping[str, HeldOutRecall]) -> list[str]:
+def _recall_rows(recalls: Mapping[str, HeldOutRecall]) -> list[list[str]]:
     rows = []
     for split, recall in recalls.items():
         sides = {"image → text": recall.image_to_text, "text → image": recall.text_to_image, "chance": recall.chance}
         for side, values in sides.items():
             assert len(values) == len(KS)
-            shares = " | ".join(f"{100 * value:.1f} %" for value in values)
-            rows.append(f"| {split} | {recall.pairs:,} | {side} | {shares} |")
+            rows.append([split, f"{recall.pairs:,}", side, *(f"{100 * value:.1f} %" for value in values)])
     return rows

@@ -75,12 +75,12 @@ def episode_strip(
     for axes, page, share, place in zip(panes, pages, shares, range(len(pages)), strict=False):
         _show(axes, page)
         axes.set_title(f"{100 * share:.0f} %", fontsize=8, color=figures.INK)
-        for number, (mode, found) in enumerate(ranks.items()):
+        for number, (mode, of_mode) in enumerate(ranks.items()):
             colour = figures.COLOURS[number]
             axes.text(
                 0.5,
                 -0.1 - 0.15 * number,
-                f"{mode}: {found[place]}" if place == 0 else str(found[place]),
+                f"{mode}: {of_mode[place]}" if place == 0 else str(of_mode[place]),
                 transform=axes.transAxes,
                 ha="center",
                 va="top",
