@@ -24,6 +24,7 @@ def with_code_links(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -
     linked = dg.link_code_references_to_git(
         assets,
         git_url=url,
+        platform="gitlab" if "gitlab" in url else "github",
         git_branch=settings.deploy.code_revision or os.environ.get("DAGSTER_CLOUD_GIT_BRANCH") or "main",
         file_path_mapping=dg.AnchorBasedFilePathMapping(
             local_file_anchor=package, file_anchor_path_in_repository=package.name

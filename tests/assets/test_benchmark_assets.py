@@ -23,7 +23,7 @@ from facecaption_assets.checks import benchmarks as checks
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.partitions import BENCHMARK_ASSETS, BENCHMARK_GRIDS
-from facecaption_assets.resources.benchmarks import BenchmarkError, describer, location, measure, open_data
+from facecaption_assets.resources.benchmarks import BenchmarkError, describer, measure, open_data
 from facecaption_assets.settings import Settings, load_settings
 from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError, EpisodeData
 from facecaption_ml.benchmarks.datasets.registry import FOLDERS
@@ -133,8 +133,8 @@ def test_the_grids_are_models_times_data_sets_without_align_where_layers_are_pro
 
 def test_every_folder_and_baseline_has_a_setting(place: Place) -> None:
     settings = place.settings()
-    assert {location(settings, name) for name in FOLDERS} == {""}
-    assert [location(settings, name) for name in HUB_MODELS] == [spec.checkpoint for spec in HUB_MODELS.values()]
+    assert {settings.benchmarks.location(name) for name in FOLDERS} == {""}
+    assert [settings.benchmarks.location(name) for name in HUB_MODELS] == [spec.checkpoint for spec in HUB_MODELS.values()]
 
 
 def test_what_a_retrieval_partition_is_recorded_with(place: Place, measured: dict[str, Outcome]) -> None:
