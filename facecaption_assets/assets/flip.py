@@ -12,7 +12,7 @@ import dagster as dg
 from facecaption_assets.checks import flip as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork
-from facecaption_assets.machines.compute import training_step
+from facecaption_assets.machines.compute import EIGHT_A100
 from facecaption_assets.machines.retries import final_errors, training_retry_policy
 from facecaption_assets.partitions import VARIANTS, all_of
 from facecaption_assets.settings import Settings
@@ -41,8 +41,8 @@ def flip_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"pytorch", "safetensors"},
         owners=["team:models"],
         code_version=CODE_VERSION,
-        pool=training_step(settings).pool,
-        op_tags=training_step(settings).op_tags,
+        pool=EIGHT_A100.pool,
+        op_tags=EIGHT_A100.under(settings).op_tags,
         retry_policy=training_retry_policy(settings),
         required_resource_keys={"store", "training_processes", "grammar"},
         check_specs=[

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 from dagster._core.storage.tags import RETRY_NUMBER_TAG
 
-from facecaption_assets.machines.compute import EIGHT_A100
 from facecaption_assets.settings import Settings
 from facecaption_assets.settings.flip import FROM_SCRATCH
 from facecaption_assets.training.process import CONFIG
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
-    from facecaption_assets.training.pod import TrainingPods
     from facecaption_ml.flip import Flip
     from facecaption_ml.flip.training.config import TrainingConfig
 
@@ -29,7 +27,7 @@ STOP_SECONDS: Final = 180
 """How long a training that is told to stop has for the checkpoint it goes on from: some 4 GB of ``base``."""
 _PREFIX: Final = "flip_"
 _NOT_FOR_THE_TRAINING: Final = (
-    "flip_preset", "flip_processes", "flip_threads", "flip_image_init", "flip_text_init", "flip_launcher",
+    "flip_preset", "flip_processes", "flip_threads", "flip_image_init", "flip_text_init",
 )  # fmt: skip
 
 
@@ -87,16 +85,13 @@ def _threads(settings: Settings, processes: int) -> int:
     """Of each process: as set, else its share of those that the whole pipeline has."""
     if settings.flip_threads:
         return settings.flip_threads
-    own = EIGHT_A100.cores if settings.flip_launcher == "kubernetes" else os.cpu_count()
-    return max(1, (settings.threads or own or 1) // processes)
+    return max(1, (settings.threads or os.cpu_count() or 1) // processes)
 
 
 def process_count(settings: Settings) -> int:
-    """As set, else one for each GPU, else one; in a pod of its own, a GPU of that pod."""
+    """As set, else one for each GPU, else one."""
     if settings.flip_processes or settings.device == "cpu":
         return settings.flip_processes or 1
-    if settings.flip_launcher == "kubernetes":
-        return EIGHT_A100.gpus
     import torch
 
     return max(1, torch.cuda.device_count())
@@ -104,7 +99,7 @@ def process_count(settings: Settings) -> int:
 
 def run_training(
     context: dg.AssetExecutionContext,
-    pipes: dg.PipesSubprocessClient | TrainingPods,
+    pipes: dg.PipesSubprocessClient,
     config: TrainingConfig,
     work: Path,
     processes: int,
@@ -120,8 +115,6 @@ def run_training(
     if RETRY_NUMBER_TAG in context.run.tags:
         line = "an earlier run's training may still be at work: materialise again when it has ended"
         raise dg.Failure(description=line, allow_retries=False)
-    if not isinstance(pipes, dg.PipesSubprocessClient):
-        return pipes.train(context, config, processes)
     shutil.rmtree(work, ignore_errors=True)  # of an earlier run; what a training goes on from lies in the store
     work.mkdir(parents=True)
     (work / CONFIG).write_text(config.to_json(), encoding="utf-8")
