@@ -26,7 +26,7 @@ from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.flip.model.presets import Preset, preset_names
 from facecaption_ml.flip.training.config import TrainingConfig
-from facecaption_ml.flip.training.trainer import train
+from facecaption_ml.flip.training.process import train
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES, settle_conflicts

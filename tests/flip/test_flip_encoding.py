@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from facecaption_ml.decoding import UndecodableImage, decode_image
 from facecaption_ml.flip import Flip, FlipError
-from facecaption_ml.flip.training.trainer import train
+from facecaption_ml.flip.training.process import train
 from facecaption_ml.storage.store import Store
 from squares import COLOURS, GROUNDS, micro_config, square, write_squares
 

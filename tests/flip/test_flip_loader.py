@@ -21,7 +21,9 @@ import pytest
 import torch
 
 from facecaption_ml.flip.pairs import loader as data
-from facecaption_ml.flip.pairs.loader import PairBatch, PairIndex, PairLoader, PairSource, caption_id
+from facecaption_ml.flip.pairs.index import PairIndex, PairSource
+from facecaption_ml.flip.pairs.loader import PairBatch, PairLoader
+from facecaption_ml.flip.pairs.reader import caption_id
 from facecaption_ml.storage.store import Store, StoreError
 from pair_stores import colour, picture, row_of, write_crops, write_pairs
 
@@ -351,7 +353,8 @@ def test_a_fault_in_a_decoding_thread_reaches_the_consumer(
 _KILLED = """
 import multiprocessing, os, signal, sys
 from pair_stores import write_pairs
-from facecaption_ml.flip.pairs.loader import PairIndex, PairLoader
+from facecaption_ml.flip.pairs.index import PairIndex
+from facecaption_ml.flip.pairs.loader import PairLoader
 from facecaption_ml.storage.store import Store
 
 if __name__ == "__main__":

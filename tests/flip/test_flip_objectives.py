@@ -23,7 +23,7 @@ from facecaption_ml.flip.training.objectives import (
     itm_loss,
     soft_target_alpha,
 )
-from facecaption_ml.flip.training.queue import FeatureQueue, QueueView
+from facecaption_ml.flip.training.momentum import FeatureQueue, QueueView
 
 DIM = 4
 Array = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecaption_ml.flip.training.queue import FeatureQueue, check_queue_size
+from facecaption_ml.flip.training.momentum import FeatureQueue, check_queue_size
 
 DIM = 3
 

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facecaption_ml.devices import autocast, compute_dtype
-from facecaption_ml.flip.model.presets import Preset, PresetError, preset_names
+from facecaption_ml.flip.errors import PresetError
+from facecaption_ml.flip.model.presets import Preset, preset_names
 from facecaption_ml.flip.training.config import TEXT_COLUMNS, TrainingConfig, TrainingError
-from facecaption_ml.flip.training.schedule import learning_rate
+from facecaption_ml.flip.training.optimisation import learning_rate
 
 CPU = torch.device("cpu")
 

@@ -13,8 +13,8 @@ import torch
 
 from facecaption_ml.flip.training.checkpoint import TrainingCheckpoints
 from facecaption_ml.flip.training.config import TrainingConfig
-from facecaption_ml.flip.training.process import first_failure, main, run_process
-from facecaption_ml.flip.training.trainer import Trainer, train
+from facecaption_ml.flip.training.process import first_failure, main, run_process, train
+from facecaption_ml.flip.training.trainer import Trainer
 from facecaption_ml.storage.store import Store
 from squares import assert_same, micro_config, newest, steps_kept, write_squares
 

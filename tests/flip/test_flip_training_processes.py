@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from facecaption_ml.flip.training.config import TrainingConfig
-from facecaption_ml.flip.training.trainer import train
+from facecaption_ml.flip.training.process import train
 from facecaption_ml.storage.store import Store
 from squares import assert_same, forget_after, micro_config, newest, steps_kept, write_squares
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from facecaption_ml.flip.training.gathering import gather, gather_with_gradient, process_rank
+from facecaption_ml.flip.training.distributed import gather, gather_with_gradient, process_rank
 from facecaption_ml.flip.training.momentum import momentum_copy, update_momentum
 from facecaption_ml.flip.training.objectives import (
     GatheredMomentum,
@@ -25,7 +25,7 @@ from facecaption_ml.flip.training.objectives import (
     itm_loss,
     soft_target_alpha,
 )
-from facecaption_ml.flip.training.queue import FeatureQueue
+from facecaption_ml.flip.training.momentum import FeatureQueue
 
 STEPS = 5
 GLOBAL_BATCH = 8

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from facecaption_ml.flip.training.gathering import gather
-from facecaption_ml.flip.training.task import FlipPretraining
+from facecaption_ml.flip.training.distributed import gather
+from facecaption_ml.flip.training.task import FlipTask
 from micro_flip import ENC, gradients, micro_model, random_pairs
 
 GLOBAL_BATCH = 8
@@ -25,7 +25,7 @@ STEPS = 4
 QUEUE = 2 * GLOBAL_BATCH  # full after two steps, overwritten after that
 
 
-class MostSimilarNegatives(FlipPretraining):
+class MostSimilarNegatives(FlipTask):
     def _draw(self, similarity: Tensor, own_ids: Tensor, candidate_ids: Tensor) -> Tensor:
         return super()._draw(1e6 * similarity, own_ids, candidate_ids)
 
