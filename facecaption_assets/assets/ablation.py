@@ -5,7 +5,7 @@ from typing import Final, cast
 
 import dagster as dg
 
-from facecaption_assets.assets.ablation_tables import measure_variant, place, write_ablation
+from facecaption_assets.assets.ablation_tables import key_prefix, measure_variant, write_ablation
 from facecaption_assets.assets.benchmarks import CODE_VERSION, GROUP, headline
 from facecaption_assets.checks import benchmarks as checks
 from facecaption_assets.factories import previews
@@ -13,8 +13,9 @@ from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork
 from facecaption_assets.machines.compute import EIGHT_A100
 from facecaption_assets.machines.retries import final_errors, training_retry_policy
 from facecaption_assets.partitions import ABLATION, all_of
+from facecaption_assets.resources.models import load_checkpoint
 from facecaption_assets.settings import Settings
-from facecaption_assets.training.launch import load_checkpoint, process_count, run_training, training_config
+from facecaption_assets.training.launch import process_count, run_training, training_config
 from facecaption_ml.storage.store import Store
 
 _CHECKS: Final = ("above_baselines", "stored")
@@ -59,11 +60,11 @@ def _train_and_measure(
     started = time.monotonic()
     processes = process_count(settings)
     seeded = settings.model_copy(update={"seed": seed})
-    where = place(variant, seed)
-    config = training_config(seeded, variant, data.shards, {}, processes, place=where)
-    work = settings.home / "training" / where
+    prefix = key_prefix(variant, seed)
+    config = training_config(seeded, variant, data.shards, {}, processes, key_prefix=prefix)
+    work = settings.home / "training" / prefix
     checkpoint = run_training(context, context.resources.training_processes, config, work, processes)
-    flip = load_checkpoint(settings, store, where)
+    flip = load_checkpoint(settings, store, prefix)
     results = measure_variant(settings, store, flip, variant, seed)
     written = write_ablation(store, variant, seed, results)
     return dg.MaterializeResult(

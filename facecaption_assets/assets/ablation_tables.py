@@ -22,7 +22,7 @@ RESULTS: Final = "benchmarks/ablation"
 _DATA: Final = "sample"
 
 
-def place(variant: str, seed: int) -> str:
+def key_prefix(variant: str, seed: int) -> str:
     """Where a training's checkpoint lies."""
     return f"flip_ablation/{variant}/seed-{seed}"
 

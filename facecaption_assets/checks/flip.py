@@ -17,7 +17,7 @@ FLIP_CHECKPOINT: Final[Mapping[str, str]] = {
         "where that is more than half-way from it to 1, half-way is asked."
     ),
     "loads": "The files in the store make a model whose features of a picture and of a caption are unit rows.",
-    "pairs_conserved": "Pairs of the training split + what was left out, by reason = rows of the shards.",
+    "pairs_conserved": "Pairs of the training split + what was excluded, by reason = rows of the shards.",
 }
 _TOLERANCE: Final = 1e-3
 
@@ -54,9 +54,9 @@ def loads(flip: Flip, texts: Sequence[str]) -> dg.AssetCheckResult:
     )
 
 
-def pairs_conserved(pairs: int, left_out: Mapping[str, int], rows: int) -> dg.AssetCheckResult:
+def pairs_conserved(pairs: int, excluded: Mapping[str, int], rows: int) -> dg.AssetCheckResult:
     """``rows``: of ``facecaption_dataset``, in the shards that have crops."""
-    counted = {reason: count for reason, count in left_out.items() if reason != "shards_missing"}
+    counted = {reason: count for reason, count in excluded.items() if reason != "shards_missing"}
     return dg.AssetCheckResult(
         check_name="pairs_conserved",
         passed=pairs + sum(counted.values()) == rows,

@@ -45,7 +45,7 @@ def tries_left(context: dg.AssetExecutionContext, settings: DeploySettings) -> b
 def lost(error: BaseException) -> bool:
     """Whether another try may go better: memory ran out here or on a GPU, or a process that the step had started was killed."""
     return any(
-        isinstance(found, MemoryError | BrokenExecutor)
+        isinstance(found, MemoryError | BrokenExecutor | ChildProcessError)
         or (isinstance(found, OSError) and found.errno == errno.ENOMEM)
         or (type(found).__name__ == "OutOfMemoryError" and type(found).__module__.startswith("torch"))
         for found in _with_causes(error)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.partitions import BENCHMARK_DATA, HUB_MODELS, VARIANTS, benchmark_models
+from facecaption_assets.resources.models import load_variant
 from facecaption_assets.settings import Settings
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.storage.store import Store, StoreError
+from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
     from facecaption_ml.benchmarks.datasets.data import EpisodeData, LabelData, PairData, Rgb
@@ -108,7 +109,6 @@ def open_model(settings: Settings, store: Store, name: str) -> FrozenModel:
 
     Raises FlipError, StoreError or WeightsNotReachable where its weights cannot be had.
     """
-    from facecaption_assets.training.launch import load_checkpoint
     from facecaption_ml.devices import resolve_device
 
     device = resolve_device(settings.device, settings.threads)
@@ -121,10 +121,7 @@ def open_model(settings: Settings, store: Store, name: str) -> FrozenModel:
     from facecaption_ml.flip import Flip
 
     if name in VARIANTS.get_partition_keys():
-        try:
-            return FlipEncoder(load_checkpoint(settings, store, f"flip_checkpoint/{name}"), name)
-        except StoreError as error:
-            raise StoreError(f"no checkpoint of variant {name!r}: {error}") from None
+        return FlipEncoder(load_variant(settings, store, name), name)
     flip, own = Flip.load(Path(name).expanduser(), device), Path(name).expanduser().resolve().name
     # The results of the grid's own models stay theirs.
     return FlipEncoder(flip, f"{own}-{flip.version}" if own in {*VARIANTS.get_partition_keys(), *HUB_MODELS} else own)

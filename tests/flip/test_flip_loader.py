@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from facecaption_ml.flip.errors import PairsError
 from facecaption_ml.flip.pairs import loader as data
 from facecaption_ml.flip.pairs.index import PairIndex, PairSource
 from facecaption_ml.flip.pairs.loader import PairBatch, PairLoader
@@ -265,7 +266,7 @@ def test_no_picture_that_decodes_is_one_clear_line(store: Store, new_loader: Cal
 
 def test_less_than_one_global_batch_is_one_clear_line(store: Store) -> None:
     index = PairIndex.build(write_pairs(store, [15]))
-    with pytest.raises(ValueError, match=r"^15 training pairs .* 8 × 2 processes.*FACECAPTION_FLIP_BATCH_SIZE[^\n]*$"):
+    with pytest.raises(PairsError, match=r"^15 training pairs .* 8 × 2 processes.*batch_size[^\n]*$"):
         PairLoader(index, batch_size=8, image_size=16, seed=0, world_size=2)
 
 

@@ -108,7 +108,7 @@ def test_a_training_that_is_told_to_stop_leaves_a_checkpoint(
     assert process.returncode == 143
     reached = max(steps_kept(store))
     assert errors.count("\n") == 1
-    assert errors.startswith(f"told to stop after step {reached} of 8000; the next run goes on from {store.root}")
+    assert errors.startswith(f"told to stop after step {reached} of 8000; the next run resumes from {store.root}")
     assert reached >= 10
     train(micro_config(store, epochs=1000, max_steps=reached + 2), tmp_path / "work")
     train(micro_config(never_stopped, epochs=1000, max_steps=reached + 2), tmp_path / "work")

@@ -70,7 +70,13 @@ def write_squares(store: Store, pairs: int = 400, shards: int = 2, *, extra: str
 
 def micro_config(store: Store, **given: Any) -> TrainingConfig:
     """A training of the smallest preset on one thread; every step is logged. ``given``: options and fields of the config."""
-    options: dict[str, Any] = {"preset": "micro", "threads": 1, "precision": "fp32", "log_every": 1, "evaluation_pairs": 40}
+    options: dict[str, Any] = {
+        "preset": "micro",
+        "threads": 1,
+        "precision": "fp32",
+        "log_every": 1,
+        "evaluation_pairs": 40,
+    }
     fields: dict[str, Any] = {
         "store": store.root,
         "storage_options": dict(store.storage_options),

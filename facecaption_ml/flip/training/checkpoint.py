@@ -1,9 +1,9 @@
 """Checkpoints of an unfinished training: written whole, a few kept, and read back to resume exactly where it stopped.
 
-``flip_training/<variant>/`` (``flip_training/<key_prefix>/`` where a training has a prefix of its own) holds, for each step that was
-kept, ``step-<n>.safetensors`` (the weights), ``step-<n>.pt`` (momentum towers, queue, optimiser, loss scale, random numbers,
-place in the data, tokenizer, log) and ``step-<n>.json``. The last is written last and makes the checkpoint count, so a process
-killed while writing leaves the one before it in force.
+``flip_training/<variant>/`` (``flip_training/<key_prefix>/`` where a training has a prefix of its own) holds, for each step
+that was kept, ``step-<n>.safetensors`` (the weights), ``step-<n>.pt`` (momentum towers, queue, optimiser, loss scale, random
+numbers, position in the data, tokenizer, log) and ``step-<n>.json``. The last is written last and makes the checkpoint count,
+so a process killed while writing leaves the one before it in force.
 ``best-<epoch>.safetensors`` holds the weights of the best epoch so far.
 """
 
@@ -67,13 +67,19 @@ class TrainingCheckpoints:
     ) -> str:
         """Write a checkpoint after ``step`` optimiser steps, forget what is too old, and return its address.
 
-        ``reproducibility`` and ``processes`` must be the same when it is read back. ``best_epoch``: whose weights it needs, 0 none.
+        ``reproducibility`` and ``processes`` must be the same when it is read back. ``best_epoch``: whose weights it needs, 0:
+        none.
         """
         with self._store.writing_file(self._key("step", step, "safetensors")) as path:
             save_weights(weights, path)
         with self._store.writing_file(self._key("step", step, "pt")) as path:
             torch.save(dict(state), path)
-        record = {"step": step, "processes": processes, "best_epoch": best_epoch, "reproducibility": dict(reproducibility)}
+        record = {
+            "step": step,
+            "processes": processes,
+            "best_epoch": best_epoch,
+            "reproducibility": dict(reproducibility),
+        }
         key = self._key("step", step, "json")
         self._store.write_bytes(key, json.dumps(record, indent=1).encode())
         kept = self._steps()[-self._keep :]

@@ -37,9 +37,9 @@ class TrainingConfig(BaseModel):
     shards: tuple[str, ...]
     variant: str
     storage_options: dict[str, str] = Field(default_factory=dict)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     device: str = "auto"
-    max_steps: int = Field(0, ge=0)
+    max_steps: int = Field(default=0, ge=0)
     key_prefix: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -88,6 +88,8 @@ def first_fault(error: ValidationError) -> str:
     """One line of the first field that is wrong: ``queue_size is -3: Input should be greater than or equal to 0``."""
     first = error.errors()[0]
     name = str(first["loc"][-1]) if first["loc"] else "it"
-    return f"{name}: {first['msg']}" if first["type"] in ("missing", "extra_forbidden") else (
-        f"{name} is {first['input']!r}: {first['msg']}"
+    return (
+        f"{name}: {first['msg']}"
+        if first["type"] in ("missing", "extra_forbidden")
+        else (f"{name} is {first['input']!r}: {first['msg']}")
     )

@@ -1,4 +1,4 @@
-"""The processes of a training run, started by ``torchrun`` or alone, and the tensors of all of them, with and without gradients."""
+"""The processes of a training run, started by ``torchrun`` or alone, and their tensors gathered, with and without gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The finished checkpoint of a training: weights, tokenizer, configuration, log and model card, under the variant's name in the store."""
+"""The finished checkpoint of a training: weights, tokenizer, configuration, log and model card, in the store."""
 
 from __future__ import annotations
 

@@ -14,10 +14,22 @@ if TYPE_CHECKING:
     OfPreset = Annotated[T, "resolved"]
 else:
     OfPreset = Optional
-_OWN: Final = "None: the preset's own"
-_TOWER: Final = f"; '': the preset's own, {FROM_SCRATCH}: from scratch"
 RUNTIME_ONLY: Final[dict[str, Any]] = {"runtime_only": True}
 """Marks an option that does not decide what is learned: a training may resume under another value of it."""
+
+
+def _of_preset(description: str, ge: float, le: float | None = None) -> Any:
+    return Field(default=None, ge=ge, le=le, description=f"{description}; None: the preset's own")
+
+
+def _tower(kind: str) -> Any:
+    return Field(
+        default="", description=f"hub name or folder of a {kind}; '': the preset's own, {FROM_SCRATCH}: from scratch"
+    )
+
+
+def _runtime(default: Any, description: str, ge: float | None = None) -> Any:
+    return Field(default=default, ge=ge, description=description, json_schema_extra=RUNTIME_ONLY)
 
 
 class TrainingOptions(BaseModel):
@@ -31,59 +43,41 @@ class TrainingOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    preset: str = Field("base", description="base (paper §5.1), small or tiny")
-    image_init: str = Field("", description=f"hub name or folder of a ViT{_TOWER}")
-    text_init: str = Field("", description=f"hub name or folder of a BERT{_TOWER}")
+    preset: str = Field(default="base", description="base (paper §5.1), small or tiny")
+    image_init: str = _tower("ViT")
+    text_init: str = _tower("BERT")
 
-    epochs: OfPreset[int] = Field(None, ge=1, description=f"passes over the training pairs; {_OWN}")
-    batch_size: OfPreset[int] = Field(None, ge=1, description=f"pairs of a process in a forward pass; {_OWN}")
-    accumulation: int = Field(1, ge=1, description="forward passes in an optimiser step")
-    queue_size: OfPreset[int] = Field(
-        None, ge=0, description=f"features of each kind in the queue, a multiple of the global batch; {_OWN}"
-    )
-    first_learning_rate: OfPreset[float] = Field(None, ge=0, description=f"at the first step of the warm-up; {_OWN}")
-    peak_learning_rate: OfPreset[float] = Field(None, ge=0, description=f"after the warm-up; {_OWN}")
-    last_learning_rate: OfPreset[float] = Field(None, ge=0, description=f"at the end of the cosine; {_OWN}")
-    warm_up_steps: OfPreset[int] = Field(None, ge=0, description=f"over which the learning rate rises; {_OWN}")
-    weight_decay: OfPreset[float] = Field(None, ge=0, description=f"AdamW's, of matrices; {_OWN}")
-    momentum: OfPreset[float] = Field(None, ge=0, le=1, description=f"of the momentum towers; {_OWN}")
-    soft_targets: OfPreset[float] = Field(None, ge=0, le=1, description=f"weight of the momentum targets; {_OWN}")
-    soft_target_epochs: OfPreset[float] = Field(None, ge=0, description=f"over which that weight grows; {_OWN}")
-    augmentation: OfPreset[float] = Field(
-        None, ge=0, le=1, description=f"share of pictures that RandAugment changes; {_OWN}"
-    )
-    clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: not limited")
-    evaluation_pairs: int = Field(1000, ge=0, description="held-out pairs that an epoch is judged by")
-    window_row_groups: int = Field(16, ge=1, description="row groups that are shuffled together in memory")
+    epochs: OfPreset[int] = _of_preset("passes over the training pairs", ge=1)
+    batch_size: OfPreset[int] = _of_preset("pairs of a process in a forward pass", ge=1)
+    accumulation: int = Field(default=1, ge=1, description="forward passes in an optimiser step")
+    queue_size: OfPreset[int] = _of_preset("features of each kind in the queue, a multiple of the global batch", ge=0)
+    first_learning_rate: OfPreset[float] = _of_preset("learning rate at the start of the warm-up", ge=0)
+    peak_learning_rate: OfPreset[float] = _of_preset("learning rate after the warm-up", ge=0)
+    last_learning_rate: OfPreset[float] = _of_preset("learning rate at the end of the cosine", ge=0)
+    warm_up_steps: OfPreset[int] = _of_preset("optimiser steps over which the learning rate rises", ge=0)
+    weight_decay: OfPreset[float] = _of_preset("AdamW's, of matrices", ge=0)
+    momentum: OfPreset[float] = _of_preset("of the momentum towers", ge=0, le=1)
+    soft_targets: OfPreset[float] = _of_preset("weight of the momentum targets", ge=0, le=1)
+    soft_target_epochs: OfPreset[float] = _of_preset("epochs over which that weight grows", ge=0)
+    augmentation: OfPreset[float] = _of_preset("share of pictures that RandAugment changes", ge=0, le=1)
+    clip_norm: float = Field(default=1.0, ge=0, description="largest norm of the gradient; 0: not limited")
+    evaluation_pairs: int = Field(default=1000, ge=0, description="held-out pairs that an epoch is judged by")
+    window_row_groups: int = Field(default=16, ge=1, description="row groups that are shuffled together in memory")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="number type of the matrix products; auto: bf16 where the device has it, else fp32"
+        default="auto", description="number type of the matrix products; auto: bf16 where the device has it, else fp32"
     )
 
-    compile: bool = Field(False, description="torch.compile", json_schema_extra=RUNTIME_ONLY)
-    activation_checkpointing: bool = Field(
-        False, description="less memory for about a third more computation", json_schema_extra=RUNTIME_ONLY
-    )
-    # The number of processes does decide what is learned; a checkpoint records how many there were, not this 0.
-    processes: int = Field(
-        0, ge=0, description="training processes; 0: one for each GPU, else one", json_schema_extra=RUNTIME_ONLY
-    )
-    threads: int = Field(
-        0, ge=0, description="of a process on the CPU; 0: its share of those there are", json_schema_extra=RUNTIME_ONLY
-    )
-    loader_threads: int = Field(
-        1, ge=1, description="of a process, that decode pictures", json_schema_extra=RUNTIME_ONLY
-    )
-    loader_process: bool = Field(
-        False, description="decode in a process of its own beside each training process", json_schema_extra=RUNTIME_ONLY
-    )
-    checkpoint_minutes: float = Field(
-        15.0, ge=0, description="between checkpoints that a training resumes from", json_schema_extra=RUNTIME_ONLY
-    )
-    keep_checkpoints: int = Field(2, ge=1, description="of an unfinished training", json_schema_extra=RUNTIME_ONLY)
-    log_every: int = Field(20, ge=1, description="optimiser steps between lines of the log", json_schema_extra=RUNTIME_ONLY)
-    fresh: bool = Field(
-        False, description="forget an unfinished training instead of resuming it", json_schema_extra=RUNTIME_ONLY
-    )
+    compile: bool = _runtime(False, "torch.compile")
+    activation_checkpointing: bool = _runtime(False, "less memory for about a third more computation")
+    # How many processes there are does decide what is learned: a checkpoint records that number, not this 0.
+    processes: int = _runtime(0, "training processes; 0: one for each GPU, else one", ge=0)
+    threads: int = _runtime(0, "of a process on the CPU; 0: its share of those there are", ge=0)
+    loader_threads: int = _runtime(1, "of a process, that decode pictures", ge=1)
+    loader_process: bool = _runtime(False, "decode in a process of its own beside each training process")
+    checkpoint_minutes: float = _runtime(15.0, "between checkpoints that a training resumes from", ge=0)
+    keep_checkpoints: int = _runtime(2, "of an unfinished training", ge=1)
+    log_every: int = _runtime(20, "optimiser steps between lines of the log", ge=1)
+    fresh: bool = _runtime(False, "forget an unfinished training instead of resuming it")
 
     def resolved(self) -> TrainingOptions:
         """The same with the preset's own values where there are none. Raises PresetError for an unknown preset."""

@@ -121,9 +121,10 @@ def first_failure(work: Path) -> Failure | None:
     failures = []
     for path in work.glob(_FAILURE.format("*")):
         try:
-            failure = Failure(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):  # cut by the kill that followed
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # cut by the kill that followed
             continue
+        failure = Failure(record["line"], tuple(record["options"]))
         failures.append((failure.is_echo, path.stat().st_mtime_ns, failure))
     return min(failures, key=lambda one: one[:2])[2] if failures else None
 
@@ -140,7 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = TrainingConfig.from_json(given.config.read_text(encoding="utf-8"))
     except Exception as error:
         failure = _failure_of(error)
-        _leave(given.work, int(os.environ.get("RANK", "0")), Failure(f"{given.config}: {failure.line}", failure.options))
+        _leave(
+            given.work, int(os.environ.get("RANK", "0")), Failure(f"{given.config}: {failure.line}", failure.options)
+        )
         return 1
     return run_process(config, given.work, debug=given.debug)
 

@@ -1,4 +1,4 @@
-"""One process's model in training with its optimiser, loss scale and random numbers: a step of them, and their state to resume."""
+"""One process's model in training with its optimiser, loss scale and random numbers: a step, and their state to resume."""
 
 from __future__ import annotations
 

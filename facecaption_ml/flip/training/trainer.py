@@ -121,10 +121,11 @@ class Trainer:
     def _announce(self) -> None:
         assert self.log
         parameters, pairs = self.state.model.parameter_count(), len(self.pairs.train)
+        global_batch = self.options.batch_size * self.options.accumulation * self.dist.count
         line = (
             f"{self.config.variant}: preset {self.preset.name}, {parameters / 1e6:.1f}M parameters without momentum copies; "
-            f"{pairs:,} pairs of {len(self.config.shards)} shards, {self.steps:,} steps in {self.options.epochs} epochs, global "
-            f"batch {self.options.batch_size * self.options.accumulation * self.dist.count}; {self.dist.count} processes, "
+            f"{pairs:,} pairs of {len(self.config.shards)} shards, {self.steps:,} steps in {self.options.epochs} epochs, "
+            f"global batch {global_batch}; {self.dist.count} processes, "
             f"{self.dist.device.type}, {str(self.state.dtype).removeprefix('torch.')}"
         )
         self.log.record("start", self.position.step, line, parameters=parameters, pairs=pairs)
