@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).parents[1]
 LIBRARY = REPOSITORY / "facecaption_ml"
 STAGES = ("images", "faces", "attributes", "captions", "flip")
 ABOVE = ("sample", "benchmarks", "statistics")
+FLIP_ROOMS = ("model", "pairs", "training", "use")
 
 
 def imported(path: Path) -> set[str]:
@@ -37,6 +38,13 @@ def test_the_library_knows_neither_dagster_nor_the_assets(path: Path) -> None:
     if stage in STAGES:
         foreign = [f"facecaption_ml.{other}" for other in (*STAGES, *ABOVE) if other != stage]
         assert not [name for name in names if any(name == f or name.startswith(f"{f}.") for f in foreign)]
+
+
+def test_flips_rooms_import_only_to_the_left() -> None:
+    for number, room in enumerate(FLIP_ROOMS):
+        right = tuple(f"facecaption_ml.flip.{other}" for other in FLIP_ROOMS[number + 1 :])
+        for path in (LIBRARY / "flip" / room).glob("*.py"):
+            assert not [name for name in imported(path) if name.startswith(right)], path
 
 
 def test_the_code_location_loads_without_torch_and_its_like() -> None:

@@ -120,4 +120,4 @@ def test_help_says_how() -> None:
         [sys.executable, *MODULE, "--help"], capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=100
     )
     assert "--config" in done.stdout
-    assert "torch.distributed.run" in done.stdout
+    assert "torchrun" in done.stdout

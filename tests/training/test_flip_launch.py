@@ -1,7 +1,5 @@
 """Starting a training from a step: which settings a failure names, what is tried again, and what never runs twice."""
 
-from __future__ import annotations
-
 import threading
 import time
 from pathlib import Path

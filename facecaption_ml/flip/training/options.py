@@ -33,8 +33,8 @@ def _runtime(default: Any, description: str, ge: float | None = None) -> Any:
 
 
 class TrainingOptions(BaseModel):
-    """What a training is told besides its data. Options that are None or empty are taken from the preset (``presets.toml``);
-    those of ``base`` are the paper's (§5.1).
+    """All of a training but its data. Options that are None or empty are taken from the preset (``presets.toml``); those of
+    ``base`` are the paper's (§5.1).
 
     ``batch_size`` is of a process and a forward pass: the global batch is ``batch_size`` × processes, and the optimiser steps
     after ``accumulation`` of them. A new option is a line here, and one in ``presets.toml`` where presets differ in it.
