@@ -43,7 +43,7 @@ def test_among_processes_keys_and_values_of_negatives_are_computed_too(monkeypat
 
     shape = Preset.named("tiny")
     alone = step_flops(shape, 4, 16)
-    for name, stand_in in {"gather": twice, "gather_with_gradient": twice, "process_count": lambda: 2}.items():
+    for name, stand_in in {"gather": twice, "gather_with_gradient": twice, "world_size": lambda: 2}.items():
         monkeypatch.setattr(pretraining, name, stand_in)
     among = step_flops(shape, 4, 16, processes=2)
     assert among == step_flops(shape, 4, 16, processes=8) > alone

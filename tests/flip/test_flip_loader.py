@@ -260,7 +260,7 @@ def test_stand_ins_are_drawn_from_the_whole_window(store: Store, new_loader: Cal
 
 def test_no_picture_that_decodes_is_one_clear_line(store: Store, new_loader: Callable[..., PairLoader]) -> None:
     loader = new_loader(write_pairs(store, [20], broken=range(20)))
-    with pytest.raises(StoreError, match=r"^none of 16 pictures decodes.*face_crops.*materialise"):
+    with pytest.raises(StoreError, match=r"^none of 16 pictures decodes.*face_crops.*materialize"):
         next(loader.epoch(0))
 
 

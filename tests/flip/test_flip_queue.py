@@ -110,7 +110,7 @@ def test_sizes_that_do_not_fit_are_refused_with_sizes_that_do(size: int, global_
 
 def test_the_papers_queue_fits_eight_processes_of_eighty() -> None:
     check_queue_size(61_440, 8 * 80)
-    with pytest.raises(ValueError, match=r"is 61440, .* 504 .*: 60984 or 61488 would fit"):
+    with pytest.raises(TrainingError, match=r"is 61440, .* 504 .*: 60984 or 61488 would fit"):
         check_queue_size(61_440, 8 * 63)
-    with pytest.raises(ValueError, match=r"0 \(no queue\) or 640 would fit"):
+    with pytest.raises(TrainingError, match=r"0 \(no queue\) or 640 would fit"):
         check_queue_size(128, 640)
