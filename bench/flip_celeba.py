@@ -26,7 +26,8 @@ from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.flip.model.presets import Preset, preset_names
 from facecaption_ml.flip.training.config import TrainingConfig
-from facecaption_ml.flip.training.trainer import train
+from facecaption_ml.flip.training.options import TrainingOptions
+from facecaption_ml.flip.training.process import train
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES, settle_conflicts
@@ -90,17 +91,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(f"{scratch}/store")
         write_pairs(arguments.celeba, max(Preset.named(arguments.preset).image.size, 64), store)
-        config = TrainingConfig.of_preset(
-            arguments.preset,
-            store=store.root,
-            shards=tuple(store.shards("facecaption_dataset")),
-            variant="flip_template",
+        options = TrainingOptions(
+            preset=arguments.preset,
             epochs=arguments.epochs,
             queue_size=arguments.queue_size,
             peak_learning_rate=arguments.peak_learning_rate,
-            seed=arguments.seed,
             threads=arguments.threads,
             log_every=200,
+        )
+        config = TrainingConfig(
+            options=options,
+            store=store.root,
+            shards=tuple(store.shards("facecaption_dataset")),
+            variant="flip_template",
+            seed=arguments.seed,
         )
         started = time.monotonic()
         outcome = train(config, Path(scratch) / "work")
@@ -108,7 +112,7 @@ def main() -> int:
         found = {"seconds": time.monotonic() - started, "config": dict(outcome.config)}
     for split, recall in outcome.recalls.items():
         print(f"{split}: {recall}")
-    epoch = f"epoch {outcome.best_epoch} of {config.epochs}"
+    epoch = f"epoch {outcome.best_epoch} of {config.options.epochs}"
     print(f"{arguments.preset}, {outcome.steps} steps in {found['seconds']:.0f} s, {epoch}")
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1))

@@ -42,7 +42,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from facecaption_ml.decoding import encode_jpeg
-from facecaption_ml.flip.pairs.loader import PairIndex, PairLoader, PairSource
+from facecaption_ml.flip.pairs.index import PairIndex, PairSource
+from facecaption_ml.flip.pairs.loader import PairLoader
 from facecaption_ml.markdown import markdown_table
 from facecaption_ml.sample.labelled import labelled_portraits
 from facecaption_ml.schemas import SCHEMAS

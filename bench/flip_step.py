@@ -2,7 +2,7 @@
 
 Both train one architecture on the same batch: random pictures, captions as long as template captions, the paper's queue.
 ``plain`` is what one writes first: eager attention, float32, AdamW without fusing, captions padded to 65 tokens, keys and
-values of cross-attention for every pair. ``project`` is ``FlipPretraining`` as the training runs it. ``--stages`` shows what
+values of cross-attention for every pair. ``project`` is ``FlipTask`` as the training runs it. ``--stages`` shows what
 each change brings. Each round times every contestant once, in turns, each in a process of its own for its peak of memory;
 ratios are of one round, the table shows medians. With a GPU the batch is the paper's (80) and the share of the GPU's measured
 matrix rate stands beside.
@@ -32,8 +32,9 @@ from facecaption_ml.devices import autocast, compute_dtype
 from facecaption_ml.flip.model.flops import matrix_rate, step_flops
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset, preset_names, training_defaults
-from facecaption_ml.flip.training.optimisation import memory_gib, parameter_groups
-from facecaption_ml.flip.training.task import FlipPretraining
+from facecaption_ml.flip.training.optimisation import parameter_groups
+from facecaption_ml.flip.training.progress import memory_gib
+from facecaption_ml.flip.training.task import FlipTask
 from facecaption_ml.markdown import markdown_table
 
 ENC_ID = 5
@@ -82,7 +83,7 @@ def make_batch(preset: Preset, pairs: int, device: torch.device, trimmed: bool) 
     return Batch(pixels.to(device), ids.to(device), mask.to(device), torch.arange(pairs, device=device))
 
 
-class PlainPretraining(FlipPretraining):
+class PlainPretraining(FlipTask):
     """The same losses with keys and values computed for every pair."""
 
     shares_keys = False
@@ -109,7 +110,7 @@ def make_step(way: Way, preset: Preset, pairs: int, queue_size: int, device: tor
     if way.attention == "eager":
         for tower in (model.image, model.text):
             tower.set_attn_implementation("eager")
-    kind = FlipPretraining if way.shared_keys else PlainPretraining
+    kind = FlipTask if way.shared_keys else PlainPretraining
     pretraining = kind(model, ENC_ID, queue_size, 0.995, 0).to(device).train()
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(
         parameter_groups(model, 0.05), lr=1e-5, fused=way.fused, foreach=False if not way.fused else None

@@ -24,6 +24,7 @@ from typing import Any
 
 from facecaption_ml.flip.model.presets import preset_names
 from facecaption_ml.flip.training.config import TEXT_COLUMNS, TrainingConfig
+from facecaption_ml.flip.training.options import TrainingOptions
 from facecaption_ml.markdown import markdown_table
 from facecaption_ml.storage.store import Store
 
@@ -35,15 +36,12 @@ def run(store: Path, variant: str, seed: int, arguments: argparse.Namespace, scr
     home = scratch / f"{variant}-{seed}"
     for table in ("face_crops", "facecaption_dataset"):
         shutil.copytree(store / table, home / "store" / table)
-    config = TrainingConfig.of_preset(
-        arguments.preset,
+    config = TrainingConfig(
+        options=TrainingOptions(preset=arguments.preset, epochs=arguments.epochs, threads=1, log_every=1000),
         store=str(home / "store"),
         shards=tuple(Store(str(store)).shards("facecaption_dataset")),
         variant=variant,
         seed=seed,
-        threads=1,
-        epochs=arguments.epochs,
-        log_every=1000,
     )
     (home / "config.json").write_text(config.to_json())
     command = [sys.executable, "-m", "facecaption_ml.flip.training.process", "--config", str(home / "config.json")]

@@ -20,7 +20,6 @@ from facecaption_assets.factories.code_links import with_code_links
 from facecaption_assets.machines.executors import build_executor
 from facecaption_assets.resources.data import build_resources
 from facecaption_assets.settings import Settings, load_settings
-from facecaption_assets.training.pod import training_launcher
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
@@ -41,7 +40,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         schedules=schedules(settings),
         sensors=[new_manifests_sensor(settings), failure_alert_sensor(settings), summaries_sensor(settings)],
         jobs=[MANIFEST_INTAKE, SHARD_PIPELINE, RELEASE, FLIP_TRAINING, *BENCHMARK_JOBS],
-        resources=build_resources(settings) | training_launcher(settings),
+        resources=build_resources(settings),
         executor=build_executor(settings.deploy),
     )
 

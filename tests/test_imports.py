@@ -14,6 +14,7 @@ LIBRARY = REPOSITORY / "facecaption_ml"
 STAGES = ("images", "faces", "attributes", "captions", "flip")
 ABOVE = ("sample", "benchmarks", "statistics")
 CAPTIONS_ROOMS = ("template", "faithful", "guided", "backends", "rewrite")
+FLIP_ROOMS = ("model", "pairs", "training", "use")
 
 
 def imported(path: Path) -> set[str]:
@@ -47,6 +48,13 @@ def test_the_rooms_of_captions_import_to_the_left_only() -> None:
         for path in (LIBRARY / "captions" / room).glob("*.py"):
             wrong += [f"{path.name}: {name}" for name in imported(path) if name.startswith(right)]
     assert not wrong
+
+
+def test_flips_rooms_import_only_to_the_left() -> None:
+    for number, room in enumerate(FLIP_ROOMS):
+        right = tuple(f"facecaption_ml.flip.{other}" for other in FLIP_ROOMS[number + 1 :])
+        for path in (LIBRARY / "flip" / room).glob("*.py"):
+            assert not [name for name in imported(path) if name.startswith(right)], path
 
 
 def test_the_code_location_loads_without_torch_and_its_like() -> None:

@@ -11,13 +11,15 @@ import dagster as dg
 
 from facecaption_assets.checks import benchmarks as checks
 from facecaption_assets.factories import previews
+from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork
-from facecaption_assets.machines.compute import training_step
-from facecaption_assets.machines.retries import final_errors, training_retry_policy
+from facecaption_assets.machines.compute import EIGHT_A100
+from facecaption_assets.machines.retries import training_retry_policy
 from facecaption_assets.partitions import ABLATION, BENCHMARK_ASSETS, all_of
 from facecaption_assets.resources.benchmarks import measure
+from facecaption_assets.resources.models import load_checkpoint
 from facecaption_assets.settings import Settings
-from facecaption_assets.training.launch import load_checkpoint, process_count, run_training, training_config
+from facecaption_assets.training.launch import process_count, run_training, training_config
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
@@ -25,28 +27,25 @@ if TYPE_CHECKING:
     from facecaption_ml.flip import Flip
 
 _DATA: Final = "sample"
-_CHECKS: Final = ("above_baselines", "stored")
+_CHECKS: Final = {name: checks.RESULT[name] for name in ("above_baselines", "stored")}
 
 
 def ablation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """``flip_ablation``."""
 
-    @dg.asset(
+    @configured_asset(
+        settings,
+        EIGHT_A100,
+        team="models",
+        code_version="1",
+        checks=_CHECKS,
+        resources=["training_processes"],
+        retries=training_retry_policy,
         deps=[all_of(DATASET), all_of("face_crops")],
         partitions_def=ABLATION,
         group_name="benchmarks",
         kinds={"pytorch", "safetensors"},
-        owners=["team:models"],
-        code_version="1",
-        pool=training_step(settings).pool,
-        op_tags=training_step(settings).op_tags,
-        retry_policy=training_retry_policy(settings),
-        required_resource_keys={"store", "training_processes"},
-        check_specs=[
-            dg.AssetCheckSpec(check, asset="flip_ablation", description=checks.RESULT[check]) for check in _CHECKS
-        ],
     )
-    @final_errors(settings)
     def flip_ablation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """FLIP, FLIP* and FLIP† trained on the same pairs with the same steps, once for each seed (paper Table 2).
 
@@ -71,7 +70,7 @@ def _train_and_measure(
     processes = process_count(settings)
     seeded = settings.model_copy(update={"seed": seed})
     key_prefix = f"flip_ablation/{variant}/seed-{seed}"
-    config = training_config(seeded, variant, data.shards, {}, processes, place=key_prefix)
+    config = training_config(seeded, variant, data.shards, {}, processes, key_prefix=key_prefix)
     work = settings.home / "training" / key_prefix
     checkpoint = run_training(context, context.resources.training_processes, config, work, processes)
     flip = load_checkpoint(settings, store, key_prefix)

@@ -11,12 +11,14 @@ import dagster as dg
 
 from facecaption_assets.checks import flip as checks
 from facecaption_assets.factories import previews
+from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork
-from facecaption_assets.machines.compute import training_step
-from facecaption_assets.machines.retries import final_errors, training_retry_policy
+from facecaption_assets.machines.compute import EIGHT_A100
+from facecaption_assets.machines.retries import training_retry_policy
 from facecaption_assets.partitions import VARIANTS, all_of
+from facecaption_assets.resources.models import load_checkpoint
 from facecaption_assets.settings import Settings
-from facecaption_assets.training.launch import load_checkpoint, process_count, run_training, training_config
+from facecaption_assets.training.launch import process_count, run_training, training_config
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
@@ -34,28 +36,24 @@ _DIRECTIONS: Final = {"image → text": "image_to_text", "text → image": "text
 def flip_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """``flip_checkpoint``."""
 
-    @dg.asset(
+    @configured_asset(
+        settings,
+        EIGHT_A100,
+        team="models",
+        code_version=CODE_VERSION,
+        checks=checks.FLIP_CHECKPOINT,
+        resources=["training_processes", "grammar"],
+        retries=training_retry_policy,
         deps=[all_of(DATASET), all_of(_CROPS)],
         partitions_def=VARIANTS,
         group_name=GROUP,
         kinds={"pytorch", "safetensors"},
-        owners=["team:models"],
-        code_version=CODE_VERSION,
-        pool=training_step(settings).pool,
-        op_tags=training_step(settings).op_tags,
-        retry_policy=training_retry_policy(settings),
-        required_resource_keys={"store", "training_processes", "grammar"},
-        check_specs=[
-            dg.AssetCheckSpec(check, asset="flip_checkpoint", description=text)
-            for check, text in checks.FLIP_CHECKPOINT.items()
-        ],
     )
-    @final_errors(settings)
     def flip_checkpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """FLIP (paper §5.1): a ViT and a BERT trained with a contrastive and a matching loss, one checkpoint a variant.
 
         `flip` learns from captions, `flip_template` from template captions, `flip_alt_text` from alt text. Every finished shard
-        is read. A training that was interrupted goes on from its last checkpoint when materialised again.
+        is read. A training that was interrupted resumes from its last checkpoint when materialized again.
         """
         return _provide_checkpoint(context, settings)
 
@@ -78,14 +76,14 @@ def _provide_checkpoint(context: dg.AssetExecutionContext, settings: Settings) -
     return dg.MaterializeResult(
         metadata={
             **_facts(store, config, checkpoint, data, minutes),
-            **_pictures(store, config, flip),
+            **_figures(store, config, flip),
             "model card": dg.MetadataValue.md(store.read_bytes(f"{config.prefix}/MODEL_CARD.md").decode()),
         },
         data_version=dg.DataVersion(flip.version),
         check_results=[
-            checks.held_out_above_chance(checkpoint["held_out"]),
-            checks.loads(flip, _EXAMPLE_TEXTS),
-            checks.pairs_conserved(checkpoint["pairs"], checkpoint["left_out"], rows),
+            checks.held_out_above_chance(checkpoint["held_out"]).result(),
+            checks.loads(flip, _EXAMPLE_TEXTS).result(),
+            checks.pairs_conserved(checkpoint["pairs"], checkpoint["excluded"], rows).result(),
         ],
     )
 
@@ -100,16 +98,16 @@ def _facts(
         "preset": checkpoint["preset"]["name"],
         "parameters": checkpoint["parameters"],
         "pairs": checkpoint["pairs"],
-        **previews.counts("left out", checkpoint["left_out"]),
+        **previews.counts("left out", checkpoint["excluded"]),
         "pictures that did not decode": checkpoint["undecodable"],
         "truncated captions": checkpoint["truncated"],
         "shards": len(data.shards),
         "missing shards": len(data.missing),
         "not there yet": ", ".join(data.missing[:20]) or "nothing",
         "steps": checkpoint["steps"],
-        "epochs": config.epochs,
+        "epochs": config.options.epochs,
         "best epoch": checkpoint["best_epoch"],
-        "global batch": config.batch_size * config.accumulation * checkpoint["processes"],
+        "global batch": config.options.batch_size * config.options.accumulation * checkpoint["processes"],
         "processes": checkpoint["processes"],
         "precision": checkpoint["precision"],
         "pairs per second": round(median(speeds), 1) if speeds else "not measured",
@@ -137,7 +135,7 @@ def _log(store: Store, config: "TrainingConfig") -> list[dict[str, Any]]:
         return read_log(path)
 
 
-def _pictures(store: Store, config: "TrainingConfig", flip: "Flip") -> dict[str, Any]:
+def _figures(store: Store, config: "TrainingConfig", flip: "Flip") -> dict[str, Any]:
     """Curves and sample retrievals: beside the checkpoint, and as metadata."""
     from facecaption_assets.training.figures import on_white, retrieval_figure, training_curves
     from facecaption_ml.flip.pairs.index import PairSource
@@ -146,9 +144,9 @@ def _pictures(store: Store, config: "TrainingConfig", flip: "Flip") -> dict[str,
 
     files = figures.files(training_curves(_log(store, config)), "curves")
     source = PairSource(store, config.shards, "caption", "test")
-    found = held_out_retrievals(flip, source, seed=config.seed, pairs=config.evaluation_pairs)
-    if found.shown:
-        files["retrievals.png"] = figures.png(retrieval_figure(found))
+    retrievals = held_out_retrievals(flip, source, seed=config.seed, pairs=config.options.evaluation_pairs)
+    if retrievals.shown:
+        files["retrievals.png"] = figures.png(retrieval_figure(retrievals))
     else:
         store.delete(f"{config.prefix}/retrievals.png")
     for name, content in files.items():
@@ -157,14 +155,14 @@ def _pictures(store: Store, config: "TrainingConfig", flip: "Flip") -> dict[str,
         "curves": previews.png(files["curves.png"], "loss, learning rate and recall"),
         "curves as SVG": dg.MetadataValue.path(store.uri(f"{config.prefix}/curves.svg")),
     }
-    if found.shown:
+    if retrievals.shown:
         metadata["sample retrievals"] = previews.picture(on_white(files["retrievals.png"]), "captions, nearest faces")
     return metadata
 
 
 def _versions(context: dg.AssetExecutionContext, data: DatasetWork) -> dict[str, str]:
     """Of code and data, as far as they are cheaply known; the content of the pairs has a version in the checkpoint."""
-    found = {
+    versions = {
         "facecaption": version("facecaption"),
         "flip_checkpoint": CODE_VERSION,
         "grammar": context.resources.grammar.load().version,
@@ -175,17 +173,17 @@ def _versions(context: dg.AssetExecutionContext, data: DatasetWork) -> dict[str,
     latest = context.instance.get_latest_materialization_event(dg.AssetKey(DATASET))
     if latest:
         when = datetime.datetime.fromtimestamp(latest.timestamp, datetime.UTC)
-        found[DATASET] = f"materialised {when:%Y-%m-%d %H:%M:%S} UTC"
-    return found
+        versions[DATASET] = f"materialized {when:%Y-%m-%d %H:%M:%S} UTC"
+    return versions
 
 
 def _caption_versions(store: Store, shards: Sequence[str]) -> dict[str, str]:
     """The chat models and prompts that wrote the captions, by some shards spread over all."""
-    found: dict[str, set[str]] = {"model": set(), "prompt_version": set()}
+    writers: dict[str, set[str]] = {"model": set(), "prompt_version": set()}
     for shard in shards[:: max(1, len(shards) // _VERSION_SHARDS)]:
         if store.has_table("llm_captions", shard):
-            frame = store.read_table("llm_captions", shard, columns=list(found))
-            for name, values in found.items():
+            frame = store.read_table("llm_captions", shard, columns=list(writers))
+            for name, values in writers.items():
                 values |= set(frame[name].drop_nulls().unique())
-    named = {"caption model": found["model"], "caption prompt": found["prompt_version"]}
+    named = {"caption model": writers["model"], "caption prompt": writers["prompt_version"]}
     return {name: ", ".join(sorted(values)) for name, values in named.items() if values}

@@ -18,7 +18,7 @@ FLIP_CHECKPOINT: Final[Mapping[str, str]] = {
         "where that is more than half-way from it to 1, half-way is asked."
     ),
     "loads": "The files in the store make a model whose features of a picture and of a caption are unit rows.",
-    "pairs_conserved": "Pairs of the training split + what was left out, by reason = rows of the shards.",
+    "pairs_conserved": "Pairs of the training split + what was excluded, by reason = rows of the shards.",
 }
 _TOLERANCE: Final = 1e-3
 
@@ -48,8 +48,8 @@ def loads(flip: Flip, texts: Sequence[str]) -> Check:
     return Check("loads", bool(passed), metadata)
 
 
-def pairs_conserved(pairs: int, left_out: Mapping[str, int], rows: int) -> Check:
+def pairs_conserved(pairs: int, excluded: Mapping[str, int], rows: int) -> Check:
     """``rows``: of ``facecaption_dataset``, in the shards that have crops."""
-    counted = {reason: count for reason, count in left_out.items() if reason != "shards_missing"}
+    counted = {reason: count for reason, count in excluded.items() if reason != "shards_missing"}
     holds = pairs + sum(counted.values()) == rows
     return Check("pairs_conserved", holds, {"rows": rows, "pairs": pairs, **counted})

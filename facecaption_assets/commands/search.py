@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from facecaption_assets.resources.models import load_variant
 from facecaption_assets.settings import Settings
 from facecaption_ml.decoding import as_rgb, encode_jpeg
 from facecaption_ml.errors import FaceCaptionError
@@ -31,7 +32,7 @@ def search_faces(settings: Settings, text: str, top: int, variant: str, out: Pat
         raise FaceCaptionError("the description is empty: say what to look for, such as 'a smiling woman with glasses'")
     _require_jpeg(out)
     store = settings.open_store()
-    flip = _load(settings, store, variant)
+    flip = load_variant(settings, store, variant)
     shown, searched = _nearest(store, flip, text, top)
     out.write_bytes(_sheet(shown))
     if as_json:
@@ -46,17 +47,6 @@ def _require_jpeg(out: Path) -> None:
         raise FaceCaptionError(f"--out {out}: the sheet is a JPEG, so its name should end in .jpg")
     if not out.parent.is_dir():
         raise FaceCaptionError(f"--out {out}: there is no folder {out.parent}")
-
-
-def _load(settings: Settings, store: Store, variant: str) -> Flip:
-    try:
-        folder = store.local_folder(f"flip_checkpoint/{variant}", settings.home / "cache")
-    except StoreError as error:
-        raise StoreError(f"no checkpoint of variant {variant!r}: {error}") from error
-    from facecaption_ml.devices import resolve_device
-    from facecaption_ml.flip import Flip
-
-    return Flip.load(folder, resolve_device(settings.device, settings.threads))
 
 
 def _nearest(store: Store, flip: Flip, text: str, top: int) -> tuple[list[ShownFace], int]:

@@ -13,6 +13,7 @@ from facecaption_assets.factories.check import check_specs
 from facecaption_assets.machines.compute import Compute
 from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings
+from facecaption_assets.settings.deploy import DeploySettings
 from facecaption_ml.schemas import SCHEMAS
 
 
@@ -24,7 +25,7 @@ def configured_asset(
     code_version: str,
     checks: Mapping[str, str],
     resources: Collection[str] = (),
-    retries: dg.RetryPolicy | None = None,
+    retries: Callable[[DeploySettings], dg.RetryPolicy | None] = retry_policy,
     defined_by: Callable[..., Any] | None = None,
     table: str | None = None,
     blocking: bool = False,
@@ -33,7 +34,7 @@ def configured_asset(
     """Makes an asset of a function; ``given`` goes to ``dg.asset`` as it is.
 
     ``compute``: the machine of its steps, before the settings are applied. ``checks``: names to descriptions. ``retries``
-    takes the place of the policy of all assets. ``defined_by``: the function whose file the asset's page leads to, if not
+    gives the policy, if not that of most assets. ``defined_by``: the function whose file the asset's page leads to, if not
     the decorated one. ``table``: whose columns the page shows. The store is always among the resources.
     """
     machine = compute.under(settings.deploy)
@@ -49,7 +50,7 @@ def configured_asset(
             code_version=code_version,
             pool=machine.pool,
             op_tags=machine.op_tags,
-            retry_policy=retries or retry_policy(settings.deploy),
+            retry_policy=retries(settings.deploy),
             required_resource_keys={"store", *resources},
             check_specs=check_specs(name, checks, given.get("partitions_def") if blocking else None, blocking=blocking),
             metadata=metadata,

@@ -108,18 +108,6 @@ EIGHT_A100: Final = Compute(
     timeout_minutes=14 * 24 * 60,
     gpus=8,
     shared_memory_gib=64,
-    stop_seconds=240,  # flip_training.STOP_SECONDS and a little
+    stop_seconds=240,  # training.launch.STOP_SECONDS and a little
     pool="a100x8",
 )
-_WAITING: Final = replace(
-    CPU, name="a100x8-launcher", cores=4, memory_gib=16, stop_seconds=300, pool=EIGHT_A100.pool, disk_gib=40
-)
-"""The step that starts a training's pod and waits; afterwards it draws the pictures, on a CPU."""
-
-
-def training_step(settings: DeploySettings) -> Compute:
-    """Of an asset that trains FLIP: eight A100, unless a pod of its own has them (``FACECAPTION_FLIP_LAUNCHER``)."""
-    if settings.flip_launcher == "subprocess":
-        return EIGHT_A100.under(settings)
-    minutes = settings.k8s_pod_start_minutes + EIGHT_A100.timeout_minutes + CPU.timeout_minutes
-    return replace(_WAITING.under(settings), timeout_minutes=minutes, spot=settings.k8s_spot_training)

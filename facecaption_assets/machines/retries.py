@@ -29,12 +29,11 @@ def retry_policy(settings: DeploySettings) -> dg.RetryPolicy | None:
 
 
 def training_retry_policy(settings: DeploySettings) -> dg.RetryPolicy | None:
-    """Of assets that train FLIP: None where the training's processes or pod outlive a step that is killed.
+    """Of assets that train FLIP: as ``retry_policy`` in pods, which take a lost step's training with them.
 
-    A second try beside them would write the same checkpoint. In a pod of its own, they end with the step.
+    None elsewhere: the processes of a training outlive a step that is killed, and two trainings would write one checkpoint.
     """
-    alone = settings.executor == "kubernetes" and settings.flip_launcher == "subprocess"
-    return retry_policy(settings) if alone else None
+    return retry_policy(settings) if settings.executor == "kubernetes" else None
 
 
 def tries_left(context: dg.AssetExecutionContext, settings: DeploySettings) -> bool:
@@ -46,7 +45,7 @@ def tries_left(context: dg.AssetExecutionContext, settings: DeploySettings) -> b
 def lost(error: BaseException) -> bool:
     """Whether another try may go better: memory ran out here or on a GPU, or a process that the step had started was killed."""
     return any(
-        isinstance(found, MemoryError | BrokenExecutor)
+        isinstance(found, MemoryError | BrokenExecutor | ChildProcessError)
         or (isinstance(found, OSError) and found.errno == errno.ENOMEM)
         or (type(found).__name__ == "OutOfMemoryError" and type(found).__module__.startswith("torch"))
         for found in _with_causes(error)

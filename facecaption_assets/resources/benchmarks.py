@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.partitions import BENCHMARK_ASSETS
+from facecaption_assets.resources.models import load_variant
 from facecaption_assets.settings import Settings
 from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError
 from facecaption_ml.benchmarks.datasets.registry import FOLDERS, data_sets
@@ -16,7 +17,7 @@ from facecaption_ml.benchmarks.datasets.spec import OpenOptions
 from facecaption_ml.benchmarks.encoders.registry import FLIP_VARIANTS, HUB_MODELS, MODEL_TITLES, models_of
 from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.errors import FaceCaptionError, naming
-from facecaption_ml.storage.store import Store, StoreError
+from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
     from facecaption_ml.benchmarks.datasets.data import EpisodeData, LabelData, PairData, Rgb
@@ -116,7 +117,6 @@ def open_model(settings: Settings, store: Store, name: str) -> FrozenModel:
 
     Raises FlipError, StoreError or WeightsNotReachable where its weights cannot be had.
     """
-    from facecaption_assets.training.launch import load_checkpoint
     from facecaption_ml.devices import resolve_device
 
     device = resolve_device(settings.device, settings.threads)
@@ -129,10 +129,7 @@ def open_model(settings: Settings, store: Store, name: str) -> FrozenModel:
     from facecaption_ml.flip import Flip
 
     if name in FLIP_VARIANTS:
-        try:
-            return FlipEncoder(load_checkpoint(settings, store, f"flip_checkpoint/{name}"), name)
-        except StoreError as error:
-            raise StoreError(f"no checkpoint of variant {name!r}: {error}") from None
+        return FlipEncoder(load_variant(settings, store, name), name)
     flip, own = Flip.load(Path(name).expanduser(), device), Path(name).expanduser().resolve().name
     # The results of the grid's own models stay theirs.
     return FlipEncoder(flip, f"{own}-{flip.version}" if own in MODEL_TITLES else own)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from facecaption_ml.captions import CaptionGrammar
     from facecaption_ml.captions.rewrite.rewriting import Rewriter
     from facecaption_ml.faces import FaceDetector
+    from facecaption_ml.flip import Flip
     from facecaption_ml.photos import PhotoCaptioner
     from facecaption_ml.statistics.matching import Matcher
     from facecaption_ml.statistics.quality import QualityScorer
@@ -162,6 +163,22 @@ def _is_flip(folder: Path) -> bool:
     """Whether the folder's configuration is that of a FLIP checkpoint, not of save_pretrained."""
     config = folder / "config.json"
     return config.is_file() and "preset" in json.loads(config.read_text(encoding="utf-8"))
+
+
+def load_checkpoint(settings: Settings, store: Store, prefix: str) -> Flip:
+    """The FLIP checkpoint under ``prefix`` as whoever uses it reads it: from the store. Raises StoreError or FlipError."""
+    from facecaption_ml.flip import Flip
+
+    device = resolve_device(settings.device, settings.threads)
+    return Flip.load(store.local_folder(prefix, settings.home / "cache"), device)
+
+
+def load_variant(settings: Settings, store: Store, variant: str) -> Flip:
+    """The checkpoint that ``flip_checkpoint`` left of a variant. Raises StoreError where there is none, or FlipError."""
+    try:
+        return load_checkpoint(settings, store, _FLIP_CHECKPOINTS + variant)
+    except StoreError as error:
+        raise StoreError(f"no checkpoint of variant {variant!r}: {error}") from error
 
 
 def load_photo_captioner(

@@ -43,13 +43,6 @@ class DeploySettings(BaseModel):
     k8s_spot: bool = Field(True, description="let steps on CPUs and on one A100 use spot nodes")
     k8s_spot_training: bool = Field(False, description="let FLIP's trainings use spot nodes too")
 
-    flip_launcher: Literal["subprocess", "kubernetes"] = Field(
-        "subprocess", description="FLIP trains in processes of the step, or in a pod that the step starts and waits for"
-    )
-    k8s_pod_start_minutes: int = Field(
-        240, ge=1, description="how long that pod may wait for a node with eight free A100"
-    )
-
     @field_validator("k8s_env_secrets", mode="before")
     @classmethod
     def _read_names(cls, value: Any) -> Any:

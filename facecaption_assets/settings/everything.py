@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from facecaption_assets.settings.automation import AutomationSettings
 from facecaption_assets.settings.benchmarks import BenchmarkSettings
 from facecaption_assets.settings.deploy import DeploySettings
-from facecaption_assets.settings.flip import FlipSettings
 from facecaption_assets.settings.interim import CropSettings, DetectorSettings, DownloadSettings
 from facecaption_assets.settings.naming import Names, Setting, settings_of
 from facecaption_assets.settings.pipeline import (
@@ -25,6 +24,7 @@ from facecaption_assets.settings.pipeline import (
 from facecaption_assets.settings.plan import PlanSettings
 from facecaption_assets.settings.storage import StorageSettings
 from facecaption_ml.captions.rewrite.options import RewritingOptions
+from facecaption_ml.flip.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from facecaption_ml.storage.store import Store
@@ -55,7 +55,7 @@ class Settings(BaseModel):
     llm: RewritingOptions = RewritingOptions()
     release: Annotated[ReleaseSettings, Names("", {"images": "release_images"})] = ReleaseSettings()
     statistics: Annotated[StatisticsSettings, Names("")] = StatisticsSettings()
-    flip: FlipSettings = FlipSettings()
+    flip: TrainingOptions = TrainingOptions()
     benchmarks: Annotated[BenchmarkSettings, Names("benchmark_")] = BenchmarkSettings()
     sample: SampleSettings = SampleSettings()
     automation: Annotated[AutomationSettings, Names("", {"enabled": "automation"})] = AutomationSettings()

@@ -1,4 +1,4 @@
-"""What a person looks at of a FLIP training: its curves, and held-out captions with the faces that they find."""
+"""Figures of a FLIP training: its curves, and held-out captions with the faces nearest to them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> Figure:
     """Losses, learning rate and held-out R@10 over the steps, from the records of ``log.jsonl``."""
     steps = [record for record in log if record["kind"] == "step"]
     epochs = [record for record in log if record["kind"] == "epoch" and "chance_r10" in record]
-    drawn, (losses, rates, recalls) = figures.new_figure(10.0, 2.9, panels=3)
+    figure, (losses, rates, recalls) = figures.new_figure(10.0, 2.9, panels=3)
     _line(losses, *_thinned(steps, "contrastive_loss"), "contrastive", figures.style(0))
     _line(losses, *_thinned(steps, "matching_loss"), "matching", figures.style(1))
     _line(rates, *_thinned(steps, "learning_rate"), None, figures.style(0))
@@ -51,7 +51,7 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> Figure:
         figures.legend(axes)
     if not epochs:
         recalls.text(0.5, 0.5, "no validation pairs", color=figures.INK, ha="center", transform=recalls.transAxes)
-    return drawn
+    return figure
 
 
 def _thinned(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
@@ -67,16 +67,16 @@ def _line(axes: Axes, x: Sequence[float], y: Sequence[float], label: str | None,
     axes.plot(x, y, label=label, linewidth=1.5, marker=marker, markersize=3, **style)
 
 
-def retrieval_figure(found: Retrievals) -> Figure:
+def retrieval_figure(retrievals: Retrievals) -> Figure:
     """A row for each caption: its words, its own face, and the nearest faces, its own framed among them."""
     from matplotlib.figure import Figure
 
-    across = max(len(row.nearest) for row in found.shown)
-    width, height = _TEXT + (1 + across) * _CELL + 0.2, 0.3 + len(found.shown) * (_CELL + 0.3)
-    drawn = Figure(figsize=(width, height))
-    drawn.patch.set_alpha(0.0)
-    grid = drawn.add_gridspec(
-        len(found.shown),
+    across = max(len(row.nearest) for row in retrievals.shown)
+    width, height = _TEXT + (1 + across) * _CELL + 0.2, 0.3 + len(retrievals.shown) * (_CELL + 0.3)
+    figure = Figure(figsize=(width, height))
+    figure.patch.set_alpha(0.0)
+    grid = figure.add_gridspec(
+        len(retrievals.shown),
         3 + across,
         width_ratios=[_TEXT, _CELL, 0.2, *[_CELL] * across],
         left=0.01,
@@ -86,22 +86,22 @@ def retrieval_figure(found: Retrievals) -> Figure:
         wspace=0.06,
         hspace=0.28,
     )
-    for number, row in enumerate(found.shown):
-        words = drawn.add_subplot(grid[number, 0])
+    for number, row in enumerate(retrievals.shown):
+        words = figure.add_subplot(grid[number, 0])
         words.axis("off")
         lines = textwrap.wrap(row.caption, _CAPTION_WIDTH, max_lines=_CAPTION_LINES, placeholder=" …")
         words.text(0, 0.5, "\n".join(lines), color=figures.INK, fontsize=8, va="center", linespacing=1.25)
-        own = drawn.add_subplot(grid[number, 1])
+        own = figure.add_subplot(grid[number, 1])
         _face(own, row.own, f"rank {row.rank:,}", framed=False)
-        others = [drawn.add_subplot(grid[number, 3 + place]) for place in range(len(row.nearest))]
+        others = [figure.add_subplot(grid[number, 3 + place]) for place in range(len(row.nearest))]
         for axes, face in zip(others, row.nearest, strict=True):
             _face(axes, face, f"{face.similarity:.2f}", framed=face.own)
         if number == 0:
             words.set_title("caption, drawn at random", fontsize=8, color=figures.INK, loc="left")
             own.set_title("its own face", fontsize=8, color=figures.INK)
-            nearest = f"nearest of {found.searched:,} test faces, its own framed"
+            nearest = f"nearest of {retrievals.searched:,} test faces, its own framed"
             others[0].set_title(nearest, fontsize=8, color=figures.INK, loc="left")
-    return drawn
+    return figure
 
 
 def _face(axes: Axes, face: NearFace, label: str, framed: bool) -> None:

@@ -1,4 +1,4 @@
-"""FLIP's training as a step starts it: the settings as one record, the processes, and what a failure is called."""
+"""Starting FLIP's training processes from a step: their configuration from the settings, and what a failure is called."""
 
 from __future__ import annotations
 
@@ -7,30 +7,25 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
-from dagster._core.storage.tags import RETRY_NUMBER_TAG
+from dagster._core.storage.tags import RETRY_NUMBER_TAG  # dagster has no public name for it
 
-from facecaption_assets.machines.compute import EIGHT_A100
-from facecaption_assets.settings import Settings
-from facecaption_assets.settings.flip import FROM_SCRATCH
+from facecaption_assets.settings import PREFIX, Settings, SettingsError
 from facecaption_assets.training.process import CONFIG
-from facecaption_ml.storage.store import Store
+from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.flip.training.options import TrainingOptions
 
 if TYPE_CHECKING:
-    from facecaption_assets.training.pod import TrainingPods
-    from facecaption_ml.flip import Flip
     from facecaption_ml.flip.training.config import TrainingConfig
 
 STOP_SECONDS: Final = 180
-"""How long a training that is told to stop has for the checkpoint it goes on from: some 4 GB of ``base``."""
-_PREFIX: Final = "flip_"
-_NOT_FOR_THE_TRAINING: Final = (
-    "flip_preset", "flip_processes", "flip_threads", "flip_image_init", "flip_text_init", "flip_launcher",
-)  # fmt: skip
+"""How long a training that is told to stop has for the checkpoint it resumes from: some 4 GB of ``base``."""
+_GROUP: Final = "flip_"
 
 
 def training_config(
@@ -39,64 +34,35 @@ def training_config(
     shards: Sequence[str],
     versions: Mapping[str, str],
     processes: int,
-    place: str = "",
+    key_prefix: str = "",
 ) -> TrainingConfig:
-    """The settings of a variant's training; ``place``: where its checkpoint lies, if not at the variant's own.
+    """The configuration of a variant's training; ``key_prefix``: where its checkpoint lies, if not at the variant's own.
 
-    Raises TrainingError or PresetError naming a setting that cannot be.
+    Raises SettingsError naming a setting that cannot be.
     """
     from facecaption_ml.flip.training.config import TrainingConfig
 
-    given = {
-        name.removeprefix(_PREFIX): value
-        for name, value in settings.model_dump().items()
-        if name.startswith(_PREFIX) and name not in _NOT_FOR_THE_TRAINING
-    }
-    return TrainingConfig.of_preset(
-        settings.flip_preset,
-        store=settings.store_root,
-        storage_options=settings.storage_options,
-        shards=tuple(shards),
-        variant=variant,
-        image_init=_start(settings.flip_image_init),
-        text_init=_start(settings.flip_text_init),
-        seed=settings.seed,
-        device=settings.device,
-        threads=_threads(settings, processes),
-        place=place,
-        versions=dict(versions),
-        **given,
-    )
-
-
-def load_checkpoint(settings: Settings, store: Store, prefix: str) -> Flip:
-    """The checkpoint under ``prefix`` as whoever uses it reads it: from the store. Raises StoreError or FlipError."""
-    from facecaption_ml.devices import resolve_device
-    from facecaption_ml.flip import Flip
-
-    device = resolve_device(settings.device, settings.threads)
-    return Flip.load(store.local_folder(prefix, settings.home / "cache"), device)
-
-
-def _start(given: str) -> str | None:
-    """What a tower starts from: None for the preset's own, '' for random weights."""
-    return "" if given == FROM_SCRATCH else given or None
-
-
-def _threads(settings: Settings, processes: int) -> int:
-    """Of each process: as set, else its share of those that the whole pipeline has."""
-    if settings.flip_threads:
-        return settings.flip_threads
-    own = EIGHT_A100.cores if settings.flip_launcher == "kubernetes" else os.cpu_count()
-    return max(1, (settings.threads or own or 1) // processes)
+    with _naming_settings():
+        options = settings.flip
+        threads = options.threads or max(1, (settings.threads or os.cpu_count() or 1) // processes)
+        return TrainingConfig(
+            options=options.model_copy(update={"threads": threads}),
+            store=settings.store_root,
+            storage_options=settings.storage.options,
+            shards=tuple(shards),
+            variant=variant,
+            seed=settings.seed,
+            device=settings.device,
+            key_prefix=key_prefix,
+            versions=dict(versions),
+        )
 
 
 def process_count(settings: Settings) -> int:
-    """As set, else one for each GPU, else one; in a pod of its own, a GPU of that pod."""
-    if settings.flip_processes or settings.device == "cpu":
-        return settings.flip_processes or 1
-    if settings.flip_launcher == "kubernetes":
-        return EIGHT_A100.gpus
+    """As set, else one for each GPU, else one."""
+    processes = settings.flip.processes
+    if processes or settings.device == "cpu":
+        return processes or 1
     import torch
 
     return max(1, torch.cuda.device_count())
@@ -104,7 +70,7 @@ def process_count(settings: Settings) -> int:
 
 def run_training(
     context: dg.AssetExecutionContext,
-    pipes: dg.PipesSubprocessClient | TrainingPods,
+    pipes: dg.PipesSubprocessClient,
     config: TrainingConfig,
     work: Path,
     processes: int,
@@ -112,27 +78,31 @@ def run_training(
     """Train in processes of their own, and return the ``config.json`` of the checkpoint that they left in the store.
 
     ``work`` is theirs for logs; it goes when the checkpoint is in place. Raises dg.Failure with the line of the process that
-    failed first, and in a run that run retries have started: the processes or the pod of a training may outlive their run's
-    own process, and two trainings would write one checkpoint.
+    failed first; caused by ChildProcessError where one was killed, so that the step may be tried again. Raises it too in a run
+    that run retries have started: the step of the earlier run may still be at work, and two trainings would write one
+    checkpoint.
     """
-    from dagster._core.errors import DagsterPipesExecutionError
+    from dagster._core.errors import DagsterPipesExecutionError  # dagster has no public name for it
+
+    from facecaption_ml.flip.training.process import first_failure
 
     if RETRY_NUMBER_TAG in context.run.tags:
-        line = "an earlier run's training may still be at work: materialise again when it has ended"
+        line = "an earlier run's training may still be at work: materialize again when it has ended"
         raise dg.Failure(description=line, allow_retries=False)
-    if not isinstance(pipes, dg.PipesSubprocessClient):
-        return pipes.train(context, config, processes)
-    shutil.rmtree(work, ignore_errors=True)  # of an earlier run; what a training goes on from lies in the store
+    shutil.rmtree(work, ignore_errors=True)  # of an earlier run; what a training resumes from lies in the store
     work.mkdir(parents=True)
     (work / CONFIG).write_text(config.to_json(), encoding="utf-8")
     try:
         command = training_command(processes, "facecaption_assets.training.process", str(work))
         pipes.run(context=context, command=command, env=training_environment(processes))
     except DagsterPipesExecutionError as error:
-        raise dg.Failure(description=_failure(config, work, str(error))) from None
+        failure = first_failure(work)
+        if failure and not failure.is_echo:
+            raise dg.Failure(description=_in_settings(failure.line, failure.options)) from None
+        raise dg.Failure(description=_killed(config, str(error))) from ChildProcessError(str(error))
     shutil.rmtree(work)
-    found: dict[str, Any] = json.loads(config.open_store().read_bytes(f"{config.prefix}/config.json"))
-    return found
+    checkpoint: dict[str, Any] = json.loads(config.open_store().read_bytes(f"{config.prefix}/config.json"))
+    return checkpoint
 
 
 def training_command(processes: int, module: str, *arguments: str) -> list[str]:
@@ -145,29 +115,46 @@ def training_environment(processes: int) -> dict[str, str]:
     """What the processes of a training need in their environment beside what is there."""
     # Threads that spin while they wait for each other are a fifth faster on an idle machine, and ten times slower on one
     # where something else runs, such as the decoding thread.
-    found = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+    environment = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
     if processes > 1:
         # between telling its processes to stop and killing them; torchrun's own would cut a large checkpoint short
-        found["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(STOP_SECONDS - 30)
-    return found
+        environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(STOP_SECONDS - 30)
+    return environment
 
 
-def _failure(config: TrainingConfig, work: Path, error: str) -> str:
-    """The line of the process that failed first, or what is known where one was killed."""
-    from facecaption_ml.flip.training.process import first_failure
-
-    status = re.search(r"code (-?\d+)", error)
-    killed = f"a training process was killed (exit status {status[1] if status else 'unknown'})"
-    return failure(config, first_failure(work), killed)
-
-
-def failure(config: TrainingConfig, line: str | None, otherwise: str) -> str:
-    """The line of the process that failed first; where there is none, ``otherwise`` and what to do about it."""
+def _killed(config: TrainingConfig, error: str) -> str:
+    """What is known of a training one of whose processes had no time to leave a line."""
     from facecaption_ml.flip.training.checkpoint import TrainingCheckpoints
 
-    if line and not line.startswith("lost touch"):  # with a process that had no time to leave a line
-        return line
+    status = re.search(r"code (-?\d+)", error)
     step = TrainingCheckpoints.of(config).latest_step()
-    kept = f"the checkpoint after step {step} is intact: materialise again to go on from it"
-    none = "there was no checkpoint yet: materialise again to begin anew"
-    return f"{otherwise}; {kept if step else none}"
+    kept = f"the checkpoint after step {step} is intact: materialize again to resume from it"
+    none = "there was no checkpoint yet: materialize again to start anew"
+    return f"a training process was killed (exit status {status[1] if status else 'unknown'}); {kept if step else none}"
+
+
+@contextmanager
+def _naming_settings() -> Iterator[None]:
+    """Within the block, errors of the library name settings, not options."""
+    from pydantic import ValidationError
+
+    from facecaption_ml.flip.errors import named_options
+    from facecaption_ml.flip.training.config import first_fault
+
+    try:
+        yield
+    except ValidationError as error:
+        options = [str(part) for part in error.errors()[0]["loc"]]
+        raise SettingsError(_in_settings(first_fault(error), options)) from None
+    except FaceCaptionError as error:
+        raise SettingsError(_in_settings(str(error), named_options(error))) from error
+
+
+def _in_settings(line: str, options: Iterable[str]) -> str:
+    """The line with the settings' names in the place of those of ``options``."""
+
+    for option in options:
+        group = _GROUP if option in TrainingOptions.model_fields else ""
+        if group or option == "seed":  # others are no settings
+            line = re.sub(rf"\b{option}\b", f"{PREFIX}{group}{option}".upper(), line)
+    return line

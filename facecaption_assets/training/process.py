@@ -1,7 +1,7 @@
-"""One process of FLIP's training: ``python -m facecaption_assets.training.process WORK``, alone or under ``torchrun``.
+"""A training process that Dagster has started: the library's, with its lines in the run's log.
 
-``WORK`` holds ``training.json``, a ``TrainingConfig``. The first process opens Dagster Pipes where Dagster has started it, and
-every line of the training goes to the run's log; all processes write to their standard error too.
+``python -m facecaption_assets.training.process WORK``, alone or under ``torchrun``. ``WORK`` holds ``training.json``, a
+``TrainingConfig``. The main process opens Dagster Pipes; all processes write to their standard error too.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ logger = logging.getLogger("facecaption")
 
 
 def main(work: Path) -> int:
-    """Train, and return the process's exit status: 0 where the training came to its end."""
+    """Train as ``facecaption_ml.flip.training.process`` does, and return the exit status."""
     from facecaption_ml.flip.training.config import TrainingConfig
     from facecaption_ml.flip.training.process import run_process
 
     config = TrainingConfig.from_json((work / CONFIG).read_text(encoding="utf-8"))
     with _lines_to_dagster():
-        return run_process(config, work, None)
+        return run_process(config, work)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ QUICK: dict[str, Any] = {
 }
 
 
-def materialise(store: Store, asset: str, key: str | None = None) -> dict[str, Any]:
+def materialize(store: Store, asset: str, key: str | None = None) -> dict[str, Any]:
     """The metadata of a run that must end well."""
     settings = load_settings(profile="sample", home=Path(store.root).parent / "home", store=store.root, **QUICK)
     with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
@@ -69,7 +69,7 @@ def files(store: Store, prefix: str) -> dict[str, bytes]:
 def trained(store: Store) -> dict[str, dict[str, Any]]:
     """The metadata of two seeds; the checkpoint that was there is looked at before and after."""
     before = files(store, "flip_checkpoint/")
-    found = {seed: materialise(store, "flip_ablation", f"{seed}|flip") for seed in ("0", "1")}
+    found = {seed: materialize(store, "flip_ablation", f"{seed}|flip") for seed in ("0", "1")}
     assert files(store, "flip_checkpoint/") == before
     return found
 
@@ -107,7 +107,7 @@ def test_a_training_is_measured_on_every_task_by_probes_of_its_seed(
 
 
 def test_the_trainings_are_in_the_table(store: Store, trained: dict[str, dict[str, Any]]) -> None:
-    found = materialise(store, "benchmark_tables")
+    found = materialize(store, "benchmark_tables")
     assert (found["results"], found["ablation trainings"]) == (0, len(trained))
     table = store.read_bytes("benchmarks/tables/ablation.md").decode()
     assert "training seeds 0, 1" in table

@@ -134,7 +134,9 @@ def test_the_grids_are_models_times_data_sets_without_align_where_layers_are_pro
 def test_every_folder_and_baseline_has_a_setting(place: Place) -> None:
     settings = place.settings()
     assert {settings.benchmarks.location(name) for name in FOLDERS} == {""}
-    assert [settings.benchmarks.location(name) for name in HUB_MODELS] == [spec.checkpoint for spec in HUB_MODELS.values()]
+    assert [settings.benchmarks.location(name) for name in HUB_MODELS] == [
+        spec.checkpoint for spec in HUB_MODELS.values()
+    ]
 
 
 def test_what_a_retrieval_partition_is_recorded_with(place: Place, measured: dict[str, Outcome]) -> None:

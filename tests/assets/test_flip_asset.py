@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from facecaption_assets.settings import Settings, load_settings
 from facecaption_assets.training.launch import process_count, training_config
 from facecaption_ml.flip.training.checkpoint import TrainingCheckpoints
 from facecaption_ml.storage.store import Store
+from training_processes import kill_training, training_processes
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -53,7 +53,7 @@ class Outcome:
     lines: list[str]
 
 
-def materialise(store: Store, variant: str = "flip", **given: Any) -> Outcome:
+def materialize(store: Store, variant: str = "flip", **given: Any) -> Outcome:
     settings = settings_of(store, **given)
     with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
         warnings.simplefilter("ignore")
@@ -100,7 +100,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def trained(store: Store) -> Outcome:
     """A training by one process."""
-    outcome = materialise(store)
+    outcome = materialize(store)
     assert outcome.success, outcome.failure
     return outcome
 
@@ -172,7 +172,7 @@ def test_a_checkpoint_matches_texts_and_faces_for_the_statistics(store: Store, t
 
 
 def test_two_processes_train_one_checkpoint(store: Store) -> None:
-    outcome = materialise(store, "flip_alt_text", flip_processes=2, flip_batch_size=4)
+    outcome = materialize(store, "flip_alt_text", flip_processes=2, flip_batch_size=4)
     assert outcome.success, outcome.failure
     assert outcome.partition == "flip_alt_text"
     assert (outcome.metadata["processes"], outcome.metadata["global batch"], outcome.metadata["steps"]) == (2, 8, 8)
@@ -199,29 +199,21 @@ def test_a_killed_training_says_what_is_left_of_it(tmp_path: Path) -> None:
     store = fill(tmp_path / "store")
     watcher = threading.Thread(target=_kill_child_after, args=(store, 2))
     watcher.start()
-    killed = materialise(store, flip_epochs=10_000, flip_checkpoint_minutes=0)
+    killed = materialize(store, flip_epochs=10_000, flip_checkpoint_minutes=0)
     watcher.join()
     assert not killed.success
     assert killed.failure == (
-        f"a training process was killed (exit status -9); the checkpoint after step {kept_step(store)} is intact: materialise "
-        "again to go on from it"
+        f"a training process was killed (exit status -9); the checkpoint after step {kept_step(store)} is intact: materialize "
+        "again to resume from it"
     )
 
 
 def _kill_child_after(store: Store, step: int) -> None:
     wait_for(lambda: kept_step(store) >= step, "the first checkpoint")
-    for pid in _training_processes(os.getpid()):
-        os.kill(pid, signal.SIGKILL)
+    kill_training()
 
 
-def _training_processes(parent: int) -> Iterator[int]:
-    for children in Path(f"/proc/{parent}/task").glob("*/children"):
-        for pid in children.read_text().split():
-            if "flip_process" in Path(f"/proc/{pid}/cmdline").read_text():
-                yield int(pid)
-
-
-def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_that_the_next_goes_on_from(tmp_path: Path) -> None:
+def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_that_the_next_resumes_from(tmp_path: Path) -> None:
     store = fill(tmp_path / "store")
     code = (
         "from facecaption_assets.commands.instance import Pipeline; from facecaption_assets.settings import load_settings; "
@@ -240,7 +232,7 @@ def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_that_the_next_goes_on_fr
     )
     try:
         wait_for(lambda: kept_step(store) or run.poll() is not None, "the first checkpoint")
-        (training,) = _training_processes(run.pid)
+        (training,) = training_processes(run.pid)
         run.send_signal(signal.SIGTERM)
         _, errors = run.communicate(timeout=120)
     finally:
@@ -249,29 +241,32 @@ def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_that_the_next_goes_on_fr
     assert run.returncode != 0
     assert not Path(f"/proc/{training}").exists()
     assert f"told to stop after step {step} of 40" in errors
-    finished = materialise(store, flip_epochs=10)
+    finished = materialize(store, flip_epochs=10)
     assert finished.success, finished.failure
-    assert any(f"going on after step {step} of 40" in line for line in finished.lines)
+    assert any(f"resuming after step {step} of 40" in line for line in finished.lines)
     assert finished.metadata["steps"] == 40
 
 
 def test_settings_reach_the_training_and_empty_ones_leave_the_preset_its_own(store: Store) -> None:
     plain = load_settings(profile="production", store=store.root)
     config = training_config(plain, "flip", ["shard-00000"], {}, 1)
-    assert (config.preset, config.epochs, config.batch_size, config.queue_size) == ("base", 15, 80, 61440)
-    assert config.image_init == "google/vit-base-patch16-224-in21k"
+    options = config.options
+    assert (options.preset, options.epochs, options.batch_size, options.queue_size) == ("base", 15, 80, 61440)
+    assert options.image_init == "google/vit-base-patch16-224-in21k"
     given = plain.model_copy(
         update={"flip_queue_size": 0, "flip_image_init": "none", "flip_text_init": "folder", "threads": 8, "seed": 5}
     )
     config = training_config(given, "flip_template", ["shard-00000"], {"torch": "x"}, 4)
-    assert (config.queue_size, config.image_init, config.text_init) == (0, "", "folder")
-    assert (config.threads, config.seed, config.versions, config.text_column) == (
+    options = config.options
+    assert (options.queue_size, options.image_init, options.text_init) == (0, "none", "folder")
+    assert (options.threads, config.seed, config.versions, config.text_column) == (
         2,
         5,
         {"torch": "x"},
         "template_caption",
     )
-    assert training_config(given.model_copy(update={"flip_threads": 3}), "flip", ["shard-00000"], {}, 4).threads == 3
+    config = training_config(given.model_copy(update={"flip_threads": 3}), "flip", ["shard-00000"], {}, 4)
+    assert config.options.threads == 3
 
 
 @pytest.mark.parametrize(("device", "set_to", "expected"), [("cpu", 0, 1), ("cpu", 3, 3), ("auto", 2, 2)])
@@ -297,6 +292,6 @@ def test_nothing_held_out_is_said() -> None:
 
 
 def test_a_pair_that_is_lost_fails_the_check() -> None:
-    left_out = {"other_split": 4, "no_text": 1, "shards_missing": 2}
-    assert flip_checks.pairs_conserved(10, left_out, 15).passed
-    assert not flip_checks.pairs_conserved(10, left_out, 16).passed
+    excluded = {"other_split": 4, "no_text": 1, "shards_missing": 2}
+    assert flip_checks.pairs_conserved(10, excluded, 15).passed
+    assert not flip_checks.pairs_conserved(10, excluded, 16).passed

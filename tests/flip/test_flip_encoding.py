@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from facecaption_ml.decoding import UndecodableImage, decode_image
 from facecaption_ml.flip import Flip, FlipError
-from facecaption_ml.flip.training.trainer import train
+from facecaption_ml.flip.training.process import train
 from facecaption_ml.storage.store import Store
 from squares import COLOURS, GROUNDS, micro_config, square, write_squares
 
@@ -108,7 +108,7 @@ def test_a_file_that_is_missing_or_damaged_is_named(checkpoint: Path, tmp_path: 
     (folder / name).unlink()
     if fault != "missing":
         (folder / name).write_bytes(data[: len(data) // 2] if fault == "cut" else b"")
-    with pytest.raises(FlipError, match="materialise flip_checkpoint") as error:
+    with pytest.raises(FlipError, match="materialize flip_checkpoint") as error:
         Flip.load(folder, device="cpu")
     assert str(folder) in str(error.value)
     assert name in str(error.value)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from facecaption_ml.flip.errors import PairsError
 from facecaption_ml.flip.pairs import epoch_order
 from facecaption_ml.flip.pairs.index import PairIndex
 from facecaption_ml.storage.store import Store
@@ -117,7 +118,7 @@ def test_rows_of_a_window_are_mixed_and_seeds_differ() -> None:
 
 
 def test_less_than_one_global_batch_is_one_clear_line() -> None:
-    with pytest.raises(ValueError, match=r"^31 training pairs.*8 × 4 processes.*FACECAPTION_FLIP_BATCH_SIZE") as caught:
+    with pytest.raises(PairsError, match=r"^31 training pairs.*8 × 4 processes.*batch_size") as caught:
         epoch_order.batches_per_epoch(31, 8, 4)
     assert "\n" not in str(caught.value)
     assert epoch_order.batches_per_epoch(32, 8, 4) == 1

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecaption_ml.flip.pairs.loader import PairBatch, caption_id
+from facecaption_ml.flip.pairs.loader import PairBatch
+from facecaption_ml.flip.pairs.reader import caption_id
 from facecaption_ml.flip.training.evaluation import KS, encode_pairs, held_out_recall
 
 

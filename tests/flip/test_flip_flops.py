@@ -18,7 +18,7 @@ VOCABULARY = 64
 
 def counted(preset: Preset, pairs: int, tokens: int, processes: int = 1) -> int:
     """Operations of the matrix products of one forward and backward pass; the kernel of attention is one that is counted."""
-    step = pretraining.FlipPretraining(FlipModel(preset, VOCABULARY), ENC, queue_size=0, momentum=0.9, seed=0).train()
+    step = pretraining.FlipTask(FlipModel(preset, VOCABULARY), ENC, queue_size=0, momentum=0.9, seed=0).train()
     size = preset.image.size
     pixels = torch.randint(256, (pairs, 3, size, size), dtype=torch.uint8)
     ids = torch.randint(6, VOCABULARY, (pairs, tokens))
@@ -43,7 +43,7 @@ def test_among_processes_keys_and_values_of_negatives_are_computed_too(monkeypat
 
     shape = Preset.named("tiny")
     alone = step_flops(shape, 4, 16)
-    for name, stand_in in {"gather": twice, "gather_with_gradient": twice, "process_count": lambda: 2}.items():
+    for name, stand_in in {"gather": twice, "gather_with_gradient": twice, "world_size": lambda: 2}.items():
         monkeypatch.setattr(pretraining, name, stand_in)
     among = step_flops(shape, 4, 16, processes=2)
     assert among == step_flops(shape, 4, 16, processes=8) > alone

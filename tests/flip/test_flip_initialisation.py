@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
 
-from facecaption_ml.flip.model.initialisation import IMAGE_SETTING, TEXT_SETTING, build, tokenizer_of
+from facecaption_ml.flip.model.initialisation import build, tokenizer_of
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
 from facecaption_ml.pretrained import WeightsNotReachable
@@ -64,9 +64,9 @@ def tokenizer(text: str) -> CaptionTokenizer:
 
 def refusal(setting: str, folder: Path | str, tokenizer: CaptionTokenizer) -> str:
     """The one line that a start from ``folder`` ends with; it names the setting and what was tried."""
-    names = {IMAGE_SETTING: "", TEXT_SETTING: "", setting: str(folder)}
+    names = {"image_init": "", "text_init": "", setting: str(folder)}
     with pytest.raises(WeightsNotReachable) as error:
-        build(MICRO, tokenizer, 0, names[IMAGE_SETTING], names[TEXT_SETTING])
+        build(MICRO, tokenizer, 0, names["image_init"], names["text_init"])
     message = str(error.value)
     assert message.startswith(f"{setting}: ")
     assert repr(str(folder)) in message
@@ -188,7 +188,7 @@ def test_another_shape_is_named_with_the_presets(
     tmp_path: Path, tokenizer: CaptionTokenizer, tower: str, changed: dict[str, Any], said: str
 ) -> None:
     (vit if tower == "image" else bert)(**changed).save_pretrained(tmp_path)
-    assert said in refusal(IMAGE_SETTING if tower == "image" else TEXT_SETTING, tmp_path, tokenizer)
+    assert said in refusal("image_init" if tower == "image" else "text_init", tmp_path, tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -203,34 +203,34 @@ def test_a_weight_that_is_missing_is_not_made_up(
     weights = load_file(folder / "model.safetensors")
     del weights[gone]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    said = refusal(IMAGE_SETTING if tower == "image" else TEXT_SETTING, folder, tokenizer)
+    said = refusal("image_init" if tower == "image" else "text_init", folder, tokenizer)
     assert f"it has no weight {gone!r}" in said
 
 
 def test_a_tower_of_the_other_kind_is_refused(image: str, text: str, tokenizer: CaptionTokenizer) -> None:
-    assert "it has no weight" in refusal(IMAGE_SETTING, text, tokenizer)
-    assert "it has no weight" in refusal(TEXT_SETTING, image, tokenizer)
+    assert "it has no weight" in refusal("image_init", text, tokenizer)
+    assert "it has no weight" in refusal("text_init", image, tokenizer)
 
 
-@pytest.mark.parametrize("setting", [IMAGE_SETTING, TEXT_SETTING])
+@pytest.mark.parametrize("setting", ["image_init", "text_init"])
 def test_a_broken_or_empty_folder_is_refused(
     towers: Path, tmp_path: Path, tokenizer: CaptionTokenizer, setting: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     refusal(setting, tmp_path / "empty", tokenizer)
     broken = tmp_path / "broken"
-    shutil.copytree(towers / ("image" if setting == IMAGE_SETTING else "text"), broken)
+    shutil.copytree(towers / ("image" if setting == "image_init" else "text"), broken)
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     refusal(setting, broken, tokenizer)
 
 
-@pytest.mark.parametrize("setting", [IMAGE_SETTING, TEXT_SETTING])
+@pytest.mark.parametrize("setting", ["image_init", "text_init"])
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, tokenizer: CaptionTokenizer, setting: str) -> None:
     assert "there is no such folder" in refusal(setting, tmp_path / "absent", tokenizer)
 
 
-@pytest.mark.parametrize("setting", [IMAGE_SETTING, TEXT_SETTING])
+@pytest.mark.parametrize("setting", ["image_init", "text_init"])
 def test_a_hub_name_out_of_reach_is_refused(
     monkeypatch: pytest.MonkeyPatch, tokenizer: CaptionTokenizer, setting: str
 ) -> None:
@@ -243,6 +243,6 @@ def test_a_hub_name_out_of_reach_is_refused(
 def test_a_folder_without_a_vocabulary_has_no_tokenizer(tmp_path: Path) -> None:
     """The library makes one of special tokens only, for which every word is unknown."""
     bert().save_pretrained(tmp_path)
-    with pytest.raises(WeightsNotReachable, match=rf"^{TEXT_SETTING}: .*it has no vocabulary") as error:
+    with pytest.raises(WeightsNotReachable, match=r"^text_init: .*it has no vocabulary") as error:
         tokenizer_of(MICRO, str(tmp_path), lambda: [])
     assert "\n" not in str(error.value)

@@ -20,8 +20,11 @@ from typing import Any
 import pytest
 import torch
 
+from facecaption_ml.flip.errors import PairsError
 from facecaption_ml.flip.pairs import loader as data
-from facecaption_ml.flip.pairs.loader import PairBatch, PairIndex, PairLoader, PairSource, caption_id
+from facecaption_ml.flip.pairs.index import PairIndex, PairSource
+from facecaption_ml.flip.pairs.loader import PairBatch, PairLoader
+from facecaption_ml.flip.pairs.reader import caption_id
 from facecaption_ml.storage.store import Store, StoreError
 from pair_stores import colour, picture, row_of, write_crops, write_pairs
 
@@ -257,13 +260,13 @@ def test_stand_ins_are_drawn_from_the_whole_window(store: Store, new_loader: Cal
 
 def test_no_picture_that_decodes_is_one_clear_line(store: Store, new_loader: Callable[..., PairLoader]) -> None:
     loader = new_loader(write_pairs(store, [20], broken=range(20)))
-    with pytest.raises(StoreError, match=r"^none of 16 pictures decodes.*face_crops.*materialise"):
+    with pytest.raises(StoreError, match=r"^none of 16 pictures decodes.*face_crops.*materialize"):
         next(loader.epoch(0))
 
 
 def test_less_than_one_global_batch_is_one_clear_line(store: Store) -> None:
     index = PairIndex.build(write_pairs(store, [15]))
-    with pytest.raises(ValueError, match=r"^15 training pairs .* 8 × 2 processes.*FACECAPTION_FLIP_BATCH_SIZE[^\n]*$"):
+    with pytest.raises(PairsError, match=r"^15 training pairs .* 8 × 2 processes.*batch_size[^\n]*$"):
         PairLoader(index, batch_size=8, image_size=16, seed=0, world_size=2)
 
 
@@ -351,7 +354,8 @@ def test_a_fault_in_a_decoding_thread_reaches_the_consumer(
 _KILLED = """
 import multiprocessing, os, signal, sys
 from pair_stores import write_pairs
-from facecaption_ml.flip.pairs.loader import PairIndex, PairLoader
+from facecaption_ml.flip.pairs.index import PairIndex
+from facecaption_ml.flip.pairs.loader import PairLoader
 from facecaption_ml.storage.store import Store
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from facecaption_ml.flip.model.model import TEMPERATURE_RANGE, FlipModel, normalised
 from facecaption_ml.flip.model.presets import Preset, preset_names
-from facecaption_ml.flip.training.task import FlipPretraining
+from facecaption_ml.flip.training.task import FlipTask
 from micro_flip import CLS, ENC, FIRST_WORD, MICRO, PAD, VOCABULARY, gradients, micro_model, random_pairs
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -222,7 +222,7 @@ def test_the_unimodal_mode_does_not_use_cross_attention(model: FlipModel) -> Non
 
 def step(model: FlipModel, seed: int = 0) -> Tensor:
     """The total loss of one step, negatives drawn by one seed; the gradient is left in the model."""
-    pretraining = FlipPretraining(model, ENC, queue_size=8, momentum=0.9, seed=seed).train()
+    pretraining = FlipTask(model, ENC, queue_size=8, momentum=0.9, seed=seed).train()
     total = pretraining(*random_pairs(4).arguments(), 0.4).total
     total.backward()
     return total.detach()

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from facecaption_ml.flip.training.momentum import FeatureQueue, QueueView
 from facecaption_ml.flip.training.objectives import (
     GatheredMomentum,
     ItcLoss,
@@ -23,7 +24,6 @@ from facecaption_ml.flip.training.objectives import (
     itm_loss,
     soft_target_alpha,
 )
-from facecaption_ml.flip.training.queue import FeatureQueue, QueueView
 
 DIM = 4
 Array = npt.NDArray[np.float64]

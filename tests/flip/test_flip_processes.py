@@ -16,7 +16,7 @@ import pretraining_rank
 
 RANK = Path(pretraining_rank.__file__)
 CASES = (5, 1)  # captions among the eight pairs of a step
-Seen = dict[int, dict[str, Any]]
+Seen = dict[Any, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,30 @@ def test_with_one_caption_for_all_no_pair_has_a_negative(alone: Seen, pair: list
 def test_each_process_draws_its_own_negatives(alone: Seen, pair: list[Seen]) -> None:
     assert pair[0][5]["random"] == alone[5]["random"]
     assert pair[0][5]["random"] != pair[1][5]["random"]
+
+
+def test_gathered_tensors_stand_in_the_order_of_the_processes(pair: list[Seen]) -> None:
+    numbers = [torch.arange(6).reshape(2, 3), torch.arange(10, 16).reshape(2, 3)]
+    for seen in pair:
+        found = seen["gathered"]
+        for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.uint8):
+            assert found[str(dtype)].dtype is dtype
+            assert torch.equal(found[str(dtype)], torch.cat(numbers).to(dtype))
+        assert torch.equal(found["bool"], torch.cat([x % 3 == rank for rank, x in enumerate(numbers)]))
+        assert torch.equal(found["transposed"], torch.cat([x.T for x in numbers]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_of_gathered_rows_is_summed_over_the_processes(pair: list[Seen], dtype: torch.dtype) -> None:
+    weights = torch.arange(1.0, 13.0).reshape(4, 3).to(dtype)
+    for rank, seen in enumerate(pair):
+        found = seen["gradients"]
+        # this process's rows weigh 1 × on the first process and 2 × on the second
+        assert torch.equal(found[f"own {dtype}"], 3 * weights[2 * rank : 2 * rank + 2])
+        assert torch.equal(found[f"added {dtype}"], (1 + rank) * weights)  # not gathered: only one's own
+        assert torch.equal(found["sum"], torch.full((2, 3), 2.0))
+
+
+def test_alone_a_process_gathers_its_own(alone: Seen) -> None:
+    assert torch.equal(alone["gathered"]["torch.int64"], torch.arange(6).reshape(2, 3))
+    assert torch.equal(alone["gradients"]["own torch.float32"], torch.arange(1.0, 7.0).reshape(2, 3))

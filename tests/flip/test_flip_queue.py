@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecaption_ml.flip.training.queue import FeatureQueue, check_queue_size
+from facecaption_ml.flip.errors import TrainingError
+from facecaption_ml.flip.training.momentum import FeatureQueue, check_queue_size
 
 DIM = 3
 
@@ -94,7 +95,7 @@ def test_sizes_that_do_not_fit_are_refused_with_sizes_that_do(size: int, global_
     if size % global_batch == 0:
         check_queue_size(size, global_batch)
         return
-    with pytest.raises(ValueError, match="FACECAPTION_FLIP_QUEUE_SIZE") as refusal:
+    with pytest.raises(TrainingError, match="queue_size") as refusal:
         check_queue_size(size, global_batch)
     message = str(refusal.value)
     assert "\n" not in message
@@ -109,7 +110,7 @@ def test_sizes_that_do_not_fit_are_refused_with_sizes_that_do(size: int, global_
 
 def test_the_papers_queue_fits_eight_processes_of_eighty() -> None:
     check_queue_size(61_440, 8 * 80)
-    with pytest.raises(ValueError, match=r"is 61440, .* 504 .*: 60984 or 61488 would fit"):
+    with pytest.raises(TrainingError, match=r"is 61440, .* 504 .*: 60984 or 61488 would fit"):
         check_queue_size(61_440, 8 * 63)
-    with pytest.raises(ValueError, match=r"0 \(no queue\) or 640 would fit"):
+    with pytest.raises(TrainingError, match=r"0 \(no queue\) or 640 would fit"):
         check_queue_size(128, 640)

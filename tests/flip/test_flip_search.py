@@ -301,7 +301,7 @@ def facecaption_search(home: Path, *arguments: str) -> Result:
 
 @pytest.fixture
 def _colour_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_command, "_load", lambda *_: ColourEncoder())
+    monkeypatch.setattr(search_command, "load_variant", lambda *_: ColourEncoder())
 
 
 @pytest.mark.usefixtures("store", "_colour_checkpoint")

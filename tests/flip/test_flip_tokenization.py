@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecaption_ml.flip.model.tokenization import ENC, FILE, CaptionTokenizer
+from facecaption_ml.flip.model.files import TOKENIZER
+from facecaption_ml.flip.model.tokenization import ENC, CaptionTokenizer
 
 CAPTIONS = [
     "A young woman with blond hair smiles.",
@@ -187,7 +188,7 @@ def test_a_learned_vocabulary_is_the_same_in_every_process() -> None:
 def test_a_tokenizer_comes_back_from_its_file_and_its_json(tokenizer: CaptionTokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     for again in (
-        CaptionTokenizer.from_file(tmp_path / FILE, 16),
+        CaptionTokenizer.from_file(tmp_path / TOKENIZER, 16),
         CaptionTokenizer.from_json(tokenizer.to_json(), 16),
     ):
         assert again.to_json() == tokenizer.to_json()
@@ -201,10 +202,10 @@ def test_a_tokenizer_comes_back_from_its_file_and_its_json(tokenizer: CaptionTok
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for content in (None, "{", '{"version": "1.0"}'):
-        path = tmp_path / FILE
+        path = tmp_path / TOKENIZER
         if content is not None:
             path.write_text(content)
-        with pytest.raises(ValueError, match=FILE) as refusal:
+        with pytest.raises(ValueError, match=TOKENIZER) as refusal:
             CaptionTokenizer.from_file(path, 16)
         assert "\n" not in str(refusal.value)
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from facecaption_ml.flip.training.process import train
 from facecaption_ml.flip.training.progress import read_log
-from facecaption_ml.flip.training.trainer import train
 from facecaption_ml.storage.store import Store
 from squares import assert_same, forget_after, micro_config, newest, steps_kept, write_squares
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ import torch
 
 from facecaption_ml.flip.training.checkpoint import TrainingCheckpoints
 from facecaption_ml.flip.training.config import TrainingConfig
-from facecaption_ml.flip.training.process import first_failure, main, run_process
-from facecaption_ml.flip.training.trainer import Trainer, train
+from facecaption_ml.flip.training.process import Failure, first_failure, main, run_process, train
+from facecaption_ml.flip.training.trainer import Trainer
 from facecaption_ml.storage.store import Store
 from squares import assert_same, micro_config, newest, steps_kept, write_squares
 
@@ -45,8 +46,10 @@ def line_of(config: TrainingConfig, work: Path, capsys: pytest.CaptureFixture[st
     assert run_process(config, work) == status
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert said == (work / "failure-0.txt").read_text(encoding="utf-8")
-    assert first_failure(work) == said.strip()
+    failure = first_failure(work)
+    assert failure is not None
+    assert failure.line == said.strip()
+    assert all(option in failure.line for option in failure.options)
     return said.strip()
 
 
@@ -70,14 +73,14 @@ def test_weights_that_are_infinite_stop_the_training(
         update(self, losses)
         if self.position.step == step:
             with torch.no_grad():
-                self.learner.model.image_projection.weight[0, 0] = torch.inf
+                self.state.model.image_projection.weight[0, 0] = torch.inf
 
     monkeypatch.setattr(Trainer, "_update", spoil)
     line = line_of(micro_config(store), tmp_path / "work", capsys)
     assert line.startswith(where)
     assert "the checkpoint after step 3 is intact" in line
-    assert "FACECAPTION_FLIP_PEAK_LEARNING_RATE" in line
-    assert "FACECAPTION_FLIP_PRECISION=fp32" in line
+    assert "lower peak_learning_rate" in line
+    assert "precision=fp32" in line
     assert_same(newest(store), before)
 
 
@@ -95,9 +98,9 @@ def test_an_absurd_learning_rate_leaves_no_spoiled_checkpoint(
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"batch_size": 8}, r"FACECAPTION_FLIP_BATCH_SIZE 16, now it is 8"),
-        ({"peak_learning_rate": 1e-3}, r"FACECAPTION_FLIP_PEAK_LEARNING_RATE 0.003, now it is 0.001"),
-        ({"seed": 1}, r"FACECAPTION_SEED 0, now it is 1"),
+        ({"batch_size": 8}, r"batch_size 16, now it is 8"),
+        ({"peak_learning_rate": 1e-3}, r"peak_learning_rate 0.003, now it is 0.001"),
+        ({"seed": 1}, r"seed 0, now it is 1"),
         ({"shards": ("shard-00000",)}, r"shards 2 from shard-00000 to shard-00001, now it is 1 from"),
     ],
 )
@@ -107,24 +110,36 @@ def test_another_setting_is_named(
     before = newest(store)
     line = line_of(micro_config(store, **given), tmp_path / "work", capsys)
     assert named in line
-    assert "FACECAPTION_FLIP_FRESH=true" in line
+    assert "set fresh=true" in line
     assert_same(newest(store), before)
     assert run_process(micro_config(store, **given, fresh=True, max_steps=1), tmp_path / "work") == 0
     assert steps_kept(store) == [1]
-    assert not list((tmp_path / "work").glob("failure-*.txt"))
+    assert not list((tmp_path / "work").glob("failure-*"))
 
 
 def test_another_preset_is_named(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = micro_config(store).science() | {"store": store.root, "preset": "tiny", "device": "cpu", "threads": 1}
-    line = line_of(TrainingConfig(**settings), tmp_path / "work", capsys)
-    assert "FACECAPTION_FLIP_PRESET micro, now it is tiny" in line
+    same = micro_config(store).options.reproducibility_fields()
+    line = line_of(micro_config(store, **{**same, "preset": "tiny"}), tmp_path / "work", capsys)
+    assert "preset micro, now it is tiny" in line
+
+
+def test_a_checkpoint_of_an_earlier_version_is_not_resumed(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(store.uri("flip_training/flip/step-00000003.json"))
+    record = json.loads(path.read_text())
+    record["settings"] = record.pop("reproducibility")
+    path.write_text(json.dumps(record))
+    line = line_of(micro_config(store), tmp_path / "work", capsys)
+    assert "earlier version" in line
+    assert "set fresh=true" in line
 
 
 def test_other_pairs_are_noticed(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_squares(store, PAIRS, extra=" Or so.")
     line = line_of(micro_config(store), tmp_path / "work", capsys)
     assert "other pairs" in line
-    assert "FACECAPTION_FLIP_FRESH=true" in line
+    assert "set fresh=true" in line
     assert steps_kept(store) == [2, 3]
 
 
@@ -132,11 +147,11 @@ def test_other_pairs_are_noticed(store: Store, tmp_path: Path, capsys: pytest.Ca
     ("given", "named"),
     [
         ({"batch_size": 256, "queue_size": 0}, "128 training pairs are less than one batch of 256 × 1"),
-        ({"queue_size": 50}, "FACECAPTION_FLIP_QUEUE_SIZE is 50"),
-        ({"accumulation": 9}, "FACECAPTION_FLIP_ACCUMULATION is 9, but an epoch has 8 batches"),
+        ({"queue_size": 50}, "queue_size is 50"),
+        ({"accumulation": 9}, "accumulation is 9, but an epoch has 8 batches"),
         ({"shards": ("shard-00009",)}, "1 shards_missing"),
-        ({"precision": "fp16"}, "FACECAPTION_FLIP_PRECISION=fp16 needs a GPU"),
-        ({"image_init": "/nowhere/vit"}, "FACECAPTION_FLIP_IMAGE_INIT"),
+        ({"precision": "fp16"}, "precision fp16 needs a GPU"),
+        ({"image_init": "/nowhere/vit"}, "image_init: no weights"),
     ],
 )
 def test_a_training_that_cannot_start_says_why(
@@ -153,7 +168,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(
     damaged.write_bytes(damaged.read_bytes()[:100])
     line = line_of(micro_config(store), tmp_path / "work", capsys)
     assert str(damaged) in line
-    assert "remove step-00000003.json there to go on after step 2" in line
+    assert "remove step-00000003.json there to resume after step 2" in line
     Path(store.uri("flip_training/flip/step-00000003.json")).unlink()
     assert TrainingCheckpoints.of(micro_config(store)).latest_step() == 2
     assert run_process(micro_config(store, max_steps=4), tmp_path / "work") == 0
@@ -221,7 +236,12 @@ def test_debug_shows_where(store: Store, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_first_cause_is_told_from_its_echoes(tmp_path: Path) -> None:
     assert first_failure(tmp_path) is None
-    (tmp_path / "failure-1.txt").write_text("lost touch with the other processes, one of which has ended (…)\n")
-    assert (first_failure(tmp_path) or "").startswith("lost touch")
-    (tmp_path / "failure-3.txt").write_text("shard-00007 is damaged\n")
-    assert first_failure(tmp_path) == "shard-00007 is damaged"
+    (tmp_path / "failure-0.json").write_text('{"line": "shard-0000')  # cut by the kill that followed
+    assert first_failure(tmp_path) is None
+    echo = Failure("lost touch with the other processes, one of which has ended (…)")
+    (tmp_path / "failure-1.json").write_text(json.dumps(vars(echo)))
+    found = first_failure(tmp_path)
+    assert found is not None
+    assert found.is_echo
+    (tmp_path / "failure-3.json").write_text(json.dumps(vars(Failure("queue_size is 3", ("queue_size",)))))
+    assert first_failure(tmp_path) == Failure("queue_size is 3", ("queue_size",))

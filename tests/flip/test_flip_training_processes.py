@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from facecaption_ml.flip.training.config import TrainingConfig
-from facecaption_ml.flip.training.trainer import train
+from facecaption_ml.flip.training.process import train
 from facecaption_ml.storage.store import Store
 from squares import assert_same, forget_after, micro_config, newest, steps_kept, write_squares
 
@@ -108,7 +108,7 @@ def test_a_training_that_is_told_to_stop_leaves_a_checkpoint(
     assert process.returncode == 143
     reached = max(steps_kept(store))
     assert errors.count("\n") == 1
-    assert errors.startswith(f"told to stop after step {reached} of 8000; the next run goes on from {store.root}")
+    assert errors.startswith(f"told to stop after step {reached} of 8000; the next run resumes from {store.root}")
     assert reached >= 10
     train(micro_config(store, epochs=1000, max_steps=reached + 2), tmp_path / "work")
     train(micro_config(never_stopped, epochs=1000, max_steps=reached + 2), tmp_path / "work")
@@ -120,4 +120,4 @@ def test_help_says_how() -> None:
         [sys.executable, *MODULE, "--help"], capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=100
     )
     assert "--config" in done.stdout
-    assert "torch.distributed.run" in done.stdout
+    assert "torchrun" in done.stdout

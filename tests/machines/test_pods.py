@@ -25,11 +25,11 @@ from cluster_objects import (
     step_context,
 )
 from facecaption_assets.definitions import build_definitions
-from facecaption_assets.machines.compute import EIGHT_A100, KUBERNETES, Compute
+from facecaption_assets.machines.compute import KUBERNETES, Compute
 from facecaption_assets.machines.executors import build_executor
 from facecaption_assets.machines.pod_table import pod_configs, pod_table
 from facecaption_assets.partitions import SHARD_ASSETS
-from facecaption_assets.settings import SettingsError, load_settings
+from facecaption_assets.settings import load_settings
 
 ASSETS = tuple(pod_configs(definitions()))
 SETTINGS = production(
@@ -211,25 +211,3 @@ def test_the_executors_settings_reach_dagster_k8s() -> None:
     config = definition.apply_config_mapping({"config": {}}).value["config"]
     assert (config["job_image"], config["max_concurrent"]) == ("registry.example.org/x:1", 5)
     assert (config["env_secrets"], config["job_namespace"]) == (["one", "two"], "faces")
-
-
-def test_a_training_may_have_a_pod_of_its_own_and_its_step_then_needs_no_gpu() -> None:
-    given: dict[str, Any] = {"flip_launcher": "kubernetes", "store": "s3://my-bucket/x", "k8s_gpu_image": GPU_IMAGE}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = build_definitions(production(**given))
-    for asset in ("flip_checkpoint", "flip_ablation"):
-        config = pod_configs(found)[asset]
-        assert "nvidia.com/gpu" not in config["container_config"]["resources"]["requests"]
-        assert config["pod_spec_config"]["node_selector"] == {"facecaption/node-pool": "cpu"}
-        assert config["job_spec_config"]["active_deadline_seconds"] > 60 * EIGHT_A100.timeout_minutes
-        assert found.get_assets_def(asset).op.pool == "a100x8"
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [({"store": "s3://my-bucket/x"}, "FACECAPTION_K8S_GPU_IMAGE"), ({"k8s_image": "x:1"}, "FACECAPTION_STORE")],
-)
-def test_a_training_pod_without_image_or_store_stops_the_code_location(given: dict[str, Any], words: str) -> None:
-    with pytest.raises(SettingsError, match=words):
-        build_definitions(production(flip_launcher="kubernetes", **given))

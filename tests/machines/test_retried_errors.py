@@ -54,13 +54,14 @@ def wrapped_in(error: Exception, cause: BaseException) -> Exception:
     return error
 
 
-def test_what_was_short_of_memory_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_short_of_memory_or_lost_a_process_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = Tries(monkeypatch)
     for error in (
         MemoryError(),
         gpu_is_full(),
         OSError(errno.ENOMEM, "cannot fork"),
         wrapped_in(StoreError("cannot read x"), MemoryError()),
+        wrapped_in(dg.Failure("a training process was killed"), ChildProcessError()),
     ):
         assert lost(error)
         assert tries.count(error) == (2, True)

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from facecaption_ml.flip.training.gathering import gather
-from facecaption_ml.flip.training.task import FlipPretraining
+from facecaption_ml.flip.training.distributed import gather, gather_with_gradient
+from facecaption_ml.flip.training.task import FlipTask
 from micro_flip import ENC, gradients, micro_model, random_pairs
 
 GLOBAL_BATCH = 8
@@ -25,7 +25,7 @@ STEPS = 4
 QUEUE = 2 * GLOBAL_BATCH  # full after two steps, overwritten after that
 
 
-class MostSimilarNegatives(FlipPretraining):
+class MostSimilarNegatives(FlipTask):
     def _draw(self, similarity: Tensor, own_ids: Tensor, candidate_ids: Tensor) -> Tensor:
         return super()._draw(1e6 * similarity, own_ids, candidate_ids)
 
@@ -56,17 +56,46 @@ def train(rank: int, processes: int, captions: int) -> dict[str, Any]:
     }
 
 
-def seen(rank: int, processes: int) -> dict[int, dict[str, Any]]:
-    """Trainings with five captions among the eight pairs of a step, and with one."""
-    return {captions: train(rank, processes, captions) for captions in (5, 1)}
+def gathered(rank: int) -> dict[str, Tensor]:
+    """What ``gather`` makes of tensors of several types that tell their process."""
+    numbers = torch.arange(6).reshape(2, 3) + 10 * rank
+    dtypes = (torch.float32, torch.bfloat16, torch.int64, torch.uint8)
+    found = {str(dtype): gather(numbers.to(dtype)) for dtype in dtypes}
+    found["bool"] = gather(numbers % 3 == rank)
+    found["transposed"] = gather(numbers.T)
+    return found
+
+
+def gathered_gradients(rank: int, processes: int) -> dict[str, Tensor]:
+    """Gradients of losses whose weights differ between the processes. The backward pass hands ``added`` the same tensor as
+    the gathered rows, and after them."""
+    found: dict[str, Tensor | None] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        own = torch.full((2, 3), float(rank), dtype=dtype, requires_grad=True)
+        added = torch.zeros(2 * processes, 3, dtype=dtype, requires_grad=True)
+        made_first = 1 * added
+        weights = (1 + rank) * torch.arange(1.0, 6 * processes + 1, dtype=dtype).reshape(2 * processes, 3)
+        ((gather_with_gradient(own) + made_first) * weights).sum().backward()
+        found |= {f"own {dtype}": own.grad, f"added {dtype}": added.grad}
+    own = torch.ones(2, 3, requires_grad=True)
+    gather_with_gradient(own).sum().backward()
+    return {name: x for name, x in {**found, "sum": own.grad}.items() if x is not None}
+
+
+def seen(rank: int, processes: int) -> dict[Any, Any]:
+    """Trainings with five captions among the eight pairs of a step, and with one; and what gathering gives."""
+    trainings = {captions: train(rank, processes, captions) for captions in (5, 1)}
+    return {**trainings, "gathered": gathered(rank), "gradients": gathered_gradients(rank, processes)}
 
 
 def main() -> None:
     rank, processes = int(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=processes)
-    torch.save(seen(rank, processes), Path(sys.argv[4]))
-    dist.destroy_process_group()
+    try:
+        torch.save(seen(rank, processes), Path(sys.argv[4]))
+    finally:
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

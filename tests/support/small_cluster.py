@@ -1,4 +1,4 @@
-"""A cluster of one machine: the few verbs of Kubernetes' pod and job APIs over HTTP, with processes for containers.
+"""A cluster of one machine: the few verbs of Kubernetes' job API over HTTP, with processes for containers.
 
 A job's container that takes more memory than its limit is killed, as the kernel does. The limit is scaled by ``memory_scale``.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -18,64 +17,26 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import yaml
 
 from cluster_objects import assert_quantities, quantity_of
 
-PENDING = "pending"
 VERSION = "1.33"
 _NOT_FOUND = {"kind": "Status", "status": "Failure", "reason": "NotFound"}
 
 
 @dataclass
 class Cluster:
-    """``full``: no node is free, so that pods stay pending. ``environment`` is what every container has besides its own."""
+    """``environment`` is what every container has besides its own."""
 
     environment: dict[str, str]
-    full: bool = False
-    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    created: list[dict[str, Any]] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
     memory_scale: float = 1.0
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
-
-    def create(self, pod: dict[str, Any]) -> dict[str, Any]:
-        kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", **pod}, VERSION, strict=True)
-        name = pod["metadata"]["name"]
-        self.pods[name] = pod
-        self.created.append(pod)
-        if not self.full:
-            container = pod["spec"]["containers"][0]
-            own = {entry["name"]: entry["value"] for entry in container["env"]}
-            program, *arguments = container["command"]
-            assert program == "python"
-            self.processes[name] = subprocess.Popen([sys.executable, *arguments], env={**self.environment, **own})
-        return pod
-
-    def delete(self, name: str) -> dict[str, Any] | None:
-        pod = self.pods.pop(name, None)
-        if pod:
-            self.deleted.append(name)
-            process = self.processes.pop(name, None)
-            if process and process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                process.wait(timeout=60)
-        return pod
-
-    def status(self, name: str) -> dict[str, Any]:
-        process = self.processes.get(name)
-        if process is None:
-            return {"phase": "Pending"}
-        code = process.poll()
-        state = {"running": {}} if code is None else {"terminated": {"exitCode": code if code >= 0 else 128 - code}}
-        phase = "Running" if code is None else "Failed" if code else "Succeeded"
-        container = {"name": "training", "ready": code is None, "restartCount": 0, "image": "x", "imageID": "x"}
-        return {"phase": phase, "containerStatuses": [{**container, "state": state}]}
 
     def create_job(self, job: dict[str, Any]) -> dict[str, Any]:
         kubernetes_validate.validate({"apiVersion": "batch/v1", "kind": "Job", **job}, VERSION, strict=True)
@@ -111,7 +72,6 @@ class Cluster:
         job = self.jobs.get(name)
         process = self.processes.pop(name, None)
         if process:
-            self.deleted.append(name)
             process.terminate()
         return job if process else None
 
@@ -129,8 +89,7 @@ class _Api(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
-        create = self.cluster.create_job if self._is_job() else self.cluster.create
-        self._answer(201, create(json.loads(self.rfile.read(length))))
+        self._answer(201, self.cluster.create_job(json.loads(self.rfile.read(length))))
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
@@ -143,18 +102,11 @@ class _Api(BaseHTTPRequestHandler):
             job = {**self.cluster.jobs[name], "status": self.cluster.job_status(name)} if known else _NOT_FOUND
             self._answer(200 if known else 404, job)
             return
-        query = parse_qs(address.query)
-        if "labelSelector" in query:  # the pods of a job go with it
-            self._answer(200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []})
-            return
-        (wanted,) = query["fieldSelector"]
-        name = wanted.removeprefix("metadata.name=")
-        found = [{**pod, "status": self.cluster.status(name)} for key, pod in self.cluster.pods.items() if key == name]
-        self._answer(200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found})
+        # the pods of a job go with it
+        self._answer(200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []})
 
     def do_DELETE(self) -> None:
-        delete = self.cluster.delete_job if self._is_job() else self.cluster.delete
-        found = delete(urlsplit(self.path).path.rpartition("/")[2])
+        found = self.cluster.delete_job(urlsplit(self.path).path.rpartition("/")[2])
         self._answer(200 if found else 404, found or _NOT_FOUND)
 
     def _is_job(self) -> bool:

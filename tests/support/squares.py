@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.flip.training.checkpoint import TrainingCheckpoints
 from facecaption_ml.flip.training.config import TrainingConfig
+from facecaption_ml.flip.training.options import TrainingOptions
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store
 
@@ -68,19 +69,24 @@ def write_squares(store: Store, pairs: int = 400, shards: int = 2, *, extra: str
 
 
 def micro_config(store: Store, **given: Any) -> TrainingConfig:
-    """A training of the smallest preset on one thread; every step is logged."""
-    settings: dict[str, Any] = {
-        "store": store.root,
-        "storage_options": dict(store.storage_options),
-        "shards": tuple(store.shards("facecaption_dataset")),
-        "variant": "flip",
-        "device": "cpu",
+    """A training of the smallest preset on one thread; every step is logged. ``given``: options and fields of the config."""
+    options: dict[str, Any] = {
+        "preset": "micro",
         "threads": 1,
         "precision": "fp32",
         "log_every": 1,
         "evaluation_pairs": 40,
     }
-    return TrainingConfig.of_preset("micro", **{**settings, **given})
+    fields: dict[str, Any] = {
+        "store": store.root,
+        "storage_options": dict(store.storage_options),
+        "shards": tuple(store.shards("facecaption_dataset")),
+        "variant": "flip",
+        "device": "cpu",
+    }
+    for name, value in given.items():
+        (options if name in TrainingOptions.model_fields else fields)[name] = value
+    return TrainingConfig(options=TrainingOptions(**options), **fields)
 
 
 def newest(store: Store, variant: str = "flip") -> dict[str, Any]:

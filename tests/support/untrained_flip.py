@@ -15,11 +15,10 @@ _CAPTIONS: Final = [
 def save_flip(folder: Path, seed: int = 0) -> Path:
     import torch
 
+    from facecaption_ml.flip.model.files import CONFIG, MODEL, save_weights
     from facecaption_ml.flip.model.model import FlipModel
     from facecaption_ml.flip.model.presets import Preset
     from facecaption_ml.flip.model.tokenization import CaptionTokenizer
-    from facecaption_ml.flip.training.checkpoint import MODEL, save_weights
-    from facecaption_ml.flip.use.encoding import CONFIG
     from facecaption_ml.pretrained import weights_version
 
     folder.mkdir(parents=True)

@@ -11,26 +11,25 @@ from transformers import AutoTokenizer, BertModel, ViTModel
 
 from facecaption_ml.errors import naming
 from facecaption_ml.flip.model.model import FlipModel, text_mode
-from facecaption_ml.flip.model.presets import Preset
+from facecaption_ml.flip.model.presets import FROM_SCRATCH, Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
 from facecaption_ml.pretrained import load_weights
 
-IMAGE_SETTING: Final = "FACECAPTION_FLIP_IMAGE_INIT"
-TEXT_SETTING: Final = "FACECAPTION_FLIP_TEXT_INIT"
 _VIT: Final = "google/vit-base-patch16-224-in21k"
 _BERT: Final = "google-bert/bert-base-uncased"
+_RANDOM: Final = (FROM_SCRATCH, "")
 _OWN: Final = ("crossattention", "mask_token")  # what pretrained towers lack and FLIP trains anew, or does without
 
 
 def build(preset: Preset, tokenizer: CaptionTokenizer, seed: int, image_init: str, text_init: str) -> FlipModel:
     """A model whose words are the tokenizer's; equal arguments give equal weights, and the caller's random numbers stay.
 
-    ``image_init``, ``text_init``: hub names, folders, or empty for random weights. Raises WeightsNotReachable naming the
-    setting where weights cannot be had or are of another shape.
+    ``image_init``, ``text_init``: hub names, folders, or ``none`` or empty for random weights. Raises
+    WeightsNotReachable naming the argument where weights cannot be had or are of another shape.
     """
     with _seeded(seed):
-        image = _image_tower(preset, image_init) if image_init else None
-        text = _text_tower(preset, text_init, tokenizer.vocabulary) if text_init else None
+        image = None if image_init in _RANDOM else _image_tower(preset, image_init)
+        text = None if text_init in _RANDOM else _text_tower(preset, text_init, tokenizer.vocabulary)
         model = FlipModel(preset, tokenizer.vocabulary, image, text)
         if text is not None:  # one more row, for [ENC]
             model.text.resize_token_embeddings(tokenizer.vocabulary, mean_resizing=False)
@@ -39,42 +38,42 @@ def build(preset: Preset, tokenizer: CaptionTokenizer, seed: int, image_init: st
 
 def tokenizer_of(preset: Preset, text_init: str, texts: Callable[[], Iterable[str]]) -> CaptionTokenizer:
     """The tokenizer of the weights ``text_init``; without those, one learned from ``texts()``."""
-    if not text_init:
+    if text_init in _RANDOM:
         return CaptionTokenizer.trained(texts(), preset.text.vocabulary, preset.text.max_tokens)
 
     def load(local: bool) -> CaptionTokenizer:
         backend = AutoTokenizer.from_pretrained(text_init, local_files_only=local).backend_tokenizer
-        found = CaptionTokenizer(backend, preset.text.max_tokens)
-        if not found.has_words:  # what a folder without tokenizer files gives
+        tokenizer = CaptionTokenizer(backend, preset.text.max_tokens)
+        if not tokenizer.has_words:  # what a folder without tokenizer files gives
             raise ValueError("it has no vocabulary")
-        return found
+        return tokenizer
 
-    with naming(TEXT_SETTING):
+    with naming("text_init"):
         return load_weights(load, text_init, _BERT)
 
 
 def _image_tower(preset: Preset, name: str) -> ViTModel:
     def load(local: bool) -> ViTModel:
-        found: Any = ViTModel.from_pretrained(
+        loaded: Any = ViTModel.from_pretrained(
             name, add_pooling_layer=False, attn_implementation="sdpa", **_loading(preset.image.dropout, local)
         )
-        tower, report = found
+        tower, report = loaded
         _require_whole(report)
         _require_shape(
             {"image_size": preset.image.size, "patch_size": preset.image.patch, **_widths(preset.image)}, tower.config
         )
         return tower
 
-    with naming(IMAGE_SETTING):
+    with naming("image_init"):
         return load_weights(load, name, _VIT)
 
 
 def _text_tower(preset: Preset, name: str, vocabulary: int) -> BertModel:
     def load(local: bool) -> BertModel:
-        found: Any = BertModel.from_pretrained(
+        loaded: Any = BertModel.from_pretrained(
             name, add_pooling_layer=False, **text_mode(), **_loading(preset.text.dropout, local)
         )
-        tower, report = found
+        tower, report = loaded
         _require_whole(report)
         _require_shape(_widths(preset.text), tower.config)
         if tower.config.max_position_embeddings < preset.text.max_tokens:
@@ -86,7 +85,7 @@ def _text_tower(preset: Preset, name: str, vocabulary: int) -> BertModel:
             raise ValueError(f"it knows {tower.config.vocab_size} tokens, its tokenizer {vocabulary - 1}")
         return tower
 
-    with naming(TEXT_SETTING):
+    with naming("text_init"):
         return load_weights(load, name, _BERT)
 
 

@@ -9,13 +9,10 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final
 
-from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.flip.errors import PresetError
 
-SETTING: Final = "FACECAPTION_FLIP_PRESET"
-
-
-class PresetError(FaceCaptionError):
-    """A preset is unknown or its numbers do not go together; the message names it."""
+FROM_SCRATCH: Final = "none"
+"""The word that stands for random weights where an empty option stands for the preset's own."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ class Preset:
 
 
 def training_defaults(name: str) -> dict[str, Any]:
-    """The training settings of a preset, by the names of ``config.TrainingConfig``. Raises PresetError."""
+    """The training settings of a preset, by the names of ``TrainingOptions``. Raises PresetError."""
     return dict(_table(name)["training"])
 
 
@@ -103,7 +100,7 @@ def preset_names() -> list[str]:
 
 def _table(name: str) -> dict[str, Any]:
     if name not in _presets():
-        raise PresetError(f"{SETTING} is {name!r}: there are {', '.join(_presets())}")
+        raise PresetError(f"preset is {name!r}: there are {', '.join(_presets())}", "preset")
     return _presets()[name]
 
 

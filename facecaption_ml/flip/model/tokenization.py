@@ -11,7 +11,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-FILE: Final = "tokenizer.json"
+from facecaption_ml.flip.model.files import TOKENIZER
+
 ENC: Final = "[ENC]"
 _UNKNOWN: Final = "[UNK]"
 _SPECIAL: Final = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]", "[MASK]", ENC)
@@ -63,15 +64,15 @@ class CaptionTokenizer:
 
     def __call__(self, texts: Sequence[str], width: int | None = None) -> Tokens:
         """Token ids of the texts; see the class. ``width``: pad to this many tokens instead."""
-        found = self._tokenizer.encode_batch(list(texts))
-        longest = max((len(encoding.ids) for encoding in found), default=1)
+        encodings = self._tokenizer.encode_batch(list(texts))
+        longest = max((len(encoding.ids) for encoding in encodings), default=1)
         width = width or min(-(-longest // _ROUND_TO) * _ROUND_TO, self.max_tokens)
-        ids = torch.full((len(found), width), self._pad_id, dtype=torch.int64)
-        mask = torch.zeros(len(found), width, dtype=torch.bool)
-        for row, encoding in enumerate(found):
+        ids = torch.full((len(encodings), width), self._pad_id, dtype=torch.int64)
+        mask = torch.zeros(len(encodings), width, dtype=torch.bool)
+        for row, encoding in enumerate(encodings):
             ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids)
             mask[row, : len(encoding.ids)] = True
-        return Tokens(ids, mask, sum(bool(encoding.overflowing) for encoding in found))
+        return Tokens(ids, mask, sum(bool(encoding.overflowing) for encoding in encodings))
 
     def multimodal(self, ids: Tensor) -> Tensor:
         """The same ids with [ENC] in place of [CLS]."""
@@ -80,7 +81,7 @@ class CaptionTokenizer:
         return changed
 
     def save(self, folder: Path) -> None:
-        self._tokenizer.save(str(folder / FILE))
+        self._tokenizer.save(str(folder / TOKENIZER))
 
     def to_json(self) -> str:
         return str(self._tokenizer.to_str())

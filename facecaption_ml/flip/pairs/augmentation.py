@@ -43,10 +43,10 @@ def decode_for(data: bytes, side: int) -> Pixels:
     shorter = min(image_size(data))
     flag = next((flag for factor, flag in _REDUCED.items() if shorter >= factor * side), cv2.IMREAD_COLOR_RGB)
     try:
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error:
-        found = None
-    return decode_image(data) if found is None else np.asarray(found, np.uint8)
+        image = None
+    return decode_image(data) if image is None else np.asarray(image, np.uint8)
 
 
 def decoded_side(side: int) -> int:

@@ -1,7 +1,7 @@
 """The order of an epoch: a pure function of the seed, the epoch and the number of processes, computed without reading data.
 
 Row groups are permuted, laid end to end and cut into equal stretches, one for each process. Two processes read a row group
-across a cut, each taking its own rows; what lies behind the last cut is left out of this epoch. Within a stretch, windows of
+across a cut, each taking its own rows; what lies behind the last cut is excluded from this epoch. Within a stretch, windows of
 some row groups are shuffled row by row, so that a reader holds one window at a time and can begin at any batch.
 """
 
@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from facecaption_ml.flip.errors import PairsError
 from facecaption_ml.flip.pairs.index import PairIndex
 
 _GROUPS_STREAM: Final = 0x6701
@@ -23,14 +24,15 @@ Positions = npt.NDArray[np.int64]
 
 
 def batches_per_epoch(pairs: int, batch_size: int, world_size: int) -> int:
-    """Whole global batches in ``pairs``. Raises ValueError where there is none."""
-    found = pairs // (batch_size * world_size)
-    if not found:
-        raise ValueError(
-            f"{pairs} training pairs are less than one batch of {batch_size} × {world_size} processes: lower "
-            "FACECAPTION_FLIP_BATCH_SIZE, or materialise more shards"
+    """Whole global batches in ``pairs``. Raises PairsError where there is none."""
+    batches = pairs // (batch_size * world_size)
+    if not batches:
+        raise PairsError(
+            f"{pairs} training pairs are less than one batch of {batch_size} × {world_size} processes: lower batch_size, "
+            "or materialize more shards",
+            "batch_size",
         )
-    return found
+    return batches
 
 
 def windows(
@@ -46,8 +48,8 @@ def windows(
 ) -> Iterator[tuple[Positions, int]]:
     """The windows of one process in order: positions in the index, int64, and how many of them come before ``first_batch``.
 
-    A window all of whose rows come before ``first_batch`` is left out; only the first one given can have some that do.
-    Rows that do not fill a last global batch are in no window; another epoch's order leaves out others.
+    A window all of whose rows come before ``first_batch`` is skipped; only the first one given can have some that do.
+    Rows that do not fill a last global batch are in no window; another epoch's order excludes others.
     """
     groups = np.random.default_rng((_GROUPS_STREAM, seed, epoch)).permutation(len(index.numbers))
     sizes = np.diff(index.starts)[groups]
@@ -74,7 +76,7 @@ def windows(
 def _rows(index: PairIndex, group: int, low: int, high: int, stream: tuple[int, int]) -> Positions:
     """Rows ``low`` … ``high`` of a row group; those of one that a cut divides are shuffled first.
 
-    Else the rows left out would always be the last ones of a row group, and in a small data set always the same.
+    Else the rows excluded would always be the last ones of a row group, and in a small data set always the same.
     """
     begin, end = int(index.starts[group]), int(index.starts[group + 1])
     rows = np.arange(begin, end, dtype=np.int64)

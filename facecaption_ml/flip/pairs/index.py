@@ -1,4 +1,4 @@
-"""Which faces are pairs of a split, and in which row group of which shard they lie: a few bytes a pair."""
+"""The faces that are pairs of a split, and in which row group of which shard they lie: a few bytes a pair."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PairIndex:
     """The pairs of a source, row group by row group.
 
     Row group g is number ``numbers[g]`` of shard ``source.shards[owners[g]]``; ``rows[starts[g] : starts[g + 1]]`` are
-    the rows in it that are pairs. ``counts``: pairs, and what was left out by reason (other_split, no_text, no_crop in
+    the rows in it that are pairs. ``counts``: pairs, and what was excluded by reason (other_split, no_text, no_crop in
     pairs; shards_missing in shards). ``version`` is a hash of ids and texts in their order.
     """
 
@@ -74,7 +74,7 @@ class PairIndex:
                     on_progress(owner + 1, len(source.shards))
         finally:
             pool.shutdown(cancel_futures=True)
-        starts = np.concatenate([[0], np.cumsum([len(found) for found in rows], dtype=np.int64)]).astype(np.int64)
+        starts = np.concatenate([[0], np.cumsum([len(of_group) for of_group in rows], dtype=np.int64)]).astype(np.int64)
         return cls(
             source,
             np.array(owners, np.int32),
@@ -103,10 +103,10 @@ class PairIndex:
     @classmethod
     def from_bytes(cls, packed: bytes, source: PairSource) -> PairIndex:
         """From what ``to_bytes`` gave, for the same source."""
-        with np.load(io.BytesIO(packed)) as found:
-            counts = Counter(dict(zip(found["reasons"].tolist(), found["counts"].tolist(), strict=True)))
-            owners, numbers, starts, rows = (found[name] for name in ("owners", "numbers", "starts", "rows"))
-            return cls(source, owners, numbers, starts, rows, counts, str(found["version"]))
+        with np.load(io.BytesIO(packed)) as arrays:
+            counts = Counter(dict(zip(arrays["reasons"].tolist(), arrays["counts"].tolist(), strict=True)))
+            owners, numbers, starts, rows = (arrays[name] for name in ("owners", "numbers", "starts", "rows"))
+            return cls(source, owners, numbers, starts, rows, counts, str(arrays["version"]))
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def _shard_pairs(source: PairSource, shard: str) -> _ShardPairs:
         pl.col("text").str.contains(r"\S").fill_null(False)
     )
     faces = store.read_table(CROPS, shard, columns=["face_id"])
-    found = faces.join(written, on="face_id", how="left", maintain_order="left")
-    is_pair = found["text"].is_not_null().to_numpy()
+    joined = faces.join(written, on="face_id", how="left", maintain_order="left")
+    is_pair = joined["text"].is_not_null().to_numpy()
     pairs = int(is_pair.sum())
     with store.open_table(CROPS, shard) as parquet:
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
@@ -141,8 +141,8 @@ def _shard_pairs(source: PairSource, shard: str) -> _ShardPairs:
         no_text=len(of_split) - len(written),
         no_crop=len(written) - pairs,
     )
-    # The order belongs to it: a training goes on at a batch number, and batches follow the order.
-    lines = found.select(pl.concat_str("face_id", pl.col("text").fill_null(""), separator="\0")).to_series()
+    # The order belongs to it: a training resumes at a batch number, and batches follow the order.
+    lines = joined.select(pl.concat_str("face_id", pl.col("text").fill_null(""), separator="\0")).to_series()
     digest = hashlib.blake2b(repr(sizes).encode(), digest_size=16)
     digest.update("\n".join(lines.to_list()).encode())
     rows = (

@@ -20,11 +20,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from facecaption_ml.decoding import UndecodableImage
 from facecaption_ml.flip.pairs import epoch_order
 from facecaption_ml.flip.pairs.augmentation import decode_for, decoded_side, plain_view, training_view
-from facecaption_ml.flip.pairs.index import CROPS, PairIndex, PairSource
+from facecaption_ml.flip.pairs.index import CROPS, PairIndex
 from facecaption_ml.flip.pairs.reader import Pair, PairReader, caption_id
 from facecaption_ml.storage.store import StoreError
-
-__all__ = ["PairBatch", "PairIndex", "PairLoader", "PairSource", "caption_id"]
 
 _VIEW_STREAM: Final = 0x6703
 _TOGETHER: Final = 8  # pictures a task: handing over single ones costs a tenth of decoding them
@@ -52,7 +50,7 @@ class PairLoader:
     ``augment``: training views, a share ``randaugment`` of them with RandAugment; else plain ones. ``threads`` decode in
     the background and one more reads; with ``process`` they do so in a process of their own, away from the training
     loop's interpreter lock. ``prefetch`` batches are decoded ahead. In memory are the encoded pictures of two windows: that
-    which is decoded, and the next one, which is read meanwhile. Close it after use. Raises ValueError for less than one
+    which is decoded, and the next one, which is read meanwhile. Close it after use. Raises PairsError for less than one
     global batch.
     """
 
@@ -110,22 +108,22 @@ class PairLoader:
             # kept for all epochs: threads that come and go leave memory behind in numerical libraries
             decoding = ThreadPoolExecutor(self.threads, "decode", initializer=cv2.setNumThreads, initargs=(1,))
             self._pools = ThreadPoolExecutor(1, "read"), decoding
-        under_way: deque[_BatchUnderWay] = deque()
+        in_flight: deque[_BatchInFlight] = deque()
         with closing(self._submitted(epoch, first_batch, *self._pools)) as submitted:
             try:
                 for batch in submitted:
-                    under_way.append(batch)
-                    if len(under_way) > self.prefetch:
-                        yield under_way.popleft().finished()
-                while under_way:
-                    yield under_way.popleft().finished()
+                    in_flight.append(batch)
+                    if len(in_flight) > self.prefetch:
+                        yield in_flight.popleft().finished()
+                while in_flight:
+                    yield in_flight.popleft().finished()
             finally:
-                for batch in under_way:
+                for batch in in_flight:
                     batch.cancel()
 
     def _submitted(
         self, epoch: int, first_batch: int, reading: ThreadPoolExecutor, decoding: ThreadPoolExecutor
-    ) -> Generator[_BatchUnderWay]:
+    ) -> Generator[_BatchInFlight]:
         """Hands the rows of one window after another to the decoding threads, batch by batch."""
         rows: list[tuple[_Window, int]] = []
         with closing(self._windows(epoch, first_batch, reading)) as windows:
@@ -157,16 +155,16 @@ class PairLoader:
 
         coming = reading.submit(read_next)
         try:
-            while (found := coming.result()) is not None:
+            while (window := coming.result()) is not None:
                 coming = reading.submit(read_next)
-                yield found
+                yield window
         finally:
             coming.cancel()
 
-    def _submit(self, rows: list[tuple[_Window, int]], epoch: int, decoding: ThreadPoolExecutor) -> _BatchUnderWay:
+    def _submit(self, rows: list[tuple[_Window, int]], epoch: int, decoding: ThreadPoolExecutor) -> _BatchInFlight:
         pixels = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
         parts = (slice(start, start + _TOGETHER) for start in range(0, len(rows), _TOGETHER))
-        return _BatchUnderWay(
+        return _BatchInFlight(
             pixels, [decoding.submit(self._show_all, rows[part], pixels[part], epoch) for part in parts]
         )
 
@@ -184,7 +182,7 @@ class PairLoader:
             pair = window.pairs[other]
             if self._showed(pair, view, rng):
                 return _Shown(pair.face_id, pair.text, caption_id(pair.text), replaces=True)
-        raise StoreError(f"none of {len(window.pairs)} pictures decodes: {CROPS} is damaged, materialise it again")
+        raise StoreError(f"none of {len(window.pairs)} pictures decodes: {CROPS} is damaged, materialize it again")
 
     def _showed(self, pair: Pair, view: np.ndarray, rng: np.random.Generator) -> bool:
         side = self.image_size
@@ -266,7 +264,7 @@ class _Shown:
 
 
 @dataclass(frozen=True)
-class _BatchUnderWay:
+class _BatchInFlight:
     """``pixels`` uint8 [B, S, S, 3], which the tasks fill, a part each."""
 
     pixels: np.ndarray

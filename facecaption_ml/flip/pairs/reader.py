@@ -37,12 +37,12 @@ class PairReader:
 
         Raises StoreError naming a shard that cannot be read, or that is no longer the one the index was built from.
         """
-        found: dict[int, Pair] = {}
+        by_place: dict[int, Pair] = {}
         groups = np.searchsorted(self._index.starts, positions, side="right") - 1
         for group in np.unique(groups).tolist():
             places = np.flatnonzero(groups == group)
-            found.update(zip(places.tolist(), self._pairs(group, positions[places]), strict=True))
-        return [found[place] for place in range(len(positions))]
+            by_place.update(zip(places.tolist(), self._pairs(group, positions[places]), strict=True))
+        return [by_place[place] for place in range(len(positions))]
 
     def _pairs(self, group: int, positions: np.ndarray) -> list[Pair]:
         """Some pairs of a row group."""
@@ -86,5 +86,5 @@ class PairReader:
 def caption_id(text: str) -> int:
     """The same number for texts that are equal but for case and white space; never −1."""
     collapsed = " ".join(text.lower().split())
-    found = int.from_bytes(hashlib.blake2b(collapsed.encode(), digest_size=8).digest(), "big", signed=True)
-    return found if found != -1 else 0
+    number = int.from_bytes(hashlib.blake2b(collapsed.encode(), digest_size=8).digest(), "big", signed=True)
+    return number if number != -1 else 0

@@ -5,31 +5,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from facecaption_ml.flip.model.presets import Preset
-from facecaption_ml.flip.pairs.loader import PairBatch, PairIndex, PairLoader, PairSource
-from facecaption_ml.flip.training.config import TrainingConfig, TrainingError
-from facecaption_ml.flip.training.distributed import Processes
-from facecaption_ml.storage.store import Store
+from facecaption_ml.flip.errors import PairsError
+from facecaption_ml.flip.pairs.index import DATASET, PairIndex, PairSource
+from facecaption_ml.flip.pairs.loader import PairBatch, PairLoader
 
 HELD_OUT_COLUMN: Final = "caption"
 """Held-out captions are the data set's own for every variant, so that variants compare (Table 2 does so too)."""
-_DATASET: Final = "facecaption_dataset"
 _VOCABULARY_ROWS: Final = 200_000
 _FIRST_SHARDS: Final = 16
 
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """``train`` on every process; ``held_out`` batches (without augmentation) by split, on the first process only."""
+    """``train`` on every process; ``held_out`` batches (without augmentation) by split, on the main process only."""
 
     train: PairIndex
     held_out: Mapping[str, list[PairBatch]]
-    store: Store
-    shards: tuple[str, ...]
 
     @property
     def version(self) -> str:
@@ -38,62 +33,52 @@ class TrainingPairs:
     def texts(self) -> Iterator[str]:
         """Texts that a vocabulary is learned from: every kind of text of the training split's first rows, so that all
         variants share one vocabulary."""
-        columns = [HELD_OUT_COLUMN, "template_caption", "alt_text"]
+        store, columns = self.train.source.store, [HELD_OUT_COLUMN, "template_caption", "alt_text"]
         rows = itertools.chain.from_iterable(
             frame.rows()
-            for shard in self.shards
-            if self.store.has_table(_DATASET, shard)
-            for frame in self.store.iter_table(_DATASET, shard, columns=[*columns, "split"], batch_rows=10_000)
+            for shard in self.train.source.shards
+            if store.has_table(DATASET, shard)
+            for frame in store.iter_table(DATASET, shard, columns=[*columns, "split"], batch_rows=10_000)
         )
         train = (row[:-1] for row in rows if row[-1] == "train")
         for texts in itertools.islice(train, _VOCABULARY_ROWS):
             yield from (text for text in texts if text)
 
 
-def read_pairs(config: TrainingConfig, preset: Preset, group: Processes) -> TrainingPairs:
-    """Index the training pairs once, on the first process. Raises TrainingError where there are none."""
-    store = config.open_store()
-    source = PairSource(store, config.shards, config.text_column, "train")
-    packed = group.share(PairIndex.build(source).to_bytes() if group.first else None)
-    train = PairIndex.from_bytes(packed, source)
+def read_pairs(
+    source: PairSource,
+    *,
+    image_size: int,
+    held_out_pairs: int,
+    seed: int,
+    is_main_process: bool = True,
+    broadcast: Callable[[Any], Any] = lambda value: value,
+) -> TrainingPairs:
+    """Index the pairs of ``source`` once, on the main process, which ``broadcast`` brings to the others.
+
+    Of validation and test split at most ``held_out_pairs`` are decoded. Raises PairsError where there are no pairs.
+    """
+    train = PairIndex.from_bytes(broadcast(PairIndex.build(source).to_bytes() if is_main_process else None), source)
     if not len(train):
-        raise TrainingError(
-            f"no training pairs for {config.variant} in {len(config.shards)} shards of {store.uri(_DATASET)}: "
-            f"{', '.join(f'{count} {reason}' for reason, count in train.counts.items()) or 'materialise facecaption_dataset'}"
+        raise PairsError(
+            f"no training pairs with a {source.text_column} in {len(source.shards)} shards of {source.store.uri(DATASET)}: "
+            f"{', '.join(f'{count} {reason}' for reason, count in train.counts.items()) or f'materialize {DATASET}'}"
         )
     held_out: dict[str, list[PairBatch]] = {}
-    if group.first:
+    if is_main_process:
         for split in ("validation", "test"):
-            held_out[split] = _held_out(
-                dataclasses.replace(source, split=split, text_column=HELD_OUT_COLUMN), config, preset
-            )
-    return TrainingPairs(train, held_out, store, config.shards)
+            judged = dataclasses.replace(source, split=split, text_column=HELD_OUT_COLUMN)
+            held_out[split] = _held_out(judged, image_size, held_out_pairs, seed)
+    return TrainingPairs(train, held_out)
 
 
-def training_loader(config: TrainingConfig, preset: Preset, pairs: PairIndex, group: Processes) -> PairLoader:
-    """This process's batches of ``pairs``. Raises ValueError where those are less than one global batch."""
-    return PairLoader(
-        pairs,
-        batch_size=config.batch_size,
-        image_size=preset.image.size,
-        seed=config.seed,
-        rank=group.rank,
-        world_size=group.count,
-        augment=True,
-        randaugment=config.augmentation,
-        threads=config.loader_threads,
-        process=config.loader_process,
-        window_row_groups=config.window_row_groups,
-    )
-
-
-def _held_out(source: PairSource, config: TrainingConfig, preset: Preset) -> list[PairBatch]:
-    """At most ``evaluation_pairs`` pairs of a split, one a batch, the same whatever the number of processes."""
-    index = _index_of(source, config.evaluation_pairs)
-    wanted = min(len(index), config.evaluation_pairs)
+def _held_out(source: PairSource, image_size: int, most: int, seed: int) -> list[PairBatch]:
+    """At most ``most`` pairs of a split, one a batch, the same whatever the number of processes."""
+    index = _index_of(source, most)
+    wanted = min(len(index), most)
     if not wanted:
         return []
-    loader = PairLoader(index, batch_size=1, image_size=preset.image.size, seed=config.seed, augment=False)
+    loader = PairLoader(index, batch_size=1, image_size=image_size, seed=seed, augment=False)
     with contextlib.closing(loader), contextlib.closing(loader.epoch(0)) as batches:
         decoded = (batch for batch in batches if not batch.undecodable)  # else a pair would stand there twice
         return list(itertools.islice(decoded, wanted))

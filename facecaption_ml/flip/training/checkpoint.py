@@ -1,9 +1,9 @@
-"""Checkpoints of a training under way: written whole, a few kept, and read back to go on exactly where they stopped.
+"""Checkpoints of an unfinished training: written whole, a few kept, and read back to resume exactly where it stopped.
 
-``flip_training/<variant>/`` (``flip_training/<place>/`` where a training has a place of its own) holds, for each step that was
-kept, ``step-<n>.safetensors`` (the weights), ``step-<n>.pt`` (momentum towers, queue, optimiser, loss scale, random numbers,
-place in the data, tokenizer, log) and ``step-<n>.json``. The last is written last and makes the checkpoint count, so a process
-killed while writing leaves the one before it in force.
+``flip_training/<variant>/`` (``flip_training/<key_prefix>/`` where a training has a prefix of its own) holds, for each step
+that was kept, ``step-<n>.safetensors`` (the weights), ``step-<n>.pt`` (momentum towers, queue, optimiser, loss scale, random
+numbers, position in the data, tokenizer, log) and ``step-<n>.json``. The last is written last and makes the checkpoint count,
+so a process killed while writing leaves the one before it in force.
 ``best-<epoch>.safetensors`` holds the weights of the best epoch so far.
 """
 
@@ -18,20 +18,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from facecaption_ml.flip.training.config import SETTING_PREFIX, TrainingConfig, TrainingError
+from facecaption_ml.flip.errors import TrainingError
+from facecaption_ml.flip.model.files import save_weights
+from facecaption_ml.flip.training.config import TrainingConfig
 from facecaption_ml.storage.store import Store
 
-MODEL: Final = "model.safetensors"
-"""The weights' name in a finished checkpoint."""
 TRAININGS: Final = "flip_training"
-"""Where the checkpoints of trainings under way lie in the store, apart from the finished ones."""
-_FRESH: Final = "FACECAPTION_FLIP_FRESH=true to start anew"
+"""Where the checkpoints of unfinished trainings lie in the store, apart from the finished ones."""
+_FRESH: Final = "set fresh=true to start anew"
 _NAME: Final = re.compile(r"(?:step|best)-(\d+)\.(json|pt|safetensors)")
-# settings of the whole pipeline, and what is no setting
-_NAMES: Final = {"seed": "FACECAPTION_SEED", "shards": "shards", "variant": "variant"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class TrainingCheckpoints:
 
     @classmethod
     def of(cls, config: TrainingConfig) -> TrainingCheckpoints:
-        return cls(config.open_store(), config.place or config.variant, config.keep_checkpoints)
+        return cls(config.open_store(), config.key_prefix or config.variant, config.options.keep_checkpoints)
 
     @property
     def uri(self) -> str:
@@ -63,19 +61,25 @@ class TrainingCheckpoints:
         step: int,
         weights: Mapping[str, Tensor],
         state: Mapping[str, Any],
-        science: Mapping[str, Any],
+        reproducibility: Mapping[str, Any],
         processes: int,
         best_epoch: int = 0,
     ) -> str:
         """Write a checkpoint after ``step`` optimiser steps, forget what is too old, and return its address.
 
-        ``science`` and ``processes`` must be the same when it is read back. ``best_epoch``: whose weights it needs, 0 none.
+        ``reproducibility`` and ``processes`` must be the same when it is read back. ``best_epoch``: whose weights it needs, 0:
+        none.
         """
         with self._store.writing_file(self._key("step", step, "safetensors")) as path:
             save_weights(weights, path)
         with self._store.writing_file(self._key("step", step, "pt")) as path:
             torch.save(dict(state), path)
-        record = {"step": step, "processes": processes, "best_epoch": best_epoch, "settings": dict(science)}
+        record = {
+            "step": step,
+            "processes": processes,
+            "best_epoch": best_epoch,
+            "reproducibility": dict(reproducibility),
+        }
         key = self._key("step", step, "json")
         self._store.write_bytes(key, json.dumps(record, indent=1).encode())
         kept = self._steps()[-self._keep :]
@@ -86,7 +90,7 @@ class TrainingCheckpoints:
     def load(self, config: TrainingConfig, processes: int) -> Checkpoint | None:
         """The newest whole checkpoint; None where there is none.
 
-        Raises TrainingError naming the first setting under which it was made and that is another now, or what is damaged.
+        Raises TrainingError naming the first option under which it was made and that is another now, or what is damaged.
         """
         step = self.latest_step()
         if step is None:
@@ -103,7 +107,7 @@ class TrainingCheckpoints:
         return max(self._steps(), default=None)
 
     def save_best(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
-        """Keep the weights of the best epoch so far. Those that the newest checkpoint needs stay: it may be gone on from."""
+        """Keep the weights of the best epoch so far. Those that the newest checkpoint needs stay: it may be resumed."""
         with self._store.writing_file(self._key("best", epoch, "safetensors")) as path:
             save_weights(weights, path)
         self._forget("best", {epoch, *(self._record(step)["best_epoch"] for step in self._steps())})
@@ -113,7 +117,7 @@ class TrainingCheckpoints:
         """The file of that epoch's weights. Raises TrainingError where it is gone."""
         key = self._key("best", epoch, "safetensors")
         if not self._store.exists(key):
-            raise TrainingError(f"{self._store.uri(key)} is gone: set {_FRESH}")
+            raise TrainingError(f"{self._store.uri(key)} is gone: {_FRESH}", "fresh")
         with self._store.reading_file(key) as path:
             yield path
 
@@ -123,19 +127,19 @@ class TrainingCheckpoints:
         self._forget("best", set())
 
     def _forget(self, kind: str, kept: set[int]) -> None:
-        for number, ending in self._found(kind):
+        for number, ending in self._files(kind):
             if number not in kept:
                 self._store.delete(self._key(kind, number, ending))
 
     def _steps(self) -> list[int]:
         """Of whole checkpoints, in order."""
-        return [number for number, ending in self._found("step") if ending == "json"]
+        return [number for number, ending in self._files("step") if ending == "json"]
 
-    def _found(self, kind: str) -> list[tuple[int, str]]:
+    def _files(self, kind: str) -> list[tuple[int, str]]:
         """Number and ending of all files of a kind. Records come first, so that nothing half deleted counts."""
         names = (key.rpartition("/")[2] for key in self._store.keys(f"{self._folder}/{kind}-"))
-        found = (match.groups() for match in map(_NAME.fullmatch, names) if match)
-        return sorted(((int(number), ending) for number, ending in found), key=lambda one: (one[1], one[0]))
+        matches = (match.groups() for match in map(_NAME.fullmatch, names) if match)
+        return sorted(((int(number), ending) for number, ending in matches), key=lambda one: (one[1], one[0]))
 
     def _key(self, kind: str, number: int, ending: str) -> str:
         return f"{self._folder}/{kind}-{number:08d}.{ending}"
@@ -152,29 +156,29 @@ class TrainingCheckpoints:
             with self._store.reading_file(key) as path:
                 yield path
         except Exception as error:
-            earlier = [found for found in self._steps() if found < step]
-            go_on = (
-                f"remove step-{step:08d}.json there to go on after step {earlier[-1]}, or set " if earlier else "set "
-            )
+            earlier = [kept for kept in self._steps() if kept < step]
+            resume = f"remove step-{step:08d}.json there to resume after step {earlier[-1]}, or " if earlier else ""
             raise TrainingError(
-                f"{self._store.uri(key)} cannot be read ({_first_line(error)}): {go_on}{_FRESH}"
+                f"{self._store.uri(key)} cannot be read ({_first_line(error)}): {resume}{_FRESH}", "fresh"
             ) from error
 
     def _require_same(self, record: Mapping[str, Any], config: TrainingConfig, processes: int) -> None:
-        made = {**record["settings"], "processes": record["processes"]}
-        now = json.loads(json.dumps({**config.science(), "processes": processes}))
+        if "reproducibility" not in record:
+            raise TrainingError(
+                f"the unfinished training under {self.uri} is of an earlier version of this program, which cannot be "
+                f"resumed: {_FRESH}",
+                "fresh",
+            )
+        made = {**record["reproducibility"], "processes": record["processes"]}
+        now = json.loads(json.dumps({**config.reproducibility_fields(), "processes": processes}))
         for name in now:
             if made.get(name) != now[name]:
-                setting = _NAMES.get(name, f"{SETTING_PREFIX}{name.upper()}")
                 raise TrainingError(
-                    f"the unfinished training under {self.uri} was made with {setting} {_short(made.get(name))}, now it is "
-                    f"{_short(now[name])}: set it back, or {_FRESH}"
+                    f"the unfinished training under {self.uri} was made with {name} {_short(made.get(name))}, now it is "
+                    f"{_short(now[name])}: set it back, or {_FRESH}",
+                    name,
+                    "fresh",
                 )
-
-
-def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """As safetensors, on the CPU."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path)
 
 
 def _short(value: Any) -> str:

@@ -85,7 +85,7 @@ def _joined(batches: Iterable[PairBatch]) -> Iterator[PairBatch]:
     waiting: list[PairBatch] = []
     for batch in batches:
         waiting.append(batch)
-        if sum(len(found.texts) for found in waiting) >= _TOGETHER:
+        if sum(len(one.texts) for one in waiting) >= _TOGETHER:
             yield _one(waiting)
             waiting = []
     if waiting:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facecaption_ml.flip.training.queue import QueueView
+from facecaption_ml.flip.training.momentum import QueueView
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""What an optimiser and an exact resume need of a model and a process."""
+"""The optimiser's parameter groups and learning rate (paper §5.1), and the random numbers of a process that resumes."""
 
 from __future__ import annotations
 
-import resource
-import sys
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,16 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
+def learning_rate(step: int, steps: int, first: float, peak: float, last: float, warm_up: int) -> float:
+    """The rate of optimiser step ``step`` (from 0) of ``steps``: a straight line from ``first`` to ``peak`` over ``warm_up``
+    steps, then a cosine down to ``last`` at the last step."""
+    warm_up = min(warm_up, max(steps - 1, 0))
+    if step < warm_up:
+        return first + (peak - first) * step / warm_up
+    share = (step - warm_up) / max(steps - 1 - warm_up, 1)
+    return last + (peak - last) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
 def random_state(generator: torch.Generator) -> dict[str, torch.Tensor]:
     """The random numbers of this process: dropout's on the CPU and its GPU, and the generator's."""
     state = {"cpu": torch.get_rng_state(), "generator": generator.get_state()}
@@ -28,16 +37,8 @@ def random_state(generator: torch.Generator) -> dict[str, torch.Tensor]:
 
 
 def restore_random_state(state: Mapping[str, torch.Tensor], generator: torch.Generator) -> None:
-    """Go on with the random numbers of ``random_state``."""
+    """Resume the random numbers of ``random_state``."""
     torch.set_rng_state(state["cpu"])
     generator.set_state(state["generator"])
     if "cuda" in state and generator.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], generator.device)
-
-
-def memory_gib(device: torch.device) -> float:
-    """The peak so far, GiB: of the GPU's memory that was allocated, or of this process's memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)

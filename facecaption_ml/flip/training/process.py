@@ -1,64 +1,132 @@
-"""The command that trains FLIP: alone, or once for each GPU under ``torchrun``.
+"""The entry point of one training process: alone, or once for each GPU under ``torchrun``.
 
     torchrun --standalone --nproc-per-node=8 -m facecaption_ml.flip.training.process --config FILE --work FOLDER
 
 ``FILE`` is what ``TrainingConfig.to_json`` gives. Exit status: 0 done, 1 a fault, 143 after SIGTERM and 130 after SIGINT, both
-with a checkpoint left to go on from (``torchrun`` itself says 1 for each of these).
+with a checkpoint left to resume from (``torchrun`` itself says 1 for each of these).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from facecaption_ml.errors import describe, is_mendable
-from facecaption_ml.flip.training.stopping import TrainingInterrupted
+from facecaption_ml.flip.errors import TrainingInterrupted, named_options
 
 if TYPE_CHECKING:
     from facecaption_ml.flip.training.config import TrainingConfig
+    from facecaption_ml.flip.training.export import TrainingOutcome
     from facecaption_ml.flip.training.progress import Report
 
-_FAILURE: Final = "failure-{}.txt"
-_LOST: Final = "lost touch with the other processes"
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_FAILURE: Final = "failure-{}.json"
+_LOST_TOUCH: Final = "lost touch with the other processes"
+
+
+def train(config: TrainingConfig, work: Path, report: Report | None = None) -> TrainingOutcome | None:
+    """Train the variant, resume where an unfinished training stopped, and write the checkpoint to the store.
+
+    Called by every process; ``work`` is a local folder for logs and TensorBoard files. ``report`` is given each record of the
+    log on the main process. Returns the outcome there, None elsewhere and where ``max_steps`` ended the run before the
+    training was done. Raises TrainingError, PairsError, PresetError, WeightsNotReachable or StoreError with one line that
+    names what is wrong, and TrainingInterrupted after SIGTERM or SIGINT.
+    """
+    import torch
+
+    from facecaption_ml.flip.training.distributed import process_group
+    from facecaption_ml.flip.training.trainer import Trainer
+
+    with _stop_signals() as stop_requested, process_group(config.device) as dist:
+        if config.options.threads:
+            torch.set_num_threads(config.options.threads)
+        trainer = Trainer(config, dist, work, report)
+        try:
+            trainer.fit(stop_requested)
+            return trainer.finish()
+        finally:
+            trainer.close()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], int | None]]:
+    """Within the block SIGTERM and SIGINT only make a request: the number of the first, None before.
+
+    The training then finishes its step and leaves a checkpoint, as hosts that are taken away ask. Later signals change
+    nothing: a terminal and ``torchrun`` may both pass on the same one. Outside the main thread nothing is caught.
+    """
+    requests: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    before = {number: signal.signal(number, lambda sent, _frame: requests.append(sent)) for number in _SIGNALS}
+    try:
+        yield lambda: requests[0] if requests else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# -- as a process --------------------------------------------------------------------------------------------------------
 
 
 def run_process(config: TrainingConfig, work: Path, report: Report | None = None, *, debug: bool = False) -> int:
-    """This process's part of a training, and its exit status (see the module).
+    """``train`` as this process's work, and its exit status (see the module).
 
-    What goes wrong is one line on standard error and in ``work/failure-<rank>.txt``; with ``debug`` the traceback comes
-    before it. ``report`` is given each record of the log on the first process. Progress goes to the logger "facecaption".
+    What goes wrong is one line on standard error and a ``Failure`` in ``work``; with ``debug`` the traceback comes before it.
+    Progress goes to the logger "facecaption".
     """
     rank = int(os.environ.get("RANK", "0"))
     try:
         work.mkdir(parents=True, exist_ok=True)
         _forget_failures(work, rank)
-        from facecaption_ml.flip.training.trainer import train  # torch and transformers take seconds, --help should not
-
         train(config, work, report)
         return 0
     except TrainingInterrupted as error:
-        line, status = str(error), 128 + error.number
+        failure, status = Failure(str(error)), 128 + error.number
     except Exception as error:
         if debug or not is_mendable(error):
             traceback.print_exc()
-        line, status = _line(error), 1
-    _leave(work, rank, line)
+        failure, status = _failure_of(error), 1
+    _leave(work, rank, failure)
     return status
 
 
-def first_failure(work: Path) -> str | None:
-    """The line of the process that failed first, for who started them all. Those that only lost touch with it come last."""
-    found = []
+@dataclass(frozen=True)
+class Failure:
+    """Why a process failed, in one line, and the options that the line names."""
+
+    line: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def is_echo(self) -> bool:
+        """Whether it only says that another process had ended."""
+        return self.line.startswith(_LOST_TOUCH)
+
+
+def first_failure(work: Path) -> Failure | None:
+    """Of the process that failed first, for who started them all. Those that only lost touch with it come last."""
+    failures = []
     for path in work.glob(_FAILURE.format("*")):
-        line = path.read_text(encoding="utf-8").strip()
-        found.append((not line or line.startswith(_LOST), path.stat().st_mtime_ns, line))
-    return min(found)[2] or None if found else None
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # cut by the kill that followed
+            continue
+        failure = Failure(record["line"], tuple(record["options"]))
+        failures.append((failure.is_echo, path.stat().st_mtime_ns, failure))
+    return min(failures, key=lambda one: one[:2])[2] if failures else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         config = TrainingConfig.from_json(given.config.read_text(encoding="utf-8"))
     except Exception as error:
-        _leave(given.work, int(os.environ.get("RANK", "0")), f"{given.config}: {_line(error)}")
+        failure = _failure_of(error)
+        _leave(
+            given.work, int(os.environ.get("RANK", "0")), Failure(f"{given.config}: {failure.line}", failure.options)
+        )
         return 1
     return run_process(config, given.work, debug=given.debug)
 
@@ -80,28 +151,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m facecaption_ml.flip.training.process",
-        description="Train FLIP as a configuration says, or go on with its unfinished training. "
+        description="Train FLIP as a configuration says, or resume its unfinished training. "
         "For several GPUs: torchrun --standalone --nproc-per-node=N -m facecaption_ml.flip.training.process …",
     )
-    parser.add_argument("--config", type=Path, required=True, help="JSON file of all settings (TrainingConfig.to_json)")
+    parser.add_argument("--config", type=Path, required=True, help="JSON file of the training (TrainingConfig.to_json)")
     parser.add_argument("--work", type=Path, required=True, help="local folder for the log and the TensorBoard files")
     parser.add_argument("--debug", action="store_true", help="print the traceback of a fault")
     return parser
 
 
-def _line(error: Exception) -> str:
+def _failure_of(error: Exception) -> Failure:
     """One line of what went wrong, with what to do where that is known."""
     import torch
 
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, torch.OutOfMemoryError):
-        return (
-            f"the GPU's memory is too small ({said.split('. ')[0]}): lower FACECAPTION_FLIP_BATCH_SIZE and raise "
-            "FACECAPTION_FLIP_ACCUMULATION, or set FACECAPTION_FLIP_ACTIVATION_CHECKPOINTING=true"
+        options = ("batch_size", "accumulation", "activation_checkpointing")
+        return Failure(
+            f"the GPU's memory is too small ({line.split('. ')[0]}): lower batch_size and raise accumulation, or set "
+            "activation_checkpointing=true",
+            options,
         )
     if _is_lost_touch(error):
-        return f"{_LOST}, one of which has ended ({said})"
-    return describe(error)
+        return Failure(f"{_LOST_TOUCH}, one of which has ended ({line})")
+    return Failure(describe(error), named_options(error))
 
 
 def _is_lost_touch(error: Exception) -> bool:
@@ -120,11 +193,11 @@ def _forget_failures(work: Path, rank: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def _leave(work: Path, rank: int, line: str) -> None:
-    sys.stderr.write(f"{line}\n" if rank == 0 else f"process {rank}: {line}\n")
+def _leave(work: Path, rank: int, failure: Failure) -> None:
+    sys.stderr.write(f"{failure.line}\n" if rank == 0 else f"process {rank}: {failure.line}\n")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        (work / _FAILURE.format(rank)).write_text(f"{line}\n", encoding="utf-8")
+        (work / _FAILURE.format(rank)).write_text(json.dumps(vars(failure)), encoding="utf-8")
     except OSError:
         pass  # the line is on standard error, and there is nowhere else
 

@@ -1,10 +1,12 @@
-"""What a training says while it runs: lines for people, records for programs, curves for TensorBoard."""
+"""The log of a training while it runs: lines for people, records for programs, curves for TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import logging
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -39,7 +41,7 @@ class StepMeter:
         self.pairs += pairs
         self.flops += flops
 
-    def leave_out(self, seconds: float) -> None:
+    def exclude(self, seconds: float) -> None:
         """Time that went into something else than steps."""
         self.started += seconds
 
@@ -63,7 +65,7 @@ class StepMeter:
 class TrainingLog:
     """Lines to the log and to ``report``, records to ``log.jsonl``, scalars to TensorBoard files; on the first process only.
 
-    ``earlier``: the records of a training that is gone on with, from its checkpoint. The folder's files then hold those and
+    ``earlier``: the records of a training that is resumed, from its checkpoint. The folder's files then hold those and
     what follows, whatever was in them: steps that are run again are there once, also on another machine.
     """
 
@@ -86,10 +88,10 @@ class TrainingLog:
         if self._report:
             self._report({**entry, "line": line})
 
-    def step(self, step: int, place: str, **values: float) -> None:
-        """A record of the steps since the last; ``place`` is how the line begins."""
+    def step(self, step: int, prefix: str, **values: float) -> None:
+        """A record of the steps since the last; ``prefix`` is how the line begins."""
         line = (
-            f"{place} · loss {values['loss']:.3f} (contrastive {values['contrastive_loss']:.3f}, matching "
+            f"{prefix} · loss {values['loss']:.3f} (contrastive {values['contrastive_loss']:.3f}, matching "
             f"{values['matching_loss']:.3f}) · learning rate {values['learning_rate']:.2g}"
             f" · {values['pairs_per_second']:.1f} pairs/s · MFU {values['mfu']:.0%} · {values['memory_gib']:.1f} GiB"
             f" · waited for data {values['data_wait_share']:.0%}"
@@ -123,3 +125,11 @@ def read_log(path: Path) -> list[Record]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def memory_gib(device: torch.device) -> float:
+    """The peak so far, GiB: of the GPU's memory that was allocated, or of this process's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

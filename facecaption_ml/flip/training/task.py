@@ -1,4 +1,4 @@
-"""One step of FLIP's pre-training: momentum features, contrastive loss, hard negatives, matching loss (paper §5.1).
+"""FLIP's pre-training task, one step of it: momentum features, contrastive loss, hard negatives, matching loss (paper §5.1).
 
 The order is ALBEF's (Li et al., NeurIPS 2021, §3.2): features of both towers, soft targets and candidates from the momentum
 towers and the queue, negatives drawn by contrastive similarity, one multimodal pass over matching and mismatched pairs.
@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from facecaption_ml.flip.model.model import FlipModel
-from facecaption_ml.flip.training.gathering import gather, gather_with_gradient, process_count, process_rank
-from facecaption_ml.flip.training.momentum import momentum_copy, update_momentum
+from facecaption_ml.flip.training.distributed import gather, gather_with_gradient, process_rank, world_size
+from facecaption_ml.flip.training.momentum import FeatureQueue, momentum_copy, update_momentum
 from facecaption_ml.flip.training.objectives import GatheredMomentum, draw_hard_negatives, itc_loss, itm_loss
-from facecaption_ml.flip.training.queue import FeatureQueue
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class PairLosses:
         return torch.stack([value.float() for value in values])
 
 
-class FlipPretraining(nn.Module):
+class FlipTask(nn.Module):
     """The model in training: with its momentum towers, its queue and its random numbers.
 
     ``momentum``: share of the old weights in the momentum towers at each step. ``queue_size``: features of each modality
@@ -112,7 +111,7 @@ class FlipPretraining(nn.Module):
         own = torch.arange(count, device=ids.device)
         other_image, other_text = image_of_text.clamp_min(0), text_of_image.clamp_min(0)
         image_tokens = _as_computed(image_tokens)
-        if process_count() > 1:
+        if world_size() > 1:
             # only the negatives of the other processes' pictures are needed here, each with keys and values of its own
             images = torch.cat([image_tokens, gather_with_gradient(image_tokens)[other_image]])
             rows = torch.cat([own, own + count, own])

@@ -7,6 +7,7 @@ import itertools
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,44 +17,27 @@ import torch
 from safetensors.torch import load_file
 
 from facecaption_ml.devices import compute_dtype
+from facecaption_ml.errors import naming
+from facecaption_ml.flip.errors import TrainingError, TrainingInterrupted
 from facecaption_ml.flip.model.flops import matrix_rate, step_flops
-from facecaption_ml.flip.model.initialisation import tokenizer_of
 from facecaption_ml.flip.model.presets import Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
 from facecaption_ml.flip.pairs.loader import PairBatch
-from facecaption_ml.flip.pairs.splits import TrainingPairs, read_pairs, training_loader
 from facecaption_ml.flip.training.checkpoint import Checkpoint, TrainingCheckpoints
-from facecaption_ml.flip.training.config import TrainingConfig, TrainingError
-from facecaption_ml.flip.training.distributed import Processes, processes
+from facecaption_ml.flip.training.config import TrainingConfig
+from facecaption_ml.flip.training.data import training_loader, training_pairs, training_tokenizer
+from facecaption_ml.flip.training.distributed import ProcessGroup
 from facecaption_ml.flip.training.evaluation import HeldOutRecall, encode_pairs, held_out_recall
-from facecaption_ml.flip.training.learner import Learner
+from facecaption_ml.flip.training.export import TrainingOutcome, write_checkpoint
+from facecaption_ml.flip.training.momentum import check_queue_size
 from facecaption_ml.flip.training.objectives import soft_target_alpha
-from facecaption_ml.flip.training.optimisation import memory_gib
-from facecaption_ml.flip.training.progress import Report, StepMeter, TrainingLog, logger
-from facecaption_ml.flip.training.queue import check_queue_size
-from facecaption_ml.flip.training.schedule import learning_rate
-from facecaption_ml.flip.training.stopping import StopRequest, TrainingInterrupted, stop_signals
+from facecaption_ml.flip.training.optimisation import learning_rate
+from facecaption_ml.flip.training.progress import Report, StepMeter, TrainingLog, logger, memory_gib
 from facecaption_ml.flip.training.task import PairLosses
-from facecaption_ml.flip.use.export import TrainingOutcome, write_checkpoint
+from facecaption_ml.flip.training.train_state import TrainState
 
-
-def train(config: TrainingConfig, work: Path, report: Report | None = None) -> TrainingOutcome | None:
-    """Train the variant, go on where an unfinished training stopped, and write the checkpoint to the store.
-
-    Called by every process; ``work`` is a local folder for logs and TensorBoard files. ``report`` is given each record on the
-    first process. Returns the outcome there, None elsewhere and where ``max_steps`` ended the run before the training was
-    done. Raises TrainingError, PresetError, WeightsNotReachable, StoreError or ValueError with one line that names what is
-    wrong, and TrainingInterrupted after SIGTERM or SIGINT.
-    """
-    with stop_signals() as stop, processes(config.device) as group:
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        trainer = Trainer(config, group, work, report)
-        try:
-            trainer.fit(stop)
-            return trainer.finish()
-        finally:
-            trainer.close()
+StopRequested = Callable[[], int | None]
+"""The number of the signal that told the training to stop; None before."""
 
 
 @dataclass
@@ -68,33 +52,35 @@ class Position:
 class Trainer:
     """One process's part of a training. Everything it needs is made, and a checkpoint read, on construction."""
 
-    def __init__(self, config: TrainingConfig, group: Processes, work: Path, report: Report | None) -> None:
-        self.config, self.group, self.work = config, group, work
-        self.preset = Preset.named(config.preset)
-        check_queue_size(config.queue_size, config.batch_size * group.count)
-        dtype = compute_dtype(config.precision, group.device)
+    def __init__(self, config: TrainingConfig, dist: ProcessGroup, work: Path, report: Report | None) -> None:
+        self.config, self.options, self.dist, self.work = config, config.options, dist, work
+        self.preset = Preset.named(self.options.preset)
+        check_queue_size(self.options.queue_size, self.options.batch_size * dist.count)
+        with naming("precision"):
+            dtype = compute_dtype(self.options.precision, dist.device)
         self.store = config.open_store()
         self.checkpoints = TrainingCheckpoints.of(config)
-        self.pairs: TrainingPairs = read_pairs(config, self.preset, group)
-        self.loader = training_loader(config, self.preset, self.pairs.train, group)
-        self.steps_per_epoch = self.loader.batches_per_epoch // config.accumulation
+        self.pairs = training_pairs(config, self.preset, dist)
+        self.loader = training_loader(config, self.preset, self.pairs.train, dist)
+        self.steps_per_epoch = self.loader.batches_per_epoch // self.options.accumulation
         if not self.steps_per_epoch:
             raise TrainingError(
-                f"FACECAPTION_FLIP_ACCUMULATION is {config.accumulation}, but an epoch has {self.loader.batches_per_epoch} "
-                "batches"
+                f"accumulation is {self.options.accumulation}, but an epoch has {self.loader.batches_per_epoch} batches",
+                "accumulation",
             )
-        self.steps = config.epochs * self.steps_per_epoch
-        self._rate = matrix_rate(group.device, dtype) if group.first else 0.0
-        found = self._unfinished()
-        self.tokenizer = self._tokenizer(found)
-        self.learner = Learner(config, self.preset, self.tokenizer, group)
+        self.steps = self.options.epochs * self.steps_per_epoch
+        self._rate = matrix_rate(dist.device, dtype) if dist.is_main_process else 0.0
+        checkpoint = self._unfinished()
+        self.tokenizer = self._tokenizer(checkpoint)
+        self.state = TrainState(config, self.preset, self.tokenizer, dist)
         self.rate = 0.0  # of the last step
         self.position, self.best, self.best_epoch = Position(), -1.0, 0
-        self.seen: Counter[str] = Counter()  # by this process; the first one's begins with what all have seen before
+        self.seen: Counter[str] = Counter()  # by this process; the main one's begins with what all have seen before
         self.history: list[dict[str, Any]] = []
-        if found:
-            self._go_on(found)
-        self.log = TrainingLog(work, report, found.state["log"] if found else ()) if group.first else None
+        if checkpoint:
+            self._resume(checkpoint)
+        earlier = checkpoint.state["log"] if checkpoint else ()
+        self.log = TrainingLog(work, report, earlier) if dist.is_main_process else None
         if self.log:
             self._announce()
         self.meter = StepMeter()
@@ -103,49 +89,50 @@ class Trainer:
     # -- preparation -------------------------------------------------------------------------------------------------
 
     def _unfinished(self) -> Checkpoint | None:
-        """The checkpoint to go on from. Raises TrainingError where it is of other settings or pairs."""
-        if self.config.fresh:
-            if self.group.first:
+        """The checkpoint to resume from. Raises TrainingError where it is of other options or pairs."""
+        if self.options.fresh:
+            if self.dist.is_main_process:
                 self.checkpoints.remove()
-            self.group.wait()
+            self.dist.barrier()
             return None
-        found = self.checkpoints.load(self.config, self.group.count)
-        if found and found.state["pairs"] != self.pairs.version:
+        checkpoint = self.checkpoints.load(self.config, self.dist.count)
+        if checkpoint and checkpoint.state["pairs"] != self.pairs.version:
             raise TrainingError(
-                f"the unfinished training under {self.checkpoints.uri} read other pairs than there are now: set "
-                "FACECAPTION_FLIP_FRESH=true to start anew"
+                f"the unfinished training under {self.checkpoints.uri} read other pairs than there are now: set fresh=true "
+                "to start anew",
+                "fresh",
             )
-        return found
+        return checkpoint
 
-    def _tokenizer(self, found: Checkpoint | None) -> CaptionTokenizer:
-        if found:
-            return CaptionTokenizer.from_json(found.state["tokenizer"], self.preset.text.max_tokens)
-        made = tokenizer_of(self.preset, self.config.text_init, self.pairs.texts) if self.group.first else None
-        return CaptionTokenizer.from_json(self.group.share(made and made.to_json()), self.preset.text.max_tokens)
+    def _tokenizer(self, checkpoint: Checkpoint | None) -> CaptionTokenizer:
+        if checkpoint:
+            return CaptionTokenizer.from_json(checkpoint.state["tokenizer"], self.preset.text.max_tokens)
+        return training_tokenizer(self.config, self.preset, self.pairs, self.dist)
 
-    def _go_on(self, found: Checkpoint) -> None:
-        state = found.state
-        self.learner.go_on(found.weights, state, state["random"][self.group.rank])
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        self.state.resume(checkpoint.weights, state, state["random"][self.dist.rank])
         self.position = Position(**state["position"])
         self.best, self.best_epoch, self.history = state["best"], state["best_epoch"], state["history"]
-        self.seen.update(state["seen"] if self.group.first else {})
-        if self.group.first:
-            logger.info("%s: going on after step %d of %d", self.config.variant, self.position.step, self.steps)
+        self.seen.update(state["seen"] if self.dist.is_main_process else {})
+        if self.dist.is_main_process:
+            logger.info("%s: resuming after step %d of %d", self.config.variant, self.position.step, self.steps)
 
     def _announce(self) -> None:
         assert self.log
-        parameters, pairs = self.learner.model.parameter_count(), len(self.pairs.train)
+        parameters, pairs = self.state.model.parameter_count(), len(self.pairs.train)
+        global_batch = self.options.batch_size * self.options.accumulation * self.dist.count
         line = (
             f"{self.config.variant}: preset {self.preset.name}, {parameters / 1e6:.1f}M parameters without momentum copies; "
-            f"{pairs:,} pairs of {len(self.config.shards)} shards, {self.steps:,} steps in {self.config.epochs} epochs, global "
-            f"batch {self.config.batch_size * self.config.accumulation * self.group.count}; {self.group.count} processes, "
-            f"{self.group.device.type}, {str(self.learner.dtype).removeprefix('torch.')}"
+            f"{pairs:,} pairs of {len(self.config.shards)} shards, {self.steps:,} steps in {self.options.epochs} epochs, "
+            f"global batch {global_batch}; {self.dist.count} processes, "
+            f"{self.dist.device.type}, {str(self.state.dtype).removeprefix('torch.')}"
         )
         self.log.record("start", self.position.step, line, parameters=parameters, pairs=pairs)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    def fit(self, stop: StopRequest) -> None:
+    def fit(self, stop: StopRequested) -> None:
         """All epochs from where the position is. Raises TrainingInterrupted, TrainingError (a loss that is not finite)."""
         last = min(self.steps, self.config.max_steps or self.steps)
         while self.position.step < last:
@@ -153,12 +140,12 @@ class Trainer:
         if self.position.step < self.steps and self.position.step != self._saved_step:
             self._save()
 
-    def _epoch(self, last: int, stop: StopRequest) -> None:
+    def _epoch(self, last: int, stop: StopRequested) -> None:
         """The rest of the epoch. Between steps the position is always that of the next batch."""
-        left = self.steps_per_epoch * self.config.accumulation - self.position.batch
+        left = self.steps_per_epoch * self.options.accumulation - self.position.batch
         with closing(self.loader.epoch(self.position.epoch, self.position.batch)) as batches:
             for batch in itertools.islice(batches, left):
-                ends_step = (self.position.batch + 1) % self.config.accumulation == 0
+                ends_step = (self.position.batch + 1) % self.options.accumulation == 0
                 losses = self._backward(batch, ends_step)
                 self.position.batch += 1
                 if ends_step:
@@ -169,31 +156,31 @@ class Trainer:
 
     def _backward(self, batch: PairBatch, ends_step: bool) -> PairLosses:
         alpha = soft_target_alpha(
-            self.position.step, self.steps_per_epoch, self.config.soft_targets, self.config.soft_target_epochs
+            self.position.step, self.steps_per_epoch, self.options.soft_targets, self.options.soft_target_epochs
         )
-        losses, tokens = self.learner.backward(batch, alpha, ends_step)
+        losses, tokens = self.state.backward(batch, alpha, ends_step)
         self.seen.update(truncated=tokens.truncated, undecodable=batch.undecodable)
-        flops = step_flops(self.preset, len(batch.texts), tokens.ids.shape[1], self.group.count)
+        flops = step_flops(self.preset, len(batch.texts), tokens.ids.shape[1], self.dist.count)
         self.meter.add(losses.logged(), len(batch.texts), flops)
         return losses
 
     def _update(self, losses: PairLosses) -> None:
-        norm = self.learner.gradient_norm()
+        norm = self.state.gradient_norm()
         finite = bool(torch.isfinite(losses.total.detach())) and (
-            self.learner.skips_overflow or bool(torch.isfinite(norm))
+            self.state.skips_overflow or bool(torch.isfinite(norm))
         )
-        if self.group.any(not finite)[0]:
+        if self.dist.any(not finite)[0]:
             raise self._diverged(
                 f"the loss or its gradient is not finite at step {self.position.step + 1} (contrastive "
                 f"{float(losses.contrastive):.4g}, matching {float(losses.matching):.4g})"
             )
         self.rate = self._learning_rate()
-        self.learner.step(self.rate)
+        self.state.step(self.rate)
         self.position.step += 1
         self.meter.grad_norm = float(norm)
 
     def _learning_rate(self) -> float:
-        c = self.config
+        c = self.options
         rates = c.first_learning_rate, c.peak_learning_rate, c.last_learning_rate
         return learning_rate(self.position.step, self.steps, *rates, c.warm_up_steps)
 
@@ -201,100 +188,102 @@ class Trainer:
         kept = self.checkpoints.latest_step()
         intact = f"the checkpoint after step {kept} is intact; " if kept else ""
         return TrainingError(
-            f"{what}: {intact}lower FACECAPTION_FLIP_PEAK_LEARNING_RATE (now {self.config.peak_learning_rate:g}), or set "
-            "FACECAPTION_FLIP_PRECISION=fp32"
+            f"{what}: {intact}lower peak_learning_rate (now {self.options.peak_learning_rate:g}), or set precision=fp32",
+            "peak_learning_rate",
+            "precision",
         )
 
     def _require_finite_weights(self) -> None:
         """Before anything is made of them: the loss of the next step would say it too late."""
-        if not self.learner.is_finite:
+        if not self.state.is_finite:
             raise self._diverged(f"the weights are not finite after step {self.position.step}")
 
-    def _between_steps(self, stop: StopRequest) -> None:
-        if self.position.step % self.config.log_every == 0 or self.position.step == 1:
+    def _between_steps(self, stop: StopRequested) -> None:
+        if self.position.step % self.options.log_every == 0 or self.position.step == 1:
             self._log_steps()
-        if self.position.batch == self.steps_per_epoch * self.config.accumulation:
+        if self.position.batch == self.steps_per_epoch * self.options.accumulation:
             self.position.epoch, self.position.batch = self.position.epoch + 1, 0
             self._require_finite_weights()
             self._evaluate()
-        due = self.group.first and time.monotonic() - self._saved_at > 60 * self.config.checkpoint_minutes
-        stopping, saving = self.group.any(stop.number is not None, due)
+        due = self.dist.is_main_process and time.monotonic() - self._saved_at > 60 * self.options.checkpoint_minutes
+        number = stop()
+        stopping, saving = self.dist.any(number is not None, due)
         if stopping or saving:
-            place = self._save()
+            uri = self._save()
         if stopping:
-            told = f"told to stop after step {self.position.step} of {self.steps}; the next run goes on from {place}"
-            raise TrainingInterrupted(told, stop.number or signal.SIGTERM)
+            line = f"told to stop after step {self.position.step} of {self.steps}; the next run resumes from {uri}"
+            raise TrainingInterrupted(line, number or signal.SIGTERM)
 
-    # -- what it says and leaves -------------------------------------------------------------------------------------
+    # -- log, checkpoints and result -----------------------------------------------------------------------------------
 
     def _log_steps(self) -> None:
         meter, self.meter = self.meter, StepMeter()
-        sums = self.group.mean(meter.sums.to(self.group.device))
+        sums = self.dist.mean(meter.sums.to(self.dist.device))
         if not self.log:
             return
         waited, self._waited = self.loader.wait_seconds - self._waited, self.loader.wait_seconds
         self.log.step(
             self.position.step,
-            f"{self._place(self.position.epoch + 1)} step {self.position.step}/{self.steps}",
-            **meter.values(sums, self.group.count, self._rate, waited),
-            temperature=float(self.learner.model.temperature.detach()),
+            f"{self._in_epoch(self.position.epoch + 1)} step {self.position.step}/{self.steps}",
+            **meter.values(sums, self.dist.count, self._rate, waited),
+            temperature=float(self.state.model.temperature.detach()),
             learning_rate=self.rate,
-            memory_gib=memory_gib(self.group.device),
+            memory_gib=memory_gib(self.dist.device),
         )
 
-    def _place(self, epoch: int) -> str:
-        return f"{self.config.variant} epoch {epoch}/{self.config.epochs}"
+    def _in_epoch(self, epoch: int) -> str:
+        return f"{self.config.variant} epoch {epoch}/{self.options.epochs}"
 
     def _evaluate(self) -> None:
         """After an epoch: recall on held-out pairs; the best epoch's weights are kept. Other processes wait."""
         started = time.monotonic()
         if self.log:
-            found = self._held_out("validation")
-            values = found.values() if found else {}
+            recall = self._held_out("validation")
+            values = recall.values() if recall else {}
             self.history.append({"epoch": self.position.epoch, "step": self.position.step, **values})
-            if not found or found.mean > self.best:
-                self.best = found.mean if found else self.best
+            if not recall or recall.mean > self.best:
+                self.best = recall.mean if recall else self.best
                 self.best_epoch = self.position.epoch
-                self.checkpoints.save_best(self.best_epoch, self.learner.model.state_dict())
-            line = f"{self._place(self.position.epoch)} done · {found or 'no held-out pairs'}"
+                self.checkpoints.save_best(self.best_epoch, self.state.model.state_dict())
+            line = f"{self._in_epoch(self.position.epoch)} done · {recall or 'no held-out pairs'}"
             self.log.record("epoch", self.position.step, line, epoch=self.position.epoch, **values)
-        self.group.wait()
-        self.meter.leave_out(time.monotonic() - started)
+        self.dist.barrier()
+        self.meter.exclude(time.monotonic() - started)
 
     def _held_out(self, split: str) -> HeldOutRecall | None:
         batches = self.pairs.held_out[split]
-        features = encode_pairs(self.learner.model, self.tokenizer, batches, self.group.device, self.learner.dtype)
+        features = encode_pairs(self.state.model, self.tokenizer, batches, self.dist.device, self.state.dtype)
         return held_out_recall(*features) if len(features[0]) else None
 
     def _save(self) -> str:
         """A checkpoint, and where it lies ('' on other processes). Raises TrainingError where the weights are not finite."""
         started = time.monotonic()
         self._require_finite_weights()
-        random = self.group.collect(self.learner.random_state())
+        random = self.dist.gather_object(self.state.random_state())
         seen = self._seen_by_all()
-        place = ""
+        uri = ""
         if self.log:
-            place = self.checkpoints.save(
+            uri = self.checkpoints.save(
                 self.position.step,
-                self.learner.model.state_dict(),
-                {**self._state(), "random": random, "seen": dict(seen)},
-                self.config.science(),
-                self.group.count,
+                self.state.model.state_dict(),
+                {**self._own_state(), "random": random, "seen": dict(seen)},
+                self.config.reproducibility_fields(),
+                self.dist.count,
                 self.best_epoch,
             )
             seconds = time.monotonic() - started
-            line = f"{self.config.variant} checkpoint after step {self.position.step}: {place} ({seconds:.1f} s)"
+            line = f"{self.config.variant} checkpoint after step {self.position.step}: {uri} ({seconds:.1f} s)"
             self.log.record("checkpoint", self.position.step, line, seconds=seconds)
         self._saved_step, self._saved_at = self.position.step, time.monotonic()
-        self.group.wait()
-        self.meter.leave_out(time.monotonic() - started)
-        return place
+        self.dist.barrier()
+        self.meter.exclude(time.monotonic() - started)
+        return uri
 
-    def _state(self) -> dict[str, Any]:
-        """What else the first process has that the next run needs."""
+    def _own_state(self) -> dict[str, Any]:
+        """All else that the next run needs and the main process has."""
         assert self.log
         return {
-            **self.learner.state(),
+            **self.state.state(),
             "position": dataclasses.asdict(self.position),
             "best": self.best,
             "best_epoch": self.best_epoch,
@@ -305,8 +294,8 @@ class Trainer:
         }
 
     def _seen_by_all(self) -> Counter[str]:
-        """Of the captions cut and the pictures that did not decode, over all processes; on the first process only."""
-        return sum(self.group.collect(self.seen), Counter())
+        """Of the captions cut and the pictures that did not decode, over all processes; on the main process only."""
+        return sum(self.dist.gather_object(self.seen), Counter())
 
     def finish(self) -> TrainingOutcome | None:
         """The best epoch's weights, judged once on the test split, to the store; the unfinished state is forgotten."""
@@ -316,11 +305,11 @@ class Trainer:
         if not self.log:
             return None
         with self.checkpoints.best(self.best_epoch) as weights:
-            self.learner.model.load_state_dict(load_file(weights))
-            recalls = {split: found for split in self.pairs.held_out if (found := self._held_out(split))}
-            for split, found in recalls.items():
-                line = f"{self.config.variant} epoch {self.best_epoch} chosen · {split}: {found}"
-                self.log.record(split, self.position.step, line, epoch=self.best_epoch, **found.values())
+            self.state.model.load_state_dict(load_file(weights))
+            recalls = {split: recall for split in self.pairs.held_out if (recall := self._held_out(split))}
+            for split, recall in recalls.items():
+                line = f"{self.config.variant} epoch {self.best_epoch} chosen · {split}: {recall}"
+                self.log.record(split, self.position.step, line, epoch=self.best_epoch, **recall.values())
             self.log.flush()
             outcome = write_checkpoint(
                 store=self.store,
@@ -338,15 +327,15 @@ class Trainer:
 
     def _facts(self, seen: Counter[str]) -> dict[str, Any]:
         return {
-            "parameters": self.learner.model.parameter_count(),
+            "parameters": self.state.model.parameter_count(),
             "steps": self.position.step,
             "pairs": len(self.pairs.train),
             "data_version": self.pairs.version,
-            "left_out": {reason: count for reason, count in self.pairs.train.counts.items() if reason != "pairs"},
+            "excluded": {reason: count for reason, count in self.pairs.train.counts.items() if reason != "pairs"},
             "undecodable": seen["undecodable"],
             "truncated": seen["truncated"],
-            "processes": self.group.count,
-            "precision": str(self.learner.dtype).removeprefix("torch."),
+            "processes": self.dist.count,
+            "precision": str(self.state.dtype).removeprefix("torch."),
             "history": self.history,
         }
 

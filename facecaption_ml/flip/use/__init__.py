@@ -1,1 +1,1 @@
-"""What a trained FLIP is for: encoding, search, sample retrievals, export."""
+"""Using a trained FLIP: encoding, search, sample retrievals."""

@@ -16,14 +16,12 @@ from safetensors.torch import load_file
 from facecaption_ml.decoding import as_rgb
 from facecaption_ml.devices import autocast, compute_dtype, resolve_device
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.flip.model.files import CONFIG, MODEL, TOKENIZER
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset
-from facecaption_ml.flip.model.tokenization import FILE as TOKENIZER
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
 from facecaption_ml.flip.pairs.augmentation import plain_view
-from facecaption_ml.flip.training.checkpoint import MODEL
 
-CONFIG: Final = "config.json"
 _BATCH: Final = 32
 
 
@@ -58,7 +56,7 @@ class Flip:
         for name in (CONFIG, MODEL, TOKENIZER):
             if not (folder / name).is_file():
                 raise FlipError(
-                    f"{folder} is no FLIP checkpoint: {name} is missing (materialise flip_checkpoint first)"
+                    f"{folder} is no FLIP checkpoint: {name} is missing (materialize flip_checkpoint first)"
                 )
         with _reading(folder / CONFIG):
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -83,11 +81,11 @@ class Flip:
 
         Raises UndecodableImage for bytes that hold no picture and ValueError for an array of another shape or type.
         """
-        found = [
+        features = [
             self.model.image_features(self._image_tokens(images[rows])).cpu().numpy()
             for rows in _slices(len(images), batch_size)
         ]
-        return np.concatenate([np.zeros((0, self.preset.projection), np.float32), *found])
+        return np.concatenate([np.zeros((0, self.preset.projection), np.float32), *features])
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], batch_size: int = 2 * _BATCH) -> npt.NDArray[np.float32]:
@@ -96,12 +94,12 @@ class Flip:
         Raises ValueError for a single string, each of whose letters would count as a text.
         """
         _require_list(texts)
-        found = []
+        features = []
         for rows in _slices(len(texts), batch_size):
             tokens = self.tokenizer(texts[rows]).to(self.device)
             with autocast(self.dtype, self.device):
-                found.append(self.model.text_features(self.model.text_tokens(tokens.ids, tokens.mask)).cpu().numpy())
-        return np.concatenate([np.zeros((0, self.preset.projection), np.float32), *found])
+                features.append(self.model.text_features(self.model.text_tokens(tokens.ids, tokens.mask)).cpu().numpy())
+        return np.concatenate([np.zeros((0, self.preset.projection), np.float32), *features])
 
     @torch.inference_mode()
     def match(
@@ -114,14 +112,14 @@ class Flip:
         _require_list(texts)
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images and {len(texts)} texts: a pair needs one of each")
-        found = [np.zeros(0, np.float32)]
+        probabilities = [np.zeros(0, np.float32)]
         for rows in _slices(len(texts), batch_size):
             tokens = self.tokenizer(texts[rows]).to(self.device)
             image_tokens = self._image_tokens(images[rows])
             with autocast(self.dtype, self.device):
                 logits = self.model.match_logits(self.tokenizer.multimodal(tokens.ids), tokens.mask, image_tokens)
-            found.append(logits.float().softmax(1)[:, 1].cpu().numpy())
-        return np.concatenate(found)
+            probabilities.append(logits.float().softmax(1)[:, 1].cpu().numpy())
+        return np.concatenate(probabilities)
 
     def _image_tokens(self, images: Sequence[np.ndarray | bytes]) -> torch.Tensor:
         side = self.preset.image.size
@@ -139,7 +137,7 @@ def _reading(path: Path) -> Iterator[None]:
     except Exception as error:
         said = (str(error) or type(error).__name__).splitlines()[0].removeprefix(f"{path}: ")
         said = f"no entry {said}" if isinstance(error, KeyError) else said
-        raise FlipError(f"{path} cannot be used ({said}): materialise flip_checkpoint again") from error
+        raise FlipError(f"{path} cannot be used ({said}): materialize flip_checkpoint again") from error
 
 
 def _require_fitting(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:

@@ -78,7 +78,7 @@ class FaceFeatures:
     def update(self, encoder: FaceEncoder, on_progress: Callable[[int, int], None] | None = None) -> FeatureCounts:
         """Encode the faces that are not encoded yet or whose crops have changed; forget shards without crops.
 
-        A shard is kept as soon as it is done, so an update that was interrupted goes on where it stopped. ``on_progress``
+        A shard is kept as soon as it is done, so an update that was interrupted resumes where it stopped. ``on_progress``
         gets the number of faces encoded and to encode. Raises StoreError where there are no crops, ValueError where
         ``encoder`` is another checkpoint or a feature is not finite.
         """
@@ -86,7 +86,7 @@ class FaceFeatures:
             raise ValueError(f"features of checkpoint {self.version} cannot come from checkpoint {encoder.version}")
         shards = self.store.shards(_CROPS)
         if not shards:
-            raise StoreError(f"no faces under {self.store.uri(_CROPS)}: materialise {_CROPS!r} first")
+            raise StoreError(f"no faces under {self.store.uri(_CROPS)}: materialize {_CROPS!r} first")
         counts = FeatureCounts()
         pending: dict[str, str] = {}
         present = set(self.shards())

@@ -1,4 +1,4 @@
-"""What a checkpoint finds: held-out captions with the faces nearest to them, for people to look at."""
+"""A checkpoint's retrievals: held-out captions with the faces nearest to them, for people to look at."""
 
 from __future__ import annotations
 
@@ -56,34 +56,34 @@ def held_out_retrievals(
 ) -> Retrievals:
     """The faces ``nearest`` to ``queries`` different captions, among at most ``pairs`` pairs of the source.
 
-    Shards and captions are drawn with the seed, not chosen by how well they do. Pictures that do not decode are left out.
+    Shards and captions are drawn with the seed, not chosen by how well they do. Pictures that do not decode are excluded.
     Raises StoreError naming a shard that cannot be read.
     """
-    found, images = _encoded(flip, source, seed, pairs)
-    ids = np.array([caption_id(pair.text) for pair in found], np.int64)
+    paired, images = _encoded(flip, source, seed, pairs)
+    ids = np.array([caption_id(pair.text) for pair in paired], np.int64)
     firsts: dict[int, int] = {}  # of each caption
-    for place in np.random.default_rng((_QUERIES_STREAM, seed)).permutation(len(found)).tolist():
+    for place in np.random.default_rng((_QUERIES_STREAM, seed)).permutation(len(paired)).tolist():
         firsts.setdefault(int(ids[place]), place)
-    asked = list(firsts.values())[:queries]
-    if not asked:
-        return Retrievals([], len(found))
-    texts = flip.encode_texts([found[place].text for place in asked])
-    ranks = retrieval_ranks(texts, images, query_groups=ids[asked], gallery_groups=ids)
+    queried = list(firsts.values())[:queries]
+    if not queried:
+        return Retrievals([], len(paired))
+    texts = flip.encode_texts([paired[place].text for place in queried])
+    ranks = retrieval_ranks(texts, images, query_groups=ids[queried], gallery_groups=ids)
     similarities = texts @ images.T
     shown = []
-    for place, row, rank in zip(asked, similarities, ranks.tolist(), strict=True):
+    for place, row, rank in zip(queried, similarities, ranks.tolist(), strict=True):
 
         def near(other: int, row: np.ndarray = row, place: int = place) -> NearFace:
-            return NearFace(found[other].data, float(row[other]), bool(ids[other] == ids[place]))
+            return NearFace(paired[other].data, float(row[other]), bool(ids[other] == ids[place]))
 
         order = np.argsort(-row, kind="stable")[:nearest].tolist()
-        shown.append(Retrieval(found[place].text, near(place), rank, [near(other) for other in order]))
-    return Retrievals(shown, len(found))
+        shown.append(Retrieval(paired[place].text, near(place), rank, [near(other) for other in order]))
+    return Retrievals(shown, len(paired))
 
 
 def _encoded(flip: Flip, source: PairSource, seed: int, most: int) -> tuple[list[Pair], npt.NDArray[np.float32]]:
     """Pairs whose pictures decode, and the pictures' features [N, D]."""
-    found: list[Pair] = []
+    paired: list[Pair] = []
     features = [flip.encode_images([])]
     for pairs in _chunks(source, seed, most):
         images, kept = [], []
@@ -93,9 +93,9 @@ def _encoded(flip: Flip, source: PairSource, seed: int, most: int) -> tuple[list
             except UndecodableImage:
                 continue
             kept.append(pair)
-        found += kept
+        paired += kept
         features.append(flip.encode_images(images))
-    return found, np.concatenate(features)
+    return paired, np.concatenate(features)
 
 
 def _chunks(source: PairSource, seed: int, most: int) -> Iterator[list[Pair]]:

@@ -63,17 +63,17 @@ def nearest_faces(features: FaceFeatures, queries: npt.ArrayLike, k: int) -> lis
     return [nearest.faces() for nearest in best]
 
 
-def shown_faces(store: Store, found: Sequence[FoundFace]) -> list[ShownFace]:
+def shown_faces(store: Store, faces: Sequence[FoundFace]) -> list[ShownFace]:
     """The crops and captions of found faces, in their order. Raises StoreError where a shard of crops is gone."""
     by_shard: defaultdict[str, list[str]] = defaultdict(list)
-    for face in found:
+    for face in faces:
         by_shard[face.shard].append(face.face_id)
     images: dict[str, bytes] = {}
     captions: dict[str, str | None] = {}
     for shard, ids in by_shard.items():
         images.update(_images(store, shard, set(ids)))
         captions.update(_captions(store, shard))
-    return [ShownFace(face, images[face.face_id], captions.get(face.face_id)) for face in found]
+    return [ShownFace(face, images[face.face_id], captions.get(face.face_id)) for face in faces]
 
 
 class _Nearest:
@@ -130,13 +130,13 @@ def _products(
 
 
 def _images(store: Store, shard: str, ids: set[str]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     for batch in store.iter_table("face_crops", shard, columns=["face_id", "image"]):
         rows = batch.filter(batch["face_id"].is_in(list(ids)))
-        found.update(zip(rows["face_id"], rows["image"].struct.field("bytes"), strict=True))
-        if len(found) == len(ids):
+        images.update(zip(rows["face_id"], rows["image"].struct.field("bytes"), strict=True))
+        if len(images) == len(ids):
             break
-    return found
+    return images
 
 
 def _captions(store: Store, shard: str) -> dict[str, str | None]:

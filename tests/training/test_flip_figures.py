@@ -1,4 +1,4 @@
-"""The pictures of a training: what is on them."""
+"""The figures of a training: what is on them."""
 
 from __future__ import annotations
 

@@ -12,17 +12,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from facecaption_ml.devices import autocast, compute_dtype
-from facecaption_ml.flip.model.presets import Preset, PresetError, preset_names
-from facecaption_ml.flip.training.config import TEXT_COLUMNS, TrainingConfig, TrainingError
-from facecaption_ml.flip.training.schedule import learning_rate
+from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.flip.errors import PresetError, TrainingError, named_options
+from facecaption_ml.flip.model.presets import FROM_SCRATCH, Preset, preset_names, training_defaults
+from facecaption_ml.flip.training.config import TEXT_COLUMNS, TrainingConfig
+from facecaption_ml.flip.training.optimisation import learning_rate
+from facecaption_ml.flip.training.options import RUNTIME_ONLY, TrainingOptions
 
 CPU = torch.device("cpu")
 
 
 def config(**given: Any) -> TrainingConfig:
-    return TrainingConfig.of_preset("tiny", **{"store": "/data", "shards": ("a", "b"), "variant": "flip", **given})
+    """``given``: options, and fields of the configuration."""
+    options: dict[str, Any] = {"preset": "tiny"}
+    fields: dict[str, Any] = {"store": "/data", "shards": ("a", "b"), "variant": "flip"}
+    for name, value in given.items():
+        (options if name in TrainingOptions.model_fields else fields)[name] = value
+    return TrainingConfig(options=TrainingOptions(**options), **fields)
 
 
 # -- presets -----------------------------------------------------------------------------------------------------------
@@ -33,7 +42,8 @@ def test_base_is_the_papers() -> None:
     assert (base.image.size, base.image.patch, base.image.layers, base.image.width) == (224, 16, 12, 768)
     assert (base.text.layers, base.text.width, base.text.max_tokens) == (12, 768, 65)
     assert base.projection == 256
-    training = TrainingConfig.of_preset("base", store="", shards=(), variant="flip")
+    training = TrainingOptions().resolved()
+    assert training.preset == "base"
     assert (training.batch_size, training.queue_size, training.epochs, training.momentum) == (80, 61_440, 15, 0.995)
     rates = training.first_learning_rate, training.peak_learning_rate, training.last_learning_rate
     assert rates == (1e-6, 3e-5, 1e-6)
@@ -45,13 +55,16 @@ def test_base_is_the_papers() -> None:
 def test_presets_come_back_from_json_and_have_whole_trainings(name: str) -> None:
     preset = Preset.named(name)
     assert Preset.from_dict(json.loads(json.dumps(preset.as_dict()))) == preset
-    training = TrainingConfig.of_preset(name, store="", shards=(), variant="flip")
+    training = TrainingOptions(preset=name).resolved()
+    assert None not in training.model_dump().values()
+    assert training.resolved() == training
     assert training.queue_size % training.batch_size == 0  # one process can train it as it stands
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are() -> None:
-    with pytest.raises(PresetError, match=r"^FACECAPTION_FLIP_PRESET is 'huge': there are base, small, tiny"):
-        Preset.named("huge")
+    with pytest.raises(PresetError, match=r"^preset is 'huge': there are base, small, tiny") as error:
+        config(preset="huge")
+    assert named_options(error.value) == ("preset",)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +91,10 @@ def test_a_record_travels_as_json() -> None:
 
 def test_what_is_not_given_is_the_presets() -> None:
     assert config(epochs=None) == config()
-    assert config(epochs=3).epochs == 3
+    assert config(epochs=3).options.epochs == 3
+    assert config(image_init="").options.image_init == FROM_SCRATCH
+    assert config(preset="base").options.image_init == Preset.named("base").image_init
+    assert config(preset="base", image_init=FROM_SCRATCH).options.image_init == FROM_SCRATCH
 
 
 @pytest.mark.parametrize("variant", list(TEXT_COLUMNS))
@@ -91,40 +107,64 @@ def test_each_variant_reads_its_column_and_has_its_place(variant: str) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"variant": "blip"}, "variant 'blip': there are flip, flip_template, flip_alt_text"),
-        ({"precision": "int8"}, "FACECAPTION_FLIP_PRECISION is 'int8'"),
-        ({"batch_size": 0}, "FACECAPTION_FLIP_BATCH_SIZE is 0: it must be at least 1"),
-        ({"queue_size": -32}, "FACECAPTION_FLIP_QUEUE_SIZE is -32"),
-        ({"peak_learning_rate": math.nan}, "FACECAPTION_FLIP_PEAK_LEARNING_RATE is nan"),
-        ({"peak_learning_rate": math.inf}, "FACECAPTION_FLIP_PEAK_LEARNING_RATE is inf"),
-        ({"momentum": 1.01}, "FACECAPTION_FLIP_MOMENTUM is 1.01: it lies between 0 and 1"),
-        ({"soft_targets": math.nan}, "FACECAPTION_FLIP_SOFT_TARGETS is nan"),
-        ({"accumulation": 0}, "FACECAPTION_FLIP_ACCUMULATION is 0"),
+        ({"precision": "int8"}, "precision is 'int8'"),
+        ({"batch_size": 0}, "batch_size is 0: Input should be greater than or equal to 1"),
+        ({"queue_size": -32}, "queue_size is -32"),
+        ({"peak_learning_rate": math.nan}, "peak_learning_rate is nan"),
+        ({"peak_learning_rate": math.inf}, "peak_learning_rate is inf"),
+        ({"momentum": 1.01}, "momentum is 1.01: Input should be less than or equal to 1"),
+        ({"soft_targets": math.nan}, "soft_targets is nan"),
+        ({"accumulation": 0}, "accumulation is 0"),
     ],
 )
 def test_values_that_cannot_be_are_refused_in_one_line(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(TrainingError) as refusal:
+    with pytest.raises(ValidationError):
         config(**given)
-    assert str(refusal.value).startswith(said)
+    record = json.loads(config().to_json())
+    record["options"] |= given
+    with pytest.raises(TrainingError) as refusal:
+        TrainingConfig.from_json(json.dumps(record))
+    assert str(refusal.value).startswith(f"training configuration: {said}")
     assert "\n" not in str(refusal.value)
+
+
+def test_an_unknown_variant_is_answered_with_those_there_are() -> None:
+    with pytest.raises(TrainingError, match=r"^variant 'blip': there are flip, flip_template, flip_alt_text$"):
+        config(variant="blip")
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown"])
 def test_a_field_that_is_missing_or_unknown_is_named(change: str) -> None:
     record = json.loads(config().to_json())
     if change == "missing":
-        del record["momentum"]
+        del record["store"]
     else:
-        record["momentun"] = 0.9
-    with pytest.raises(TrainingError, match=r"'momentu[mn]'"):
+        record["options"]["storr"] = 0.9
+    with pytest.raises(TrainingError, match=r"stor[er]: "):
         TrainingConfig.from_json(json.dumps(record))
 
 
 def test_what_is_learned_does_not_depend_on_where_it_runs() -> None:
     there = config(store="s3://elsewhere", device="cuda", threads=8, loader_process=True, fresh=True, compile=True)
-    assert there.science() == config().science()
+    assert there.reproducibility_fields() == config().reproducibility_fields()
     for name, value in {"seed": 1, "variant": "flip_template", "epochs": 3, "queue_size": 64, "shards": ("a",)}.items():
-        assert config(**{name: value}).science() != config().science(), name
+        assert config(**{name: value}).reproducibility_fields() != config().reproducibility_fields(), name
+
+
+def test_every_option_is_described_and_says_whether_it_is_runtime_only() -> None:
+    for name, field in TrainingOptions.model_fields.items():
+        assert field.description, name
+        assert field.json_schema_extra in (None, RUNTIME_ONLY), name
+    decisive = TrainingOptions().reproducibility_fields()
+    assert decisive.keys() >= {
+        "preset",
+        "image_init",
+        "text_init",
+        *training_defaults("base"),
+        "accumulation",
+        "clip_norm",
+    }
+    assert {"threads", "processes", "compile", "fresh", "log_every", "checkpoint_minutes"}.isdisjoint(decisive)
 
 
 # -- number types --------------------------------------------------------------------------------------------------------
@@ -135,9 +175,9 @@ def test_number_types_by_name() -> None:
     assert compute_dtype("bf16", CPU) is torch.bfloat16
     assert compute_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
     assert compute_dtype("fp16", torch.device("cuda")) is torch.float16
-    with pytest.raises(ValueError, match="FACECAPTION_FLIP_PRECISION=fp16 needs a GPU"):
+    with pytest.raises(FaceCaptionError, match="precision fp16 needs a GPU"):
         compute_dtype("fp16", CPU)
-    with pytest.raises(ValueError, match="FACECAPTION_FLIP_PRECISION is 'tf32': choose among auto, bf16, fp16, fp32"):
+    with pytest.raises(FaceCaptionError, match="precision is 'tf32': choose among auto, bf16, fp16, fp32"):
         compute_dtype("tf32", CPU)
 
 

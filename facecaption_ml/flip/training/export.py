@@ -1,4 +1,4 @@
-"""The result of a training: weights, tokenizer, configuration, log and model card, under the variant's name in the store."""
+"""The finished checkpoint of a training: weights, tokenizer, configuration, log and model card, in the store."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from facecaption_ml.flip.model.presets import Preset
+from facecaption_ml.flip.model.files import CARD, CONFIG, MODEL
+from facecaption_ml.flip.model.presets import FROM_SCRATCH, Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
-from facecaption_ml.flip.training.checkpoint import MODEL
 from facecaption_ml.flip.training.config import TrainingConfig
 from facecaption_ml.flip.training.evaluation import KS, HeldOutRecall
 from facecaption_ml.flip.training.progress import LOG, TENSORBOARD
-from facecaption_ml.flip.use.encoding import CONFIG
 from facecaption_ml.markdown import markdown_table
 from facecaption_ml.pretrained import weights_version
 from facecaption_ml.storage.store import Store
 
-CARD: Final = "MODEL_CARD.md"
 _CREDENTIALS: Final = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
 _TEXTS: Final = {
     "caption": "the data set's captions (LLM rewrites, templates where a rewrite was not kept)",
@@ -58,7 +56,7 @@ def write_checkpoint(
     """Put the checkpoint of a finished training under ``training.prefix``.
 
     ``config.json`` goes first and comes last, so that no one reads half of one checkpoint and half of another.
-    ``facts``: parameters, steps, pairs, data_version, left_out (counts by reason), truncated, undecodable, processes,
+    ``facts``: parameters, steps, pairs, data_version, excluded (counts by reason), truncated, undecodable, processes,
     precision.
     """
     version = weights_version(weights)
@@ -92,8 +90,9 @@ def model_card(
     training: TrainingConfig, preset: Preset, config: Mapping[str, Any], recalls: Mapping[str, HeldOutRecall]
 ) -> str:
     """The Markdown of ``MODEL_CARD.md``."""
-    starts = {"image": training.image_init or "random weights", "text": training.text_init or "random weights"}
-    template = Template(files("facecaption_ml.flip.use").joinpath("model_card.md").read_text("utf-8"))
+    options = training.options
+    starts = {"image": options.image_init, "text": options.text_init}
+    template = Template(files("facecaption_ml.flip.training").joinpath("model_card.md").read_text("utf-8"))
     return template.substitute(
         variant=training.variant,
         version=config["version"],
@@ -102,16 +101,18 @@ def model_card(
         parameters=f"{config['parameters'] / 1e6:.1f}M",
         size=preset.image.size,
         max_tokens=preset.text.max_tokens,
-        init=", ".join(f"{tower}: {start}" for tower, start in starts.items()),
+        init=", ".join(
+            f"{tower}: {'random weights' if start == FROM_SCRATCH else start}" for tower, start in starts.items()
+        ),
         pairs=f"{config['pairs']:,}",
         shards=len(training.shards),
         data_version=config["data_version"],
-        left_out=", ".join(f"{count:,} {reason}" for reason, count in config["left_out"].items()) or "nothing",
+        excluded=", ".join(f"{count:,} {reason}" for reason, count in config["excluded"].items()) or "nothing",
         truncated=f"{config['truncated']:,}",
         undecodable=f"{config['undecodable']:,}",
         steps=f"{config['steps']:,}",
-        epochs=training.epochs,
-        global_batch=training.batch_size * training.accumulation * config["processes"],
+        epochs=options.epochs,
+        global_batch=options.batch_size * options.accumulation * config["processes"],
         seed=training.seed,
         epoch=config["best_epoch"],
         precision=config["precision"],
@@ -126,11 +127,11 @@ def model_card(
 
 
 def _published(training: TrainingConfig) -> dict[str, Any]:
-    """The settings without credentials, which do not belong there but might be."""
-    settings: dict[str, Any] = json.loads(training.to_json())
-    for name in _CREDENTIALS & settings["storage_options"].keys():
-        del settings["storage_options"][name]
-    return settings
+    """The configuration without credentials, which do not belong there but might be."""
+    published: dict[str, Any] = json.loads(training.to_json())
+    for name in _CREDENTIALS & published["storage_options"].keys():
+        del published["storage_options"][name]
+    return published
 
 
 def _recall_rows(recalls: Mapping[str, HeldOutRecall]) -> list[list[str]]:
