@@ -11,7 +11,7 @@ _OWN: Final = "None: plan.toml's"
 
 
 class PlanSettings(BaseSettings):
-    """Each stands in for the figure of ``plan.toml`` with its name; a file given by ``--prices`` wins over both."""
+    """Each stands in for the rate of ``plan.toml`` with its name; a file given by ``--prices`` wins over both."""
 
     plan_price_cpu: float | None = Field(None, ge=0, description=f"of a machine hour of the class cpu; {_OWN}")
     plan_price_download: float | None = Field(None, ge=0, description=f"of a machine hour of download; {_OWN}")
