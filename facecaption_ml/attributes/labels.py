@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 
 from facecaption_ml.taxonomy import ATTRIBUTES, FEMALE, Gender, settle_conflicts
+
+PAPER_THRESHOLD: Final = 0.85
+"""The probability above which an attribute is a label (paper §3.2)."""
 
 
 class FaceOutcome(StrEnum):
@@ -35,7 +39,7 @@ class FaceLabels:
 
 
 def label_faces(
-    probabilities: np.ndarray | Sequence[Sequence[float]], threshold: float = 0.85, min_labels: int = 6
+    probabilities: np.ndarray | Sequence[Sequence[float]], threshold: float = PAPER_THRESHOLD, min_labels: int = 6
 ) -> list[FaceLabels]:
     """Labels of each row of ``probabilities`` (float [N, 40], calibrated, in the order of ``ATTRIBUTES``).
 

@@ -37,7 +37,9 @@ def model_card(folder: Path) -> str:
         over=f"{100 * (scores.mean_accuracy - scores.majority_accuracy):.2f}",
         mean_ap=f"{scores.mean_average_precision:.3f}",
         precision=_percent(scores.precision_above),
-        calibrated=_percent(scores.share_right_85_95),
+        calibrated=_percent(scores.share_right_in_band),
+        threshold=f"{scores.threshold:g}",
+        upper=f"{scores.band[1]:g}",
         table="\n".join(
             f"| {s.name} | {_percent(s.positives)} | {_percent(s.accuracy)} | {_percent(s.majority)} "
             f"| {_number(s.average_precision)} | {_number(s.calibration_error)} | {_percent(s.precision_above)} |"
