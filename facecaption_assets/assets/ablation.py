@@ -11,7 +11,7 @@ from facecaption_assets.checks import benchmarks as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork
 from facecaption_assets.machines.compute import training_step
-from facecaption_assets.machines.retries import final_errors, training_retry_policy
+from facecaption_assets.machines.retries import no_retry_on_user_error, training_retry_policy
 from facecaption_assets.partitions import ABLATION, all_of
 from facecaption_assets.settings import Settings
 from facecaption_assets.training.launch import load_checkpoint, process_count, run_training, training_config
@@ -38,7 +38,7 @@ def ablation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             dg.AssetCheckSpec(check, asset="flip_ablation", description=checks.RESULT[check]) for check in _CHECKS
         ],
     )
-    @final_errors(settings)
+    @no_retry_on_user_error(settings)
     def flip_ablation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """FLIP, FLIP* and FLIP† trained on the same pairs with the same steps, once for each seed (paper Table 2).
 

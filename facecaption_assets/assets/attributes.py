@@ -17,7 +17,7 @@ from facecaption_assets.factories import previews
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import ONE_A100
-from facecaption_assets.machines.retries import final_errors, retry_policy
+from facecaption_assets.machines.retries import no_retry_on_user_error, retry_policy
 from facecaption_assets.settings import Settings, SettingsError
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.errors import naming
@@ -59,7 +59,7 @@ def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
             ),
         ],
     )
-    @final_errors(settings)
+    @no_retry_on_user_error(settings)
     def attribute_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The predictor of the 40 attributes: trained here, or a checkpoint that the settings name.
 

@@ -10,7 +10,7 @@ from facecaption_assets.automation import BENCHMARK_ASSETS
 from facecaption_assets.checks import benchmarks as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.machines.compute import CPU, ONE_A100
-from facecaption_assets.machines.retries import final_errors, retry_policy
+from facecaption_assets.machines.retries import no_retry_on_user_error, retry_policy
 from facecaption_assets.partitions import BENCHMARK_GRIDS, all_of
 from facecaption_assets.resources.benchmarks import measure, result_pictures, write_measured
 from facecaption_assets.settings import Settings
@@ -56,7 +56,7 @@ def _benchmark(task: str, settings: Settings) -> dg.AssetsDefinition:
             for check, text in checks.RESULT.items()
         ],
     )
-    @final_errors(settings)
+    @no_retry_on_user_error(settings)
     def benchmark(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store: Store = context.resources.store.open()
         of = cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension
@@ -141,7 +141,7 @@ def _tables(settings: Settings) -> dg.AssetsDefinition:
             for check, text in checks.TABLES.items()
         ],
     )
-    @final_errors(settings)
+    @no_retry_on_user_error(settings)
     def benchmark_tables(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Tables 2, 3 and 4 and the ablation: measured rows beside the published ones, as HTML, Markdown and LaTeX.
 

@@ -13,7 +13,7 @@ from facecaption_assets.checks import flip as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork
 from facecaption_assets.machines.compute import training_step
-from facecaption_assets.machines.retries import final_errors, training_retry_policy
+from facecaption_assets.machines.retries import no_retry_on_user_error, training_retry_policy
 from facecaption_assets.partitions import VARIANTS, all_of
 from facecaption_assets.settings import Settings
 from facecaption_assets.training.launch import load_checkpoint, process_count, run_training, training_config
@@ -50,7 +50,7 @@ def flip_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             for check, text in checks.FLIP_CHECKPOINT.items()
         ],
     )
-    @final_errors(settings)
+    @no_retry_on_user_error(settings)
     def flip_checkpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """FLIP (paper §5.1): a ViT and a BERT trained with a contrastive and a matching loss, one checkpoint a variant.
 

@@ -14,7 +14,7 @@ from facecaption_assets.factories import previews
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
-from facecaption_assets.machines.retries import final_errors, retry_policy
+from facecaption_assets.machines.retries import no_retry_on_user_error, retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.funnel import total_counts
 from facecaption_ml.dataset.provenance import package_version
@@ -113,7 +113,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
             )
         ],
     )
-    @final_errors(settings)
+    @no_retry_on_user_error(settings)
     def facecaption_release(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Every finished shard packed into a folder that ``datasets.load_dataset`` opens, with a data card.
 

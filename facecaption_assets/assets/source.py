@@ -13,7 +13,7 @@ from facecaption_assets.factories import previews
 from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset, table_schema
 from facecaption_assets.machines.compute import CPU, DOWNLOAD
-from facecaption_assets.machines.retries import final_errors, retry_policy
+from facecaption_assets.machines.retries import no_retry_on_user_error, retry_policy
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.manifests import Ledger
@@ -49,7 +49,7 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
         ],
         metadata={"dagster/column_schema": table_schema("source_manifest")},
     )
-    @final_errors(settings)
+    @no_retry_on_user_error(settings)
     def source_manifest(context: dg.AssetExecutionContext, config: SourceConfig) -> dg.MaterializeResult:
         """The list of images to fetch, in shards.
 

@@ -24,7 +24,7 @@ from dagster._core.events import StepMaterializationData
 
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.machines.compute import Compute
-from facecaption_assets.machines.retries import final_errors, lost, retry_policy, tries_left
+from facecaption_assets.machines.retries import is_transient, no_retry_on_user_error, retries_left, retry_policy
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.schemas import SCHEMAS
@@ -113,10 +113,10 @@ def shard_asset(
         ],
         metadata={"dagster/column_schema": table_schema(name)},
     )
-    @final_errors(settings)
+    @no_retry_on_user_error(settings)
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         work = ShardWork(context.resources.store.open(), settings, context)
-        again = tries_left(context, settings)
+        again = retries_left(context, settings)
         recorder = _Recorder(context, name, code_version, {*checks, *STORED}, _RANGE_TAG in context.run.tags, again)
         before = recorder.finished_before() if context.retry_number else set()
         shards = [shard for shard in context.partition_keys if shard not in before]
@@ -173,11 +173,11 @@ class _Recorder:
         code_version: str,
         checks: set[str],
         in_range: bool,
-        tries_left: bool,
+        retries_left: bool,
     ) -> None:
         self._context, self._asset, self._code_version = context, asset, code_version
         self._checks, self._in_range = checks, in_range
-        self._tries_left = tries_left
+        self._retries_left = retries_left
         self._failures: dict[str, str] = {}
         self._found: list[tuple[str, Check]] = []
         self.last_line = ""
@@ -186,7 +186,9 @@ class _Recorder:
         try:
             result = work()
         except Exception as error:  # any fault of one shard must leave the others alone
-            if self._tries_left and lost(error):  # unless another try, with more memory, may do without the fault
+            if self._retries_left and is_transient(
+                error
+            ):  # unless another try, with more memory, may do without the fault
                 raise
             self._fail(shard, f"{type(error).__name__}: {error}", traceback.format_exc())
             return

@@ -17,7 +17,7 @@ from facecaption_assets.factories import previews
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.factories.shards import Check
 from facecaption_assets.machines.compute import Compute
-from facecaption_assets.machines.retries import final_errors, retry_policy
+from facecaption_assets.machines.retries import no_retry_on_user_error, retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_ml.statistics.report import PREFIX, Report, key, write_files
 from facecaption_ml.storage.store import Store, StoreError
@@ -104,7 +104,7 @@ def statistics_asset(
         required_resource_keys={"store", *required_resources},
         check_specs=[dg.AssetCheckSpec(check, asset=name, description=text) for check, text in expected.items()],
     )
-    @final_errors(settings)
+    @no_retry_on_user_error(settings)
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store: Store = context.resources.store.open()
         work = DatasetWork.open(store, settings, context.resources)

@@ -12,9 +12,9 @@ from facecaption_assets.settings.deploy import DeploySettings
 def build_executor(settings: DeploySettings) -> dg.ExecutorDefinition:
     """The executor of every job, by ``FACECAPTION_EXECUTOR``."""
     if settings.executor == "kubernetes":
-        from facecaption_assets.machines.memory_growth import growing_pods_executor
+        from facecaption_assets.machines.memory_growth import memory_growth_executor
 
-        return growing_pods_executor(settings.k8s_memory_growth).configured(
+        return memory_growth_executor(settings.k8s_memory_growth).configured(
             kubernetes_config(settings), name="kubernetes"
         )
     if settings.executor == "multiprocess":

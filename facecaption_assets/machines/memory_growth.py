@@ -12,21 +12,21 @@ from dagster_k8s.executor import K8sStepHandler
 from dagster_k8s.job import UserDefinedDagsterK8sConfig
 
 
-def growing_pods_executor(growth: float) -> dg.ExecutorDefinition:
+def memory_growth_executor(growth: float) -> dg.ExecutorDefinition:
     """``k8s_job_executor``, but that a step's second and further tries get ``growth`` times the memory of its first."""
 
     def create(init_context: dg.InitExecutorContext) -> dg.Executor:
         create_plain = k8s_job_executor.executor_creation_fn
         assert create_plain
         executor = create_plain(init_context)
-        executor._step_handler = _GrowingPods(executor._step_handler, growth)  # type: ignore[attr-defined]
+        executor._step_handler = _MemoryGrowthStepHandler(executor._step_handler, growth)  # type: ignore[attr-defined]
         return executor
 
     schema: Any = k8s_job_executor.config_schema
     return dg.ExecutorDefinition("kubernetes", schema, k8s_job_executor.get_requirements, create)
 
 
-class _GrowingPods(K8sStepHandler):
+class _MemoryGrowthStepHandler(K8sStepHandler):
     def __init__(self, plain: K8sStepHandler, growth: float) -> None:
         vars(self).update(vars(plain))  # the client, and all that k8s_job_executor made of its configuration
         self._growth = growth
