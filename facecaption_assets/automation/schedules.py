@@ -47,13 +47,13 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 def checked_cron(settings: Settings, name: str) -> str:
     """The cron line of a setting. Raises SettingsError."""
-    from dagster._utils.schedules import is_valid_cron_schedule
-
     line = str(getattr(settings, name))
-    if not is_valid_cron_schedule(line):
+    try:
+        dg.ScheduleDefinition(name=name, cron_schedule=line, job_name="any")
+    except dg.DagsterInvalidDefinitionError:
         raise SettingsError(
             f"FACECAPTION_{name.upper()} is {line!r}: not a cron line of five fields, such as '0 1 * * *'"
-        )
+        ) from None
     return line
 
 
@@ -75,14 +75,14 @@ def _nightly_backfill(settings: Settings) -> dg.ScheduleDefinition:
     )
     def nightly_backfill(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         instance, now = context.instance, context.scheduled_execution_time
-        busy = _backfill_under_way(instance)
+        busy = _backfill_in_flight(instance)
         if busy:
             yield dg.SkipReason(f"backfill {busy} is building shards; the nightly backfill waits for its end")
             return
         assert context.repository_def
         backlog = find_backlog(
             instance,
-            context.repository_def.asset_graph,
+            context.repository_def,
             now,
             settings.nightly_attempts,
             timedelta(days=settings.nightly_days),
@@ -94,10 +94,12 @@ def _nightly_backfill(settings: Settings) -> dg.ScheduleDefinition:
         chosen = backlog.within(settings.nightly_shards)
         line = (
             f"{len(chosen):,} of {len(backlog.tasks):,} shards to build, {len(backlog.running):,} at work, "
-            f"{len(backlog.resting):,} resting after {settings.nightly_attempts} failures"
+            f"{len(backlog.quarantined):,} quarantined after {settings.nightly_attempts} failures"
             + (f", {left:,} new ones left to new_manifests" if left else "")
         )
-        logger.info("nightly_backfill: %s", line + (f": {', '.join(backlog.resting[:5])}" if backlog.resting else ""))
+        logger.info(
+            "nightly_backfill: %s", line + (f": {', '.join(backlog.quarantined[:5])}" if backlog.quarantined else "")
+        )
         if not chosen:
             yield dg.SkipReason(line)
         assert SHARDS.name
@@ -128,7 +130,7 @@ def run_ranges(tasks: Sequence[Task], registered: Sequence[str], size: int) -> I
 
 
 def awaited_shards(instance: dg.DagsterInstance, settings: Settings, now: datetime) -> set[str]:
-    """Shards whose runs ``new_manifests`` may still be asking for: those of manifests that its runs took in of late.
+    """Shards whose runs ``new_manifests`` may still be asking for: those of manifests that its runs have ingested of late.
 
     The sensor asks at a later tick, and Dagster then makes the runs one after the other, so that some are not there yet.
     """
@@ -143,8 +145,9 @@ def awaited_shards(instance: dg.DagsterInstance, settings: Settings, now: dateti
     return {name for entry in ledger.manifests if entry.id in ids for name in entry.names}
 
 
-def _backfill_under_way(instance: dg.DagsterInstance) -> str | None:
+def _backfill_in_flight(instance: dg.DagsterInstance) -> str | None:
     """The id of a backfill of shards that someone has asked for and that has not ended."""
+    # Dagster has no public name for the filter that its public get_backfills takes.
     from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
     wanted = BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])

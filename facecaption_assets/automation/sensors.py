@@ -31,7 +31,7 @@ _INTERVAL_S: Final = 60
 
 @dataclass(frozen=True)
 class Cursor:
-    """``waiting`` maps manifests not taken in to the state they were seen in; ``asked`` are ids that runs were asked for."""
+    """``waiting`` maps manifests not ingested to the state they were seen in; ``asked`` are ids that runs were asked for."""
 
     waiting: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -72,14 +72,14 @@ def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
         new = [manifest for manifest in found if not ledger.find(manifest)][:_MOST_WAITING]
         done = [entry for entry in ledger.manifests if entry.id in cursor.asked]
         requests = [request for entry in done for request in _runs_of_shards(entry, settings.shards_per_run)]
-        ripe = [manifest for manifest in new if cursor.waiting.get(manifest.location) == manifest.version]
-        intake, held = _next_intake(context.instance, ripe, settings.manifest_attempts)
+        stable = [manifest for manifest in new if cursor.waiting.get(manifest.location) == manifest.version]
+        intake, blocked = _next_intake(context.instance, stable, settings.manifest_attempts)
         if intake:
             requests.append(intake)
         asked = {*cursor.asked, *([intake.tags[MANIFEST_TAG]] if intake else [])} - {entry.id for entry in done}
         waiting = {manifest.location: manifest.version for manifest in new}
         kept = sorted(asked & {manifest.id for manifest in new})
-        line = f"{len(found):,} manifests, {len(new):,} not taken in" + (f"; {held}" if held else "")
+        line = f"{len(found):,} manifests, {len(new):,} not ingested" + (f"; {blocked}" if blocked else "")
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else line,
@@ -95,22 +95,22 @@ def _runs_of_shards(entry: TakenIn, size: int) -> Iterator[dg.RunRequest]:
 
 
 def _next_intake(
-    instance: dg.DagsterInstance, ripe: Sequence[Manifest], attempts: int
+    instance: dg.DagsterInstance, stable: Sequence[Manifest], attempts: int
 ) -> tuple[dg.RunRequest | None, str]:
-    """A run for the first manifest that has not failed too often, and what holds others up, in words."""
-    if not ripe:
+    """A run for the first manifest that has not failed too often, and what blocks the others, in words."""
+    if not stable:
         return None, ""
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         if run.job_name == MANIFEST_INTAKE.name or SOURCE in (run.asset_selection or ()):
             return None, f"run {run.run_id} of source_manifest comes first"
-    left_alone = []
-    for manifest in ripe:
+    failed = []
+    for manifest in stable:
         tried = len(instance.get_runs(dg.RunsFilter(tags={MANIFEST_TAG: manifest.id}), limit=attempts))
         if tried < attempts:
             return _intake(manifest, tried), ""
-        left_alone.append(manifest.location)
-    logger.warning("new_manifests: left alone after %d failed runs: %s", attempts, ", ".join(left_alone[:5]))
-    return None, f"{len(left_alone)} left alone after {attempts} failed runs, such as {left_alone[0]}"
+        failed.append(manifest.location)
+    logger.warning("new_manifests: left alone after %d failed runs: %s", attempts, ", ".join(failed[:5]))
+    return None, f"{len(failed)} left alone after {attempts} failed runs, such as {failed[0]}"
 
 
 def _intake(manifest: Manifest, tried: int) -> dg.RunRequest:

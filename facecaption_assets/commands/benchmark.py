@@ -26,7 +26,7 @@ from facecaption_ml.storage.store import Store
 def run_benchmark(settings: Settings, task: str, model: str, data: str) -> None:
     """Measure one benchmark, write the tables anew, and print the result's table beside the published numbers.
 
-    A model of the grid is materialised as its asset's partition, so that the UI has it too; a folder with a FLIP checkpoint
+    A model of the grid is materialized as its asset's partition, so that the UI has it too; a folder with a FLIP checkpoint
     is measured and written under the folder's name. Raises RunFailedError, or what ``measure`` raises.
     """
     check_names(task, data, model)
@@ -82,7 +82,7 @@ def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int | None) 
 
 
 def _materialized(settings: Settings, asset: str, partition: str) -> str:
-    """Materialise one partition in a process of its own, and say what became of it; the line of its error, or nothing."""
+    """Materialize one partition in a process of its own, and say what became of it; the line of its error, or nothing."""
     started = time.monotonic()
     command = [sys.executable, "-m", "facecaption_assets.commands.cli", "--profile", settings.profile, "materialize"]
     done = subprocess.run([*command, asset, partition], stderr=subprocess.PIPE, text=True)

@@ -192,7 +192,7 @@ def ablation(seeds: int, at_once: int | None) -> None:
 @click.argument("asset")
 @click.argument("partition", required=False)
 def materialize(asset: str, partition: str | None) -> None:
-    """Materialise one ASSET, or one PARTITION of it, recorded as the UI would: `materialize flip_ablation '0|flip'`."""
+    """Materialize one ASSET, or one PARTITION of it, recorded as the UI would: `materialize flip_ablation '0|flip'`."""
     from facecaption_assets.commands.materialize import run_partition
 
     run_partition(load_settings(), asset, partition)

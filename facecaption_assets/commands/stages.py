@@ -18,7 +18,7 @@ from facecaption_assets.commands.instance import Pipeline, RunFailedError
 
 
 def stage(pipeline: Pipeline, label: str, *assets: str, **partitions: str | None) -> None:
-    """Materialise ``assets``; ``partitions`` as ``Pipeline.run`` takes them. Raises RunFailedError."""
+    """Materialize ``assets``; ``partitions`` as ``Pipeline.run`` takes them. Raises RunFailedError."""
     click.echo(f"• {label} …", err=True)
     started = time.monotonic()
     pipeline.run(*assets, **partitions)
@@ -44,7 +44,7 @@ class Beside:
 
 @contextlib.contextmanager
 def beside(pipeline: Pipeline, label: str, asset: str, partition: str | None = None) -> Iterator[Beside]:
-    """Materialise an asset in another process while the block runs, and wait for it at the block's end.
+    """Materialize an asset in another process while the block runs, and wait for it at the block's end.
 
     For work that keeps one core busy: the block has the others. A failure is printed and kept in ``error``; where the block
     itself fails, the process is told to stop first.

@@ -25,12 +25,11 @@ from dagster._core.events import StepMaterializationData
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.machines.compute import Compute
 from facecaption_assets.machines.retries import is_transient, no_retry_on_user_error, retries_left, retry_policy
-from facecaption_assets.partitions import SHARDS
+from facecaption_assets.partitions import RANGE_START_TAG, SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store
 
-_RANGE_TAG: Final = "dagster/asset_partition_range_start"
 CODE_VERSION: Final = "dagster/code_version"
 """The tag of a materialisation that says which code made it."""
 STORED: Final = {"schema": "What the store gives back has the table's columns, their types, and every row written."}
@@ -117,7 +116,9 @@ def shard_asset(
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         work = ShardWork(context.resources.store.open(), settings, context)
         again = retries_left(context, settings)
-        recorder = _Recorder(context, name, code_version, {*checks, *STORED}, _RANGE_TAG in context.run.tags, again)
+        recorder = _Recorder(
+            context, name, code_version, {*checks, *STORED}, RANGE_START_TAG in context.run.tags, again
+        )
         before = recorder.finished_before() if context.retry_number else set()
         shards = [shard for shard in context.partition_keys if shard not in before]
         with open_work(work) as compute_shard:

@@ -70,7 +70,7 @@ def test_what_was_short_of_memory_is_tried_again(monkeypatch: pytest.MonkeyPatch
     "error",
     [
         SettingsError("wrong"),
-        StoreError("materialise it first"),
+        StoreError("materialize it first"),
         OSError(errno.ENOSPC, "the disk is full"),
         KeyError("a defect"),
         dg.Failure("the training failed"),
