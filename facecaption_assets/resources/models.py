@@ -37,17 +37,15 @@ class DetectorResource(dg.ConfigurableResource):
     weights_folder: str
 
     def load(self) -> "FaceDetector":
-        from facecaption_ml.faces import FaceDetector
+        from facecaption_ml.faces import DetectorOptions, FaceDetector
 
-        device = resolve_device(self.device, self.threads)
-        return FaceDetector.load(
-            self.weights,
-            device=device,
-            network=self.network,
+        options = DetectorOptions(
+            weights=self.weights,
+            network=self.network,  # type: ignore[arg-type]
             working_size=self.working_size,
-            batch_size=self.batch_size or None,
-            weights_folder=self.weights_folder,
+            batch_size=self.batch_size,
         )
+        return FaceDetector.from_options(options, resolve_device(self.device, self.threads), self.weights_folder)
 
 
 class PredictorResource(dg.ConfigurableResource):

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facecaption_ml.faces.fusion import Extent, FusedConv
-from facecaption_ml.faces.weights import NetworkName, Weights, fit_state
+from facecaption_ml.faces.options import NetworkName
+from facecaption_ml.faces.weights import Weights, fit_state
 
 if TYPE_CHECKING:
     from facexlib.detection.retinaface import RetinaFace
