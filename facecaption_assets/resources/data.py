@@ -24,7 +24,7 @@ from facecaption_ml.storage.object_storage import read_object
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
-    from facecaption_ml.images import DownloadPolicy
+    from facecaption_ml.images import DownloadContext, DownloadPolicy
     from facecaption_ml.sample.world import SampleWorld
 
 SAMPLE = "sample"
@@ -72,7 +72,6 @@ class DownloaderResource(dg.ConfigurableResource):
     sample_seed: int
     sample_scenes: int
     cache: str
-    contact: str = ""
     deny_list: str = ""
     removal_list: str = ""
     storage: dict[str, str] = {}  # noqa: RUF012
@@ -82,26 +81,18 @@ class DownloaderResource(dg.ConfigurableResource):
         return RemovalList.read(self.deny_list, self.storage) | RemovalList.read(self.removal_list, self.storage)
 
     @contextlib.contextmanager
-    def session(self) -> Iterator["DownloadPolicy"]:
-        """The policy of a run. The sample world's server lives as long as the block."""
-        from facecaption_ml.images import DownloadPolicy
+    def session(self) -> Iterator[tuple["DownloadPolicy", "DownloadContext"]]:
+        """The policy and the context of a run. The sample world's server lives as long as the block."""
+        from facecaption_ml.images import DownloadContext, DownloadPolicy
 
-        denied = self.denied()
-        options: dict[str, Any] = {
-            **self.options,
-            "contact": self.contact or None,
-            "denied_urls": denied.urls,
-            "denied_hosts": denied.hosts,
-            "denied_sha256": denied.sha256,
-            "denied_sample_ids": denied.sample_ids,
-        }
+        policy, denied = DownloadPolicy(**self.options), self.denied()
         if self.source != SAMPLE:
-            yield DownloadPolicy(**options, **self._own_pictures())
+            yield policy, DownloadContext(denied, **self._own_pictures())
             return
         from facecaption_ml.sample.server import serve_in_subprocess
 
         with serve_in_subprocess(self.sample_seed, self.sample_scenes, cache_dir=Path(self.cache)) as server:
-            yield DownloadPolicy(**options, connect_to=server.connect_to)
+            yield policy, DownloadContext(denied, server.connect_to)
 
     def _own_pictures(self) -> dict[str, Any]:
         """How rows are read that are no web addresses; only where the source itself is a folder or a prefix of pictures.
@@ -139,11 +130,12 @@ def build_resources(settings: Settings) -> dict[str, Any]:
                 "connect_timeout_s": settings.connect_timeout_s,
                 "read_timeout_s": settings.read_timeout_s,
                 "total_timeout_s": settings.total_timeout_s,
-                "max_bytes": settings.max_image_bytes,
-                "max_pixels": settings.max_image_pixels,
+                "max_image_bytes": settings.max_image_bytes,
+                "max_image_pixels": settings.max_image_pixels,
                 "max_redirects": settings.max_redirects,
                 "retries": settings.retries,
                 "backoff_s": settings.backoff_s,
+                "user_agent_contact": settings.user_agent_contact,
                 "respect_opt_out": settings.respect_opt_out,
                 "allow_private_addresses": settings.allow_private_addresses,
             },
@@ -151,7 +143,6 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             sample_seed=settings.seed,
             sample_scenes=settings.sample_scenes,
             cache=str(settings.home / "cache" / "sample_world"),
-            contact=settings.user_agent_contact,
             deny_list=settings.deny_list,
             removal_list=settings.removal_list,
             storage=settings.storage_options,
