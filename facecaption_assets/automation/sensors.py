@@ -40,8 +40,8 @@ class Cursor:
     def read(cls, text: str | None) -> Cursor:
         """Anything that is no cursor of this sensor counts as none."""
         try:
-            found = json.loads(text or "{}")
-            return cls(dict(found["waiting"]), list(found["asked"]))
+            stored = json.loads(text or "{}")
+            return cls(dict(stored["waiting"]), list(stored["asked"]))
         except (ValueError, KeyError, TypeError):
             return cls()
 
@@ -68,8 +68,8 @@ def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
         store = Store(settings.store_root, settings.storage_options)
         ledger = Ledger.read(store)
         cursor = Cursor.read(context.cursor)
-        found = list_manifests(settings.manifest_inbox, settings.storage_options)
-        new = [manifest for manifest in found if not ledger.find(manifest)][:_MOST_WAITING]
+        manifests = list_manifests(settings.manifest_inbox, settings.storage_options)
+        new = [manifest for manifest in manifests if not ledger.find(manifest)][:_MOST_WAITING]
         done = [entry for entry in ledger.manifests if entry.id in cursor.asked]
         requests = [request for entry in done for request in _runs_of_shards(entry, settings.shards_per_run)]
         stable = [manifest for manifest in new if cursor.waiting.get(manifest.location) == manifest.version]
@@ -79,7 +79,7 @@ def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
         asked = {*cursor.asked, *([intake.tags[MANIFEST_TAG]] if intake else [])} - {entry.id for entry in done}
         waiting = {manifest.location: manifest.version for manifest in new}
         kept = sorted(asked & {manifest.id for manifest in new})
-        line = f"{len(found):,} manifests, {len(new):,} not ingested" + (f"; {blocked}" if blocked else "")
+        line = f"{len(manifests):,} manifests, {len(new):,} not ingested" + (f"; {blocked}" if blocked else "")
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else line,

@@ -33,13 +33,13 @@ class _MemoryGrowthStepHandler(K8sStepHandler):
 
     def _get_container_context(self, step_handler_context: Any) -> K8sContainerContext:
         """What decides a step's pod."""
-        found = super()._get_container_context(step_handler_context)
+        container = super()._get_container_context(step_handler_context)
         state = step_handler_context.execute_step_args.known_state
         if not state or not state.get_retry_state().get_attempt_count(self._get_step_key(step_handler_context)):
-            return found
-        resources = grown(found.run_k8s_config.container_config.get("resources", {}), self._growth)
+            return container
+        resources = grown(container.run_k8s_config.container_config.get("resources", {}), self._growth)
         more = UserDefinedDagsterK8sConfig(container_config={"resources": resources})
-        return found.merge(K8sContainerContext(run_k8s_config=more))
+        return container.merge(K8sContainerContext(run_k8s_config=more))
 
 
 def grown(resources: Mapping[str, Mapping[str, str]], growth: float) -> dict[str, dict[str, str]]:
@@ -52,6 +52,6 @@ def grown(resources: Mapping[str, Mapping[str, str]], growth: float) -> dict[str
 
 def _times(quantity: str, factor: float) -> str:
     """A Kubernetes quantity times a factor, in the same unit: ``8Gi`` times 1.5 is ``12Gi``."""
-    found = re.fullmatch(r"([0-9.]+)(.*)", str(quantity))
-    assert found, quantity  # dagster-k8s and Kubernetes have both let it pass
-    return f"{(Decimal(found[1]) * Decimal(str(factor))).normalize():f}{found[2]}"
+    match = re.fullmatch(r"([0-9.]+)(.*)", str(quantity))
+    assert match, quantity  # dagster-k8s and Kubernetes have both let it pass
+    return f"{(Decimal(match[1]) * Decimal(str(factor))).normalize():f}{match[2]}"

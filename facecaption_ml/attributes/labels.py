@@ -32,11 +32,6 @@ class FaceLabels:
     dropped_conflicts: tuple[str, ...]
     outcome: FaceOutcome
 
-    @property
-    def valid(self) -> int:
-        """The number of valid labels; a known female gender counts as one, as Male does."""
-        return len(self.labels) + (self.gender == "female")
-
 
 def label_faces(
     probabilities: np.ndarray | Sequence[Sequence[float]], threshold: float = PAPER_THRESHOLD, min_labels: int = 6
@@ -48,7 +43,7 @@ def label_faces(
     paper keeps those with more than five).
     """
     male = ATTRIBUTES.index("Male")
-    found = []
+    faces = []
     for row in np.asarray(probabilities, dtype=np.float64):
         likely = {name: float(p) for name, p in zip(ATTRIBUTES, row, strict=True) if p > threshold}
         if 1 - row[male] > threshold:
@@ -56,7 +51,7 @@ def label_faces(
         kept, dropped = settle_conflicts(likely, likely)
         gender: Gender | None = "male" if "Male" in kept else "female" if FEMALE in kept else None
         labels = tuple(name for name in kept if name != FEMALE)
-        enough = len(labels) + (gender == "female") >= min_labels
-        outcome = FaceOutcome.KEPT if enough else FaceOutcome.TOO_FEW_LABELS
-        found.append(FaceLabels(gender, labels, tuple(dropped), outcome))
-    return found
+        valid = len(labels) + (gender == "female")  # a known female gender counts as one, as Male does
+        outcome = FaceOutcome.KEPT if valid >= min_labels else FaceOutcome.TOO_FEW_LABELS
+        faces.append(FaceLabels(gender, labels, tuple(dropped), outcome))
+    return faces

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from facecaption_ml.images.status import FetchStatus, count_by_status, retryable, success_rate
+from facecaption_ml.images.status import FetchStatus, count_by_status, success_rate
 
 if TYPE_CHECKING:
     from facecaption_ml.images.download import fetch_raw_images, iter_fetched
@@ -17,7 +17,6 @@ __all__ = [
     "count_by_status",
     "fetch_raw_images",
     "iter_fetched",
-    "retryable",
     "success_rate",
 ]
 

@@ -72,8 +72,3 @@ def success_rate(raw: pl.DataFrame) -> float:
     if wanted.is_empty():
         return 1.0
     return int(wanted["status"].is_in([status.value for status in _FETCHED]).sum()) / wanted.height
-
-
-def retryable(raw: pl.DataFrame) -> pl.DataFrame:
-    """The rows of raw_images whose failure may pass and that the next run will fetch again."""
-    return raw.filter(pl.col("status").is_in([status.value for status in FetchStatus if status.may_pass]))
