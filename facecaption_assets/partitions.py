@@ -33,6 +33,11 @@ BENCHMARK_ASSETS: Final = {
 SHARDS = dg.DynamicPartitionsDefinition(name="shards")
 """Shards of the source, registered by ``source_manifest``: ``shard-00000`` and on."""
 
+RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
+RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
+PARTITION_TAG: Final = "dagster/partition"
+"""Dagster's tags of a run: the ends of its range of partitions, or its only one."""
+
 SEEDS: Final = ("0", "1", "2")
 """Of the ablation's trainings."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from facecaption_ml.attributes import label_faces
+from facecaption_ml.attributes.labels import PAPER_THRESHOLD
 from facecaption_ml.captions import caption_seed
 from facecaption_ml.decoding import decode_image, encode_jpeg
 from facecaption_ml.faces import Face, align_and_crop
@@ -50,7 +51,7 @@ class PhotoCaptioner:
     grammar: CaptionGrammar
     min_score: float = 0.9
     margin: float = 0.3
-    threshold: float = 0.85
+    threshold: float = PAPER_THRESHOLD
     seed: int = 0
 
     def caption(self, data: bytes) -> tuple[np.ndarray, list[CaptionedFace]]:

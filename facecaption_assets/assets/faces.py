@@ -49,13 +49,11 @@ def face_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 @contextlib.contextmanager
 def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
-    from facecaption_ml.faces import CropRules, crop_table
+    from facecaption_ml.faces import crop_table
 
     settings = work.settings
     detector = work.context.resources.detector.load()
-    rules = CropRules(
-        min_score=settings.crops.min_score, min_side=settings.crops.min_side, margin=settings.crops.margin
-    )
+    rules = settings.crops
 
     def crop(shard: str) -> ShardResult:
         rows_in, faces, images = 0, Counter[str](), Counter[str]()

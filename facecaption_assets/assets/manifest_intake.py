@@ -52,7 +52,7 @@ def take_in(
     the manifest is absent, unusable, not in the state that is meant, or changes while it is read.
     """
     assert SHARDS.name
-    options = settings.storage_options
+    options = settings.storage.options
     manifest = stat_manifest(config.manifest, options)
     if config.version and manifest.version != config.version:
         raise SourceError(f"manifest {manifest.location}: it has changed since it was asked for; ask again")
@@ -81,13 +81,13 @@ def take_in(
 def _write(
     store: Store, settings: Settings, source: SourceResource, manifest: Manifest, first: int, counts: ManifestCounts
 ) -> tuple[int, list[str]]:
-    batches = read_source(manifest.location, source.columns, settings.storage_options)
+    batches = read_source(manifest.location, source.columns, settings.storage.options)
     frames = build_shards(
         batches,
-        settings.shard_size,
+        settings.source.shard_size,
         counts,
-        allow_nsfw=settings.allow_nsfw,
-        nsfw_values=settings.nsfw_values,
+        allow_nsfw=settings.source.allow_nsfw,
+        nsfw_values=settings.source.nsfw_values,
     )
     progress = Progress(f"source_manifest {manifest.location.rpartition('/')[2]}", "rows written")
     names: list[str] = []

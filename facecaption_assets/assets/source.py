@@ -149,12 +149,16 @@ def _raw_images(settings: Settings) -> dg.AssetsDefinition:
 
 @contextlib.contextmanager
 def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
-    with work.context.resources.downloader.session() as policy:
+    with work.context.resources.downloader.session() as (policy, context):
 
         def fetch(shard: str) -> ShardResult:
             manifest = work.store.read_table("source_manifest", shard)
             raw = fetch_raw_images(
-                manifest, policy, _previous(work.store, shard), on_progress=Progress(f"raw_images {shard}", "URLs")
+                manifest,
+                policy,
+                context,
+                _previous(work.store, shard),
+                on_progress=Progress(f"raw_images {shard}", "URLs"),
             )
             rate = success_rate(raw)
             floor = work.settings.source.success_floor

@@ -18,25 +18,26 @@ import dagster as dg
 from pydantic import SecretStr
 
 from facecaption_assets.factories.progress import logger
+from facecaption_assets.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from facecaption_assets.settings import Settings
 
-_LEFT_OUT: Final = "[left out]"
+_REDACTED: Final = "[redacted]"
 _MOST_CHARACTERS: Final = 500
 _SHORTEST_SECRET: Final = 6  # a shorter one would cut ordinary words to pieces
 _SECRET_NAMES: Final = re.compile(r"(?i)(secret|token|password|passwd|api_?key|access_?key|credential|webhook)")
 _PATTERNS: Final = (
-    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',]+"), rf"\1 {_LEFT_OUT}"),
-    (re.compile(r"(?i)([a-z][a-z0-9+.-]*://)[^\s/@]+@"), rf"\1{_LEFT_OUT}@"),
-    (re.compile(r"(?i)([a-z][a-z0-9+.-]*://[^\s?#\"']*)\?[^\s\"']*"), rf"\1?{_LEFT_OUT}"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',]+"), rf"\1 {_REDACTED}"),
+    (re.compile(r"(?i)([a-z][a-z0-9+.-]*://)[^\s/@]+@"), rf"\1{_REDACTED}@"),
+    (re.compile(r"(?i)([a-z][a-z0-9+.-]*://[^\s?#\"']*)\?[^\s\"']*"), rf"\1?{_REDACTED}"),
     (
         re.compile(
             r"(?i)([\w-]*(?:secret|token|passw(?:or)?d|api[_-]?key|access[_-]?key|signature)[\w-]*[\"']?\s*[=:]\s*)"
             r"(?:\"[^\"]*\"|'[^']*'|[^\s,;&]+)"
         ),
-        rf"\1{_LEFT_OUT}",
+        rf"\1{_REDACTED}",
     ),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"), _LEFT_OUT),
-    (re.compile(r"\b(?:sk|hf|ghp|xox[a-z])[-_][A-Za-z0-9_-]{10,}"), _LEFT_OUT),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"), _REDACTED),
+    (re.compile(r"\b(?:sk|hf|ghp|xox[a-z])[-_][A-Za-z0-9_-]{10,}"), _REDACTED),
 )
 
 
@@ -53,16 +54,18 @@ def failure_alert_sensor(settings: Settings) -> dg.SensorDefinition:
 
     @dg.run_failure_sensor(
         name="failure_alerts",
-        default_status=dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED,
+        default_status=dg.DefaultSensorStatus.RUNNING
+        if settings.automation.enabled
+        else dg.DefaultSensorStatus.STOPPED,
         description="One line in the log, and a JSON object to FACECAPTION_ALERT_WEBHOOK, for each failed run.",
     )
     def failure_alerts(context: dg.RunFailureSensorContext) -> None:
-        alert = describe_failure(context, settings.ui_url, secrets)
+        alert = describe_failure(context, settings.automation.ui_url, secrets)
         parts = [f"{name} {alert[name]}" for name in ("step", "partitions", "url") if alert[name]]
         logger.error("run %s of %s failed: %s (%s)", alert["run_id"], alert["job"], alert["error"], ", ".join(parts))
-        url = settings.alert_webhook.get_secret_value()
+        url = settings.automation.alert_webhook.get_secret_value()
         if url:
-            trouble = post(url, alert, settings.alert_timeout_s)
+            trouble = post(url, alert, settings.automation.alert_timeout_s)
             if trouble:
                 logger.warning("alert of run %s: the webhook did not take it: %s", alert["run_id"], trouble)
 
@@ -80,20 +83,25 @@ def describe_failure(context: dg.RunFailureSensorContext, ui_url: str, secrets: 
     if failed:
         data = failed[0].step_failure_data
         described = data.user_failure_data.description if data.user_failure_data else None
-        error = data.error
-        while error and error.cause and (error.cls_name or "").startswith("Dagster"):
-            error = error.cause  # Dagster's wrapper says less than what it wraps
+        error = innermost_error(data.error)
         message = described or (error.message if error else message)
-    first, last = (run.tags.get(f"dagster/asset_partition_range_{end}", "") for end in ("start", "end"))
+    first, last = (run.tags.get(tag, "") for tag in (RANGE_START_TAG, RANGE_END_TAG))
     partitions = first if first == last else f"{first}...{last}"
     return {
         "run_id": run.run_id,
         "job": run.job_name,
         "step": (failed[0].step_key or "") if failed else "",
-        "error": without_secrets(message, secrets),
-        "partitions": partitions or run.tags.get("dagster/partition", ""),
+        "error": redact(message, secrets),
+        "partitions": partitions or run.tags.get(PARTITION_TAG, ""),
         "url": f"{ui_url.rstrip('/')}/runs/{run.run_id}" if ui_url else "",
     }
+
+
+def innermost_error(error: Any) -> Any:
+    """Of a failed step's error (its class name, message and cause): Dagster's wrappers say less than what they wrap."""
+    while error and error.cause and (error.cls_name or "").startswith("Dagster"):
+        error = error.cause
+    return error
 
 
 def known_secrets(settings: Settings) -> frozenset[str]:
@@ -103,10 +111,10 @@ def known_secrets(settings: Settings) -> frozenset[str]:
     return frozenset(value for value in (*own, *around) if len(value) >= _SHORTEST_SECRET)
 
 
-def without_secrets(text: str, secrets: frozenset[str]) -> str:
+def redact(text: str, secrets: frozenset[str]) -> str:
     """The first line of ``text`` that is not blank, at most 500 characters, without ``secrets`` and what looks like one."""
     for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, _LEFT_OUT)
+        text = text.replace(secret, _REDACTED)
     line = next((line.strip() for line in text.splitlines() if line.strip()), "no message")
     for pattern, instead in _PATTERNS:
         line = pattern.sub(instead, line)

@@ -1,9 +1,9 @@
 """Which shards want building, why, and from which asset on.
 
-All of it comes from a few queries for each asset, whatever the number of shards: the latest materialisation of each shard
+All of it comes from a few queries for each asset, whatever the number of shards: the latest materialization of each shard
 by its number in the event log, which grows with time, and the failures of the last days.
 
-- missing: an asset of the shard has never been materialised, and the shard has not failed lately;
+- missing: an asset of the shard has never been materialized, and the shard has not failed lately;
 - failed: it has failed lately, alone (``shards.py`` observed it) or in a run that died without saying which shard it was;
 - stale: an asset is older than what it is made from, or its code version has changed since.
 
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import dagster as dg
 
@@ -24,11 +24,8 @@ from facecaption_assets.automation.ranges import shards_of_run
 from facecaption_assets.factories.shards import CODE_VERSION
 from facecaption_assets.partitions import SHARD_ASSETS, SHARDS
 
-if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-
 Reason = Literal["missing", "failed", "stale"]
-_MOST_UNVERSIONED: Final = 16  # materialisations in a row that are read in search of a code version
+_MOST_UNVERSIONED: Final = 16  # materializations in a row that are read in search of a code version
 _MOST_EVENTS: Final = 5_000  # failures that are read of each asset, the latest first
 _MOST_RUNS: Final = 2_000
 UNFINISHED: Final = [
@@ -52,10 +49,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Backlog:
-    """The shards that want building, in order of registration; ``resting`` have failed too often, ``running`` are at work."""
+    """Shards that want building, in order of registration; ``quarantined`` have failed too often, ``running`` are in a run."""
 
     tasks: Sequence[Task] = field(default_factory=list)
-    resting: Sequence[str] = field(default_factory=list)
+    quarantined: Sequence[str] = field(default_factory=list)
     running: Sequence[str] = field(default_factory=list)
 
     def within(self, most: int) -> list[Task]:
@@ -71,29 +68,29 @@ class Backlog:
 
 
 def find_backlog(
-    instance: dg.DagsterInstance, graph: AssetGraph, now: datetime, attempts: int, memory: timedelta
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, now: datetime, attempts: int, memory: timedelta
 ) -> Backlog:
-    """The backlog at ``now``. A shard with ``attempts`` failures within ``memory`` rests, whatever it needs."""
+    """The backlog at ``now``. A shard with ``attempts`` failures within ``memory`` is quarantined, whatever it needs."""
     assert SHARDS.name
     registered = list(instance.get_dynamic_partitions(SHARDS.name))
     position = {shard: number for number, shard in enumerate(registered)}
     made = [_latest(instance, name) for name in SHARD_ASSETS]
-    limits = [_outdated_before(instance, graph, number, made[number]) for number in range(len(SHARD_ASSETS))]
+    limits = [_outdated_before(instance, repository, number, made[number]) for number in range(len(SHARD_ASSETS))]
     failures = _failures(instance, registered, position, made, now - memory)
     running = _running(instance, registered, position)
-    parents = [_partitioned_parents(graph, name) for name in SHARD_ASSETS]
-    tasks, resting = [], []
+    parents = [_partitioned_parents(repository, name) for name in SHARD_ASSETS]
+    tasks, quarantined = [], []
     for shard in registered:
-        found = _first_stage(shard, made, limits, parents)
-        if found is None or shard in running:
+        needed = _first_stage(shard, made, limits, parents)
+        if needed is None or shard in running:
             continue
         count = failures[shard]
         if count >= attempts:
-            resting.append(shard)
+            quarantined.append(shard)
             continue
-        reason: Reason = "failed" if count else found[1]
-        tasks.append(Task(shard, reason, found[0], count))
-    return Backlog(tasks, resting, sorted(running, key=position.__getitem__))
+        reason: Reason = "failed" if count else needed[1]
+        tasks.append(Task(shard, reason, needed[0], count))
+    return Backlog(tasks, quarantined, sorted(running, key=position.__getitem__))
 
 
 def _first_stage(
@@ -112,19 +109,22 @@ def _first_stage(
 
 
 def _latest(instance: dg.DagsterInstance, name: str) -> Mapping[str, int]:
-    """The number in the event log of each shard's latest materialisation."""
+    """The number in the event log of each shard's latest materialization."""
     return instance.event_log_storage.get_latest_storage_id_by_partition(
         dg.AssetKey(name), dg.DagsterEventType.ASSET_MATERIALIZATION
     )
 
 
-def _partitioned_parents(graph: AssetGraph, name: str) -> list[int]:
-    keys = {key.to_user_string() for key in graph.get(dg.AssetKey(name)).parent_keys}
+def _partitioned_parents(repository: dg.RepositoryDefinition, name: str) -> list[int]:
+    keys = {key.to_user_string() for key in repository.asset_graph.get(dg.AssetKey(name)).parent_keys}
     return [number for number, other in enumerate(SHARD_ASSETS) if other in keys]
 
 
-def _outdated_before(instance: dg.DagsterInstance, graph: AssetGraph, number: int, made: Mapping[str, int]) -> int:
-    """Materialisations with a smaller number are of other code, or of an older model than there is; 0: none is."""
+def _outdated_before(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, number: int, made: Mapping[str, int]
+) -> int:
+    """Materializations with a smaller number are of other code, or of an older model than there is; 0: none is."""
+    graph = repository.asset_graph
     node = graph.get(dg.AssetKey(SHARD_ASSETS[number]))
     limit = _code_changed_at(instance, node.key, node.code_version, sorted(made.values()))
     for key in node.parent_keys:
@@ -137,7 +137,7 @@ def _outdated_before(instance: dg.DagsterInstance, graph: AssetGraph, number: in
 
 
 def _code_changed_at(instance: dg.DagsterInstance, key: dg.AssetKey, current: str | None, ids: Sequence[int]) -> int:
-    """The first of these materialisations that is of the current code; found by halves, as code only ever moves on.
+    """The first of these materializations that is of the current code; found by halves, as code only ever moves on.
 
     Reading each would take minutes: they hold pictures. One without a version may be of any code: it counts as old unless one
     of the current code is known to come before it.
@@ -175,7 +175,7 @@ def _failures(
 ) -> Counter[str]:
     """How often each shard has failed since then: in runs that named it, and in runs that died without naming any shard.
 
-    A failure before the asset's latest materialisation of the shard is over.
+    A failure before the asset's latest materialization of the shard is over.
     """
     runs_of: dict[str, set[str]] = {}
     named: set[str] = set()

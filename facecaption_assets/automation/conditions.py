@@ -32,8 +32,8 @@ def automated(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -> list
             spec = spec.replace_attributes(automation_condition=follow)
         if spec.key == TABLES:
             spec = spec.replace_attributes(automation_condition=tables_condition())
-        if spec.key == RELEASE_ASSET and settings.release_freshness_hours:
-            window = timedelta(hours=settings.release_freshness_hours)
+        if spec.key == RELEASE_ASSET and settings.automation.release_freshness_hours:
+            window = timedelta(hours=settings.automation.release_freshness_hours)
             spec = spec.replace_attributes(freshness_policy=dg.FreshnessPolicy.time_window(fail_window=window))
         return spec
 
@@ -42,10 +42,10 @@ def automated(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -> list
 
 def summary_condition(settings: Settings) -> dg.AutomationCondition | None:
     """At each tick of ``summary_cron``: if anything upstream is newer, whatever else is missing; None without a cron line."""
-    if not settings.summary_cron:
+    if not settings.automation.summary_cron:
         return None
     cron = checked_cron(settings, "summary_cron")
-    tick: dg.AutomationCondition = dg.AutomationCondition.cron_tick_passed(cron, settings.timezone)
+    tick: dg.AutomationCondition = dg.AutomationCondition.cron_tick_passed(cron, settings.automation.timezone)
     newer = dg.AutomationCondition.any_deps_updated().since_last_handled()
     return (tick.since_last_handled() & newer & ~dg.AutomationCondition.in_progress()).with_label(
         "daily, if any shard is newer"
@@ -61,7 +61,7 @@ def tables_condition() -> dg.AutomationCondition:
 
 def summaries_sensor(settings: Settings) -> dg.AutomationConditionSensorDefinition:
     """The sensor that looks at these conditions, every 30 s."""
-    running = dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED
+    running = dg.DefaultSensorStatus.RUNNING if settings.automation.enabled else dg.DefaultSensorStatus.STOPPED
     return dg.AutomationConditionSensorDefinition(
         "summaries",
         target=dg.AssetSelection.assets(*_SUMMARIES, TABLES),

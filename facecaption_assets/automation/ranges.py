@@ -8,11 +8,8 @@ from typing import Final, TypeVar
 import dagster as dg
 
 from facecaption_assets.automation.jobs import SHARD_PIPELINE
-from facecaption_assets.partitions import SHARD_ASSETS
+from facecaption_assets.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, SHARD_ASSETS
 
-_FIRST: Final = "dagster/asset_partition_range_start"
-_LAST: Final = "dagster/asset_partition_range_end"
-_ONE: Final = "dagster/partition"
 T = TypeVar("T")
 REASON: Final = "facecaption/reason"
 """The tag that says why a shard is built: new, missing, failed or stale."""
@@ -23,7 +20,7 @@ def range_request(first: str, last: str, run_key: str, reason: str, stage: int =
     return dg.RunRequest(
         run_key=run_key,
         job_name=SHARD_PIPELINE.name,
-        tags={_FIRST: first, _LAST: last, REASON: reason},
+        tags={RANGE_START_TAG: first, RANGE_END_TAG: last, REASON: reason},
         asset_selection=[dg.AssetKey(name) for name in SHARD_ASSETS[stage:]] if stage else None,
     )
 
@@ -38,7 +35,10 @@ def shards_of_run(tags: Mapping[str, str], position: Mapping[str, int], register
 
     ``position`` is the place of each shard in ``registered``.
     """
-    first, last = tags.get(_FIRST, tags.get(_ONE, "")), tags.get(_LAST, tags.get(_ONE, ""))
+    first, last = (
+        tags.get(RANGE_START_TAG, tags.get(PARTITION_TAG, "")),
+        tags.get(RANGE_END_TAG, tags.get(PARTITION_TAG, "")),
+    )
     if first not in position or last not in position:
         return []
     return registered[position[first] : position[last] + 1]

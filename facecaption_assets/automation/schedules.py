@@ -19,7 +19,6 @@ from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, SHARDS
 from facecaption_assets.settings import Settings, SettingsError
 from facecaption_ml.benchmarks.datasets.registry import data_sets
 from facecaption_ml.dataset.manifests import Ledger
-from facecaption_ml.storage.store import Store
 
 _LEFT_TO_THE_SENSOR: Final = timedelta(hours=6)  # enough to ask for thousands of runs, and over by the next night
 
@@ -31,62 +30,66 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 def checked_cron(settings: Settings, name: str) -> str:
     """The cron line of a setting. Raises SettingsError."""
-    from dagster._utils.schedules import is_valid_cron_schedule
-
     line = str(getattr(settings, name))
-    if not is_valid_cron_schedule(line):
+    try:
+        dg.ScheduleDefinition(name=name, cron_schedule=line, job_name="any")
+    except dg.DagsterInvalidDefinitionError:
         raise SettingsError(
             f"FACECAPTION_{name.upper()} is {line!r}: not a cron line of five fields, such as '0 1 * * *'"
-        )
+        ) from None
     return line
 
 
 def _status(settings: Settings) -> dg.DefaultScheduleStatus:
-    return dg.DefaultScheduleStatus.RUNNING if settings.automation else dg.DefaultScheduleStatus.STOPPED
+    return dg.DefaultScheduleStatus.RUNNING if settings.automation.enabled else dg.DefaultScheduleStatus.STOPPED
 
 
 def _nightly_backfill(settings: Settings) -> dg.ScheduleDefinition:
+    nightly = settings.automation
+
     @dg.schedule(
         name="nightly_backfill",
         job=SHARD_PIPELINE,
         cron_schedule=checked_cron(settings, "nightly_cron"),
-        execution_timezone=settings.timezone,
+        execution_timezone=settings.automation.timezone,
         default_status=_status(settings),
         description=(
-            f"Builds at most {settings.nightly_shards:,} shards: missing ones, then those that have failed fewer than "
-            f"{settings.nightly_attempts} times in {settings.nightly_days} days, each in a run of its own, then stale ones."
+            f"Builds at most {nightly.nightly_shards:,} shards: missing ones, then those that have failed fewer than "
+            f"{nightly.nightly_attempts} times in {nightly.nightly_days} days, each in a run of its own, then stale ones."
         ),
     )
     def nightly_backfill(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         instance, now = context.instance, context.scheduled_execution_time
-        busy = _backfill_under_way(instance)
+        busy = _backfill_in_flight(instance)
         if busy:
             yield dg.SkipReason(f"backfill {busy} is building shards; the nightly backfill waits for its end")
             return
         assert context.repository_def
         backlog = find_backlog(
             instance,
-            context.repository_def.asset_graph,
+            context.repository_def,
             now,
-            settings.nightly_attempts,
-            timedelta(days=settings.nightly_days),
+            settings.automation.nightly_attempts,
+            timedelta(days=settings.automation.nightly_days),
         )
         awaited = awaited_shards(instance, settings, now)
         wanted = [task for task in backlog.tasks if task.reason != "missing" or task.stage or task.shard not in awaited]
         left = len(backlog.tasks) - len(wanted)
         backlog = replace(backlog, tasks=wanted)
-        chosen = backlog.within(settings.nightly_shards)
+        chosen = backlog.within(settings.automation.nightly_shards)
         line = (
             f"{len(chosen):,} of {len(backlog.tasks):,} shards to build, {len(backlog.running):,} at work, "
-            f"{len(backlog.resting):,} resting after {settings.nightly_attempts} failures"
+            f"{len(backlog.quarantined):,} quarantined after {settings.automation.nightly_attempts} failures"
             + (f", {left:,} new ones left to new_manifests" if left else "")
         )
-        logger.info("nightly_backfill: %s", line + (f": {', '.join(backlog.resting[:5])}" if backlog.resting else ""))
+        logger.info(
+            "nightly_backfill: %s", line + (f": {', '.join(backlog.quarantined[:5])}" if backlog.quarantined else "")
+        )
         if not chosen:
             yield dg.SkipReason(line)
         assert SHARDS.name
         registered = instance.get_dynamic_partitions(SHARDS.name)
-        for tasks in run_ranges(chosen, registered, settings.shards_per_run):
+        for tasks in run_ranges(chosen, registered, settings.source.shards_per_run):
             first, last = tasks[0], tasks[-1]
             key = f"{now:%Y-%m-%d}:{first.shard}...{last.shard}:{SHARD_ASSETS[first.stage]}"
             yield range_request(first.shard, last.shard, key, first.reason, first.stage)
@@ -112,7 +115,7 @@ def run_ranges(tasks: Sequence[Task], registered: Sequence[str], size: int) -> I
 
 
 def awaited_shards(instance: dg.DagsterInstance, settings: Settings, now: datetime) -> set[str]:
-    """Shards whose runs ``new_manifests`` may still be asking for: those of manifests that its runs took in of late.
+    """Shards whose runs ``new_manifests`` may still be asking for: those of manifests that its runs have ingested of late.
 
     The sensor asks at a later tick, and Dagster then makes the runs one after the other, so that some are not there yet.
     """
@@ -123,12 +126,13 @@ def awaited_shards(instance: dg.DagsterInstance, settings: Settings, now: dateti
     ids = {run.tags.get(MANIFEST_TAG) for wanted in recent for run in instance.get_runs(wanted)}
     if not ids:
         return set()
-    ledger = Ledger.read(Store(settings.store_root, settings.storage_options))
+    ledger = Ledger.read(settings.open_store())
     return {name for entry in ledger.manifests if entry.id in ids for name in entry.names}
 
 
-def _backfill_under_way(instance: dg.DagsterInstance) -> str | None:
+def _backfill_in_flight(instance: dg.DagsterInstance) -> str | None:
     """The id of a backfill of shards that someone has asked for and that has not ended."""
+    # Dagster has no public name for the filter that its public get_backfills takes.
     from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
     wanted = BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])
@@ -146,7 +150,7 @@ def _weekly_benchmark(settings: Settings, task: str) -> dg.ScheduleDefinition:
         name=f"weekly_{asset}",
         job=next(job for job in BENCHMARK_JOBS if job.name == f"{asset}_job"),
         cron_schedule=checked_cron(settings, "weekly_cron"),
-        execution_timezone=settings.timezone,
+        execution_timezone=settings.automation.timezone,
         default_status=_status(settings),
         description=(
             f"The benchmark '{task}' of each variant that has a checkpoint, on each data set whose setting is given; "

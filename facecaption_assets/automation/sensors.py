@@ -20,7 +20,6 @@ from facecaption_assets.automation.ranges import chunks, range_request
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.manifests import Ledger, Manifest, TakenIn, list_manifests
-from facecaption_ml.storage.store import Store
 
 SOURCE: Final = dg.AssetKey("source_manifest")
 MANIFEST_TAG: Final = "facecaption/manifest"
@@ -31,7 +30,7 @@ _INTERVAL_S: Final = 60
 
 @dataclass(frozen=True)
 class Cursor:
-    """``waiting`` maps manifests not taken in to the state they were seen in; ``asked`` are ids that runs were asked for."""
+    """``waiting`` maps manifests not ingested to the state they were seen in; ``asked`` are ids that runs were asked for."""
 
     waiting: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -40,8 +39,8 @@ class Cursor:
     def read(cls, text: str | None) -> Cursor:
         """Anything that is no cursor of this sensor counts as none."""
         try:
-            found = json.loads(text or "{}")
-            return cls(dict(found["waiting"]), list(found["asked"]))
+            stored = json.loads(text or "{}")
+            return cls(dict(stored["waiting"]), list(stored["asked"]))
         except (ValueError, KeyError, TypeError):
             return cls()
 
@@ -56,30 +55,32 @@ def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
         name="new_manifests",
         jobs=[MANIFEST_INTAKE, SHARD_PIPELINE],
         minimum_interval_seconds=_INTERVAL_S,
-        default_status=dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED,
+        default_status=dg.DefaultSensorStatus.RUNNING
+        if settings.automation.enabled
+        else dg.DefaultSensorStatus.STOPPED,
         description=(
-            f"Manifests under FACECAPTION_MANIFEST_INBOX ({settings.manifest_inbox or 'not set'}) become shards after the "
-            f"last one, and their shards runs of {settings.shards_per_run}."
+            f"Manifests under FACECAPTION_MANIFEST_INBOX ({settings.automation.manifest_inbox or 'not set'}) become shards "
+            f"after the last one, and their shards runs of {settings.source.shards_per_run}."
         ),
     )
     def new_manifests(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        if not settings.manifest_inbox:
+        if not settings.automation.manifest_inbox:
             return dg.SensorResult(skip_reason="FACECAPTION_MANIFEST_INBOX is not set: there is nothing to watch")
-        store = Store(settings.store_root, settings.storage_options)
+        store = settings.open_store()
         ledger = Ledger.read(store)
         cursor = Cursor.read(context.cursor)
-        found = list_manifests(settings.manifest_inbox, settings.storage_options)
-        new = [manifest for manifest in found if not ledger.find(manifest)][:_MOST_WAITING]
+        manifests = list_manifests(settings.automation.manifest_inbox, settings.storage.options)
+        new = [manifest for manifest in manifests if not ledger.find(manifest)][:_MOST_WAITING]
         done = [entry for entry in ledger.manifests if entry.id in cursor.asked]
-        requests = [request for entry in done for request in _runs_of_shards(entry, settings.shards_per_run)]
-        ripe = [manifest for manifest in new if cursor.waiting.get(manifest.location) == manifest.version]
-        intake, held = _next_intake(context.instance, ripe, settings.manifest_attempts)
+        requests = [request for entry in done for request in _runs_of_shards(entry, settings.source.shards_per_run)]
+        stable = [manifest for manifest in new if cursor.waiting.get(manifest.location) == manifest.version]
+        intake, blocked = _next_intake(context.instance, stable, settings.automation.manifest_attempts)
         if intake:
             requests.append(intake)
         asked = {*cursor.asked, *([intake.tags[MANIFEST_TAG]] if intake else [])} - {entry.id for entry in done}
         waiting = {manifest.location: manifest.version for manifest in new}
         kept = sorted(asked & {manifest.id for manifest in new})
-        line = f"{len(found):,} manifests, {len(new):,} not taken in" + (f"; {held}" if held else "")
+        line = f"{len(manifests):,} manifests, {len(new):,} not ingested" + (f"; {blocked}" if blocked else "")
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else line,
@@ -95,22 +96,22 @@ def _runs_of_shards(entry: TakenIn, size: int) -> Iterator[dg.RunRequest]:
 
 
 def _next_intake(
-    instance: dg.DagsterInstance, ripe: Sequence[Manifest], attempts: int
+    instance: dg.DagsterInstance, stable: Sequence[Manifest], attempts: int
 ) -> tuple[dg.RunRequest | None, str]:
-    """A run for the first manifest that has not failed too often, and what holds others up, in words."""
-    if not ripe:
+    """A run for the first manifest that has not failed too often, and what blocks the others, in words."""
+    if not stable:
         return None, ""
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         if run.job_name == MANIFEST_INTAKE.name or SOURCE in (run.asset_selection or ()):
             return None, f"run {run.run_id} of source_manifest comes first"
-    left_alone = []
-    for manifest in ripe:
+    failed = []
+    for manifest in stable:
         tried = len(instance.get_runs(dg.RunsFilter(tags={MANIFEST_TAG: manifest.id}), limit=attempts))
         if tried < attempts:
             return _intake(manifest, tried), ""
-        left_alone.append(manifest.location)
-    logger.warning("new_manifests: left alone after %d failed runs: %s", attempts, ", ".join(left_alone[:5]))
-    return None, f"{len(left_alone)} left alone after {attempts} failed runs, such as {left_alone[0]}"
+        failed.append(manifest.location)
+    logger.warning("new_manifests: left alone after %d failed runs: %s", attempts, ", ".join(failed[:5]))
+    return None, f"{len(failed)} left alone after {attempts} failed runs, such as {failed[0]}"
 
 
 def _intake(manifest: Manifest, tried: int) -> dg.RunRequest:

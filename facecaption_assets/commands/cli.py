@@ -192,7 +192,7 @@ def ablation(seeds: int, at_once: int | None) -> None:
 @click.argument("asset")
 @click.argument("partition", required=False)
 def materialize(asset: str, partition: str | None) -> None:
-    """Materialise one ASSET, or one PARTITION of it, recorded as the UI would: `materialize flip_ablation '0|flip'`."""
+    """Materialize one ASSET, or one PARTITION of it, recorded as the UI would: `materialize flip_ablation '0|flip'`."""
     from facecaption_assets.commands.materialize import run_partition
 
     run_partition(load_settings(), asset, partition)
@@ -207,7 +207,7 @@ def materialize(asset: str, partition: str | None) -> None:
 )
 @click.option("--flip-variants", default=3, show_default=True, type=click.IntRange(0, 3), help="FLIP trainings.")
 @click.option("--as-measured", is_flag=True, help="Take a CPU's speed for a GPU stage's too.")
-@click.option("--prices", type=click.Path(path_type=Path, dir_okay=False), help="TOML file of your own figures.")
+@click.option("--prices", type=click.Path(path_type=Path, dir_okay=False), help="TOML file of your own rates.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this Markdown file.")
 def plan(
@@ -221,7 +221,7 @@ def plan(
 ) -> None:
     """Time, GPU hours, storage, requests and cost of a data set, stage by stage, with every assumption."""
     from facecaption_assets.commands.plan import read_count, show_plan
-    from facecaption_assets.plan.assembly import Request
+    from facecaption_assets.plan.planning import Request
 
     request = Request(read_count(urls), yields, flip_variants, as_measured)
     show_plan(load_settings(), request, prices, as_json, out)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from facecaption_assets.automation.alerts import innermost_error
 from facecaption_assets.definitions import build_definitions
-from facecaption_assets.partitions import SHARDS
+from facecaption_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.errors import FaceCaptionError
 
@@ -63,13 +64,13 @@ class Pipeline:
         known = self.shards()
         for name in names:
             if name not in known:
-                listed = f"they run from {known[0]} to {known[-1]}" if known else "materialise source_manifest first"
+                listed = f"they run from {known[0]} to {known[-1]}" if known else "materialize source_manifest first"
                 raise UnknownShardError(f"there is no shard {name!r}: {listed}")
 
     def run(
         self, *assets: str, first: str | None = None, last: str | None = None, partition: str | None = None
     ) -> None:
-        """Materialise assets: those by shard for ``first`` to ``last``, others for ``partition``.
+        """Materialize assets: those by shard for ``first`` to ``last``, others for ``partition``.
 
         Raises RunFailedError.
         """
@@ -80,10 +81,7 @@ class Pipeline:
             )
         tags = {}
         if first is not None:
-            tags = {
-                "dagster/asset_partition_range_start": first,
-                "dagster/asset_partition_range_end": last or first,
-            }
+            tags = {RANGE_START_TAG: first, RANGE_END_TAG: last or first}
         result = self._definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey(name) for name in assets],
@@ -102,9 +100,7 @@ def _first_failure(result: dg.ExecuteInProcessResult) -> str:
             data = event.step_failure_data
             if data.user_failure_data and data.user_failure_data.description:
                 return str(data.user_failure_data.description)
-            error = data.error
-            while error and error.cause and (error.cls_name or "").startswith("Dagster"):
-                error = error.cause  # Dagster's wrapper says less than what it wraps
+            error = innermost_error(data.error)
             if error:
                 return " ".join(error.message.split(": ", 1)[-1].split())
     return "the run failed; see `facecaption ui`"

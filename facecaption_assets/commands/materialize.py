@@ -13,7 +13,7 @@ from facecaption_ml.errors import FaceCaptionError
 
 
 def run_partition(settings: Settings, asset: str, partition: str | None) -> None:
-    """Materialise an asset, or one partition of it (``data|model`` for a grid).
+    """Materialize an asset, or one partition of it (``data|model`` for a grid).
 
     Raises ValueError for an asset or partition that there is not, naming those there are, UnknownShardError, or
     RunFailedError.

@@ -8,11 +8,10 @@ import click
 import dagster as dg
 
 from facecaption_assets.commands.instance import prepare_home
-from facecaption_assets.plan.assembly import Request, make_plan
-from facecaption_assets.plan.figures import PlanError, load_figures
+from facecaption_assets.plan.planning import Request, make_plan
+from facecaption_assets.plan.rates import PlanError, load_rates
 from facecaption_assets.plan.report import as_json, as_markdown
 from facecaption_assets.settings import Settings
-from facecaption_ml.storage.store import Store
 
 
 def read_count(text: str) -> int:
@@ -25,13 +24,13 @@ def read_count(text: str) -> int:
 
 def show_plan(settings: Settings, request: Request, prices: Path | None, as_record: bool, out: Path | None) -> None:
     """Print the plan, or write it to ``out`` as Markdown. Raises PlanError, StoreError or OSError with one line."""
-    figures = load_figures(settings, prices)
+    rates = load_rates(settings, prices)
     if out is not None and not out.parent.is_dir():
         raise PlanError(f"--out {out}: there is no folder {out.parent}")
     prepare_home(settings)
-    store = Store(settings.store_root, settings.storage_options)
+    store = settings.open_store()
     with dg.DagsterInstance.get() as instance:
-        plan = make_plan(request, settings, store, instance, figures)
+        plan = make_plan(request, settings, store, instance, rates)
     if out is not None:
         out.write_text(f"{as_markdown(plan)}\n", encoding="utf-8")
         click.echo(f"the plan is in {out}", err=True)

@@ -18,7 +18,7 @@ def show_status(settings: Settings, only: Sequence[str]) -> None:
     store = settings.open_store()
     known = store.shards("source_manifest")
     if not known:
-        raise StoreError(f"no shards under {store.root}: materialise source_manifest first (`facecaption run`)")
+        raise StoreError(f"no shards under {store.root}: materialize source_manifest first (`facecaption run`)")
     for name in only:
         if name not in known:
             raise StoreError(f"there is no shard {name!r}: they run from {known[0]} to {known[-1]}")

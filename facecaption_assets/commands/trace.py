@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import click
@@ -15,7 +14,6 @@ from facecaption_assets.commands.instance import prepare_home
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.provenance import Step, faces_of, find_shard, package_version, parse_id, trail
 from facecaption_ml.dataset.removals import RemovalList
-from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 # What a person wants to know of each table's row, and of the run that wrote it.
@@ -36,150 +34,119 @@ _UNPARTITIONED: Final = ("source_manifest", "attribute_model")
 _SHORT: Final = 12  # characters of a data version on the terminal; the JSON has all
 
 
-@dataclass(frozen=True)
-class Made:
-    """How the table of a face came to be, as Dagster recorded it; None throughout where it has no record."""
-
-    at: str | None = None
-    run_id: str | None = None
-    code_version: str | None = None
-    data_version: str | None = None
-    recorded: Mapping[str, Any] | None = None
-    counts: Mapping[str, int] | None = None
-
-
 def trace_face(settings: Settings, text: str, as_json: bool) -> None:
     """Print the way of a face, or of every face of a picture, from the released row back to the source row.
 
     Raises UnknownFaceError for an id that is malformed or nowhere, StoreError where the store cannot be read.
     """
     sample_id, face_id = parse_id(text)
-    store = Store(settings.store_root, settings.storage_options)
+    store = settings.open_store()
     shard = find_shard(store, sample_id, face_id)
     prepare_home(settings)
-    faces: Sequence[str | None] = [face_id] if face_id else faces_of(store, shard, sample_id) or [None]
+    faces: list[str | None] = [face_id] if face_id else [*faces_of(store, shard, sample_id)]
     with dg.DagsterInstance.get() as instance:
-        made = {step: latest(instance, step, shard) for step in (*_SHOWN, "attribute_model")}
+        made = {asset: _latest(instance, asset, shard) for asset in (*_SHOWN, "attribute_model")}
     if not face_id:
-        click.echo(f"{sample_id} is a picture: {len(list(filter(None, faces)))} kept faces", err=True)
-    for face in faces:
-        record = _record(settings, trail(store, shard, sample_id, face), made, shard, sample_id, face)
+        click.echo(f"{sample_id} is a picture: {len(faces)} kept faces", err=True)
+    for face in faces or [None]:
+        steps = trail(store, shard, sample_id, face)
+        record = {
+            "face_id": face,
+            "sample_id": sample_id,
+            "shard": shard,
+            "outcome": _outcome(settings, steps, made, face),
+            "traced_with": {"facecaption": package_version()},
+            "stages": list(_stages(settings, steps, made)),
+        }
         click.echo(json.dumps(record, ensure_ascii=False, default=str) if as_json else "\n".join(_lines(record)))
 
 
-def latest(instance: dg.DagsterInstance, asset: str, shard: str) -> Made:
-    """The newest materialisation of an asset, of the shard where it is made by shard."""
+def _latest(instance: dg.DagsterInstance, asset: str, shard: str) -> dict[str, Any]:
+    """Metadata of the newest materialization of an asset, of the shard where it is made by shard, and its versions."""
     partitions = None if asset in _UNPARTITIONED else [shard]
-    records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=partitions), limit=1
-    ).records
-    if not records or records[0].asset_materialization is None:
-        return Made()
-    record, found = records[0], records[0].asset_materialization
-    tags = found.tags or {}
-    metadata = {name: value.value for name, value in found.metadata.items()}
-    return Made(
-        datetime.datetime.fromtimestamp(record.timestamp, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-        record.run_id,
-        tags.get("dagster/code_version"),
-        tags.get("dagster/data_version"),
-        {name: metadata[name] for name in _RECORDED if name in metadata},
-        {name: value for name, value in metadata.items() if name.startswith("faces: ") and isinstance(value, int)},
-    )
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=partitions)
+    for record in instance.fetch_materializations(wanted, limit=1).records:
+        if record.asset_materialization is not None:
+            tags = record.asset_materialization.tags or {}
+            made_at = datetime.datetime.fromtimestamp(record.timestamp, datetime.UTC)
+            return {
+                **{name: value.value for name, value in record.asset_materialization.metadata.items()},
+                "materialized": made_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
+                "run_id": record.run_id,
+                "code_version": tags.get("dagster/code_version"),
+                "data_version": tags.get("dagster/data_version"),
+            }
+    return {}
 
 
-def _record(
-    settings: Settings,
-    steps: Sequence[Step],
-    made: Mapping[str, Made],
-    shard: str,
-    sample_id: str,
-    face_id: str | None,
-) -> dict[str, Any]:
-    end = _end(settings, steps, made, face_id)
-    lacking = [step.table for step in steps if step.row is None]
-    stages = [_stage(settings, step, made, ends_here=step.table in lacking[:1]) for step in reversed(steps)]
-    return {
-        "face_id": face_id,
-        "sample_id": sample_id,
-        "shard": shard,
-        "outcome": _released(lacking) if end is None else f"not released: {end}",
-        "traced_with": {"facecaption": package_version()},
-        "stages": stages,
-    }
+def _recorded(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: metadata[name] for name in _RECORDED if name in metadata}
 
 
-def _released(lacking: Sequence[str]) -> str:
-    if not lacking:
+def _stages(
+    settings: Settings, steps: Sequence[Step], made: Mapping[str, Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """From the released row back to the source row."""
+    end = next((step for step in steps if step.row is None), None)
+    for step in reversed(steps):
+        facts, note = {}, None
+        if step.row is None:
+            note = "not reached" if step.has_shard else "this shard is not materialized"
+            note = "no row of it here" if step is end and step.has_shard else note
+        else:
+            row = step.row
+            facts = {name: row[name] for name in _SHOWN[step.table] if row.get(name) is not None}
+            if step.table == "face_attributes":
+                likely = [name for name in ATTRIBUTES if row[name] > settings.attributes.threshold]
+                facts["probabilities"] = {name: round(row[name], 4) for name in likely}
+                facts["attribute_model"] = _recorded(made["attribute_model"])
+        yield {
+            "asset": step.table,
+            "row": step.row is not None,
+            "facts": facts,
+            "recorded": _recorded(made[step.table]),
+            **{name: made[step.table].get(name) for name in ("materialized", "run_id", "code_version", "data_version")},
+            "note": note,
+        }
+
+
+def _outcome(
+    settings: Settings, steps: Sequence[Step], made: Mapping[str, Mapping[str, Any]], face_id: str | None
+) -> str:
+    """Whether the face is released; if not, what the first table without it knows of the reason."""
+    lacking = next((step for step in steps if step.row is None), None)
+    if lacking is None:
         return "released"
-    return f"released, but {lacking[0]} has no row of it any more: materialise facecaption_dataset of this shard again"
-
-
-def _stage(settings: Settings, step: Step, made: Mapping[str, Made], ends_here: bool) -> dict[str, Any]:
-    how, row = made[step.table], step.row
-    facts: dict[str, Any] = {}
-    if row is not None:
-        facts = {name: row[name] for name in _SHOWN[step.table] if row.get(name) is not None}
-    if row is not None and step.table == "face_attributes":
-        likely = {name: round(row[name], 4) for name in ATTRIBUTES if row[name] > settings.attribute_threshold}
-        facts["probabilities"] = likely
-        facts["attribute_model"] = dict(made["attribute_model"].recorded or {})
-    return {
-        "asset": step.table,
-        "row": row is not None,
-        "facts": facts,
-        "recorded": dict(how.recorded or {}),
-        "materialised": how.at,
-        "run_id": how.run_id,
-        "code_version": how.code_version,
-        "data_version": how.data_version,
-        "note": None if row is not None else _note(step, ends_here),
-    }
-
-
-def _note(step: Step, ends_here: bool) -> str:
-    if not step.has_shard:
-        return "this shard is not materialised"
-    return "no row of it here" if ends_here else "not reached"
-
-
-def _end(settings: Settings, steps: Sequence[Step], made: Mapping[str, Made], face_id: str | None) -> str | None:
-    """Why a face is not released: what the first table without it knows. None where the last table has it."""
     if steps[-1].row is not None:
-        return None
-    by_table = {step.table: step for step in steps}
-    raw = by_table["raw_images"].row
+        again = "materialize facecaption_dataset of this shard again"
+        return f"released, but {lacking.table} has no row of it any more: {again}"
+    raw = next(step.row for step in steps if step.table == "raw_images")
+    reason = f"{lacking.table} has no row of it"
     if raw is not None and raw["status"] != "ok":
-        return f"the picture was not kept: {raw['status']}, {raw['error']}"
-    lacking = next(step for step in steps if step.row is None)
-    if not lacking.has_shard:
-        return f"{lacking.table} of this shard is not there yet"
-    if lacking.table == "facecaption_dataset":
-        return _removed(settings, raw, face_id)
-    if face_id is None:
-        return "no face of the picture was kept" + _reasons(made["face_crops"])
-    return f"{lacking.table} has no row of it" + _reasons(made[lacking.table])
+        reason = f"the picture was not kept: {raw['status']}, {raw['error']}"
+    elif not lacking.has_shard:
+        reason = f"{lacking.table} of this shard is not there yet"
+    elif lacking.table == "facecaption_dataset":
+        removals = RemovalList.read(settings.release.removal_list, settings.storage.options)
+        listed = removals.reason(raw["url"], face_id, raw["sha256"]) if raw and face_id else None
+        reason += f": the removal list names it ({listed})" if listed else ": the removal list of now does not name it"
+    elif face_id is None:
+        reason = f"no face of the picture was kept{_drops(made['face_crops'])}"
+    else:
+        reason += _drops(made[lacking.table])
+    return f"not released: {reason}"
 
 
-def _removed(settings: Settings, raw: Mapping[str, Any] | None, face_id: str | None) -> str:
-    removals = RemovalList.read(settings.removal_list, settings.storage_options)
-    reason = removals.reason(raw["url"], face_id, raw["sha256"]) if raw and face_id else None
-    listed = f"the removal list names it ({reason})" if reason else "the removal list of now does not name it"
-    return f"facecaption_dataset has no row of it: {listed}"
-
-
-def _reasons(made: Made) -> str:
-    dropped = {
+def _drops(metadata: Mapping[str, Any]) -> str:
+    counts = {
         name.removeprefix("faces: "): count
-        for name, count in (made.counts or {}).items()
-        if count and name not in ("faces: kept", "faces: released")
+        for name, count in metadata.items()
+        if name.startswith("faces: ") and name not in ("faces: kept", "faces: released") and count
     }
-    if not dropped:
-        return ""
-    if len(dropped) == 1:
-        return f": dropped as {next(iter(dropped))}, the only reason in this shard"
-    counts = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
-    return f": dropped or never found; this shard's reasons are {counts}, and no table keeps them by face"
+    if len(counts) == 1:
+        return f": dropped as {next(iter(counts))}, the only reason in this shard"
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+    return f": dropped or never found; this shard's reasons are {reasons}, by face none is kept" if counts else ""
 
 
 def _lines(record: Mapping[str, Any]) -> Iterator[str]:
@@ -187,17 +154,15 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
     yield f"{name} · {record['shard']} · {record['outcome']} · traced with facecaption {package_version()}"
     for depth, stage in enumerate(record["stages"]):
         indent = "   " * depth
-        made = stage["materialised"] or "no record of its materialisation"
-        versions = [f"{word} {stage[key][:length]}" for word, key, length in _VERSIONS if stage[key]]
-        yield f"{indent}└─ {stage['asset']}   {' · '.join([made, *versions])}"
+        versions = [("run", stage["run_id"]), ("code", stage["code_version"])]
+        versions.append(("data", stage["data_version"] and stage["data_version"][:_SHORT]))
+        made = [stage["materialized"] or "no record of its materialization", *(f"{a} {b}" for a, b in versions if b)]
+        yield f"{indent}└─ {stage['asset']}   {' · '.join(made)}"
         yield from (f"{indent}     {key}: {_text(value)}" for key, value in stage["facts"].items())
         if stage["recorded"]:
             yield f"{indent}     by: {_text(stage['recorded'])}"
         if stage["note"]:
             yield f"{indent}     {stage['note']}"
-
-
-_VERSIONS: Final = (("run", "run_id", None), ("code", "code_version", None), ("data", "data_version", _SHORT))
 
 
 def _text(value: Any) -> str:

@@ -11,7 +11,7 @@ import dagster as dg
 
 from facecaption_assets.factories.check import check_specs
 from facecaption_assets.machines.compute import Compute
-from facecaption_assets.machines.retries import final_errors, retry_policy
+from facecaption_assets.machines.retries import no_retry_on_user_error, retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_assets.settings.deploy import DeploySettings
 from facecaption_ml.schemas import SCHEMAS
@@ -54,7 +54,7 @@ def configured_asset(
             required_resource_keys={"store", *resources},
             check_specs=check_specs(name, checks, given.get("partitions_def") if blocking else None, blocking=blocking),
             metadata=metadata,
-        )(final_errors(settings.deploy)(function))
+        )(no_retry_on_user_error(settings.deploy)(function))
 
     return decorate
 

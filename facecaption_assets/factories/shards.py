@@ -26,13 +26,12 @@ from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.machines.compute import Compute
-from facecaption_assets.machines.retries import lost, tries_left
-from facecaption_assets.partitions import SHARDS
+from facecaption_assets.machines.retries import is_transient, retries_left
+from facecaption_assets.partitions import RANGE_START_TAG, SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.errors import describe
 from facecaption_ml.storage.store import Store
 
-_RANGE_TAG: Final = "dagster/asset_partition_range_start"
 CODE_VERSION: Final = "dagster/code_version"
 """The tag of a materialisation that says which code made it."""
 SCHEMA: Final = {"schema": "What the store gives back has the table's columns, their types, and every row written."}
@@ -105,8 +104,10 @@ def shard_asset(
     )
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         work = ShardWork(context.resources.store.open(), settings, context)
-        again = tries_left(context, settings.deploy)
-        recorder = _Recorder(context, name, code_version, {*checks, *SCHEMA}, _RANGE_TAG in context.run.tags, again)
+        again = retries_left(context, settings.deploy)
+        recorder = _Recorder(
+            context, name, code_version, {*checks, *SCHEMA}, RANGE_START_TAG in context.run.tags, again
+        )
         before = recorder.finished_before() if context.retry_number else set()
         shards = [shard for shard in context.partition_keys if shard not in before]
         with open_work(work) as compute_shard:
@@ -162,11 +163,11 @@ class _Recorder:
         code_version: str,
         checks: set[str],
         in_range: bool,
-        tries_left: bool,
+        retries_left: bool,
     ) -> None:
         self._context, self._asset, self._code_version = context, asset, code_version
         self._checks, self._in_range = checks, in_range
-        self._tries_left = tries_left
+        self._retries_left = retries_left
         self._failures: dict[str, str] = {}
         self._found: list[tuple[str, Check]] = []
         self.last_line = ""
@@ -175,7 +176,9 @@ class _Recorder:
         try:
             result = work()
         except Exception as error:  # any fault of one shard must leave the others alone
-            if self._tries_left and lost(error):  # unless another try, with more memory, may do without the fault
+            if self._retries_left and is_transient(
+                error
+            ):  # unless another try, with more memory, may do without the fault
                 raise
             self._fail(shard, describe(error), traceback.format_exc())
             return

@@ -19,27 +19,27 @@ def memory_growth_executor(growth: float) -> dg.ExecutorDefinition:
         create_plain = k8s_job_executor.executor_creation_fn
         assert create_plain
         executor = create_plain(init_context)
-        executor._step_handler = _MemoryGrowth(executor._step_handler, growth)  # type: ignore[attr-defined]
+        executor._step_handler = _MemoryGrowthStepHandler(executor._step_handler, growth)  # type: ignore[attr-defined]
         return executor
 
     schema: Any = k8s_job_executor.config_schema
     return dg.ExecutorDefinition("kubernetes", schema, k8s_job_executor.get_requirements, create)
 
 
-class _MemoryGrowth(K8sStepHandler):
+class _MemoryGrowthStepHandler(K8sStepHandler):
     def __init__(self, plain: K8sStepHandler, growth: float) -> None:
         vars(self).update(vars(plain))  # the client, and all that k8s_job_executor made of its configuration
         self._growth = growth
 
     def _get_container_context(self, step_handler_context: Any) -> K8sContainerContext:
-        """The context that a step's pod is made of."""
-        context = super()._get_container_context(step_handler_context)
+        """What decides a step's pod."""
+        container = super()._get_container_context(step_handler_context)
         state = step_handler_context.execute_step_args.known_state
         if not state or not state.get_retry_state().get_attempt_count(self._get_step_key(step_handler_context)):
-            return context
-        resources = grown(context.run_k8s_config.container_config.get("resources", {}), self._growth)
+            return container
+        resources = grown(container.run_k8s_config.container_config.get("resources", {}), self._growth)
         more = UserDefinedDagsterK8sConfig(container_config={"resources": resources})
-        return context.merge(K8sContainerContext(run_k8s_config=more))
+        return container.merge(K8sContainerContext(run_k8s_config=more))
 
 
 def grown(resources: Mapping[str, Mapping[str, str]], growth: float) -> dict[str, dict[str, str]]:
@@ -52,6 +52,6 @@ def grown(resources: Mapping[str, Mapping[str, str]], growth: float) -> dict[str
 
 def _times(quantity: str, factor: float) -> str:
     """A Kubernetes quantity times a factor, in the same unit: ``8Gi`` times 1.5 is ``12Gi``."""
-    parts = re.fullmatch(r"([0-9.]+)(.*)", str(quantity))
-    assert parts, quantity  # dagster-k8s and Kubernetes have both let it pass
-    return f"{(Decimal(parts[1]) * Decimal(str(factor))).normalize():f}{parts[2]}"
+    match = re.fullmatch(r"([0-9.]+)(.*)", str(quantity))
+    assert match, quantity  # dagster-k8s and Kubernetes have both let it pass
+    return f"{(Decimal(match[1]) * Decimal(str(factor))).normalize():f}{match[2]}"

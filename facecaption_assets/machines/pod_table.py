@@ -18,11 +18,11 @@ _NONE: Final = "–"
 
 def pod_configs(definitions: dg.Definitions) -> dict[str, dict[str, Any]]:
     """What each asset asks of Kubernetes (the tag ``dagster-k8s/config``), upstream first."""
-    found = {}
+    configs = {}
     for key in definitions.resolve_asset_graph().toposorted_asset_keys:
         config = definitions.get_assets_def(key).op.tags[KUBERNETES]
-        found[key.to_user_string()] = json.loads(config) if isinstance(config, str) else dict(config)
-    return found
+        configs[key.to_user_string()] = json.loads(config) if isinstance(config, str) else dict(config)
+    return configs
 
 
 def pod_table(definitions: dg.Definitions) -> str:

@@ -36,13 +36,13 @@ def training_retry_policy(settings: DeploySettings) -> dg.RetryPolicy | None:
     return retry_policy(settings) if settings.executor == "kubernetes" else None
 
 
-def tries_left(context: dg.AssetExecutionContext, settings: DeploySettings) -> bool:
+def retries_left(context: dg.AssetExecutionContext, settings: DeploySettings) -> bool:
     """Whether the step will be tried again if it is lost now."""
     policy = retry_policy(settings)
     return policy is not None and int(context.retry_number) < policy.max_retries
 
 
-def lost(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether another try may go better: memory ran out here or on a GPU, or a process that the step had started was killed."""
     return any(
         isinstance(found, MemoryError | BrokenExecutor | ChildProcessError)
@@ -52,8 +52,8 @@ def lost(error: BaseException) -> bool:
     )
 
 
-def final_errors(settings: DeploySettings) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorates an asset's function: what it raises is tried again only if it was ``lost``.
+def no_retry_on_user_error(settings: DeploySettings) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorates an asset's function: what it raises is tried again only if it was transient (``is_transient``).
 
     Any other error becomes a dg.Failure with the error's message in one line, and the error as its cause. Without a retry
     policy the function stays as it is.
@@ -70,7 +70,7 @@ def final_errors(settings: DeploySettings) -> Callable[[Callable[P, T]], Callabl
             except (dg.DagsterError, dg.RetryRequested):  # Dagster does not try the one again, and must the other
                 raise
             except Exception as error:
-                if lost(error):
+                if is_transient(error):
                     raise
                 if isinstance(error, dg.Failure):
                     error.allow_retries = False

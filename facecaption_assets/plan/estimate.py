@@ -1,219 +1,95 @@
-"""The arithmetic of a plan: rows through the funnel, hours by speed, bytes and requests by shard, money by price."""
+"""The arithmetic of a plan, as a table: hours by speed, requests by shard and byte, money by price."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
-from facecaption_assets.machines.compute import Compute
-from facecaption_assets.plan.figures import Figures
-from facecaption_assets.plan.measured import FUNNEL, Measured, StageSpec
+import polars as pl
 
-_HOUR_S: Final = 3600.0
-_GB: Final = 1e9
-_SINGLE_WRITE_BYTES: Final = 64e6
+from facecaption_assets.plan.rates import Rates
+
 NOT_MEASURED: Final = "not measured"
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Rows that a machine does in a second; None where nobody knows. ``origin`` says how it is known."""
-
-    rows_per_second: float | None
-    origin: str
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """What a stage takes. None: not known, and left out of every total. Costs are in the plan's currency."""
-
-    asset: str
-    rows: float
-    passes: float  # over those rows
-    rows_per_second: float | None
-    speed_origin: str
-    machine: str
-    machines_at_once: int
-    machine_hours: float | None
-    hours: float | None
-    gpu_hours: float | None
-    stored_bytes: float | None
-    put_requests: float | None
-    get_requests: float | None
-    machine_cost: float | None
-    storage_cost: float | None
-    request_cost: float | None
-
-    @property
-    def cost(self) -> float | None:
-        """Of machines, storage and requests, as far as they are known; None where none is."""
-        known = [cost for cost in (self.machine_cost, self.storage_cost, self.request_cost) if cost is not None]
-        return sum(known) if known else None
-
-
+_SINGLE_WRITE_BYTES: Final = 64e6
+_COSTS: Final = ("machine_cost", "storage_cost", "request_cost")
 TOTALLED: Final = (
-    "hours", "machine_hours", "gpu_hours", "stored_bytes", "put_requests", "get_requests", "machine_cost", "storage_cost",
-    "request_cost",
+    "hours", "machine_hours", "gpu_hours", "stored_bytes", "put_requests", "get_requests", *_COSTS
+)  # fmt: skip
+_NUMBERS: Final = (
+    "rows", "passes", "rows_per_second", "gpus", "objects", "most_at_once", "stored_bytes", "picture_bytes", "writes", "opens",
+    "columns", "lists",
+)  # fmt: skip
+_WORK: Final = dict.fromkeys(("asset", "speed_origin", "machine"), pl.String()) | dict.fromkeys(_NUMBERS, pl.Float64())
+_ESTIMATED: Final = (
+    "asset", "rows", "passes", "rows_per_second", "speed_origin", "machine", "machines_at_once", "machine_hours", "hours",
+    "gpu_hours", "stored_bytes", "put_requests", "get_requests", *_COSTS, "cost",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan for ``urls`` images. ``funnel``: rows at each point; ``assumptions``: everything it rests on, in words."""
+    """A plan for ``urls`` images. ``funnel``: rows at each point; ``assumptions``: everything it rests on, in words.
+
+    ``stages``: a row each, costs in ``currency``; null: not known, and left out of every total.
+    """
 
     urls: int
     currency: str
     funnel: Mapping[str, float]
-    stages: Sequence[StagePlan]
-    assumptions: Sequence[str] = field(default_factory=list)
+    stages: pl.DataFrame
+    assumptions: Sequence[str] = ()
 
     @property
     def totals(self) -> dict[str, float]:
         """Sums over the stages, of what is known."""
-        sums = {name: sum(getattr(stage, name) or 0.0 for stage in self.stages) for name in TOTALLED}
-        return {**sums, "cost": sum(sums[name] for name in TOTALLED if name.endswith("_cost"))}
+        return self.stages.select(pl.col(*TOTALLED, "cost").sum()).row(0, named=True)
 
     @property
     def left_out(self) -> dict[str, list[str]]:
         """Total → the stages that are not in it, since nothing is known of them there."""
-        missing = {name: [s.asset for s in self.stages if getattr(s, name) is None] for name in TOTALLED}
-        return {name: assets for name, assets in missing.items() if assets}
+        assets = {name: self.stages.filter(pl.col(name).is_null())["asset"].to_list() for name in TOTALLED}
+        return {name: unknown for name, unknown in assets.items() if unknown}
 
 
-def funnel_of(urls: int, counts: Mapping[str, float]) -> dict[str, float]:
-    """The rows at each point of the funnel for ``urls``, in the proportions of ``counts``."""
-    return {name: urls * counts[name] / counts["urls"] for name in FUNNEL}
+def estimate(work: Sequence[Mapping[str, Any]], rates: Rates) -> pl.DataFrame:
+    """``work``: a record for each stage, None: not known.
 
-
-def gpu_speed(spec: StageSpec, compute: Compute, figures: Figures) -> float | None:
-    """Rows a second of a machine with one A100, by the reference; detection cannot outrun the decoding of its pictures."""
-    if spec.reference is None:
-        return None
-    speed = figures[f"reference.h200.{spec.reference}"] * figures["factor.a100"]
-    if spec.reference == "detection":
-        return min(speed, compute.cores * figures["reference.core.decoding"])
-    return speed / figures["captions.answers"] if spec.reference == "captions" else speed
-
-
-def stage_plan(
-    spec: StageSpec,
-    speed: Speed,
-    compute: Compute,
-    funnel: Mapping[str, float],
-    measured: Mapping[str, Measured],
-    figures: Figures,
-) -> StagePlan:
-    """``measured``: of this stage, and of those whose pictures it reads."""
-    shards = funnel["urls"] / figures["shard.size"]
-    per_row = measured[spec.asset].bytes_per_row
-    stored = None if per_row is None else per_row if spec.fixed_size else per_row * funnel[spec.stored]
-    return price(
-        figures,
-        compute,
-        asset=spec.asset,
-        rows=funnel[spec.rows],
-        passes=1,
-        speed=speed,
-        most_at_once=1 if spec.one_step else max(1, int(shards)),
-        stored_bytes=stored,
-        requests=_requests(spec, shards, funnel, stored, measured, figures),
+    ``rows`` are done ``passes`` times by up to ``most_at_once`` machines of the class ``machine`` with so many ``gpus``, each
+    at ``rows_per_second``, known by ``speed_origin``. ``stored_bytes`` are written in ``objects``, ``picture_bytes`` are read
+    in each pass; ``writes``, ``opens``, ``columns`` and ``lists``: as in ``stages.Stage``.
+    """
+    table = pl.DataFrame(work, _WORK, strict=False)
+    names = table["machine"].unique().to_list()
+    known = [[rates.get(f"{kind}.{name}") for name in names] for kind in ("machines", "price")]
+    machines = pl.DataFrame(
+        [names, *known], {"machine": pl.String, "limit": pl.Float64, "hourly": pl.Float64}, strict=False
     )
-
-
-def flip_plan(
-    speed: Speed,
-    compute: Compute,
-    pairs: float,
-    epochs: float,
-    variants: int,
-    crop_bytes: float | None,
-    figures: Figures,
-) -> StagePlan:
-    """Trainings of so many variants; ``speed`` in pairs, ``crop_bytes``: of all crops, which each epoch reads once."""
-    passes = epochs * variants
-    gets = None if crop_bytes is None else passes * crop_bytes / figures["requests.picture_bytes"]
-    stored = figures["flip.bytes"] * variants
-    parts = stored / figures["requests.part_bytes"]
-    return price(
-        figures,
-        compute,
-        asset=f"flip_checkpoint × {variants}",
-        rows=pairs,
-        passes=passes,
-        speed=speed,
-        most_at_once=variants,
-        stored_bytes=stored,
-        requests=(parts, gets),
+    stored, objects, writes = pl.col("stored_bytes"), pl.col("objects"), pl.col("writes")
+    # An object in parts takes two POST instead of one PUT, and a PUT for each part.
+    parts = pl.when(stored / objects > _SINGLE_WRITE_BYTES).then(
+        stored / rates["requests.part_bytes"] + objects * writes
     )
-
-
-def price(
-    figures: Figures,
-    compute: Compute,
-    *,
-    asset: str,
-    rows: float,
-    passes: float,
-    speed: Speed,
-    most_at_once: int,
-    stored_bytes: float | None,
-    requests: tuple[float | None, float | None],
-) -> StagePlan:
-    """Hours from rows and speed, and costs from the prices."""
-    machines, hourly = f"machines.{compute.name}", f"price.{compute.name}"
-    at_once = min(int(figures[machines]) if machines in figures else 1, most_at_once)
-    machine_hours = rows * passes / speed.rows_per_second / _HOUR_S if speed.rows_per_second else None
-    puts, gets = requests
-    request_cost = None
-    if puts is not None and gets is not None:
-        request_cost = (puts * figures["price.put"] + gets * figures["price.get"]) / 1000
-    storage_cost = None
-    if stored_bytes is not None:
-        storage_cost = stored_bytes / _GB * figures["price.storage"] * figures["storage.months"]
-    return StagePlan(
-        asset=asset,
-        rows=rows,
-        passes=passes,
-        rows_per_second=speed.rows_per_second,
-        speed_origin=speed.origin,
-        machine=compute.name,
-        machines_at_once=at_once,
-        machine_hours=machine_hours,
-        hours=None if machine_hours is None else machine_hours / at_once,
-        gpu_hours=None if machine_hours is None else machine_hours * compute.gpus,
-        stored_bytes=stored_bytes,
-        put_requests=puts,
-        get_requests=gets,
-        machine_cost=machine_hours * figures[hourly] if machine_hours is not None and hourly in figures else None,
-        storage_cost=storage_cost,
-        request_cost=request_cost,
+    puts = objects * (writes * rates["requests.write"] + pl.col("lists")) + parts.otherwise(0.0)
+    looks = objects * rates["requests.open"] * (pl.col("opens") + writes)
+    reads = pl.col("rows") / rates["requests.row_group_rows"] * pl.col("columns")
+    pictures = pl.col("passes") * pl.col("picture_bytes") / rates["requests.picture_bytes"]
+    return (
+        table.join(machines, on="machine", how="left", maintain_order="left")
+        .with_columns(
+            machine_hours=pl.col("rows") * pl.col("passes") / pl.col("rows_per_second") / 3600,
+            machines_at_once=pl.min_horizontal(pl.col("limit").fill_null(1), "most_at_once").cast(pl.Int64),
+            put_requests=pl.when(stored.is_not_null()).then(puts),
+            get_requests=pl.when(stored.is_not_null()).then(looks + reads + pictures),
+        )
+        .with_columns(
+            hours=pl.col("machine_hours") / pl.col("machines_at_once"),
+            gpu_hours=pl.col("machine_hours") * pl.col("gpus"),
+            machine_cost=pl.col("machine_hours") * pl.col("hourly"),
+            storage_cost=stored / 1e9 * rates["price.storage"] * rates["storage.months"],
+            request_cost=(pl.col("put_requests") * rates["price.put"] + pl.col("get_requests") * rates["price.get"])
+            / 1000,
+        )
+        .with_columns(cost=pl.when(pl.any_horizontal(pl.col(_COSTS).is_not_null())).then(pl.sum_horizontal(_COSTS)))
+        .select(_ESTIMATED)
     )
-
-
-def _requests(
-    spec: StageSpec,
-    shards: float,
-    funnel: Mapping[str, float],
-    stored: float | None,
-    measured: Mapping[str, Measured],
-    figures: Figures,
-) -> tuple[float | None, float | None]:
-    """PUT and GET requests; None where they depend on bytes that nobody has measured."""
-    of: Mapping[str, Any] = spec.requests
-    pictures = [_picture_bytes(table, funnel, measured) for table in of["pictures"]]
-    if stored is None or None in pictures:
-        return None, None
-    parts = 0.0
-    if stored / shards > _SINGLE_WRITE_BYTES:
-        parts = stored / figures["requests.part_bytes"] + shards * of["writes"]  # two POST instead of one PUT
-    puts = shards * (of["writes"] * figures["requests.write"] + of["lists"]) + parts
-    row_groups = funnel[spec.rows] / figures["requests.row_group_rows"]
-    gets = shards * figures["requests.open"] * (of["opens"] + of["writes"]) + row_groups * of["columns"]
-    read = sum(amount for amount in pictures if amount is not None)
-    return puts, gets + read / figures["requests.picture_bytes"]
-
-
-def _picture_bytes(table: str, funnel: Mapping[str, float], measured: Mapping[str, Measured]) -> float | None:
-    per_row = measured[table].bytes_per_row
-    return None if per_row is None else per_row * funnel["urls" if table == "raw_images" else "crops"]

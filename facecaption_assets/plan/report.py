@@ -1,15 +1,15 @@
-"""A plan as a table with its assumptions, and as JSON."""
+"""A plan as Markdown tables with its assumptions, and as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from facecaption_assets.plan.estimate import NOT_MEASURED, Plan, StagePlan
+from facecaption_assets.plan.estimate import NOT_MEASURED, Plan
 
 _UNITS: Final = (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+_LEFT_ALIGNED: Final = ("stage", "point", "by", "machine")
 _NAMES: Final = {
     "hours": "hours",
     "machine_hours": "machine hours",
@@ -23,27 +23,32 @@ _NAMES: Final = {
 }
 
 
+def as_json(plan: Plan) -> str:
+    """For programs; null where something is not known."""
+    record = {**vars(plan), "stages": plan.stages.to_dicts(), "totals": plan.totals, "left_out": plan.left_out}
+    return json.dumps(record, ensure_ascii=False)
+
+
 def as_markdown(plan: Plan) -> str:
     """Funnel, stages, totals and numbered assumptions; the tables are aligned, so that a terminal shows them as well."""
+    totals, unknown = plan.totals, dict[tuple[str, ...], list[str]]()
+    for name, stages in plan.left_out.items():
+        unknown.setdefault(tuple(stages), []).append(_NAMES[name])
+    left_out = [f"- {', '.join(stages)}: {', '.join(names)}" for stages, names in unknown.items()]
+    funnel = [[point, f"{rows:,.0f}", f"{rows / plan.urls:.1%}"] for point, rows in plan.funnel.items()]
     header = [
         "stage", "rows in", "rows/s", "by", "machine", "at once", "hours", "machine h", "GPU h", "stored", "PUT", "GET",
         f"cost, {plan.currency}",
     ]  # fmt: skip
-    rows = [_stage_row(stage) for stage in plan.stages]
-    totals = plan.totals
-    last = ["**total**", "", "", "", "", ""]
-    last += [_number(totals[name]) for name in ("hours", "machine_hours", "gpu_hours")]
-    last += [_bytes(totals["stored_bytes"]), _number(totals["put_requests"]), _number(totals["get_requests"])]
-    last.append(_number(totals["cost"]))
-    funnel = [[name, f"{count:,.0f}", f"{count / plan.urls:.1%}"] for name, count in plan.funnel.items()]
-    left_out = _left_out(plan)
+    rows = [[*_work(stage), *_amounts(stage), _cost(stage)] for stage in plan.stages.iter_rows(named=True)]
+    total = ["**total**", "", "", "", "", "", *_amounts(totals), _number(totals["cost"])]
     return "\n".join(
         [
             f"# Plan for {plan.urls:,} URLs",
             "",
             *_table(["point", "rows", "of URLs"], funnel),
             "",
-            *_table(header, [*rows, last]),
+            *_table(header, [*rows, total]),
             "",
             f"Cost: {_number(totals['machine_cost'])} for machines, {_number(totals['storage_cost'])} for storage, "
             f"{_number(totals['request_cost'])} for requests ({plan.currency}).",
@@ -56,41 +61,22 @@ def as_markdown(plan: Plan) -> str:
     )
 
 
-def _left_out(plan: Plan) -> list[str]:
-    """A line for each group of stages that the same totals lack."""
-    totals: dict[tuple[str, ...], list[str]] = {}
-    for name, assets in plan.left_out.items():
-        totals.setdefault(tuple(assets), []).append(_NAMES[name])
-    return [f"- {', '.join(assets)}: {', '.join(names)}" for assets, names in totals.items()]
+def _work(stage: Mapping[str, Any]) -> list[str]:
+    rows = f"{stage['rows']:,.0f}" + (f" × {stage['passes']:g}" if stage["passes"] != 1 else "")
+    speed, origin = NOT_MEASURED, ""
+    if stage["rows_per_second"] is not None:
+        speed, origin = f"{stage['rows_per_second']:,.1f}", stage["speed_origin"]
+    return [stage["asset"], rows, speed, origin, stage["machine"], str(stage["machines_at_once"])]
 
 
-def as_json(plan: Plan) -> str:
-    """The same for programs; null where something is not known."""
-    record: dict[str, Any] = {
-        **asdict(plan),
-        "stages": [{**asdict(stage), "cost": stage.cost} for stage in plan.stages],
-        "totals": plan.totals,
-        "left_out": plan.left_out,
-    }
-    return json.dumps(record, ensure_ascii=False)
+def _amounts(amounts: Mapping[str, Any]) -> list[str]:
+    hours = [_number(amounts[name]) for name in ("hours", "machine_hours", "gpu_hours")]
+    return [*hours, _bytes(amounts["stored_bytes"]), *(_number(amounts[f"{verb}_requests"]) for verb in ("put", "get"))]
 
 
-def _stage_row(stage: StagePlan) -> list[str]:
-    hours = [_number(value) for value in (stage.hours, stage.machine_hours, stage.gpu_hours)]
-    requests = [_number(value) for value in (stage.put_requests, stage.get_requests)]
-    speed = NOT_MEASURED if stage.rows_per_second is None else f"{stage.rows_per_second:,.1f}"
-    # A stage whose hours nobody knows has no cost to show, even if its storage has one.
-    cost = _number(stage.cost) if stage.machine_cost is not None else _part(stage)
-    rows = f"{stage.rows:,.0f}" + (f" × {stage.passes:g}" if stage.passes != 1 else "")
-    by = "" if stage.speed_origin == NOT_MEASURED else stage.speed_origin
-    return [
-        stage.asset, rows, speed, by, stage.machine, str(stage.machines_at_once), *hours, _bytes(stage.stored_bytes),
-        *requests, cost,
-    ]  # fmt: skip
-
-
-def _part(stage: StagePlan) -> str:
-    return NOT_MEASURED if stage.cost is None else f"{_number(stage.cost)} + ?"
+def _cost(stage: Mapping[str, Any]) -> str:
+    # A stage whose hours nobody knows has only a part of its cost to show: that of its storage.
+    return _number(stage["cost"]) + (" + ?" if stage["cost"] is not None and stage["machine_cost"] is None else "")
 
 
 def _number(value: float | None) -> str:
@@ -102,24 +88,15 @@ def _number(value: float | None) -> str:
 def _bytes(value: float | None) -> str:
     if value is None:
         return NOT_MEASURED
-    for unit, size in _UNITS:
-        if value >= size:
-            return f"{value / size:,.1f} {unit}"
-    return f"{value:,.0f} B"
+    return next((f"{value / size:,.1f} {unit}" for unit, size in _UNITS if value >= size), f"{value:,.0f} B")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    left = {"stage", "point", "by", "machine"}
-
-    def line(cells: Sequence[str]) -> str:
-        placed = [
-            cell.ljust(width) if name in left else cell.rjust(width)
-            for name, cell, width in zip(header, cells, widths, strict=True)
-        ]
-        return f"| {' | '.join(placed)} |"
-
-    rule = [
-        "-" * width if name in left else "-" * (width - 1) + ":" for name, width in zip(header, widths, strict=True)
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    left = [name in _LEFT_ALIGNED for name in header]
+    rule = ["-" * width if is_left else "-" * (width - 1) + ":" for width, is_left in zip(widths, left, strict=True)]
+    lines = [
+        [f"{cell:{'<' if is_left else '>'}{width}}" for cell, width, is_left in zip(row, widths, left, strict=True)]
+        for row in (header, rule, *rows)
     ]
-    return [line(header), f"| {' | '.join(rule)} |", *map(line, rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]

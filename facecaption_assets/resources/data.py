@@ -28,7 +28,7 @@ from facecaption_ml.storage.object_storage import read_object
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
-    from facecaption_ml.images import DownloadPolicy
+    from facecaption_ml.images import DownloadContext, DownloadPolicy
     from facecaption_ml.sample.world import SampleWorld
 
 SAMPLE = "sample"
@@ -82,29 +82,19 @@ class DownloaderResource(FromSettings):
         return deny | remove
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[DownloadPolicy]:
-        """The policy of a run. The sample world's server lives as long as the block."""
-        from facecaption_ml.images import DownloadPolicy
+    def session(self) -> Iterator[tuple[DownloadPolicy, DownloadContext]]:
+        """The policy and the context of a run. The sample world's server lives as long as the block."""
+        from facecaption_ml.images import DownloadContext
 
         settings, denied = self.settings, self.denied()
-        options: dict[str, Any] = settings.download.model_dump()
-        options |= {
-            "max_bytes": options.pop("max_image_bytes"),
-            "max_pixels": options.pop("max_image_pixels"),
-            "contact": options.pop("user_agent_contact") or None,
-            "denied_urls": denied.urls,
-            "denied_hosts": denied.hosts,
-            "denied_sha256": denied.sha256,
-            "denied_sample_ids": denied.sample_ids,
-        }
         if settings.source.location != SAMPLE:
-            yield DownloadPolicy(**options, **self._own_pictures())
+            yield settings.download, DownloadContext(denied, **self._own_pictures())
             return
         from facecaption_ml.sample.server import serve_in_subprocess
 
         cache = self.cache / "sample_world"
         with serve_in_subprocess(settings.seed, settings.sample.scenes, cache_dir=cache) as server:
-            yield DownloadPolicy(**options, connect_to=server.connect_to)
+            yield settings.download, DownloadContext(denied, server.connect_to)
 
     def _own_pictures(self) -> dict[str, Any]:
         """How rows are read that are no web addresses; only where the source itself is a folder or a prefix of pictures.

@@ -49,15 +49,7 @@ class DetectorResource(FromSettings):
     def load(self) -> FaceDetector:
         from facecaption_ml.faces import FaceDetector
 
-        options = self.settings.detector
-        return FaceDetector.load(
-            options.weights,
-            device=self.device,
-            network=options.network,
-            working_size=options.working_size,
-            batch_size=options.batch_size or None,
-            weights_folder=str(self.settings.home / "weights"),
-        )
+        return FaceDetector.from_options(self.settings.detector, self.device, str(self.settings.home / "weights"))
 
 
 class PredictorResource(FromSettings):

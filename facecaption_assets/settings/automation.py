@@ -20,7 +20,9 @@ class AutomationSettings(BaseModel):
 
     nightly_cron: str = Field("0 1 * * *", description="when missing, failed and stale shards are built")
     nightly_shards: int = Field(500, ge=1, description="most shards that a night builds")
-    nightly_attempts: int = Field(3, ge=1, description="failures within nightly_days after which a shard rests")
+    nightly_attempts: int = Field(
+        3, ge=1, description="failures within nightly_days after which a shard is quarantined"
+    )
     nightly_days: int = Field(14, ge=1, description="days after which a failure of a shard is forgotten")
 
     summary_cron: str = Field(

@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from facecaption_assets.settings.automation import AutomationSettings
 from facecaption_assets.settings.benchmarks import BenchmarkSettings
 from facecaption_assets.settings.deploy import DeploySettings
-from facecaption_assets.settings.interim import CropSettings, DetectorSettings, DownloadSettings
 from facecaption_assets.settings.naming import Names, Setting, settings_of
 from facecaption_assets.settings.pipeline import (
     FROZEN,
@@ -24,7 +23,9 @@ from facecaption_assets.settings.pipeline import (
 from facecaption_assets.settings.plan import PlanSettings
 from facecaption_assets.settings.storage import StorageSettings
 from facecaption_ml.captions.rewrite.options import RewritingOptions
+from facecaption_ml.faces.options import CropRules, DetectorOptions
 from facecaption_ml.flip.training.options import TrainingOptions
+from facecaption_ml.images.policy import DownloadPolicy
 
 if TYPE_CHECKING:
     from facecaption_ml.storage.store import Store
@@ -45,11 +46,11 @@ class Settings(BaseModel):
 
     storage: Annotated[StorageSettings, Names("")] = StorageSettings()
     source: Annotated[SourceSettings, Names("", {"location": "source"})] = SourceSettings()
-    download: Annotated[DownloadSettings, Names("")] = DownloadSettings()
-    detector: DetectorSettings = DetectorSettings()
+    download: Annotated[DownloadPolicy, Names("")] = DownloadPolicy()
+    detector: DetectorOptions = DetectorOptions()
     crops: Annotated[
-        CropSettings, Names("", {"min_score": "min_face_score", "min_side": "min_face_side", "margin": "crop_margin"})
-    ] = CropSettings()
+        CropRules, Names("", {"min_score": "min_face_score", "min_side": "min_face_side", "margin": "crop_margin"})
+    ] = CropRules()
     attributes: Annotated[AttributeSettings, Names("attribute_", {"min_labels": "min_labels"})] = AttributeSettings()
     captions: Annotated[CaptionSettings, Names("")] = CaptionSettings()
     llm: RewritingOptions = RewritingOptions()

@@ -74,13 +74,13 @@ def parse_attributes(text: str, name: str) -> dict[str, list[bool]]:
     if unknown:
         raise AttributeDataError(f"{name}, line {number}: the 40 names of CelebA are expected; {unknown[0]!r} is amiss")
     order = [names.index(attribute) for attribute in ATTRIBUTES]
-    found = {}
+    labels = {}
     for number, line in lines[2:]:
         picture, *values = line.split()
         if len(values) != 40 or not set(values) <= {"1", "-1", "0"}:
             raise AttributeDataError(f"{name}, line {number}: expected a name and 40 values of 1 or -1")
-        found[picture] = [values[i] == "1" for i in order]
-    return found
+        labels[picture] = [values[i] == "1" for i in order]
+    return labels
 
 
 def parse_partition(text: str, name: str) -> dict[str, int]:
@@ -88,13 +88,13 @@ def parse_partition(text: str, name: str) -> dict[str, int]:
 
     Raises AttributeDataError with ``name``, which stands for the file, and the line that is wrong.
     """
-    found = {}
+    splits = {}
     for number, line in _numbered(text):
         parts = line.split()
         if len(parts) != 2 or parts[1] not in ("0", "1", "2"):
             raise AttributeDataError(f"{name}, line {number}: expected a name and 0, 1 or 2")
-        found[parts[0]] = int(parts[1])
-    return found
+        splits[parts[0]] = int(parts[1])
+    return splits
 
 
 def _numbered(text: str) -> list[tuple[int, str]]:

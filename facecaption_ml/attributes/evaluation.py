@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from facecaption_ml.attributes.calibration import expected_calibration_error, share_right_between
+from facecaption_ml.attributes.labels import PAPER_THRESHOLD
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 
 @dataclass(frozen=True)
 class AttributeScore:
-    """One attribute on the test split. Undefined values (one class only, nothing above 0.85) are None."""
+    """One attribute on the test split. Undefined values (one class only, nothing above the threshold) are None."""
 
     name: str
     positives: float  # share of positives
@@ -25,19 +26,29 @@ class AttributeScore:
     balanced_accuracy: float | None
     average_precision: float | None
     calibration_error: float
-    precision_above: float | None  # of the labels given p > 0.85, the share that is right
+    precision_above: float | None  # of the labels given p > the threshold, the share that is right
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of all attributes on one test split, and what they are scores of."""
+    """Scores of all attributes on one test split, and what they are scores of.
+
+    ``threshold``: above it an attribute is a label. ``precision_above``: of all labels, the share that is right;
+    ``share_right_in_band``: of those with a probability within ``band``.
+    """
 
     data: str
     rows: int
     version: str
     scores: tuple[AttributeScore, ...]
-    share_right_85_95: float | None
+    share_right_in_band: float | None
     precision_above: float | None
+    threshold: float = PAPER_THRESHOLD
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """From the threshold over two thirds of what lies above it: 0.85 to 0.95."""
+        return confidence_band(self.threshold)
 
     @property
     def mean_accuracy(self) -> float:
@@ -58,18 +69,30 @@ class Evaluation:
     @classmethod
     def read(cls, path: Path) -> Evaluation:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if "share_right_85_95" in values:  # files of version 0.1
+            values["share_right_in_band"] = values.pop("share_right_85_95")
         return cls(**{**values, "scores": tuple(AttributeScore(**score) for score in values["scores"])})
 
 
+def confidence_band(threshold: float) -> tuple[float, float]:
+    """The probabilities of labels that are not quite certain."""
+    return threshold, round(threshold + (1 - threshold) * 2 / 3, 4)
+
+
 def evaluate(
-    probabilities: np.ndarray, labels: np.ndarray, train_positive_share: np.ndarray, data: str, version: str
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    train_positive_share: np.ndarray,
+    data: str,
+    version: str,
+    threshold: float = PAPER_THRESHOLD,
 ) -> Evaluation:
     """Scores of ``probabilities`` [N, 40] against ``labels`` bool [N, 40].
 
     ``train_positive_share`` [40] decides the majority answer, so that the baseline does not look at the test split.
     """
     scores = tuple(
-        _score(name, probabilities[:, i], labels[:, i], bool(train_positive_share[i] > 0.5))
+        _score(name, probabilities[:, i], labels[:, i], bool(train_positive_share[i] > 0.5), threshold)
         for i, name in enumerate(ATTRIBUTES)
     )
     return Evaluation(
@@ -77,8 +100,9 @@ def evaluate(
         len(labels),
         version,
         scores,
-        _defined(share_right_between(probabilities, labels, 0.85, 0.95)),
-        _defined(share_right_between(probabilities, labels, 0.85, 1.0)),
+        _defined(share_right_between(probabilities, labels, *confidence_band(threshold))),
+        _defined(share_right_between(probabilities, labels, threshold, 1.0)),
+        threshold,
     )
 
 
@@ -95,7 +119,7 @@ def average_precision(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
-def _score(name: str, p: np.ndarray, truth: np.ndarray, majority_is_positive: bool) -> AttributeScore:
+def _score(name: str, p: np.ndarray, truth: np.ndarray, majority_is_positive: bool, threshold: float) -> AttributeScore:
     right = (p > 0.5) == truth
     both = truth.any() and not truth.all()
     return AttributeScore(
@@ -106,7 +130,7 @@ def _score(name: str, p: np.ndarray, truth: np.ndarray, majority_is_positive: bo
         balanced_accuracy=float((right[truth].mean() + right[~truth].mean()) / 2) if both else None,
         average_precision=_defined(average_precision(p, truth)),
         calibration_error=expected_calibration_error(p, truth),
-        precision_above=_defined(share_right_between(p, truth, 0.85, 1.0)),
+        precision_above=_defined(share_right_between(p, truth, threshold, 1.0)),
     )
 
 

@@ -14,25 +14,24 @@ if TYPE_CHECKING:
 
 LEARNING_RATE_SHARE: Final = 0.25
 """Of the preset's rate: what a checkpoint has learned would be lost at the rate that random weights need."""
-_SETTING: Final = "FACECAPTION_ATTRIBUTE_INIT"
 
 
 def start_from(network: AttributeNetwork, folder: Path) -> str:
     """Give ``network`` the weights of a checkpoint folder; the version of these weights.
 
-    Raises CheckpointError naming the setting where the folder holds none, or a network of another shape.
+    Raises CheckpointError where the folder holds none, or a network of another shape.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
-            raise CheckpointError(f"{_SETTING} is {folder}: {name} is missing there")
+            raise CheckpointError(f"init {folder}: {name} is missing there")
     preset = "unknown"
     try:
         preset = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["preset"]["name"]
         network.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         line = " ".join(str(error).split())[:120]
-        raise CheckpointError(f"{_SETTING} is {folder}: does not fit, its preset is {preset!r}: {line}") from None
+        raise CheckpointError(f"init {folder}: does not fit, its preset is {preset!r}: {line}") from None
     return weights_version(folder / WEIGHTS)

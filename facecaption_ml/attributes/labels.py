@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 
 from facecaption_ml.taxonomy import ATTRIBUTES, FEMALE, Gender, settle_conflicts
+
+PAPER_THRESHOLD: Final = 0.85
+"""The probability above which an attribute is a label (paper §3.2)."""
 
 
 class FaceOutcome(StrEnum):
@@ -28,14 +32,9 @@ class FaceLabels:
     dropped_conflicts: tuple[str, ...]
     outcome: FaceOutcome
 
-    @property
-    def valid(self) -> int:
-        """The number of valid labels; a known female gender counts as one, as Male does."""
-        return len(self.labels) + (self.gender == "female")
-
 
 def label_faces(
-    probabilities: np.ndarray | Sequence[Sequence[float]], threshold: float = 0.85, min_labels: int = 6
+    probabilities: np.ndarray | Sequence[Sequence[float]], threshold: float = PAPER_THRESHOLD, min_labels: int = 6
 ) -> list[FaceLabels]:
     """Labels of each row of ``probabilities`` (float [N, 40], calibrated, in the order of ``ATTRIBUTES``).
 
@@ -44,7 +43,7 @@ def label_faces(
     paper keeps those with more than five).
     """
     male = ATTRIBUTES.index("Male")
-    found = []
+    faces = []
     for row in np.asarray(probabilities, dtype=np.float64):
         likely = {name: float(p) for name, p in zip(ATTRIBUTES, row, strict=True) if p > threshold}
         if 1 - row[male] > threshold:
@@ -52,7 +51,7 @@ def label_faces(
         kept, dropped = settle_conflicts(likely, likely)
         gender: Gender | None = "male" if "Male" in kept else "female" if FEMALE in kept else None
         labels = tuple(name for name in kept if name != FEMALE)
-        enough = len(labels) + (gender == "female") >= min_labels
-        outcome = FaceOutcome.KEPT if enough else FaceOutcome.TOO_FEW_LABELS
-        found.append(FaceLabels(gender, labels, tuple(dropped), outcome))
-    return found
+        valid = len(labels) + (gender == "female")  # a known female gender counts as one, as Male does
+        outcome = FaceOutcome.KEPT if valid >= min_labels else FaceOutcome.TOO_FEW_LABELS
+        faces.append(FaceLabels(gender, labels, tuple(dropped), outcome))
+    return faces

@@ -38,9 +38,19 @@ def model_card(folder: Path) -> str:
         over=f"{100 * (scores.mean_accuracy - scores.majority_accuracy):.2f}",
         mean_ap=f"{scores.mean_average_precision:.3f}",
         precision=_percent(scores.precision_above),
-        calibrated=_percent(scores.share_right_85_95),
+        calibrated=_percent(scores.share_right_in_band),
+        threshold=f"{scores.threshold:g}",
+        upper=f"{scores.band[1]:g}",
         table=markdown_table(
-            ("attribute", "positives", "accuracy", "majority class", "AP", "calibration error", "right above 0.85"),
+            (
+                "attribute",
+                "positives",
+                "accuracy",
+                "majority class",
+                "AP",
+                "calibration error",
+                f"right above {scores.threshold:g}",
+            ),
             (
                 (
                     s.name,

@@ -14,6 +14,10 @@ from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 
+class PresetError(FaceCaptionError):
+    """There is no preset of that name; the message names those there are."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """A row of ``presets.toml``."""
@@ -36,10 +40,10 @@ class Preset:
 
     @classmethod
     def named(cls, name: str) -> Preset:
-        """Raises ValueError naming the presets there are."""
+        """Raises PresetError."""
         presets = tomllib.loads((Path(__file__).parent / "presets.toml").read_text(encoding="utf-8"))
         if name not in presets:
-            raise FaceCaptionError(f"FACECAPTION_ATTRIBUTE_PRESET is {name!r}: the presets are {', '.join(presets)}")
+            raise PresetError(f"preset {name!r}: choose among {', '.join(presets)}")
         return cls.from_dict({"name": name, **presets[name]})
 
     @classmethod

@@ -13,7 +13,7 @@ import polars as pl
 
 from facecaption_ml.attributes.calibration import sigmoid
 from facecaption_ml.attributes.data import fit
-from facecaption_ml.attributes.labels import FaceOutcome, label_faces
+from facecaption_ml.attributes.labels import PAPER_THRESHOLD, FaceOutcome, label_faces
 from facecaption_ml.decoding import UndecodableImage, as_rgb
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.pretrained import weights_version
@@ -39,17 +39,17 @@ class CheckpointError(FaceCaptionError):
     """A checkpoint is absent or does not fit; the message names the file."""
 
 
-def checkpoint_folder(name: str | Path, setting: str = "FACECAPTION_ATTRIBUTE_WEIGHTS") -> Path:
+def checkpoint_folder(name: str | Path) -> Path:
     """``bundled``, ``drawn``, a checkpoint folder, or a ``.safetensors`` file in one.
 
-    Raises CheckpointError, naming ``setting``, where it is incomplete.
+    Raises CheckpointError where it is incomplete.
     """
     folder = _OWN.get(str(name)) or Path(name).expanduser()
     if folder.suffix == ".safetensors":
         folder = folder.parent
     for part in (WEIGHTS, CONFIG, EVALUATION, CARD):
         if not (folder / part).is_file():
-            raise CheckpointError(f"attribute checkpoint {folder}: {part} is missing ({setting})")
+            raise CheckpointError(f"attribute checkpoint {folder}: {part} is missing")
     return folder
 
 
@@ -128,7 +128,7 @@ def normalised(pixels: torch.Tensor) -> torch.Tensor:
 def attribute_table(
     crops: pl.DataFrame,
     predictor: AttributePredictor,
-    threshold: float = 0.85,
+    threshold: float = PAPER_THRESHOLD,
     min_labels: int = 6,
     batch_size: int = 64,
     on_progress: Callable[[int, int], None] | None = None,

@@ -3,7 +3,7 @@
     python -m facecaption_ml.attributes.training --data CELEBA_FOLDER --preset tiny --out FOLDER
 
 The epoch is chosen by the validation loss of the averaged weights; temperatures are fitted on the validation split; the
-test split is looked at once, at the end.
+test split is looked at once, at the end. The command line is in ``__main__.py``.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from facecaption_ml.attributes.calibration import fit_temperatures, sigmoid
 from facecaption_ml.attributes.data import AttributeData
 from facecaption_ml.attributes.evaluation import Evaluation, evaluate
 from facecaption_ml.attributes.fine_tuning import LEARNING_RATE_SHARE, start_from
+from facecaption_ml.attributes.labels import PAPER_THRESHOLD
 from facecaption_ml.attributes.model_card import write_model_card
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
 from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS, normalised
 from facecaption_ml.attributes.weighting import adaptive_weights
-from facecaption_ml.devices import has_bfloat16
-from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.devices import autocast, compute_dtype
 from facecaption_ml.pretrained import weights_version
 from facecaption_ml.taxonomy import ATTRIBUTES
 
@@ -46,7 +46,7 @@ _TREND_WINDOW: Final = 2  # epochs on either side of the trend
 
 @dataclass
 class _Progress:
-    """What a killed training needs to go on: everything but the weights."""
+    """What a killed training needs to resume: everything but the weights."""
 
     epoch: int = 0
     best_loss: float = math.inf
@@ -78,15 +78,16 @@ def train_attributes(
     resume: bool = True,
     adaptive: float = 0.3,
     init: Path | None = None,
+    threshold: float = PAPER_THRESHOLD,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Evaluation:
     """Train, keep the best epoch in ``out`` (weights, config, evaluation) and return its scores on the test split.
 
     ``epochs`` 0: the preset's own number. ``patience``: epochs without a better validation loss before it stops.
     ``adaptive`` in 0–1: how far the task weights follow the validation loss's trend (0: equal weights). ``init`` names a
-    checkpoint folder of the same preset to fine-tune, at a quarter of the preset's learning rate; raises CheckpointError where
-    it does not fit. A training that was
-    killed goes on after its last whole epoch where ``resume`` is set and ``out`` holds its state.
+    checkpoint folder of the same preset to fine-tune, at a quarter of its learning rate. ``threshold``: that of labels,
+    for the evaluation. A training that was killed resumes after its last whole epoch where ``resume`` is set and ``out`` holds
+    its state. Raises PresetError, and CheckpointError where ``init`` does not fit.
     """
     with _threads(Preset.named(preset).threads):
         run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive, init)
@@ -104,7 +105,7 @@ def train_attributes(
             )
             if on_epoch:
                 on_epoch(report)
-        return run.finish()
+        return run.finish(threshold)
 
 
 @contextlib.contextmanager
@@ -147,7 +148,7 @@ class _Training:
             fused=True,
         )
         self.steps_per_epoch = max(len(data.rows["train"]) // preset.batch_size, 1)
-        self.bfloat16 = has_bfloat16(device)
+        self.dtype = compute_dtype("auto", device)
         self.updates = 0
         out.mkdir(parents=True, exist_ok=True)
 
@@ -178,7 +179,7 @@ class _Training:
             self.preset.mixup,
             generator,
         )
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+        with autocast(self.dtype, self.device):
             logits = self.network(normalised(x))
         loss = (F.binary_cross_entropy_with_logits(logits.float(), y, reduction="none").mean(0) * task_weights).mean()
         if not torch.isfinite(loss):
@@ -219,13 +220,13 @@ class _Training:
     def _logits(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Logits of the averaged weights, crop and mirror image together, and labels; both [N, 40]."""
         rows = self.data.rows[split]
-        found = []
+        logits = []
         for start in range(0, len(rows), 256):
             pixels = torch.from_numpy(self.data.images.batch(rows[start : start + 256], self.preset.input))
             x = normalised(pixels.permute(0, 3, 1, 2).float().to(self.device))
-            with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
-                found.append((self.average(x).double() + self.average(x.flip(3)).double()) / 2)
-        return torch.cat(found).cpu().numpy(), self.data.labels[rows]
+            with autocast(self.dtype, self.device):
+                logits.append((self.average(x).double() + self.average(x.flip(3)).double()) / 2)
+        return torch.cat(logits).cpu().numpy(), self.data.labels[rows]
 
     def _save_weights(self) -> None:
         from safetensors.torch import save
@@ -259,13 +260,12 @@ class _Training:
         temporary.replace(self.out / STATE)
 
     def restore(self) -> None:
-        """Go on after the last whole epoch of a training with the same preset, seed, length and start; else start anew."""
+        """Resume after the last whole epoch of a training with the same preset, seed, length and start; else start anew."""
         if not (self.out / STATE).is_file():
             return
         state: dict[str, Any] = torch.load(self.out / STATE, weights_only=True, map_location="cpu")
-        found = (state["preset"], state["seed"], state["epochs"], state.get("init", ""))
-        same = found == (asdict(self.preset), self.seed, self.epochs, self.init)
-        if not same:
+        saved = (state["preset"], state["seed"], state["epochs"], state.get("init", ""))
+        if saved != (asdict(self.preset), self.seed, self.epochs, self.init):
             logger.info("attribute_model: %s is of another training; starting anew", self.out / STATE)
             return
         self.network.load_state_dict(state["network"])
@@ -275,20 +275,20 @@ class _Training:
         history = [np.array(losses) for losses in state["validation_losses"]]
         self.progress = _Progress(state["epoch"], state["best_loss"], state["best_epoch"], history)
         torch.set_rng_state(state["dropout_rng"])
-        logger.info("attribute_model: going on after epoch %d", self.progress.epoch)
+        logger.info("attribute_model: resuming after epoch %d", self.progress.epoch)
 
-    def finish(self) -> Evaluation:
+    def finish(self, threshold: float) -> Evaluation:
         """Calibrate the best epoch on the validation split, evaluate it on the test split, write config and scores."""
         from safetensors.torch import load_file
 
         best = load_file(self.out / WEIGHTS)
         self.average.load_state_dict({name: value.float() for name, value in best.items()})
-        self.bfloat16 = False  # the predictor's own arithmetic
+        self.dtype = torch.float32  # the predictor's own arithmetic
         temperatures = fit_temperatures(*self._logits("validation"))
         logits, labels = self._logits("test")
         version = weights_version(self.out / WEIGHTS)
         share = self.data.labels[self.data.rows["train"]].mean(0)
-        result = evaluate(sigmoid(logits / temperatures), labels, share, self.data.name, version)
+        result = evaluate(sigmoid(logits / temperatures), labels, share, self.data.name, version, threshold)
         config = {
             "version": version,
             "preset": asdict(self.preset),
@@ -317,54 +317,7 @@ def _write_whole(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
-def main() -> None:
-    """Command line."""
-    import argparse
-
-    parser = argparse.ArgumentParser(description="Train the attribute predictor on a folder with CelebA's layout.")
-    parser.add_argument(
-        "--data", required=True, help="folder with img_align_celeba, list_attr_celeba.txt, list_eval_partition.txt"
-    )
-    parser.add_argument("--out", required=True, type=Path, help="folder for the checkpoint")
-    parser.add_argument("--preset", default="tiny", help="a preset of presets.toml (default: tiny)")
-    parser.add_argument("--epochs", type=int, default=0, help="default: the preset's own number")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=0, help="default: all cores")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument(
-        "--adaptive", type=float, default=0.3, help="0: equal task weights, 1: the validation loss's trend"
-    )
-    parser.add_argument("--init", type=Path, help="checkpoint folder of the same preset to fine-tune")
-    parser.add_argument("--fresh", action="store_true", help="do not go on with a training found in --out")
-    given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    from facecaption_ml.attributes.celeba import read_celeba
-
-    try:
-        data = read_celeba(given.data, Preset.named(given.preset).input)
-        result = train_attributes(
-            data,
-            given.preset,
-            given.out,
-            epochs=given.epochs,
-            seed=given.seed,
-            device=given.device,
-            resume=not given.fresh,
-            adaptive=given.adaptive,
-        )
-    except FaceCaptionError as error:
-        parser.exit(1, f"error: {error}\n")
-    logger.info(
-        "test: mean accuracy %.4f, majority class %.4f, mean AP %.4f, precision above 0.85 %s, right at 0.85–0.95 %s",
-        result.mean_accuracy,
-        result.majority_accuracy,
-        result.mean_average_precision,
-        result.precision_above,
-        result.share_right_85_95,
-    )
-
-
 if __name__ == "__main__":
+    from facecaption_ml.attributes.__main__ import main
+
     main()

@@ -8,7 +8,6 @@ keep in step. Of the shard found, single row groups are read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -58,24 +57,23 @@ def package_version() -> str:
 
 def parse_id(text: str) -> tuple[str, str | None]:
     """``(sample id, face id)`` of a face id, ``(sample id, None)`` of a sample id. Raises UnknownFaceError."""
-    found = _ID.fullmatch(text.strip().lower())
-    if not found:
+    match = _ID.fullmatch(text.strip().lower())
+    if not match:
         raise UnknownFaceError(
             f"{text[:60]!r} is no face id: 16 hex digits, an underscore and a number, such as 0123456789abcdef_0"
         )
-    return found["sample"], found[0] if found["rank"] else None
+    return match["sample"], match[0] if match["rank"] else None
 
 
 def find_shard(store: Store, sample_id: str, face_id: str | None) -> str:
     """The shard that holds a face, or a source row. Raises UnknownFaceError where none does."""
-    start = face_id or f"{sample_id}_"
-    released = _first_shard(store, "facecaption_dataset", ["face_id"], lambda frame: _begins(frame, start, face_id))
+    of_face = pl.col("face_id") == face_id if face_id else pl.col("face_id").str.starts_with(f"{sample_id}_")
+    released = _first_shard(store, "facecaption_dataset", of_face)
     if released is not None:
         return released
     # A repeated URL has a row in each place; the first is the one that was fetched.
     own = (pl.col("sample_id") == sample_id) & ~pl.col("duplicate_url")
-    columns = ["sample_id", "duplicate_url"]
-    shard = _first_shard(store, "source_manifest", columns, lambda frame: not frame.filter(own).is_empty())
+    shard = _first_shard(store, "source_manifest", own)
     if shard is None:
         shards = len(store.shards("source_manifest"))
         raise UnknownFaceError(f"no source row has the id {sample_id} ({shards} shards under {store.root})")
@@ -92,41 +90,36 @@ def faces_of(store: Store, shard: str, sample_id: str) -> list[str]:
 
 def trail(store: Store, shard: str, sample_id: str, face_id: str | None) -> list[Step]:
     """A step for each table of ``TRAIL``; those that need a face have no row where ``face_id`` is None."""
-    steps = []
-    for table in TRAIL:
-        if not store.has_table(table, shard):
-            steps.append(Step(table, False, None))
-            continue
-        key, value = ("sample_id", sample_id) if table in _BY_SAMPLE else ("face_id", face_id)
-        columns = [name for name in SCHEMAS[table] if name != "image" or table in ("raw_images", "face_crops")]
-        steps.append(Step(table, True, None if value is None else _row(store, table, shard, key, value, columns)))
-    return steps
+    return [_step(store, table, shard, sample_id, face_id) for table in TRAIL]
 
 
-def _begins(frame: pl.DataFrame, start: str, face_id: str | None) -> bool:
-    ids = frame["face_id"]
-    return bool((ids == face_id).any() if face_id else ids.str.starts_with(start).any())
-
-
-def _first_shard(store: Store, table: str, columns: Sequence[str], holds: Callable[[pl.DataFrame], bool]) -> str | None:
-    shards = store.shards(table)
-    pool = ThreadPoolExecutor(_AT_ONCE, "search")
-    try:
-        found = pool.map(lambda shard: holds(store.read_table(table, shard, columns=columns)), shards)
-        return next((shard for shard, held in zip(shards, found, strict=True) if held), None)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _row(store: Store, table: str, shard: str, key: str, value: str, columns: Sequence[str]) -> dict[str, Any] | None:
-    """The first row whose ``key`` is ``value``, by row groups: the ids of each, and everything of the one that has it."""
+def _step(store: Store, table: str, shard: str, sample_id: str, face_id: str | None) -> Step:
+    """The first row of the face or sample, by row groups: the ids of each, and everything of the one that has it."""
+    key, value = ("sample_id", sample_id) if table in _BY_SAMPLE else ("face_id", face_id)
+    has_shard = store.has_table(table, shard)
+    if value is None or not has_shard:
+        return Step(table, has_shard, None)
+    columns = [name for name in SCHEMAS[table] if name != "image" or table in ("raw_images", "face_crops")]
     with store.open_table(table, shard) as parquet:
         for group in range(parquet.num_row_groups):
             ids = parquet.read_row_group(group, columns=[key])[key].to_pylist()
             if value in ids:
-                frame = pl.from_arrow(parquet.read_row_group(group, columns=list(columns)))
-                assert isinstance(frame, pl.DataFrame)
-                row = frame.row(ids.index(value), named=True)
+                row = parquet.read_row_group(group, columns=columns).slice(ids.index(value), 1).to_pylist()[0]
                 image = row.pop("image", None)
-                return {**row, "bytes": len(image["bytes"])} if image and image["bytes"] else row
-    return None
+                return Step(table, True, {**row, "bytes": len(image["bytes"])} if image and image["bytes"] else row)
+    return Step(table, True, None)
+
+
+def _first_shard(store: Store, table: str, condition: pl.Expr) -> str | None:
+    """The first with a row that meets ``condition``; only its columns are read."""
+
+    def holds(shard: str) -> bool:
+        frame = store.read_table(table, shard, columns=condition.meta.root_names())
+        return not frame.filter(condition).is_empty()
+
+    shards = store.shards(table)
+    pool = ThreadPoolExecutor(_AT_ONCE, "search")
+    try:
+        return next((shard for shard, held in zip(shards, pool.map(holds, shards), strict=True) if held), None)
+    finally:
+        pool.shutdown(cancel_futures=True)

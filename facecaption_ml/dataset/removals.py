@@ -34,6 +34,11 @@ class RemovalList:
     sample_ids: frozenset[str] = frozenset()
     face_ids: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        """Hosts, hashes and ids compare without regard to case."""
+        for kind in _PATTERNS:
+            object.__setattr__(self, kind, frozenset(value.lower().strip(".") for value in getattr(self, kind)))
+
     @classmethod
     def read(cls, path: str, options: Mapping[str, str] | None = None) -> RemovalList:
         """From a text file or ``s3://bucket/key``, which ``options`` reach; an empty ``path`` gives an empty list.
@@ -73,7 +78,7 @@ class RemovalList:
         """Why a face must go, or None: removed_url, removed_host, removed_hash, removed_sample or removed_face."""
         if url in self.urls:
             return "removed_url"
-        if self.hosts and self._host_removed(urlsplit(url).hostname or ""):
+        if self.hosts and self.names_host(_host_of(url)):
             return "removed_host"
         if sha256 in self.sha256:
             return "removed_hash"
@@ -81,10 +86,14 @@ class RemovalList:
             return "removed_sample"
         return "removed_face" if face_id in self.face_ids else None
 
-    def _host_removed(self, host: str) -> bool:
-        """A host is removed with all its subdomains."""
-        parts = host.split(".")
-        return any(".".join(parts[start:]) in self.hosts for start in range(len(parts)))
+    def names_url(self, url: str) -> bool:
+        """Whether a URL as written, its host, or a parent domain of it is listed."""
+        return url in self.urls or (bool(self.hosts) and self.names_host(_host_of(url)))
+
+    def names_host(self, host: str) -> bool:
+        """Whether a host, or a parent domain of it, is listed."""
+        labels = host.lower().strip(".").split(".")
+        return any(".".join(labels[start:]) in self.hosts for start in range(len(labels)))
 
 
 def list_text(path: str, options: Mapping[str, str]) -> str:
@@ -110,6 +119,13 @@ def _object_text(url: str, options: Mapping[str, str]) -> str:
             return ""
     except (BotoCoreError, ClientError) as error:
         raise OSError((str(error) or type(error).__name__).splitlines()[0]) from error
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # such as http://[broken, which nobody can fetch either
+        return ""
 
 
 def _classify(line: str, name: str, number: int) -> tuple[str, str]:

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from facecaption_ml.faces.alignment import align_and_crop, aligned_points, roll_degrees
-    from facecaption_ml.faces.crops import CropRules, CropTable, FaceOutcome, ImageOutcome, crop_table
-    from facecaption_ml.faces.detector import DetectorOptions, Face, FaceDetector
+    from facecaption_ml.faces.crops import CropTable, FaceOutcome, ImageOutcome, crop_table
+    from facecaption_ml.faces.detector import Face, FaceDetector
+    from facecaption_ml.faces.options import CropRules, DetectionRules, DetectorOptions
     from facecaption_ml.faces.sheets import contact_sheet, draw_faces
     from facecaption_ml.faces.weights import WeightsError, load_weights
 
 __all__ = [
     "CropRules",
     "CropTable",
+    "DetectionRules",
     "DetectorOptions",
     "Face",
     "FaceDetector",
@@ -30,9 +32,10 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "CropRules": "crops",
+    "CropRules": "options",
     "CropTable": "crops",
-    "DetectorOptions": "detector",
+    "DetectionRules": "options",
+    "DetectorOptions": "options",
     "Face": "detector",
     "FaceDetector": "detector",
     "FaceOutcome": "crops",

@@ -15,12 +15,14 @@ import polars as pl
 from facecaption_ml.decoding import UndecodableImage, decode_image, encode_jpeg
 from facecaption_ml.faces.alignment import align_and_crop, has_eye_line
 from facecaption_ml.faces.detector import Face, FaceDetector
+from facecaption_ml.faces.options import CropRules
 from facecaption_ml.faces.workers import core_count
 from facecaption_ml.schemas import SCHEMAS, conform
 
 # Pictures decoded at a time: enough to keep every core busy, and at most about 400 MB of pixels.
 _ROWS_AT_A_TIME: Final = 64
 _PIXELS_AT_A_TIME: Final = 128_000_000
+_JPEG_QUALITY: Final = 95
 _COLUMNS: Final = ("sample_id", "url", "alt_text", "status", "image", "width", "height")
 
 
@@ -43,38 +45,15 @@ class ImageOutcome(StrEnum):
     UNDECODABLE = "undecodable"
 
 
-@dataclass(frozen=True)
-class CropRules:
-    """Which faces are kept and how their crops are made. Raises ValueError naming the rule that is out of range.
-
-    min_score and min_side (px, of both sides of the box) must be exceeded; paper §3: 0.98 and 128. margin: share of the box
-    added on each of the four sides. jpeg_quality: of the crops.
-    """
-
-    min_score: float = 0.98
-    min_side: int = 128
-    margin: float = 0.3
-    jpeg_quality: int = 95
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_score < 1:
-            raise ValueError(f"min_score: {self.min_score} is not at least 0 and below 1")
-        if not self.min_side >= 0:
-            raise ValueError(f"min_side: {self.min_side} is below 0 px")
-        if not 0 <= self.margin <= 2:
-            raise ValueError(f"margin: {self.margin} is not between 0 and 2")
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"jpeg_quality: {self.jpeg_quality} is not between 1 and 100")
-
-    def judge(self, face: Face, image_size: tuple[int, int]) -> FaceOutcome:
-        """The outcome of ``face`` in a picture of ``image_size`` (height, width)."""
-        if not face.score > self.min_score:
-            return FaceOutcome.LOW_SCORE
-        if not min(face.width, face.height) > self.min_side:
-            return FaceOutcome.TOO_SMALL
-        if _share_inside(face, image_size) < 0.5:
-            return FaceOutcome.OUTSIDE_IMAGE
-        return FaceOutcome.KEPT if has_eye_line(face) else FaceOutcome.DEGENERATE_LANDMARKS
+def judge_face(face: Face, image_size: tuple[int, int], rules: CropRules) -> FaceOutcome:
+    """The outcome of ``face`` in a picture of ``image_size`` (height, width)."""
+    if not face.score > rules.min_score:
+        return FaceOutcome.LOW_SCORE
+    if not min(face.width, face.height) > rules.min_side:
+        return FaceOutcome.TOO_SMALL
+    if _share_inside(face, image_size) < 0.5:
+        return FaceOutcome.OUTSIDE_IMAGE
+    return FaceOutcome.KEPT if has_eye_line(face) else FaceOutcome.DEGENERATE_LANDMARKS
 
 
 @dataclass(frozen=True)
@@ -135,7 +114,7 @@ def _crop_group(
     faces = Counter[str]()
     kept: list[tuple[dict[str, Any], np.ndarray, int, Face]] = []
     for (row, picture), found in zip(there, detector.detect([picture for _, picture in there]), strict=True):
-        outcomes = [rules.judge(face, picture.shape[:2]) for face in found]
+        outcomes = [judge_face(face, picture.shape[:2], rules) for face in found]
         faces.update(outcomes)
         images[ImageOutcome.WITH_FACES if FaceOutcome.KEPT in outcomes else ImageOutcome.WITHOUT_FACES] += 1
         for rank, (face, outcome) in enumerate(zip(found, outcomes, strict=True)):
@@ -179,7 +158,7 @@ def _crop_row(row: dict[str, Any], picture: np.ndarray, rank: int, face: Face, r
         "sample_id": row["sample_id"],
         "url": row["url"],
         "alt_text": row["alt_text"],
-        "image": {"bytes": encode_jpeg(crop, rules.jpeg_quality), "path": f"{face_id}.jpg"},
+        "image": {"bytes": encode_jpeg(crop, _JPEG_QUALITY), "path": f"{face_id}.jpg"},
         "width": crop.shape[1],
         "height": crop.shape[0],
         "box": list(face.box),

@@ -8,21 +8,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final
 
 import cv2
 import numpy as np
 import torch
 
 from facecaption_ml.decoding import as_rgb
-from facecaption_ml.devices import has_bfloat16
 from facecaption_ml.faces.anchors import Candidates, decode, suppress_overlaps
 from facecaption_ml.faces.fusion import Extent
 from facecaption_ml.faces.network import FusedRetinaFace, facexlib_network
-from facecaption_ml.faces.weights import BUNDLED, check_network_name, load_weights
+from facecaption_ml.faces.options import DetectionRules, DetectorOptions, NetworkName, Precision
+from facecaption_ml.faces.weights import load_weights
 from facecaption_ml.faces.workers import core_count, single_core_pool
-
-Precision = Literal["float32", "float16", "bfloat16"]
 
 MEAN_RGB: Final = (123.0, 117.0, 104.0)  # facexlib 0.3.0, RetinaFace.mean_tensor, there in BGR order
 # Pictures are padded to multiples of this, so that oneDNN meets few shapes (each new one costs it as much as a picture).
@@ -50,35 +48,6 @@ class Face:
     @property
     def height(self) -> float:
         return self.box[3] - self.box[1]
-
-
-@dataclass(frozen=True)
-class DetectorOptions:
-    """How a FaceDetector works. Raises ValueError naming the option that is out of range.
-
-    working_size: px; the longest side of a picture is reduced to it. enlarge: smaller pictures are brought up to it too.
-    batch_size: pictures of like size that go through the network together; None: 2 on a CPU, where more are slower, 32 on
-    a GPU. min_score: detections at or below it are not reported. nms_iou: the overlap above which the weaker goes.
-    """
-
-    working_size: int = 640
-    enlarge: bool = False
-    batch_size: int | None = None
-    min_score: float = 0.5
-    nms_iou: float = 0.4
-    precision: Precision = "float32"
-
-    def __post_init__(self) -> None:
-        if self.working_size < 32:
-            raise ValueError(f"working_size: {self.working_size} is below 32 px")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size: {self.batch_size} is below 1")
-        if not 0 < self.min_score < 1:
-            raise ValueError(f"min_score: {self.min_score} is not between 0 and 1")
-        if not 0 < self.nms_iou <= 1:
-            raise ValueError(f"nms_iou: {self.nms_iou} is not above 0 and at most 1")
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision: {self.precision!r} is not one of {', '.join(get_args(Precision))}")
 
 
 @dataclass(frozen=True)
@@ -111,47 +80,55 @@ class FaceDetector:
         weights_version: str,
         device: str = "cpu",
         options: DetectorOptions | None = None,
+        rules: DetectionRules | None = None,
     ) -> None:
-        self.options = options or DetectorOptions()
+        self.options, self.rules = options or DetectorOptions(), rules or DetectionRules()
         self.weights_version = weights_version
         self.device = torch.device(device)
-        self._dtype: torch.dtype = getattr(torch, self.options.precision)
+        self._dtype: torch.dtype = getattr(torch, self.rules.precision)
         self._network = network.to(self.device, self._dtype).eval()
         self._batch_size = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._pool_lock = threading.Lock()
-        in_float32_on_cpu = self.device.type == "cpu" and self._dtype is torch.float32
-        if in_float32_on_cpu and network.may_be_screened and has_bfloat16("cpu"):
-            self._network.screen_finest_level(self.options.min_score)
-        # In a worker, so that the weights are laid out for the one thread that will use them.
-        side = self.options.working_size
-        self._workers().submit(self._network.pack, side, side).result()
 
     @classmethod
     def load(
         cls,
-        weights: str | Path = BUNDLED,
+        weights: str | Path = "bundled",
         device: str = "cpu",
         *,
-        network: str = "mobile0.25",
+        network: NetworkName = "mobile0.25",
         weights_folder: str | Path | None = None,
         working_size: int = 640,
         enlarge: bool = False,
-        batch_size: int | None = None,
+        batch_size: int = 0,
         min_score: float = 0.5,
         nms_iou: float = 0.4,
         precision: Precision = "float32",
     ) -> FaceDetector:
         """A detector with ``weights``: ``"bundled"``, ``"download"`` (see load_weights) or the path of a ``.pth`` file.
 
-        The other arguments are those of DetectorOptions. Raises WeightsError for weights that are not there or do not
-        fit, ValueError for an option out of range.
+        The other arguments are those of DetectorOptions and DetectionRules, whose ValidationError (a ValueError) names one that
+        is out of range. Raises WeightsError for weights that are not there or do not fit.
         """
-        name = check_network_name(network)
-        options = DetectorOptions(working_size, enlarge, batch_size, min_score, nms_iou, precision)
-        found = load_weights(weights, name, weights_folder)
-        fused = FusedRetinaFace(facexlib_network(found, name))
-        return cls(fused, found.version, device, options)
+        options = DetectorOptions(
+            weights=str(weights), network=network, working_size=working_size, batch_size=batch_size
+        )
+        rules = DetectionRules(enlarge=enlarge, min_score=min_score, nms_iou=nms_iou, precision=precision)
+        return cls.from_options(options, device, weights_folder, rules)
+
+    @classmethod
+    def from_options(
+        cls,
+        options: DetectorOptions,
+        device: str = "cpu",
+        weights_folder: str | Path | None = None,
+        rules: DetectionRules | None = None,
+    ) -> FaceDetector:
+        """As ``load``. ``weights_folder``: where ``download`` keeps its file."""
+        weights = load_weights(options.weights, options.network, weights_folder)
+        fused = FusedRetinaFace(facexlib_network(weights, options.network))
+        return cls(fused, weights.version, device, options, rules)
 
     def detect(self, images: Sequence[np.ndarray | bytes]) -> list[list[Face]]:
         """The faces of each picture, best first (ties from left to right).
@@ -163,8 +140,7 @@ class FaceDetector:
         # busy, threads that share a picture's layers were seen to take a hundred times as long.
         size = max(1, min(self._batch_size, -(-len(images) // self._worker_count())))
         runs = [images[i : i + size] for i in range(0, len(images), size)]
-        found = list(self._workers().map(self._detect_run, runs))
-        return [faces for run in found for faces in run]
+        return [faces for run in self._workers().map(self._detect_run, runs) for faces in run]
 
     def _worker_count(self) -> int:
         """Threads that take pictures; on a GPU two, so that one prepares a batch while the other's is computed."""
@@ -185,14 +161,14 @@ class FaceDetector:
             alike[image.padded].append(i)
         faces: list[list[Face]] = [[] for _ in images]
         for indices in alike.values():
-            for i, found in zip(indices, self._detect_batch([working[i] for i in indices]), strict=True):
-                faces[i] = found
+            for i, detected in zip(indices, self._detect_batch([working[i] for i in indices]), strict=True):
+                faces[i] = detected
         return faces
 
     def _reduce(self, image: np.ndarray) -> _WorkingImage:
         height, width = image.shape[:2]
         scale = self.options.working_size / max(height, width)
-        if scale == 1 or (scale > 1 and not self.options.enlarge):
+        if scale == 1 or (scale > 1 and not self.rules.enlarge):
             return _WorkingImage(image, (height, width))
         size = max(1, round(width * scale)), max(1, round(height * scale))
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -203,9 +179,9 @@ class FaceDetector:
         extent = Extent([image.size for image in images], images[0].padded)
         pixels = torch.from_numpy(_network_input(images)).to(self.device, self._dtype).permute(0, 3, 1, 2)
         levels = self._network(pixels, extent if extent.has_padding else None)
-        candidates = decode(levels, extent, self.options.min_score)
+        candidates = decode(levels, extent, self.rules.min_score)
         return [
-            _faces_in_source(suppress_overlaps(found, self.options.nms_iou), image)
+            _faces_in_source(suppress_overlaps(found, self.rules.nms_iou), image)
             for found, image in zip(candidates, images, strict=True)
         ]
 

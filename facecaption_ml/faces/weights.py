@@ -16,15 +16,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.faces.options import NetworkName
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-NetworkName = Literal["mobile0.25", "resnet50"]
 
 BUNDLED: Final = "bundled"
 DOWNLOAD: Final = "download"
@@ -47,14 +46,6 @@ class Weights:
     state: Mapping[str, Tensor] = field(repr=False)
     source: str
     version: str
-
-
-def check_network_name(network: str) -> NetworkName:
-    """``network`` where it is a NetworkName, else ValueError."""
-    for name in get_args(NetworkName):
-        if name == network:
-            return name
-    raise ValueError(f"network: {network!r} is not one of {', '.join(get_args(NetworkName))}")
 
 
 def load_weights(

@@ -1,4 +1,4 @@
-"""Fetching pictures: a shard of URLs to their bytes, with limits, manners and a status for every row."""
+"""Fetching pictures: a shard of URLs to their bytes, with limits, crawl politeness and a status for every row."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from facecaption_ml.images.status import FetchStatus, count_by_status, success_r
 
 if TYPE_CHECKING:
     from facecaption_ml.images.download import fetch_raw_images, iter_fetched
-    from facecaption_ml.images.policy import DownloadPolicy, PolicyError
+    from facecaption_ml.images.policy import DownloadContext, DownloadPolicy
 
 __all__ = [
+    "DownloadContext",
     "DownloadPolicy",
     "FetchStatus",
-    "PolicyError",
     "count_by_status",
     "fetch_raw_images",
     "iter_fetched",
@@ -21,8 +21,8 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "DownloadContext": "policy",
     "DownloadPolicy": "policy",
-    "PolicyError": "policy",
     "fetch_raw_images": "download",
     "iter_fetched": "download",
 }

@@ -111,12 +111,14 @@ class CheckedResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         replaced = self._replacement(host)
         if replaced is not None:
-            found, port = [replaced[0]], replaced[1]
+            addresses, port = [replaced[0]], replaced[1]
         else:
-            found = await self._cached_lookup(host)
-        allowed = [text for text in found if is_allowed(ip_address(text), self._allow_private)]
+            addresses = await self._cached_lookup(host)
+        allowed = [text for text in addresses if is_allowed(ip_address(text), self._allow_private)]
         if not allowed:
-            raise FetchFailure(FetchStatus.refused_address, f"{host} is at {found[0]}, which is not a public address")
+            raise FetchFailure(
+                FetchStatus.refused_address, f"{host} is at {addresses[0]}, which is not a public address"
+            )
         return [_result(host, text, port) for text in allowed]
 
     def _replacement(self, host: str) -> tuple[str, int] | None:
@@ -134,15 +136,15 @@ class CheckedResolver(AbstractResolver):
             while len(self._lookups) > _CACHED_HOSTS:
                 self._lookups.popitem(last=False)
         try:
-            found = await asyncio.wait_for(asyncio.shield(lookup), self._timeout_s)
+            answer = await asyncio.wait_for(asyncio.shield(lookup), self._timeout_s)
         except TimeoutError:
             message = f"no answer to the lookup of {host} within {self._timeout_s:g} s"
             raise FetchFailure(FetchStatus.dns_error, message) from None
-        if isinstance(found, FetchFailure):
-            if found.transient:
+        if isinstance(answer, FetchFailure):
+            if answer.transient:
                 self._lookups.pop(host, None)
-            raise found
-        return found
+            raise answer
+        return answer
 
     async def _lookup(self, host: str) -> list[str] | FetchFailure:
         """The host's addresses; a failure is returned, as several rows may wait for it and none may."""

@@ -4,8 +4,8 @@ One event loop in a thread of its own does all network work. Each row ends with 
 can take longer than the policy's total timeout.
 
 Memory: the bytes of rows that finished before an earlier, slower row wait for it, so at most the shard's own pictures.
-Beyond them: a body per connection (max_bytes at most), 256 MiB of bodies whose check is due, and per processor one
-picture being decoded (about 4 bytes a pixel, max_pixels at most).
+Beyond them: a body per connection (max_image_bytes at most), 256 MiB of bodies whose check is due, and per processor one
+picture being decoded (about 4 bytes a pixel, max_image_pixels at most).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import polars as pl
 from facecaption_ml.images.failure import FetchFailure
 from facecaption_ml.images.host_queue import Job
 from facecaption_ml.images.http_fetch import parse_url
+from facecaption_ml.images.policy import DownloadContext
 from facecaption_ml.images.raw_images import (
     RepeatedImages,
     Row,
@@ -35,6 +36,7 @@ from facecaption_ml.images.stored_objects import STORED_SCHEMES, scheme_of
 from facecaption_ml.schemas import conform, empty
 
 if TYPE_CHECKING:
+    from facecaption_ml.dataset.removals import RemovalList
     from facecaption_ml.images.policy import DownloadPolicy
 
 _CHUNK_ROWS: Final = 256
@@ -43,36 +45,39 @@ _CHUNK_ROWS: Final = 256
 def fetch_raw_images(
     manifest: pl.DataFrame,
     policy: DownloadPolicy,
+    context: DownloadContext | None = None,
     previous: pl.DataFrame | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pl.DataFrame:
     """The raw_images table of one shard: a row for each row of ``manifest`` (a source_manifest), in its order.
 
-    ``previous`` is the shard's earlier raw_images: pictures and lasting failures are taken over, deny lists applied
-    anew, and only rows whose failure may pass are fetched. ``on_progress(done, total)`` is called in this thread.
+    ``previous`` is the shard's earlier raw_images: pictures and lasting failures are taken over, ``context.denied`` is
+    applied anew, and only rows whose failure may pass are fetched. ``on_progress(done, total)`` is called in this thread.
     """
-    chunks = list(iter_fetched(manifest, policy, previous, on_progress))
+    chunks = list(iter_fetched(manifest, policy, context, previous, on_progress))
     return pl.concat(chunks, rechunk=False) if chunks else empty("raw_images")
 
 
 def iter_fetched(
     manifest: pl.DataFrame,
     policy: DownloadPolicy,
+    context: DownloadContext | None = None,
     previous: pl.DataFrame | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     chunk_rows: int = _CHUNK_ROWS,
 ) -> Iterator[pl.DataFrame]:
     """As fetch_raw_images, in tables of ``chunk_rows`` rows, each as soon as its rows and all before are done."""
-    rows, jobs = _plan(conform(manifest, "source_manifest"), policy, previous)
+    context = context or DownloadContext()
+    rows, jobs = _plan(conform(manifest, "source_manifest"), context.denied, previous)
     waiting = {job.row for job in jobs}
     repeated = RepeatedImages()
     start = end = 0  # rows[start:end] are done, in order and not yet handed out
-    for finished in _run_in_thread(rows, jobs, policy):
+    for finished in _run_in_thread(rows, jobs, policy, context):
         for index, row in finished:
             rows[index] = row
             waiting.discard(index)
         while end < len(rows) and end not in waiting:
-            rows[end] = repeated.mark(deny_by_hash(rows[end], policy))
+            rows[end] = repeated.mark(deny_by_hash(rows[end], context.denied))
             end += 1
         if on_progress is not None:
             on_progress(len(rows) - len(waiting), len(rows))
@@ -84,9 +89,9 @@ def iter_fetched(
             yield table
 
 
-def _plan(manifest: pl.DataFrame, policy: DownloadPolicy, previous: pl.DataFrame | None) -> tuple[list[Row], list[Job]]:
+def _plan(manifest: pl.DataFrame, denied: RemovalList, previous: pl.DataFrame | None) -> tuple[list[Row], list[Job]]:
     """Every row of the manifest, settled where no request is needed, and the jobs for those that are not."""
-    earlier = settled_earlier(previous, policy)
+    earlier = settled_earlier(previous, denied)
     attempts = _earlier_attempts(previous)
     rows: list[Row] = []
     jobs: list[Job] = []
@@ -96,7 +101,7 @@ def _plan(manifest: pl.DataFrame, policy: DownloadPolicy, previous: pl.DataFrame
         tried = 0 if duplicate else attempts.get(sample_id, 0)
         row = known or Row(sample_id, url, alt_text, FetchStatus.ok, attempts=tried)
         row = replace(row, alt_text=alt_text)
-        settled = settle_without_request(row, bool(duplicate), policy)
+        settled = settle_without_request(row, bool(duplicate), denied)
         if settled is None and known is None:
             try:
                 jobs.append(Job(index, None if scheme_of(url) in STORED_SCHEMES else parse_url(url)))
@@ -117,7 +122,9 @@ def _without_bytes(row: Row) -> Row:
     return replace(row, picture=None) if row.picture else row
 
 
-def _run_in_thread(rows: list[Row], jobs: list[Job], policy: DownloadPolicy) -> Iterator[Finished]:
+def _run_in_thread(
+    rows: list[Row], jobs: list[Job], policy: DownloadPolicy, context: DownloadContext
+) -> Iterator[Finished]:
     """Fetches the jobs in an event loop of its own thread, so callers may have a running loop themselves.
 
     Yields batches of finished rows, an empty one first. Leaving the iterator early (Ctrl-C, close) stops the thread.
@@ -126,7 +133,7 @@ def _run_in_thread(rows: list[Row], jobs: list[Job], policy: DownloadPolicy) -> 
     if not jobs:
         return
     messages: SimpleQueue[Finished | BaseException | None] = SimpleQueue()
-    shard = ShardDownload(rows, jobs, policy, messages.put)
+    shard = ShardDownload(rows, jobs, policy, context, messages.put)
     thread = threading.Thread(target=shard.run, name="download", daemon=True)
     thread.start()
     try:

@@ -17,13 +17,14 @@ from facecaption_ml.decoding import has_image_signature
 from facecaption_ml.images.addresses import CheckedResolver, checked_socket, is_allowed, literal_address
 from facecaption_ml.images.failure import FetchFailure
 from facecaption_ml.images.opt_out import opt_out_in_headers
+from facecaption_ml.images.policy import AGENT_TOKEN
 from facecaption_ml.images.robots import RobotsCache
 from facecaption_ml.images.status import FetchStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from facecaption_ml.images.policy import DownloadPolicy
+    from facecaption_ml.images.policy import DownloadContext, DownloadPolicy
 
 _MAX_URL_LENGTH: Final = 8_000
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -60,9 +61,9 @@ def parse_url(text: str | None) -> URL:
 class HttpFetcher:
     """Fetches URLs under one policy over one pool of connections. Use as an async context manager."""
 
-    def __init__(self, policy: DownloadPolicy) -> None:
-        self._policy = policy
-        resolver = CheckedResolver(policy.allow_private_addresses, policy.connect_to, policy.connect_timeout_s)
+    def __init__(self, policy: DownloadPolicy, context: DownloadContext) -> None:
+        self._policy, self._denied = policy, context.denied
+        resolver = CheckedResolver(policy.allow_private_addresses, context.connect_to, policy.connect_timeout_s)
         connector = aiohttp.TCPConnector(
             limit=policy.connections,
             limit_per_host=policy.connections_per_host,
@@ -74,7 +75,7 @@ class HttpFetcher:
         self._resolver = resolver
         self._session = aiohttp.ClientSession(
             connector=connector,
-            headers={"User-Agent": policy.user_agent_header, "Accept": "image/*", "Accept-Encoding": "identity"},
+            headers={"User-Agent": policy.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -83,7 +84,7 @@ class HttpFetcher:
                 total=None, sock_connect=policy.connect_timeout_s, sock_read=policy.read_timeout_s
             ),
         )
-        self._robots = RobotsCache(self._read_robots, policy.agent_token)
+        self._robots = RobotsCache(self._read_robots, AGENT_TOKEN)
 
     async def __aenter__(self) -> HttpFetcher:
         return self
@@ -93,7 +94,7 @@ class HttpFetcher:
         await self._resolver.close()
 
     async def fetch(self, url: URL, keep_alive: bool = True) -> bytes:
-        """The body of ``url`` without content encoding, at most ``max_bytes`` long, which starts like an image.
+        """The body of ``url`` without content encoding, at most ``max_image_bytes`` long, which starts like an image.
 
         Raises FetchFailure. The caller sets the deadline.
         """
@@ -142,23 +143,23 @@ class HttpFetcher:
 
     def _require_allowed(self, url: URL) -> None:
         host = url.raw_host or ""
-        if self._policy.is_denied_url(str(url), host):
+        if self._denied.names_url(str(url)):
             raise FetchFailure(FetchStatus.denied, f"{host} or this URL is on a deny list")
         address = literal_address(host)
         if address is not None and not is_allowed(address, self._policy.allow_private_addresses):
             raise FetchFailure(FetchStatus.refused_address, f"{address} is not a public address")
 
     def _require_no_opt_out(self, response: aiohttp.ClientResponse) -> None:
-        line = opt_out_in_headers(response.headers, self._policy.agent_token)
+        line = opt_out_in_headers(response.headers, AGENT_TOKEN)
         if line is not None:
             raise FetchFailure(FetchStatus.opted_out, line)
 
     async def _read(self, response: aiohttp.ClientResponse, may_stop_early: bool) -> bytes:
         """The body; given up as soon as it is known to be too large or no image."""
-        limit = self._policy.max_bytes
+        limit = self._policy.max_image_bytes
         announced = response.content_length
         if announced is not None and announced > limit:
-            raise FetchFailure(FetchStatus.too_large, f"Content-Length {announced} is over max_bytes {limit}")
+            raise FetchFailure(FetchStatus.too_large, f"Content-Length {announced} is over max_image_bytes {limit}")
         chunks: list[bytes] = []
         size = 0
         checked = not may_stop_early
@@ -166,7 +167,7 @@ class HttpFetcher:
             chunks.append(chunk)
             size += len(chunk)
             if size > limit:
-                raise FetchFailure(FetchStatus.too_large, f"body is over max_bytes {limit}")
+                raise FetchFailure(FetchStatus.too_large, f"body is over max_image_bytes {limit}")
             if not checked and size >= _SIGNATURE_BYTES:
                 checked = True
                 if not has_image_signature(b"".join(chunks)):
@@ -174,10 +175,10 @@ class HttpFetcher:
         return b"".join(chunks)
 
     def _decompress(self, data: bytes, encoding: str) -> bytes:
-        """The body a server compressed although identity was asked for; stops at max_bytes."""
+        """The body a server compressed although identity was asked for; stops at max_image_bytes."""
         if encoding not in ("gzip", "x-gzip", "deflate"):
             raise FetchFailure(FetchStatus.undecodable, f"Content-Encoding {encoding!r} was not asked for")
-        limit = self._policy.max_bytes
+        limit = self._policy.max_image_bytes
         for window in (47, -15):  # gzip or zlib by their header; some servers send deflate without one
             decoder = zlib.decompressobj(window)
             try:
@@ -185,7 +186,7 @@ class HttpFetcher:
             except zlib.error:
                 continue
             if len(plain) > limit:
-                raise FetchFailure(FetchStatus.too_large, f"decompressed body is over max_bytes {limit}")
+                raise FetchFailure(FetchStatus.too_large, f"decompressed body is over max_image_bytes {limit}")
             return plain
         raise FetchFailure(FetchStatus.undecodable, f"body is not valid {encoding}")
 

@@ -1,25 +1,27 @@
 """Whether a site asks that its pictures stay out of data sets: response headers and robots.txt.
 
 Headers: X-Robots-Tag with noai, noimageai, noindex, noimageindex, noml or none (which implies noindex), and the W3C TDM
-Reservation Protocol's ``tdm-reservation: 1``. Robots.txt: RFC 9309, which the standard library's parser (first match
-instead of longest, no wildcards) does not follow.
+Reservation Protocol's ``tdm-reservation: 1``. Robots.txt: RFC 9309, which Protego follows and the standard library's parser
+(first match instead of longest, no wildcards) does not.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final
-from urllib.parse import quote
 
 from multidict import CIMultiDictProxy
+from protego import Protego
 
 _OPT_OUTS: Final = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
 # Directives that are written with a colon and so are not a crawler's name.
 _VALUED_DIRECTIVES: Final = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 _PRODUCT_TOKEN: Final = re.compile(r"[A-Za-z_-]+")
-_MAX_RULES: Final = 10_000
+_RECORD: Final = re.compile(r"\s*(?P<key>user-agent|allow|disallow)\s*:(?P<value>[^#]*)", re.IGNORECASE)
+_SOMEBODY_ELSE: Final = "~"  # no product token
+_MAX_RECORDS: Final = 10_000
 
 
 def opt_out_in_headers(headers: CIMultiDictProxy[str], agent_token: str) -> str | None:
@@ -49,83 +51,32 @@ def _robots_tag_opt_out(line: str, agent_token: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
 class RobotsRules:
-    """The rules of one robots.txt that apply to one crawler, longest pattern first, Allow before Disallow."""
+    """The rules of one robots.txt (RFC 9309), for one crawler."""
 
-    rules: tuple[tuple[str, bool], ...] = ()
-
-    @classmethod
-    def parse(cls, text: str, agent_token: str) -> RobotsRules:
-        """The rules of the groups that name ``agent_token`` (lower case), else of those for ``*`` (RFC 9309 §2.2.1)."""
-        groups = _rules_by_agent(text.removeprefix("\ufeff").splitlines())
-        mine = groups.get(agent_token, groups.get("*", []))
-        return cls(tuple(sorted(set(mine), key=lambda rule: (-len(rule[0]), not rule[1], rule[0]))))
+    def __init__(self, text: str, agent_token: str) -> None:
+        """Those of the groups that name ``agent_token`` (lower case), else of those for ``*``."""
+        lines = text.removeprefix("\ufeff").splitlines()
+        self._rules = Protego.parse("\n".join(islice(_records(lines, agent_token), _MAX_RECORDS)))
+        self._agent_token = agent_token
 
     def allows(self, path: str) -> bool:
         """Whether ``path`` (with its query, percent-encoded) may be fetched; the longest matching pattern decides."""
-        if not self.rules or path == "/robots.txt":
-            return True
-        path = _normal_escapes(path)
-        return next((allowed for pattern, allowed in self.rules if _matches(pattern, path)), True)
+        return self._rules.can_fetch(f"http://host{path}", self._agent_token)
 
 
-def _rules_by_agent(lines: Iterable[str]) -> Mapping[str, list[tuple[str, bool]]]:
-    groups: dict[str, list[tuple[str, bool]]] = {}
-    agents: list[str] = []
-    in_rules = False
-    kept = 0
+def _records(lines: Iterable[str], agent_token: str) -> Iterator[str]:
+    """Lines for Protego, which would let others (Crawl-delay) end a group, and would take part of a crawler's name for it.
+
+    Of a user agent only the product token counts (§2.2.1); all that are neither this crawler nor ``*`` become one.
+    """
     for line in lines:
-        key, colon, value = line.partition("#")[0].partition(":")
-        key, value = key.strip().lower(), value.strip()
-        if not colon or key not in ("user-agent", "allow", "disallow"):
+        match = _RECORD.match(line)
+        if match is None:
             continue
-        if key == "user-agent":
-            agents = [] if in_rules else agents
-            in_rules = False
-            agents.append(_agent_name(value))
-            groups.setdefault(agents[-1], [])
-            continue
-        in_rules = True
-        if value and kept < _MAX_RULES:
-            kept += 1
-            for agent in agents:
-                groups[agent].append((_normal_escapes(value), key == "allow"))
-    return groups
-
-
-def _agent_name(value: str) -> str:
-    token = _PRODUCT_TOKEN.match(value)
-    return token.group().lower() if token else value[:1]
-
-
-def _matches(pattern: str, path: str) -> bool:
-    """``*`` stands for any run of characters, a final ``$`` for the end (RFC 9309 §2.2.3); linear in the path."""
-    anchored = pattern.endswith("$")
-    first, *others = (pattern[:-1] if anchored else pattern).split("*")
-    if not path.startswith(first):
-        return False
-    position = len(first)
-    last = others.pop() if anchored and others else None
-    for piece in others:
-        found = path.find(piece, position)
-        if found < 0:
-            return False
-        position = found + len(piece)
-    if not anchored:
-        return True
-    if last is None:
-        return position == len(path)
-    return path.endswith(last) and len(path) - len(last) >= position
-
-
-def _normal_escapes(text: str) -> str:
-    """Percent-encoding brought to one form: only what must be escaped is, in capitals (RFC 9309 §2.2.2)."""
-    escaped = quote(text, safe="%/?:@!$&'()*+,;=~[]#")
-    return re.sub(r"%([0-9A-Fa-f]{2})", _normal_escape, escaped)
-
-
-def _normal_escape(match: re.Match[str]) -> str:
-    character = chr(int(match.group(1), 16))
-    unreserved = character.isascii() and (character.isalnum() or character in "-._~")
-    return character if unreserved else match.group().upper()
+        key, value = match["key"], match["value"].strip()
+        if key.lower() == "user-agent":
+            token = _PRODUCT_TOKEN.match(value)
+            name = token.group().lower() if token else value[:1]
+            value = name if name in (agent_token, "*") else _SOMEBODY_ELSE
+        yield f"{key}: {value}"

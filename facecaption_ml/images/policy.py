@@ -1,112 +1,76 @@
-"""What the downloader may do: limits, manners and lists, checked once when the policy is made."""
+"""What a download may do: limits and crawl politeness, and what else it needs to know of the run that it belongs to."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 
-from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.dataset.removals import RemovalList
 
 USER_AGENT: Final = "FaceCaption/0.1 (image data set builder)"
-# Pillow refuses more on its own, whatever the policy says.
-_PILLOW_MAX_PIXELS: Final = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
+AGENT_TOKEN: Final = "facecaption"
+"""The product name, lower case, that robots.txt groups and X-Robots-Tag prefixes are matched with."""
+PILLOW_MAX_PIXELS: Final = 178_956_970
+"""Twice Pillow's MAX_IMAGE_PIXELS: it refuses more on its own."""
+_DAY_S: Final = 86_400
 
 
-class PolicyError(FaceCaptionError):
-    """A setting of the download policy is out of range; the message names it."""
+class DownloadPolicy(BaseModel):
+    """Limits and politeness of a download. Raises pydantic's ValidationError (a ValueError) naming the field that is wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    connections: int = Field(default=128, ge=1, description="open at once")
+    connections_per_host: int = Field(default=4, ge=1, description="open to one host at once")
+    connect_timeout_s: float = Field(default=5.0, gt=0, lt=_DAY_S, description="lookup, connect and TLS, each")
+    read_timeout_s: float = Field(default=10.0, gt=0, lt=_DAY_S, description="silence between two reads")
+    total_timeout_s: float = Field(default=30.0, gt=0, lt=_DAY_S, description="one URL, with redirects and retries")
+    max_image_bytes: int = Field(default=20_000_000, ge=1, description="a larger file is given up")
+    max_image_pixels: int = Field(
+        default=100_000_000, ge=1, le=PILLOW_MAX_PIXELS, description="a larger picture is not decoded"
+    )
+    max_redirects: int = Field(default=5, ge=0, description="of one URL")
+    retries: int = Field(default=2, ge=0, description="within a run, of failures that may pass in seconds")
+    backoff_s: float = Field(default=0.5, ge=0, description="before the first retry, doubled for each further one")
+    user_agent_contact: str = Field(
+        default="",
+        pattern=r"^[\x20-\x7e]*$",
+        description="URL or address of whoever runs the download, for the User-Agent",
+    )
+    respect_opt_out: bool = Field(default=True, description="robots.txt, X-Robots-Tag and the TDM reservation")
+    allow_private_addresses: bool = Field(
+        default=False, description="loopback and private networks, too; link-local stays refused"
+    )
+
+    @property
+    def user_agent(self) -> str:
+        """The header that is sent."""
+        return f"{USER_AGENT} +{self.user_agent_contact}" if self.user_agent_contact else USER_AGENT
 
 
 @dataclass(frozen=True)
-class DownloadPolicy:
-    """Settings of one download. Times are seconds. Raises PolicyError naming the first setting that is wrong."""
+class DownloadContext:
+    """What differs from run to run. Raises ValueError for an address or folder that is none.
 
-    connections: int = 128
-    connections_per_host: int = 8
-    connect_timeout_s: float = 10.0  # lookup, connect and TLS, each
-    read_timeout_s: float = 10.0  # silence between two reads
-    total_timeout_s: float = 30.0  # one URL, with its redirects and retries
-    max_bytes: int = 20_000_000
-    max_pixels: int = 100_000_000
-    max_redirects: int = 5
-    retries: int = 2  # within a run, of failures that may pass in seconds
-    backoff_s: float = 0.5  # before the first retry, doubled for each further one
-    user_agent: str = USER_AGENT
-    contact: str | None = None  # a page or mail address for site owners, sent behind the User-Agent
-    respect_opt_out: bool = True
-    allow_private_addresses: bool = False  # loopback and private networks; link-local stays refused
-    denied_urls: Collection[str] = frozenset()
-    denied_hosts: Collection[str] = frozenset()  # with all their subdomains
-    denied_sha256: Collection[str] = frozenset()  # of the bytes, lower-case hex
-    denied_sample_ids: Collection[str] = frozenset()
-    # Host pattern ("*.sample.test") → address and port, like curl's --connect-to; the address check still applies.
+    ``denied``: not fetched; its face ids do not matter here. ``connect_to``: host pattern (``*.sample.test``) → address and
+    port, like curl's --connect-to; the address check still applies. ``allow_files_under``: file:// URLs inside this folder are
+    read. ``open_object``: reads s3:// URLs; FileNotFoundError where there is no object. Without them, neither is read.
+    """
+
+    denied: RemovalList = field(default_factory=RemovalList)
     connect_to: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    allow_files_under: Path | None = None  # file:// URLs inside this folder are read; none by default
-    open_object: Callable[[str], bytes] | None = None  # reads s3:// URLs; FileNotFoundError where there is no object
+    allow_files_under: Path | None = None
+    open_object: Callable[[str], bytes] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("connections", "connections_per_host", "max_bytes", "max_pixels"):
-            self._require(name, getattr(self, name) >= 1, "must be at least 1")
-        for name in ("max_redirects", "retries", "backoff_s"):
-            self._require(name, getattr(self, name) >= 0, "must not be negative")
-        for name in ("connect_timeout_s", "read_timeout_s", "total_timeout_s"):
-            self._require(name, 0 < getattr(self, name) < 86_400, "must be above 0 and under a day of seconds")
-        self._require("max_pixels", self.max_pixels <= _PILLOW_MAX_PIXELS, f"must be at most {_PILLOW_MAX_PIXELS}")
-        named = re.match(r"[A-Za-z_-]+(/\S+)?( |$)", self.user_agent) and _is_header_text(self.user_agent)
-        self._require("user_agent", bool(named), "must start with a product name of letters, as in 'FaceCaption/0.1'")
-        self._require("contact", self.contact is None or _is_header_text(self.contact), "must be one line of ASCII")
-        for name in ("denied_urls", "denied_hosts", "denied_sha256", "denied_sample_ids"):
-            self._require(name, not isinstance(getattr(self, name), str), "must be a collection, not one string")
-        hosts = frozenset(host.lower().strip(".") for host in self.denied_hosts)
-        hashes = frozenset(text.lower() for text in self.denied_sha256)
-        for text in hashes:
-            self._require("denied_sha256", bool(re.fullmatch("[0-9a-f]{64}", text)), f"has {text!r}, not 64 hex digits")
         for pattern, (address, port) in self.connect_to.items():
-            valid = _is_address(address) and 0 < port < 65_536
-            self._require("connect_to", valid, f"sends {pattern!r} to {address!r}, {port!r}: not an address and port")
-        folder = self.allow_files_under
-        self._require("allow_files_under", folder is None or folder.is_dir(), f"{folder} is not a folder")
-        object.__setattr__(self, "denied_urls", frozenset(self.denied_urls))
-        object.__setattr__(self, "denied_hosts", hosts)
-        object.__setattr__(self, "denied_sha256", hashes)
-        object.__setattr__(self, "denied_sample_ids", frozenset(self.denied_sample_ids))
-        object.__setattr__(self, "connect_to", dict(self.connect_to))
-
-    def _require(self, name: str, holds: bool, rule: str) -> None:
-        if not holds:
-            value = getattr(self, name)
-            shown = f" (is {value!r})" if isinstance(value, int | float | str) else ""
-            raise PolicyError(f"download policy: {name} {rule}{shown}")
-
-    @property
-    def user_agent_header(self) -> str:
-        return self.user_agent if self.contact is None else f"{self.user_agent} +{self.contact}"
-
-    @property
-    def agent_token(self) -> str:
-        """The product name, lower case, that robots.txt groups and X-Robots-Tag prefixes are matched with."""
-        return self.user_agent.split("/")[0].split(" ")[0].lower()
-
-    def is_denied_url(self, url: str, host: str | None) -> bool:
-        """Whether the URL as written, or its host or a parent domain of it, is on a deny list."""
-        if url in self.denied_urls:
-            return True
-        labels = (host or "").lower().strip(".").split(".")
-        return any(".".join(labels[start:]) in self.denied_hosts for start in range(len(labels)))
-
-
-def _is_header_text(text: str) -> bool:
-    return bool(text) and text.isascii() and text.isprintable()
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
+            ip_address(address)
+            if not 0 < port < 65_536:
+                raise ValueError(f"connect_to sends {pattern!r} to port {port!r}")
+        if self.allow_files_under is not None and not self.allow_files_under.is_dir():
+            raise ValueError(f"allow_files_under: {self.allow_files_under} is not a folder")

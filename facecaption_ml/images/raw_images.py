@@ -13,7 +13,7 @@ from facecaption_ml.images.status import FetchStatus
 from facecaption_ml.schemas import SCHEMAS, conform
 
 if TYPE_CHECKING:
-    from facecaption_ml.images.policy import DownloadPolicy
+    from facecaption_ml.dataset.removals import RemovalList
 
 _MAX_ATTEMPTS: Final = 32_767  # Int16
 
@@ -47,18 +47,18 @@ class Row:
         return replace(self, status=status, error=error, picture=None)
 
 
-def settle_without_request(row: Row, duplicate_url: bool, policy: DownloadPolicy) -> Row | None:
+def settle_without_request(row: Row, duplicate_url: bool, denied: RemovalList) -> Row | None:
     """The row if it ends before any request is made (deny lists, repeated URL), else None."""
-    if row.sample_id in policy.denied_sample_ids:
+    if row.sample_id in denied.sample_ids:
         return row.failed(FetchStatus.denied, "sample_id is on a deny list")
-    if row.url is not None and row.url.strip() in policy.denied_urls:
+    if row.url is not None and row.url.strip() in denied.urls:
         return row.failed(FetchStatus.denied, "URL is on a deny list")
     if duplicate_url:
         return row.failed(FetchStatus.duplicate_url, "an earlier row has the same URL")
     return None
 
 
-def settled_earlier(previous: pl.DataFrame | None, policy: DownloadPolicy) -> dict[tuple[str, str | None], Row]:
+def settled_earlier(previous: pl.DataFrame | None, denied: RemovalList) -> dict[tuple[str, str | None], Row]:
     """Rows of the shard's earlier table that need no request, by sample_id and URL, deny lists applied anew.
 
     Left out, so fetched again: failures that may pass, rows that earlier ended without a request, rows no longer
@@ -66,20 +66,20 @@ def settled_earlier(previous: pl.DataFrame | None, policy: DownloadPolicy) -> di
     """
     if previous is None:
         return {}
-    rows = [deny_by_hash(_from_table(row), policy) for row in conform(previous, "raw_images").iter_rows(named=True)]
+    rows = [deny_by_hash(_from_table(row), denied) for row in conform(previous, "raw_images").iter_rows(named=True)]
     kept = {
         row.sha256
         for row in rows
-        if row.status is FetchStatus.ok and settle_without_request(row, False, policy) is None
+        if row.status is FetchStatus.ok and settle_without_request(row, False, denied) is None
     }
-    return {(row.sample_id, row.url): row for row in rows if _is_settled(row, kept, policy)}
+    return {(row.sample_id, row.url): row for row in rows if _is_settled(row, kept, denied)}
 
 
-def _is_settled(row: Row, kept_images: set[str | None], policy: DownloadPolicy) -> bool:
+def _is_settled(row: Row, kept_images: set[str | None], denied: RemovalList) -> bool:
     if row.status is FetchStatus.duplicate_image:
         return row.sha256 in kept_images
     if row.status is FetchStatus.denied:
-        return row.sha256 in policy.denied_sha256
+        return row.sha256 in denied.sha256
     if row.status is FetchStatus.duplicate_url:
         return False  # it shares its key with the row that was fetched, and must not stand in its place
     return not row.status.may_pass and row.attempts > 0
@@ -123,9 +123,9 @@ def _extension(data: bytes) -> str:
     return {b"\xff\xd8": "jpg", b"\x89P": "png", b"GI": "gif"}.get(data[:2], "webp")
 
 
-def deny_by_hash(row: Row, policy: DownloadPolicy) -> Row:
+def deny_by_hash(row: Row, denied: RemovalList) -> Row:
     """The row, or its denial where its SHA-256 is on the deny list."""
-    if row.sha256 is None or row.sha256 not in policy.denied_sha256:
+    if row.sha256 is None or row.sha256 not in denied.sha256:
         return row
     return row.failed(FetchStatus.denied, "SHA-256 is on a deny list")
 

@@ -48,6 +48,6 @@ class RobotsCache:
     async def _fetch_rules(self, origin: URL) -> RobotsRules | FetchFailure:
         """A failure is returned, not raised: any number of rows may wait for it, or none."""
         try:
-            return RobotsRules.parse(await self._read(origin), self._agent_token)
+            return RobotsRules(await self._read(origin), self._agent_token)
         except FetchFailure as failure:
             return failure

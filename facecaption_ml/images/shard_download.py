@@ -22,7 +22,7 @@ from facecaption_ml.images.status import FetchStatus
 from facecaption_ml.images.stored_objects import read_stored
 
 if TYPE_CHECKING:
-    from facecaption_ml.images.policy import DownloadPolicy
+    from facecaption_ml.images.policy import DownloadContext, DownloadPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,11 @@ class ShardDownload:
         rows: list[Row],
         jobs: list[Job],
         policy: DownloadPolicy,
+        context: DownloadContext,
         report: Callable[[Finished | BaseException | None], None],
     ) -> None:
         self._rows = rows
-        self._policy = policy
+        self._policy, self._context = policy, context
         self._queue = HostQueue((job for job in jobs if job.url is not None), policy.connections_per_host)
         self._stored = HostQueue((job for job in jobs if job.url is None), _STORED_READS_IN_FLIGHT)
         self._report = report
@@ -90,7 +91,7 @@ class ShardDownload:
         self._received = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
-        async with HttpFetcher(self._policy) as http:
+        async with HttpFetcher(self._policy, self._context) as http:
             background = [asyncio.create_task(self._check_received()) for _ in range(self._decoder_count)]
             background.append(asyncio.create_task(self._report_at_intervals()))
             try:
@@ -151,7 +152,8 @@ class ShardDownload:
     async def _read(self, job: Job, row: Row, http: HttpFetcher, keep_alive: bool) -> bytes:
         if job.url is not None:
             return await http.fetch(job.url, keep_alive)
-        return await self._loop.run_in_executor(self._readers, read_stored, row.url or "", self._policy)
+        limit = self._policy.max_image_bytes
+        return await self._loop.run_in_executor(self._readers, read_stored, row.url or "", limit, self._context)
 
     async def _check_received(self) -> None:
         """Decodes what arrived, a picture at a time. Requests that could go out come first: a shard ends with some
@@ -161,9 +163,11 @@ class ShardDownload:
             requests_first = self._queue.has_turns() and self._room.is_set()
             await asyncio.sleep(_REQUESTS_FIRST_S if requests_first else 0)
             if _is_small(data):
-                row = _checked_row(row, data, self._policy.max_pixels)
+                row = _checked_row(row, data, self._policy.max_image_pixels)
             else:
-                row = await self._loop.run_in_executor(self._decoders, _checked_row, row, data, self._policy.max_pixels)
+                row = await self._loop.run_in_executor(
+                    self._decoders, _checked_row, row, data, self._policy.max_image_pixels
+                )
             self._finished.append((job.row, row))
             self._unchecked_bytes -= len(data)
             if self._unchecked_bytes <= _MOST_UNCHECKED_BYTES:

@@ -10,7 +10,7 @@ from facecaption_ml.images.failure import FetchFailure
 from facecaption_ml.images.status import FetchStatus
 
 if TYPE_CHECKING:
-    from facecaption_ml.images.policy import DownloadPolicy
+    from facecaption_ml.images.policy import DownloadContext
 
 STORED_SCHEMES: Final = ("file", "s3")
 
@@ -21,28 +21,29 @@ def scheme_of(url: str | None) -> str:
     return head.lower() if colon else ""
 
 
-def read_stored(url: str, policy: DownloadPolicy) -> bytes:
+def read_stored(url: str, max_image_bytes: int, context: DownloadContext) -> bytes:
     """The bytes behind a file:// or s3:// URL; blocks. Raises FetchFailure."""
-    data = _read_file(url, policy) if scheme_of(url) == "file" else _read_object(url, policy)
-    if len(data) > policy.max_bytes:
-        raise FetchFailure(FetchStatus.too_large, f"over max_bytes {policy.max_bytes}")
+    is_file = scheme_of(url) == "file"
+    data = _read_file(url, max_image_bytes, context) if is_file else _read_object(url, context)
+    if len(data) > max_image_bytes:
+        raise FetchFailure(FetchStatus.too_large, f"over max_image_bytes {max_image_bytes}")
     return data
 
 
-def _read_file(url: str, policy: DownloadPolicy) -> bytes:
-    if policy.allow_files_under is None:
+def _read_file(url: str, max_image_bytes: int, context: DownloadContext) -> bytes:
+    if context.allow_files_under is None:
         raise FetchFailure(FetchStatus.invalid_url, "file:// URLs are read only with allow_files_under set")
     parts = urlsplit(url.strip())
     if parts.netloc not in ("", "localhost"):
         raise FetchFailure(FetchStatus.invalid_url, "file:// URL with a host")
     try:
         path = Path(unquote(parts.path)).resolve(strict=True)  # follows links and "..", then looks where it ended
-        if not path.is_relative_to(policy.allow_files_under.resolve()):
+        if not path.is_relative_to(context.allow_files_under.resolve()):
             raise FetchFailure(FetchStatus.refused_address, "file is outside allow_files_under")
         if not path.is_file():  # a device or a pipe could be read for ever
             raise FetchFailure(FetchStatus.missing_file, "not a regular file")
         with path.open("rb") as file:
-            return file.read(policy.max_bytes + 1)
+            return file.read(max_image_bytes + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise FetchFailure(FetchStatus.missing_file, "no such file") from None
     except (ValueError, RuntimeError) as error:  # a null byte, a loop of links
@@ -51,11 +52,11 @@ def _read_file(url: str, policy: DownloadPolicy) -> bytes:
         raise FetchFailure(FetchStatus.read_error, error.strerror or str(error)) from None
 
 
-def _read_object(url: str, policy: DownloadPolicy) -> bytes:
-    if policy.open_object is None:
+def _read_object(url: str, context: DownloadContext) -> bytes:
+    if context.open_object is None:
         raise FetchFailure(FetchStatus.invalid_url, "s3:// URLs are read only with open_object set")
     try:
-        return policy.open_object(url.strip())
+        return context.open_object(url.strip())
     except (FileNotFoundError, KeyError):
         raise FetchFailure(FetchStatus.missing_file, "no such object") from None
     except Exception as error:  # whatever the store's client raises is this row's failure

@@ -88,6 +88,17 @@ def test_the_evaluation_counts_as_by_hand(tmp_path: Path) -> None:
     assert Evaluation.read(tmp_path / "scores.json") == result
 
 
+@pytest.mark.parametrize(("threshold", "band", "precision"), [(0.85, (0.85, 0.95), 0.5), (0.94, (0.94, 0.98), 0.0)])
+def test_the_threshold_that_held_is_in_the_scores(
+    threshold: float, band: tuple[float, float], precision: float
+) -> None:
+    p = np.tile([[0.9], [0.96]], (1, 40))
+    y = np.tile([[True], [False]], (1, 40))
+    result = evaluate(p, y, np.full(40, 0.2), "made", "v", threshold)
+    assert (result.threshold, result.band) == (threshold, band)
+    assert (result.precision_above, result.scores[0].precision_above) == (precision, precision)
+
+
 def slow_weights(history: np.ndarray, k: int) -> np.ndarray:
     """He et al.'s weights, one task at a time."""
     tasks = history.shape[1]

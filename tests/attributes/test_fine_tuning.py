@@ -38,7 +38,7 @@ def test_a_state_of_another_start_is_not_gone_on_with(learned: Path, tmp_path: P
 
 def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
     data = AttributeData.from_arrays(*pictures(60), "colours")
-    with pytest.raises(CheckpointError, match=r"FACECAPTION_ATTRIBUTE_INIT is .*bundled.*preset is 'tiny'"):
+    with pytest.raises(CheckpointError, match=r"init .*bundled.*preset is 'tiny'"):
         train_attributes(data, "micro", tmp_path / "out", epochs=1, init=checkpoint_folder("bundled"))
 
 
@@ -47,5 +47,5 @@ def test_a_folder_without_weights_is_named(learned: Path, tmp_path: Path) -> Non
     empty = tmp_path / "empty"
     empty.mkdir()
     shutil.copy(learned / "config.json", empty)
-    with pytest.raises(CheckpointError, match=r"FACECAPTION_ATTRIBUTE_INIT.*attributes\.safetensors is missing"):
+    with pytest.raises(CheckpointError, match=r"init .*attributes\.safetensors is missing"):
         train_attributes(data, "micro", tmp_path / "out", epochs=1, init=empty)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facecaption_assets.automation.alerts import failure_alert_sensor, known_secrets, without_secrets
+from facecaption_assets.automation.alerts import failure_alert_sensor, known_secrets, redact
 from facecaption_assets.settings import load_settings
 
 TOKEN = "T0KENinThePath"
@@ -169,9 +169,9 @@ def test_the_settings_keep_the_webhook_to_themselves() -> None:
     ],
 )
 def test_what_looks_like_a_credential_is_left_out(text: str) -> None:
-    found = without_secrets(text, frozenset())
+    found = redact(text, frozenset())
     assert "hunter22" not in found.lower()
-    assert "[left out]" in found
+    assert "[redacted]" in found
 
 
 def test_ordinary_errors_stay_as_they_are() -> None:
@@ -180,16 +180,16 @@ def test_ordinary_errors_stay_as_they_are() -> None:
         "source /data/a.csv: no column 'URL' for the URLs (it has a, b); name it with FACECAPTION_URL_COLUMN",
         "cannot reach s3://my-bucket/store (FACECAPTION_STORE, FACECAPTION_S3_ENDPOINT): Could not connect",
     ):
-        assert without_secrets(text, frozenset()) == text
+        assert redact(text, frozenset()) == text
 
 
 # Letters of the mark that stands in for a secret may form a short secret anew, which would say nothing about a leak.
-_OTHER_LETTERS = st.characters(exclude_characters="[left out]")
+_OTHER_LETTERS = st.characters(exclude_characters="[redacted]")
 
 
 @given(st.text(_OTHER_LETTERS, min_size=6, max_size=40).filter(str.strip), st.text(), st.text())
 def test_a_known_secret_never_comes_through(secret: str, before: str, after: str) -> None:
-    found = without_secrets(f"{before}{secret}{after}", frozenset({secret}))
+    found = redact(f"{before}{secret}{after}", frozenset({secret}))
     assert secret not in found
     assert "\n" not in found
     assert len(found) <= 500

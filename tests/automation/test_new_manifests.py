@@ -21,7 +21,7 @@ from facecaption_assets.automation.sensors import MANIFEST_TAG, new_manifests_se
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.settings import load_settings
 from facecaption_ml.storage.store import Store
-from night_context import NightContext
+from nightly_context import NightlyContext
 
 
 class Inbox:
@@ -101,7 +101,7 @@ def test_a_manifest_is_taken_in_when_it_has_stopped_growing_and_its_shards_are_r
     assert ranges(runs) == [("shard-00000", "shard-00001"), ("shard-00002", "shard-00002")]
     assert len({request.run_key for request in runs}) == 2
     assert inbox.tick() == []
-    assert inbox.said == "1 manifests, 0 not taken in"
+    assert inbox.said == "1 manifests, 0 not ingested"
 
 
 def test_one_manifest_at_a_time_and_none_while_another_run_is_at_the_manifest(inbox: Inbox) -> None:
@@ -175,7 +175,7 @@ def test_the_nightly_backfill_leaves_new_shards_to_the_sensor_until_a_night_late
 
 
 def _night(inbox: Inbox, now: datetime) -> list[tuple[str, str]]:
-    context = NightContext(inbox.instance, now, inbox.definitions.get_repository_def())
+    context = NightlyContext(inbox.instance, now, inbox.definitions.get_repository_def())
     data = inbox.definitions.resolve_schedule_def("nightly_backfill").evaluate_tick(context)
     return ranges(data.run_requests or [])
 

@@ -17,8 +17,8 @@ from facecaption_assets.automation.backlog import Backlog, Reason, Task, find_ba
 from facecaption_assets.automation.schedules import run_ranges
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.partitions import SHARD_ASSETS
-from facecaption_assets.settings import Settings, load_settings
-from night_context import NightContext
+from facecaption_assets.settings import Settings, SettingsError, load_settings
+from nightly_context import NightlyContext
 
 LAST = SHARD_ASSETS[-1]
 
@@ -43,7 +43,7 @@ class Night:
         self.now = datetime.now(UTC) + timedelta(hours=1)
 
     def make(self, shards: Iterable[str], assets: Sequence[str] = SHARD_ASSETS, version: str | None = None) -> None:
-        """By code of ``version``: None for the current one, "" for a materialisation that does not say."""
+        """By code of ``version``: None for the current one, "" for a materialization that does not say."""
         for asset in assets:
             current = self.repository.asset_graph.get(dg.AssetKey(asset)).code_version
             made_by = current if version is None else version
@@ -67,7 +67,7 @@ class Night:
 
     def tick(self) -> list[tuple[str, str, str, str]]:
         """First shard, last shard, reason and first asset of each run asked for."""
-        context = NightContext(self.instance, self.now, self.repository)
+        context = NightlyContext(self.instance, self.now, self.repository)
         data = self.definitions.resolve_schedule_def("nightly_backfill").evaluate_tick(context)
         self.said = data.skip_message or ""
         self.keys = [request.run_key for request in data.run_requests or []]
@@ -85,7 +85,7 @@ class Night:
         settings = self.settings
         return find_backlog(
             self.instance,
-            self.repository.asset_graph,
+            self.repository,
             self.now,
             settings.nightly_attempts,
             timedelta(days=settings.nightly_days),
@@ -168,10 +168,10 @@ def test_a_shard_that_failed_is_alone_and_rests_after_its_attempts_until_they_ar
     for _ in range(night.settings.nightly_attempts):
         _fail_in_a_run(night, s[1])
         found = night.tick()
-        if night.backlog().resting:
+        if night.backlog().quarantined:
             break
         assert found == [*with_itself, (s[2], s[3], "missing", "raw_images")]
-    assert night.backlog().resting == [s[1]]
+    assert night.backlog().quarantined == [s[1]]
     assert found == [(s[0], s[0], "missing", "raw_images"), (s[2], s[3], "missing", "raw_images")]
     night.now += timedelta(days=night.settings.nightly_days + 1)
     assert night.tick() == [(s[0], s[3], "missing", "raw_images")]
@@ -201,7 +201,7 @@ def test_success_ends_the_failures_of_a_shard() -> None:
     for _ in range(5):
         _fail_in_a_run(night, night.shards[0])
     assert night.tick() == []
-    assert "1 resting after 3 failures" in night.said
+    assert "1 quarantined after 3 failures" in night.said
     night.make(night.shards)
     assert night.backlog() == Backlog([], [], [])
     night.make(night.shards, ["raw_images"])
@@ -298,5 +298,5 @@ def test_runs_hold_each_chosen_shard_once_and_only_neighbours(
 
 @pytest.mark.parametrize("name", ["nightly_cron", "weekly_cron", "summary_cron"])
 def test_a_cron_line_that_is_none_is_named(name: str) -> None:
-    with pytest.raises(ValueError, match=f"FACECAPTION_{name.upper()} is 'every night'"):
+    with pytest.raises(SettingsError, match=f"FACECAPTION_{name.upper()} is 'every night'"):
         build_definitions(load_settings(profile="photos", **{name: "every night"}))

@@ -77,9 +77,9 @@ def test_a_folder_that_is_no_checkpoint_is_named(settings: Settings, tmp_path: P
         run_benchmark(settings, "retrieval", str(tmp_path / "other"), "sample")
 
 
-def test_a_model_without_checkpoint_says_what_to_materialise(settings: Settings) -> None:
+def test_a_model_without_checkpoint_says_what_to_materialize(settings: Settings) -> None:
     with pytest.raises(
-        RunFailedError, match=r"^no checkpoint of variant 'flip': .*materialise 'flip_checkpoint' first$"
+        RunFailedError, match=r"^no checkpoint of variant 'flip': .*materialize 'flip_checkpoint' first$"
     ):
         run_benchmark(settings, "retrieval", "flip", "sample")
 
@@ -113,13 +113,13 @@ def test_a_checkpoints_folder_is_measured_under_its_name_and_leaves_the_grids_re
         ("benchmark_tables", "sample|flip", r"^benchmark_tables has no partitions: leave 'sample\|flip' out$"),
     ],
 )
-def test_what_cannot_be_materialised_is_said(settings: Settings, asset: str, partition: str | None, words: str) -> None:
+def test_what_cannot_be_materialized_is_said(settings: Settings, asset: str, partition: str | None, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         run_partition(settings, asset, partition)
 
 
 def test_a_shard_that_is_not_registered(settings: Settings) -> None:
-    with pytest.raises(UnknownShardError, match="no shard 'shard-00007': materialise source_manifest first"):
+    with pytest.raises(UnknownShardError, match="no shard 'shard-00007': materialize source_manifest first"):
         run_partition(settings, "face_crops", "shard-00007")
 
 

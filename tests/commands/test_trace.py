@@ -49,7 +49,7 @@ def test_a_released_face_leads_back_to_its_url_with_every_version(
     assert stages["template_captions"]["recorded"] == {"grammar version": "grammar1", "seed": 0}
     assert stages["llm_captions"]["facts"]["prompt_version"] == "prompt1"
     assert stages["llm_captions"]["facts"]["reason"] == "unfaithful"
-    assert all(stage["materialised"] and stage["note"] is None for stage in stages.values())
+    assert all(stage["materialized"] and stage["note"] is None for stage in stages.values())
     assert found["traced_with"]["facecaption"]
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from facecaption_ml.images import DownloadPolicy, FetchStatus, fetch_raw_images
+from facecaption_ml.dataset.removals import RemovalList
+from facecaption_ml.images import DownloadContext, DownloadPolicy, FetchStatus, fetch_raw_images
 from hostile_site import Site, manifest, picture, png_bomb, reply
 
 
-def local(**settings: object) -> DownloadPolicy:
+def local(**settings: object) -> tuple[DownloadPolicy, DownloadContext]:
     defaults: dict = {
         "allow_private_addresses": True,
         "retries": 0,
@@ -21,11 +22,12 @@ def local(**settings: object) -> DownloadPolicy:
         "total_timeout_s": 2.0,
         "connect_timeout_s": 1.0,
     }
-    return DownloadPolicy(**(defaults | settings))
+    own = {name: settings.pop(name) for name in list(settings) if name in DownloadContext.__dataclass_fields__}
+    return DownloadPolicy(**(defaults | settings)), DownloadContext(**own)
 
 
-def fetch_one(url: str | None, policy: DownloadPolicy) -> dict:
-    table = fetch_raw_images(manifest([url]), policy)
+def fetch_one(url: str | None, policy: tuple[DownloadPolicy, DownloadContext]) -> dict:
+    table = fetch_raw_images(manifest([url]), *policy)
     assert table.height == 1
     row = table.row(0, named=True)
     assert (row["image"] is not None) == (row["status"] == "ok") == (row["error"] is None)
@@ -67,7 +69,7 @@ def test_picture_is_kept_as_received(site: Site) -> None:
 )
 def test_status_by_answer(site: Site, path: str, status: str) -> None:
     start = time.monotonic()
-    row = fetch_one(site.base + path, local(max_bytes=2_000_000))
+    row = fetch_one(site.base + path, local(max_image_bytes=2_000_000))
     assert row["status"] == status, row["error"]
     assert time.monotonic() - start < 4
     assert site.bytes_sent < 20_000_000  # a flood is cut off, not read to its end
@@ -183,7 +185,10 @@ def test_connect_to_reaches_the_site_but_not_past_the_address_check(site: Site) 
 )
 def test_each_redirect_is_checked(site: Site, target: str, status: str) -> None:
     site.replies["/go"] = reply("302 Found", Location=target)
-    policy = local(connect_to={"*.sample.test": ("127.0.0.1", site.port)}, denied_hosts=["denied.sample.test"])
+    policy = local(
+        connect_to={"*.sample.test": ("127.0.0.1", site.port)},
+        denied=RemovalList(hosts=frozenset({"denied.sample.test"})),
+    )
     assert fetch_one(f"{site.base}/go", policy)["status"] == status
 
 
@@ -230,7 +235,7 @@ def test_opt_out_headers(site: Site, header: str, value: str, status: str) -> No
 
 def test_robots_txt_is_asked_once_and_obeyed(site: Site) -> None:
     site.replies["/robots.txt"] = reply(body=b"User-agent: *\nDisallow: /image/\nAllow: /image/1$\n")
-    table = fetch_raw_images(manifest([f"{site.base}/image/{i}" for i in (0, 1, 2, 12)]), local())
+    table = fetch_raw_images(manifest([f"{site.base}/image/{i}" for i in (0, 1, 2, 12)]), *local())
     assert table["status"].to_list() == ["opted_out", "ok", "opted_out", "opted_out"]
     assert site.requested("/robots.txt") == 1
     assert site.requested("/image/0") == 0
@@ -254,7 +259,7 @@ def test_folder_source_stays_in_its_folder(tmp_path: Path) -> None:
     (folder / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     urls = [(folder / "a b.jpg").as_uri(), f"file://{folder}/../secret.jpg", (folder / "link.jpg").as_uri()]
     urls += [f"file://{folder}", f"file://{folder}/none.jpg", "file://elsewhere/x.jpg", "file:///dev/zero"]
-    table = fetch_raw_images(manifest(urls), local(allow_files_under=folder))
+    table = fetch_raw_images(manifest(urls), *local(allow_files_under=folder))
     expected = ["ok", "refused_address", "refused_address", "missing_file", "missing_file", "invalid_url"]
     assert table["status"].to_list() == [*expected, "refused_address"]
 
@@ -266,7 +271,7 @@ def test_object_store_source() -> None:
         return {"s3://bucket/a.jpg": picture(1), "s3://bucket/big": bytes(3_000_000)}[url]
 
     urls = [f"s3://bucket/{name}" for name in ("a.jpg", "none", "broken", "big")]
-    table = fetch_raw_images(manifest(urls), local(open_object=open_object, max_bytes=2_000_000))
+    table = fetch_raw_images(manifest(urls), *local(open_object=open_object, max_image_bytes=2_000_000))
     assert table["status"].to_list() == ["ok", "missing_file", "read_error", "too_large"]
     assert table["image"][0]["bytes"] == picture(1)
 
@@ -274,15 +279,18 @@ def test_object_store_source() -> None:
 def test_deny_lists_come_before_requests(site: Site) -> None:
     urls = [f"{site.base}/image/{i}" for i in range(4)]
     policy = local(
-        denied_urls=[urls[0]],
-        denied_sample_ids=[f"{1:016x}"],
-        denied_sha256=[hashlib.sha256(picture(2)).hexdigest().upper()],
+        denied=RemovalList(
+            urls=frozenset({urls[0]}),
+            sample_ids=frozenset({f"{1:016x}"}),
+            sha256=frozenset({hashlib.sha256(picture(2)).hexdigest().upper()}),
+        )
     )
-    table = fetch_raw_images(manifest(urls), policy)
+    table = fetch_raw_images(manifest(urls), *policy)
     assert table["status"].to_list() == ["denied", "denied", "denied", "ok"]
     assert table.filter(pl.col("status") == "denied")["image"].null_count() == 3
     assert site.requested("/image/0") == site.requested("/image/1") == 0
     hosts = fetch_raw_images(
-        manifest(["http://a.bad.example/x", "http://notbad.example/x"]), local(denied_hosts=["bad.example"])
+        manifest(["http://a.bad.example/x", "http://notbad.example/x"]),
+        *local(denied=RemovalList(hosts=frozenset({"bad.example"}))),
     )
     assert hosts["status"].to_list() == ["denied", "dns_error"]

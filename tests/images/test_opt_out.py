@@ -94,12 +94,26 @@ disallow: /b%c3%bccher/
     ],
 )
 def test_robots_txt(agent: str, path: str, allowed: bool) -> None:
-    assert RobotsRules.parse(ROBOTS, agent).allows(path) == allowed
+    assert RobotsRules(ROBOTS, agent).allows(path) == allowed
 
 
 def test_allow_wins_a_tie_and_the_longest_pattern_decides() -> None:
-    assert RobotsRules.parse("User-agent: *\nDisallow: /a\nAllow: /a", "x").allows("/a")
-    assert not RobotsRules.parse("User-agent: *\nAllow: /a\nDisallow: /ab", "x").allows("/abc")
+    assert RobotsRules("User-agent: *\nDisallow: /a\nAllow: /a", "x").allows("/a")
+    assert not RobotsRules("User-agent: *\nAllow: /a\nDisallow: /ab", "x").allows("/abc")
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("User-agent: face\nDisallow: /", True),  # the beginning of our name is somebody else's
+        ("User-agent: facecaption-plus\nDisallow: /", True),
+        ("User-agent: facecaption\nCrawl-delay: 9\nUser-agent: other\nDisallow: /", False),  # one group
+        ("User-agent: *\nDisallow: /\nUser-agent: facecaption\nAllow: /", True),
+        ("Disallow: /", True),  # of no group
+    ],
+)
+def test_groups(text: str, allowed: bool) -> None:
+    assert RobotsRules(text, "facecaption").allows("/x.jpg") == allowed
 
 
 @given(pattern=st.text("ab*/", max_size=9), anchored=st.booleans(), path=st.text("ab/", max_size=12))
@@ -108,14 +122,20 @@ def test_wildcards_match_as_the_regular_expression_does(pattern: str, anchored: 
     path = "/" + path
     expression = "".join(".*" if c == "*" else re.escape(c) for c in pattern.removesuffix("$"))
     expected = re.match(expression + ("$" if anchored else ""), path) is None
-    assert RobotsRules.parse(f"User-agent: *\nDisallow: {pattern}", "x").allows(path) == expected
+    assert RobotsRules(f"User-agent: *\nDisallow: {pattern}", "x").allows(path) == expected
 
 
 @given(st.text(max_size=300))
 def test_any_text_is_a_robots_txt(text: str) -> None:
-    assert RobotsRules.parse(text, "facecaption").allows("/x") in (True, False)
+    assert RobotsRules(text, "facecaption").allows("/x") in (True, False)
 
 
 def test_hostile_pattern_is_matched_in_linear_time() -> None:
-    rules = RobotsRules.parse("User-agent: *\nDisallow: /" + "a*" * 2000 + "b$", "x")
+    rules = RobotsRules("User-agent: *\nDisallow: /" + "a*" * 2000 + "b$", "x")
     assert rules.allows("/" + "a" * 4000)
+
+
+def test_a_hostile_file_has_no_more_rules_than_are_read() -> None:
+    rules = RobotsRules("User-agent: *\n" + "".join(f"Disallow: /{n}/\n" for n in range(50_000)), "x")
+    assert not rules.allows("/9000/")
+    assert rules.allows("/49999/")

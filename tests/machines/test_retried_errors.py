@@ -11,7 +11,7 @@ import pytest
 
 from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
-from facecaption_assets.machines.retries import final_errors, lost, retry_policy
+from facecaption_assets.machines.retries import is_transient, no_retry_on_user_error, retry_policy
 from facecaption_assets.resources.data import StoreResource
 from facecaption_assets.settings import Settings, SettingsError, load_settings
 from facecaption_ml.storage.store import StoreError
@@ -32,7 +32,7 @@ class Tries:
         left, tried = list(errors), []
 
         @dg.asset(retry_policy=retry_policy(self.settings))
-        @final_errors(self.settings)
+        @no_retry_on_user_error(self.settings)
         def failing(context: dg.AssetExecutionContext) -> None:
             tried.append(context.retry_number)
             if left:
@@ -63,7 +63,7 @@ def test_what_was_short_of_memory_or_lost_a_process_is_tried_again(monkeypatch: 
         wrapped_in(StoreError("cannot read x"), MemoryError()),
         wrapped_in(dg.Failure("a training process was killed"), ChildProcessError()),
     ):
-        assert lost(error)
+        assert is_transient(error)
         assert tries.count(error) == (2, True)
 
 
@@ -71,14 +71,14 @@ def test_what_was_short_of_memory_or_lost_a_process_is_tried_again(monkeypatch: 
     "error",
     [
         SettingsError("wrong"),
-        StoreError("materialise it first"),
+        StoreError("materialize it first"),
         OSError(errno.ENOSPC, "the disk is full"),
         KeyError("a defect"),
         dg.Failure("the training failed"),
     ],
 )
 def test_other_errors_are_final(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    assert not lost(error)
+    assert not is_transient(error)
     assert Tries(monkeypatch).count(error) == (1, False)
 
 

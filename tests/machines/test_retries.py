@@ -173,7 +173,7 @@ def test_a_users_error_in_a_process_is_not_tried_again(tmp_path: Path) -> None:
         data = failure.step_failure_data
         assert data.user_failure_data
         assert data.user_failure_data.description == (
-            "no shard of facecaption_dataset is there yet: materialise it first"
+            "no shard of facecaption_dataset is there yet: materialize it first"
         )
         assert data.error
         assert data.error.cause

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -11,109 +12,93 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecaption_assets.commands.plan import read_count, show_plan
-from facecaption_assets.machines.compute import CPU, DOWNLOAD, EIGHT_A100, ONE_A100, Compute
-from facecaption_assets.plan.assembly import Request, make_plan
-from facecaption_assets.plan.estimate import (
-    TOTALLED,
-    Plan,
-    Speed,
-    StagePlan,
-    flip_plan,
-    funnel_of,
-    gpu_speed,
-    stage_plan,
-)
-from facecaption_assets.plan.figures import PlanError, bundled, load_figures
-from facecaption_assets.plan.measured import Measured, StageSpec
+from facecaption_assets.machines.compute import CPU, DOWNLOAD, EIGHT_A100, ONE_A100
+from facecaption_assets.plan.estimate import TOTALLED, Plan, estimate
+from facecaption_assets.plan.measured import Measured
+from facecaption_assets.plan.planning import Request, flip_work, make_plan, reference_speed, stage_work
+from facecaption_assets.plan.rates import PlanError, Rates, bundled, load_rates
 from facecaption_assets.plan.report import as_markdown
+from facecaption_assets.plan.stages import FUNNEL, STAGES, Stage
 from facecaption_assets.settings import Settings, load_settings
 from facecaption_ml.storage.store import Store
 from small_dataset import make_data_set, settings_of
 
-SPECS = [StageSpec(**entry) for entry in bundled()["stages"]]
-CLASSES = (CPU, DOWNLOAD, ONE_A100, EIGHT_A100)
 MILLION = 1_000_000
+CROPS = next(stage for stage in STAGES if stage.asset == "face_crops")
+Values = list[float | None]
 
 
-def planned(
-    urls: int, rates: list[float | None], bytes_per_row: list[float | None], machine: Compute = ONE_A100
-) -> Plan:
-    """A plan by the paper's shares, each stage with the rate and size given."""
-    figures, funnel = load_figures(load_settings(), None), funnel_of(urls, bundled()["paper"])
-    found = {spec.asset: Measured(bytes_per_row=size) for spec, size in zip(SPECS, bytes_per_row, strict=True)}
-    stages = [
-        stage_plan(spec, Speed(rate, "given"), machine, funnel, found, figures)
-        for spec, rate in zip(SPECS, rates, strict=True)
+def rates_of(own: Path | None = None) -> Rates:
+    return load_rates(load_settings(), own)
+
+
+def planned(urls: int, speeds: Values, sizes: Values, stages: tuple[Stage, ...] = STAGES) -> Plan:
+    """By the paper's shares, each stage with the rows a second and bytes a row given, and FLIP at 1,000 pairs a second."""
+    rates, paper = rates_of(), bundled()["paper"]
+    funnel = {point: urls * paper[point] / paper["urls"] for point in FUNNEL}
+    funnel["pairs"] = funnel["released"]
+    measured = {stage.asset: Measured(bytes_per_row=size) for stage, size in zip(STAGES, sizes, strict=True)}
+    work = [
+        stage_work(stage, (speed, "given"), ONE_A100, funnel, measured, rates)
+        for stage, speed in zip(stages, speeds, strict=True)
     ]
-    stages.append(flip_plan(Speed(1000.0, "given"), EIGHT_A100, funnel["released"], 15, 3, 1e12, figures))
-    return Plan(urls, figures.currency, funnel, stages)
+    work.append(flip_work((1000.0, "given"), 3, funnel, measured, rates))
+    return Plan(urls, rates.currency, funnel, estimate(work, rates))
 
 
-def per_stage(values: st.SearchStrategy[float]) -> st.SearchStrategy[list[float | None]]:
-    return st.lists(st.none() | values, min_size=len(SPECS), max_size=len(SPECS))
+def per_stage(values: st.SearchStrategy[float]) -> st.SearchStrategy[Values]:
+    return st.lists(st.none() | values, min_size=len(STAGES), max_size=len(STAGES))
 
 
-RATES, SIZES = per_stage(st.floats(0.01, 1e6)), per_stage(st.floats(1, 1e6))
+SPEEDS, SIZES = per_stage(st.floats(0.01, 1e6)), per_stage(st.floats(1, 1e6))
 
 
 @settings(max_examples=50, deadline=None)
-@given(urls=st.integers(20_000, 10**9), rates=RATES, sizes=SIZES)
-def test_twice_the_urls_take_twice_the_machine_hours(
-    urls: int, rates: list[float | None], sizes: list[float | None]
-) -> None:
-    once, twice = planned(urls, rates, sizes), planned(2 * urls, rates, sizes)
-    for one, two in zip(once.stages, twice.stages, strict=True):
-        assert (one.machine_hours is None) == (two.machine_hours is None)
-        if one.machine_hours is not None:
-            assert two.machine_hours == pytest.approx(2 * one.machine_hours)
+@given(urls=st.integers(20_000, 10**9), speeds=SPEEDS, sizes=SIZES)
+def test_twice_the_urls_take_twice_the_machine_hours(urls: int, speeds: Values, sizes: Values) -> None:
+    once, twice = planned(urls, speeds, sizes), planned(2 * urls, speeds, sizes)
+    hours = [plan.stages["machine_hours"].to_list() for plan in (once, twice)]
+    assert [None if value is None else pytest.approx(2 * value) for value in hours[0]] == hours[1]
+    assert [value is None for value in hours[0]] == [speed is None for speed in [*speeds, 1000.0]]
     assert twice.totals["gpu_hours"] == pytest.approx(2 * once.totals["gpu_hours"])
 
 
 @settings(max_examples=50, deadline=None)
-@given(rates=RATES, sizes=SIZES)
-def test_totals_are_the_sums_of_the_stages_and_say_which_they_lack(
-    rates: list[float | None], sizes: list[float | None]
-) -> None:
-    plan = planned(MILLION, rates, sizes)
+@given(speeds=SPEEDS, sizes=SIZES)
+def test_totals_are_the_sums_of_the_stages_and_say_which_they_lack(speeds: Values, sizes: Values) -> None:
+    plan = planned(MILLION, speeds, sizes)
     for name in TOTALLED:
-        values = {stage.asset: getattr(stage, name) for stage in plan.stages}
+        values = dict(plan.stages.select("asset", name).iter_rows())
         assert plan.totals[name] == pytest.approx(sum(value for value in values.values() if value is not None))
         assert plan.left_out.get(name, []) == [asset for asset, value in values.items() if value is None]
-    assert plan.totals["cost"] == pytest.approx(sum(stage.cost or 0 for stage in plan.stages))
-    for stage, rate in zip(plan.stages, rates, strict=False):
-        assert (stage.machine_hours is None) == (rate is None)
+    costs = sum(plan.totals[name] for name in ("machine_cost", "storage_cost", "request_cost"))
+    assert plan.totals["cost"] == pytest.approx(costs)
 
 
 def test_by_hand() -> None:
-    figures = load_figures(load_settings(), None)
-    figures_used = {"machines.a100": 8, "price.a100": 4.0, "price.storage": 0.023, "storage.months": 1}
-    assert {name: figures[name] for name in figures_used} == figures_used
-    crops = SPECS[[spec.asset for spec in SPECS].index("face_crops")]
-    found = {"face_crops": Measured(bytes_per_row=20_000), "raw_images": Measured(bytes_per_row=50_000)}
-    stage = stage_plan(crops, Speed(100, ""), ONE_A100, funnel_of(50 * MILLION, bundled()["paper"]), found, figures)
-    assert stage.rows == 37 * MILLION
-    assert stage.machine_hours is not None
-    assert stage.machine_hours == pytest.approx(37e6 / 100 / 3600)
-    assert (stage.gpu_hours, stage.hours) == (stage.machine_hours, pytest.approx(stage.machine_hours / 8))
-    assert stage.stored_bytes == 23e6 * 20_000
-    assert stage.machine_cost == pytest.approx(4 * stage.machine_hours)
-    assert stage.storage_cost == pytest.approx(460 * 0.023)
-    # 5,000 shards of 92 MB each: two POST, and a PUT for every 50 MB.
-    assert stage.put_requests == pytest.approx(5000 * 2 + 460e9 / 16_777_216)
-    assert stage.get_requests == pytest.approx(5000 * 4 * 5 + 2.5e12 / 20e6)
-    flip = flip_plan(Speed(1080.0, ""), EIGHT_A100, 15e6, 15, 3, None, figures)
-    assert flip.machine_hours is not None
-    assert flip.machine_hours == pytest.approx(3 * 15 * 15e6 / 1080 / 3600)
-    assert flip.gpu_hours == pytest.approx(8 * flip.machine_hours)
-    assert flip.get_requests is None
+    expected = {"machines.a100": 8, "price.a100": 4.0, "price.storage": 0.023, "storage.months": 1}
+    assert {name: rates_of()[name] for name in expected} == expected
+    sizes: Values = [{"face_crops": 20_000.0, "raw_images": 50_000.0}.get(stage.asset) for stage in STAGES]
+    crops, flip = planned(50 * MILLION, [100.0], sizes, (CROPS,)).stages.iter_rows(named=True)
+    assert crops["rows"] == 37 * MILLION
+    assert crops["machine_hours"] == pytest.approx(37e6 / 100 / 3600)
+    assert (crops["gpu_hours"], crops["hours"]) == (crops["machine_hours"], pytest.approx(crops["machine_hours"] / 8))
+    assert crops["stored_bytes"] == 23e6 * 20_000
+    assert crops["machine_cost"] == pytest.approx(4 * crops["machine_hours"])
+    assert crops["storage_cost"] == pytest.approx(460 * 0.023)
+    # 5,000 shards of 92 MB each: two POST, and a PUT for every 16 MiB.
+    assert crops["put_requests"] == pytest.approx(5000 * 2 + 460e9 / 16_777_216)
+    assert crops["get_requests"] == pytest.approx(5000 * 4 * 5 + 2.5e12 / 20e6)
+    assert flip["machine_hours"] == pytest.approx(3 * 15 * 15e6 / 1000 / 3600)
+    assert flip["gpu_hours"] == pytest.approx(8 * flip["machine_hours"])
+    assert flip["get_requests"] == pytest.approx(3 * 15 * 460e9 / 20e6)
 
 
 def test_detection_is_no_faster_than_its_pictures_are_decoded(tmp_path: Path) -> None:
-    figures, own = load_figures(load_settings(), None), tmp_path / "own.toml"
+    own = tmp_path / "own.toml"
     own.write_text("[reference.core]\ndecoding = 10")
-    crops = next(spec for spec in SPECS if spec.asset == "face_crops")
-    assert gpu_speed(crops, ONE_A100, figures) == pytest.approx(510 * 0.32)
-    assert gpu_speed(crops, ONE_A100, load_figures(load_settings(), own)) == 10 * ONE_A100.cores
+    assert reference_speed(CROPS, ONE_A100, rates_of()) == pytest.approx(510 * 0.32)
+    assert reference_speed(CROPS, ONE_A100, rates_of(own)) == 10 * ONE_A100.cores
 
 
 @pytest.fixture
@@ -122,30 +107,30 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return settings_of(tmp_path)
 
 
-def plan_of(home: Settings, request: Request) -> tuple[Plan, dict[str, StagePlan]]:
-    plan = make_plan(request, home, Store(home.store_root), dg.DagsterInstance.get(), load_figures(home, None))
-    return plan, {stage.asset: stage for stage in plan.stages}
+def plan_of(home: Settings, request: Request) -> tuple[Plan, dict[str, dict[str, Any]]]:
+    plan = make_plan(request, home, Store(home.store_root), dg.DagsterInstance.get(), load_rates(home, None))
+    return plan, {stage["asset"]: stage for stage in plan.stages.iter_rows(named=True)}
 
 
 def test_speeds_and_shares_are_those_of_this_installation(home: Settings) -> None:
     make_data_set(home)
     plan, stages = plan_of(home, Request(MILLION))
     assert plan.funnel["released"] == pytest.approx(MILLION * 4 / 6)
-    assert stages["raw_images"].rows_per_second == pytest.approx(3 / 2.0)
-    assert stages["raw_images"].speed_origin == "2 shards"
-    assert (stages["raw_images"].machine, stages["face_crops"].machine) == ("download", "a100")
+    assert stages["raw_images"]["rows_per_second"] == pytest.approx(3 / 2.0)
+    assert stages["raw_images"]["speed_origin"] == "2 shards"
+    assert (stages["raw_images"]["machine"], stages["face_crops"]["machine"]) == ("download", "a100")
     size = next(Path(home.store_root, "raw_images").glob("*.parquet")).stat().st_size
-    assert stages["raw_images"].stored_bytes == pytest.approx(MILLION / 3 * size, rel=0.05)
+    assert stages["raw_images"]["stored_bytes"] == pytest.approx(MILLION / 3 * size, rel=0.05)
 
 
 def test_a_cpus_speed_does_not_become_gpu_hours_unless_asked(home: Settings) -> None:
     make_data_set(home)
     plan, stages = plan_of(home, Request(MILLION))
-    assert stages["face_crops"].rows_per_second == pytest.approx(510 * 0.32)
-    assert stages["face_crops"].speed_origin == "reference"
+    assert stages["face_crops"]["rows_per_second"] == pytest.approx(510 * 0.32)
+    assert stages["face_crops"]["speed_origin"] == "reference"
     assert any(text.startswith("face_crops: ran at 4.0 rows/s here, on no GPU") for text in plan.assumptions)
     plan, stages = plan_of(home, Request(MILLION, as_measured=True))
-    assert stages["face_crops"].rows_per_second == pytest.approx(4.0)
+    assert stages["face_crops"]["rows_per_second"] == pytest.approx(4.0)
     assert any(text.startswith("face_crops: --as-measured") for text in plan.assumptions)
 
 
@@ -158,8 +143,8 @@ def test_before_anything_has_run_the_papers_shares_hold_and_gaps_are_named(home:
     assert "The totals leave out what nobody has measured:" in text
     plan, stages = plan_of(home, Request(50 * MILLION))
     assert "raw_images" in plan.left_out["machine_hours"]
-    assert stages["raw_images"].machine_hours is None
-    assert stages["raw_images"].cost is None
+    assert stages["raw_images"]["machine_hours"] is None
+    assert stages["raw_images"]["cost"] is None
     row = next(line for line in as_markdown(plan).splitlines() if line.startswith("| raw_images"))
     assert row.count("not measured") == 8
     with pytest.raises(PlanError, match="--yields measured"):
@@ -178,28 +163,26 @@ def test_json_has_the_same_numbers_and_null_for_what_is_not_known(
 
 
 def test_every_class_of_machine_has_a_price_and_a_number() -> None:
-    figures = load_figures(load_settings(), None)
-    for machine in CLASSES:
-        assert f"price.{machine.name}" in figures
-        assert f"machines.{machine.name}" in figures
+    for machine in (CPU, DOWNLOAD, ONE_A100, EIGHT_A100):
+        assert {f"price.{machine.name}", f"machines.{machine.name}"} <= set(rates_of().by_name)
 
 
 def test_a_setting_beats_the_bundled_price_and_a_file_beats_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FACECAPTION_PLAN_PRICE_A100", "3.5")
-    assert load_figures(load_settings(), None)["price.a100"] == 3.5
+    assert rates_of()["price.a100"] == 3.5
     own = tmp_path / "own.toml"
     own.write_text('currency = "EUR"\n[price]\na100 = 2\n')
-    figures = load_figures(load_settings(), own)
-    assert (figures["price.a100"], figures.currency) == (2.0, "EUR")
-    assert figures.used()["price.a100"].origin == str(own)
+    rates = rates_of(own)
+    assert (rates["price.a100"], rates.currency) == (2.0, "EUR")
+    assert rates.used()["price.a100"].origin == str(own)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[price]\na10 = 1", r"no figure 'price\.a10': did you mean price\.a100\?"),
+        ("[price]\na10 = 1", r"no rate 'price\.a10': did you mean price\.a100\?"),
         ("[price]\na100 = -1", r"price\.a100 is -1"),
         ("[price]\na100 = 'much'", r"price\.a100 is 'much'"),
         ("[machines]\na100 = 0", r"machines\.a100 is 0: .*whole number of at least 1"),
@@ -214,7 +197,7 @@ def test_a_file_of_prices_with_a_mistake(tmp_path: Path, text: str, words: str) 
     own = tmp_path / "own.toml"
     own.write_text(text)
     with pytest.raises(PlanError, match=rf"own\.toml: .*{words}"):
-        load_figures(load_settings(), own)
+        rates_of(own)
 
 
 @given(count=st.integers(1, 10**12))

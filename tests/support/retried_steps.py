@@ -34,14 +34,14 @@ def steps() -> dg.JobDefinition:
     settings, folder = load_settings(profile="sample"), Path(os.environ["LOST_STEPS"])
 
     @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings))
-    @retries.final_errors(settings)
+    @retries.no_retry_on_user_error(settings)
     def hungry(context: dg.AssetExecutionContext) -> None:
         """Takes 400 MiB beside what Python needs."""
         note(folder, "hungry")
         context.log.info(f"the last byte is {bytearray(b'x' * (400 * MIB))[-1]}")
 
     @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings))
-    @retries.final_errors(settings)
+    @retries.no_retry_on_user_error(settings)
     def evicted(context: dg.AssetExecutionContext) -> None:
         """Is told to stop, as a pod is whose node is taken away."""
         if note(folder, "evicted") == 1:
@@ -49,7 +49,7 @@ def steps() -> dg.JobDefinition:
             time.sleep(60)
 
     @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings))
-    @retries.final_errors(settings)
+    @retries.no_retry_on_user_error(settings)
     def misled(context: dg.AssetExecutionContext) -> None:
         """What it needs is not there."""
         note(folder, "misled")

@@ -30,7 +30,7 @@ def train(
     settings = load_settings(profile="sample", executor="kubernetes")
 
     @dg.asset(retry_policy=retries.training_retry_policy(settings))
-    @retries.final_errors(settings)
+    @retries.no_retry_on_user_error(settings)
     def training(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         config = micro_config(store, **{"epochs": 1, **given})
         checkpoint = run_training(context, dg.PipesSubprocessClient(), config, work, 1)

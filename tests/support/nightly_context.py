@@ -7,7 +7,7 @@ from datetime import datetime
 import dagster as dg
 
 
-class NightContext(dg.ScheduleEvaluationContext):
+class NightlyContext(dg.ScheduleEvaluationContext):
     """Of an instance in memory, which Dagster's own builder of contexts does not take."""
 
     def __init__(self, instance: dg.DagsterInstance, now: datetime, repository: dg.RepositoryDefinition) -> None:
