@@ -15,6 +15,7 @@ from facecaption_assets.commands.instance import prepare_home
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.provenance import Step, faces_of, find_shard, package_version, parse_id, trail
 from facecaption_ml.dataset.removals import RemovalList
+from facecaption_ml.schemas import DATASET, SHARD_TABLES
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
 
@@ -59,7 +60,7 @@ def trace_face(settings: Settings, text: str, as_json: bool) -> None:
     prepare_home(settings)
     faces: Sequence[str | None] = [face_id] if face_id else faces_of(store, shard, sample_id) or [None]
     with dg.DagsterInstance.get() as instance:
-        made = {step: latest(instance, step, shard) for step in (*_SHOWN, "attribute_model")}
+        made = {step: latest(instance, step, shard) for step in (*SHARD_TABLES, "attribute_model")}
     if not face_id:
         click.echo(f"{sample_id} is a picture: {len(list(filter(None, faces)))} kept faces", err=True)
     for face in faces:
@@ -154,7 +155,7 @@ def _end(settings: Settings, steps: Sequence[Step], made: Mapping[str, Made], fa
     lacking = next(step for step in steps if step.row is None)
     if not lacking.has_shard:
         return f"{lacking.table} of this shard is not there yet"
-    if lacking.table == "facecaption_dataset":
+    if lacking.table == DATASET:
         return _removed(settings, raw, face_id)
     if face_id is None:
         return "no face of the picture was kept" + _reasons(made["face_crops"])

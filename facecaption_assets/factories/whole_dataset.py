@@ -19,10 +19,10 @@ from facecaption_assets.factories.shards import Check
 from facecaption_assets.machines.compute import Compute
 from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.settings import Settings
+from facecaption_ml.schemas import DATASET
 from facecaption_ml.statistics.report import PREFIX, Report, key, write_files
 from facecaption_ml.storage.store import Store, StoreError
 
-DATASET: Final = "facecaption_dataset"
 STORED: Final = {"stored": "What the store gives back has the rows and columns that were written."}
 """The check that every statistic has, whatever it measures."""
 COMPLETE: Final = "complete"

@@ -16,11 +16,11 @@ from facecaption_assets.resources.models import (
     PredictorResource,
     QualityScorersResource,
 )
-from facecaption_assets.settings import Settings
+from facecaption_assets.settings import PREFIX, Settings
 from facecaption_assets.training.launch import STOP_SECONDS
 from facecaption_ml.dataset.removals import RemovalList
-from facecaption_ml.dataset.sources import SourceColumns, SourceError, normalise, read_source
-from facecaption_ml.storage.object_storage import read_object
+from facecaption_ml.dataset.sources import SourceColumnError, SourceColumns, SourceError, normalise, read_source
+from facecaption_ml.storage.objects import S3, read_object
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
@@ -52,11 +52,19 @@ class SourceResource(dg.ConfigurableResource):
     def batches(self) -> Iterator[pl.DataFrame]:
         """Batches of ``url, alt_text, width, height, nsfw``. Raises SourceError naming what is wrong with the source."""
         if not self.location:
-            raise SourceError("FACECAPTION_SOURCE is not set: a table of URLs, a folder of pictures, or 'sample'")
+            raise SourceError("it is not set: a table of URLs, a folder of pictures, or 'sample'")
         if self.location == SAMPLE:
             yield normalise(self.sample_world().manifest())
         else:
-            yield from read_source(self.location, SourceColumns(**self.columns), self.storage)
+            yield from self.read(self.location)
+
+    def read(self, location: str) -> Iterator[pl.DataFrame]:
+        """Batches of another list with the same columns. Raises SourceError."""
+        try:
+            yield from read_source(location, SourceColumns(**self.columns), self.storage)
+        except SourceColumnError as error:
+            error.option = error.option or f"{PREFIX}URL_COLUMN"
+            raise
 
     def sample_world(self) -> "SampleWorld":
         from facecaption_ml.sample.world import SampleWorld
@@ -86,15 +94,7 @@ class DownloaderResource(dg.ConfigurableResource):
         """The policy of a run. The sample world's server lives as long as the block."""
         from facecaption_ml.images import DownloadPolicy
 
-        denied = self.denied()
-        options: dict[str, Any] = {
-            **self.options,
-            "contact": self.contact or None,
-            "denied_urls": denied.urls,
-            "denied_hosts": denied.hosts,
-            "denied_sha256": denied.sha256,
-            "denied_sample_ids": denied.sample_ids,
-        }
+        options: dict[str, Any] = {**self.options, "contact": self.contact or None, "denied": self.denied()}
         if self.source != SAMPLE:
             yield DownloadPolicy(**options, **self._own_pictures())
             return
@@ -108,7 +108,7 @@ class DownloaderResource(dg.ConfigurableResource):
 
         A list of URLs from elsewhere never gets to read this machine's files.
         """
-        if self.source.startswith("s3://"):
+        if self.source.startswith(S3):
             storage = dict(self.storage)
             return {"open_object": lambda url: read_object(url, storage)}
         folder = Path(self.source).expanduser()

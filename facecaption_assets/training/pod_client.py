@@ -20,7 +20,7 @@ from dagster_k8s.client import DagsterK8sError, DagsterKubernetesClient
 from kubernetes.client import ApiException  # type: ignore[import-untyped]
 
 from facecaption_assets.training.pod import MESSAGES, s3_client
-from facecaption_ml.storage.object_storage import S3Location
+from facecaption_ml.storage.objects import S3
 
 if TYPE_CHECKING:
     from facecaption_assets.training.pod import TrainingPods
@@ -35,10 +35,10 @@ def run_pod(
 ) -> None:
     """Start the pod, wait until it has ended well, and delete it. Raises PodLostError."""
     settings = pods.settings
-    place = S3Location.from_url(settings.store_root, settings.storage_options)
-    prefix = "/".join(part for part in (place.prefix, folder, MESSAGES) if part)
+    bucket, _, root = settings.store_root.removeprefix(S3).partition("/")
+    prefix = "/".join(part for part in (root.strip("/"), folder, MESSAGES) if part)
     client = _PatientClient(
-        message_reader=_MessagesInFolder(place.bucket, prefix, s3_client(settings.s3_endpoint, settings.s3_region)),
+        message_reader=_MessagesInFolder(bucket, prefix, s3_client(settings.s3_endpoint, settings.s3_region)),
         load_incluster_config=not pods.kubeconfig or None,
         kubeconfig_file=pods.kubeconfig or None,
         poll_interval=pods.poll_s,

@@ -17,19 +17,9 @@ from typing import Any, Final
 import polars as pl
 
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.schemas import DATASET, SCHEMAS, SHARD_TABLES
 from facecaption_ml.storage.store import Store
 
-TRAIL: Final = (
-    "source_manifest",
-    "raw_images",
-    "face_crops",
-    "face_attributes",
-    "template_captions",
-    "llm_captions",
-    "facecaption_dataset",
-)
-"""The tables of a face, from its URL to the released row."""
 _BY_SAMPLE: Final = ("source_manifest", "raw_images")
 _ID: Final = re.compile(r"(?P<sample>[0-9a-f]{16})(?:_(?P<rank>\d+))?")
 _AT_ONCE: Final = 16  # shards that are looked into side by side
@@ -69,7 +59,7 @@ def parse_id(text: str) -> tuple[str, str | None]:
 def find_shard(store: Store, sample_id: str, face_id: str | None) -> str:
     """The shard that holds a face, or a source row. Raises UnknownFaceError where none does."""
     start = face_id or f"{sample_id}_"
-    released = _first_shard(store, "facecaption_dataset", ["face_id"], lambda frame: _begins(frame, start, face_id))
+    released = _first_shard(store, DATASET, ["face_id"], lambda frame: _begins(frame, start, face_id))
     if released is not None:
         return released
     # A repeated URL has a row in each place; the first is the one that was fetched.
@@ -91,9 +81,9 @@ def faces_of(store: Store, shard: str, sample_id: str) -> list[str]:
 
 
 def trail(store: Store, shard: str, sample_id: str, face_id: str | None) -> list[Step]:
-    """A step for each table of ``TRAIL``; those that need a face have no row where ``face_id`` is None."""
+    """A step for each table of ``SHARD_TABLES``; those that need a face have no row where ``face_id`` is None."""
     steps = []
-    for table in TRAIL:
+    for table in SHARD_TABLES:
         if not store.has_table(table, shard):
             steps.append(Step(table, False, None))
             continue

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.storage.object_storage import S3Location, read_object
+from facecaption_ml.storage.objects import S3, StoreError, read_object
 
 _PATTERNS: Final = {
     "sha256": re.compile(r"[0-9a-f]{64}"),
@@ -34,6 +33,11 @@ class RemovalList:
     sample_ids: frozenset[str] = frozenset()
     face_ids: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        """Hosts, hashes and ids compare without regard to case."""
+        for kind in _PATTERNS:
+            object.__setattr__(self, kind, frozenset(value.lower().strip(".") for value in getattr(self, kind)))
+
     @classmethod
     def read(cls, path: str, options: Mapping[str, str] | None = None) -> RemovalList:
         """From a text file or ``s3://bucket/key``, which ``options`` reach; an empty ``path`` gives an empty list.
@@ -45,7 +49,15 @@ class RemovalList:
         or a face id (16 hex digits, underscore, number). Raises RemovalListError for anything else, since a removal request
         that is silently skipped would be worse than a stop.
         """
-        return cls.parse(list_text(path, options or {}).splitlines(), f"list {path}") if path else cls()
+        if not path:
+            return cls()
+        try:
+            text = list_text(path, options)
+        except FileNotFoundError:
+            if not path.startswith(S3):
+                raise RemovalListError(f"list {path}: cannot be read: no such file") from None
+            text = ""
+        return cls.parse(text.splitlines(), f"list {path}")
 
     @classmethod
     def parse(cls, lines: Sequence[str], name: str) -> RemovalList:
@@ -73,7 +85,7 @@ class RemovalList:
         """Why a face must go, or None: removed_url, removed_host, removed_hash, removed_sample or removed_face."""
         if url in self.urls:
             return "removed_url"
-        if self.hosts and self._host_removed(urlsplit(url).hostname or ""):
+        if self.hosts and self.names_host(_host_of(url)):
             return "removed_host"
         if sha256 in self.sha256:
             return "removed_hash"
@@ -81,35 +93,29 @@ class RemovalList:
             return "removed_sample"
         return "removed_face" if face_id in self.face_ids else None
 
-    def _host_removed(self, host: str) -> bool:
-        """A host is removed with all its subdomains."""
-        parts = host.split(".")
-        return any(".".join(parts[start:]) in self.hosts for start in range(len(parts)))
+    def names_url(self, url: str) -> bool:
+        """Whether a URL as written, its host, or a parent domain of it is listed."""
+        return url in self.urls or (bool(self.hosts) and self.names_host(_host_of(url)))
+
+    def names_host(self, host: str) -> bool:
+        """Whether a host, or a parent domain of it, is listed."""
+        labels = host.lower().strip(".").split(".")
+        return any(".".join(labels[start:]) in self.hosts for start in range(len(labels)))
 
 
-def list_text(path: str, options: Mapping[str, str]) -> str:
-    """The text of a list, "" for an object that is not there. Raises RemovalListError where it cannot be read."""
+def list_text(path: str, options: Mapping[str, str] | None = None) -> str:
+    """The text of a list. Raises RemovalListError where it cannot be read, FileNotFoundError where it is absent."""
     try:
-        if path.startswith("s3://"):
-            return _object_text(path, options)
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+        return read_object(path, options).decode()
+    except (StoreError, UnicodeDecodeError) as error:
         raise RemovalListError(f"list {path}: cannot be read: {error}") from error
 
 
-def _object_text(url: str, options: Mapping[str, str]) -> str:
-    from botocore.exceptions import BotoCoreError, ClientError
-
+def _host_of(url: str) -> str:
     try:
-        try:
-            return read_object(url, options).decode()
-        except FileNotFoundError:
-            # A bucket that is not there must not pass for an empty list; listing tells the two apart.
-            place = S3Location.from_url(url, options)
-            next(S3Location(place.bucket, "", place.options).keys(place.prefix), None)
-            return ""
-    except (BotoCoreError, ClientError) as error:
-        raise OSError((str(error) or type(error).__name__).splitlines()[0]) from error
+        return urlsplit(url).hostname or ""
+    except ValueError:  # such as http://[broken, which nobody can fetch either
+        return ""
 
 
 def _classify(line: str, name: str, number: int) -> tuple[str, str]:

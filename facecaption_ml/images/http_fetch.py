@@ -142,7 +142,7 @@ class HttpFetcher:
 
     def _require_allowed(self, url: URL) -> None:
         host = url.raw_host or ""
-        if self._policy.is_denied_url(str(url), host):
+        if self._policy.denied.names_url(str(url)):
             raise FetchFailure(FetchStatus.denied, f"{host} or this URL is on a deny list")
         address = literal_address(host)
         if address is not None and not is_allowed(address, self._policy.allow_private_addresses):

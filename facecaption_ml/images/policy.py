@@ -1,9 +1,9 @@
-"""What the downloader may do: limits, manners and lists, checked once when the policy is made."""
+"""What the downloader may do: limits, crawl politeness and lists, checked once when the policy is made."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Final
 
 from PIL import Image
 
+from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.errors import FaceCaptionError
 
 USER_AGENT: Final = "FaceCaption/0.1 (image data set builder)"
@@ -40,10 +41,7 @@ class DownloadPolicy:
     contact: str | None = None  # a page or mail address for site owners, sent behind the User-Agent
     respect_opt_out: bool = True
     allow_private_addresses: bool = False  # loopback and private networks; link-local stays refused
-    denied_urls: Collection[str] = frozenset()
-    denied_hosts: Collection[str] = frozenset()  # with all their subdomains
-    denied_sha256: Collection[str] = frozenset()  # of the bytes, lower-case hex
-    denied_sample_ids: Collection[str] = frozenset()
+    denied: RemovalList = field(default_factory=RemovalList)  # not fetched; face ids in it do not matter here
     # Host pattern ("*.sample.test") → address and port, like curl's --connect-to; the address check still applies.
     connect_to: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     allow_files_under: Path | None = None  # file:// URLs inside this folder are read; none by default
@@ -60,21 +58,11 @@ class DownloadPolicy:
         named = re.match(r"[A-Za-z_-]+(/\S+)?( |$)", self.user_agent) and _is_header_text(self.user_agent)
         self._require("user_agent", bool(named), "must start with a product name of letters, as in 'FaceCaption/0.1'")
         self._require("contact", self.contact is None or _is_header_text(self.contact), "must be one line of ASCII")
-        for name in ("denied_urls", "denied_hosts", "denied_sha256", "denied_sample_ids"):
-            self._require(name, not isinstance(getattr(self, name), str), "must be a collection, not one string")
-        hosts = frozenset(host.lower().strip(".") for host in self.denied_hosts)
-        hashes = frozenset(text.lower() for text in self.denied_sha256)
-        for text in hashes:
-            self._require("denied_sha256", bool(re.fullmatch("[0-9a-f]{64}", text)), f"has {text!r}, not 64 hex digits")
         for pattern, (address, port) in self.connect_to.items():
             valid = _is_address(address) and 0 < port < 65_536
             self._require("connect_to", valid, f"sends {pattern!r} to {address!r}, {port!r}: not an address and port")
         folder = self.allow_files_under
         self._require("allow_files_under", folder is None or folder.is_dir(), f"{folder} is not a folder")
-        object.__setattr__(self, "denied_urls", frozenset(self.denied_urls))
-        object.__setattr__(self, "denied_hosts", hosts)
-        object.__setattr__(self, "denied_sha256", hashes)
-        object.__setattr__(self, "denied_sample_ids", frozenset(self.denied_sample_ids))
         object.__setattr__(self, "connect_to", dict(self.connect_to))
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
@@ -91,13 +79,6 @@ class DownloadPolicy:
     def agent_token(self) -> str:
         """The product name, lower case, that robots.txt groups and X-Robots-Tag prefixes are matched with."""
         return self.user_agent.split("/")[0].split(" ")[0].lower()
-
-    def is_denied_url(self, url: str, host: str | None) -> bool:
-        """Whether the URL as written, or its host or a parent domain of it, is on a deny list."""
-        if url in self.denied_urls:
-            return True
-        labels = (host or "").lower().strip(".").split(".")
-        return any(".".join(labels[start:]) in self.denied_hosts for start in range(len(labels)))
 
 
 def _is_header_text(text: str) -> bool:

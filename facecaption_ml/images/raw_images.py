@@ -49,9 +49,9 @@ class Row:
 
 def settle_without_request(row: Row, duplicate_url: bool, policy: DownloadPolicy) -> Row | None:
     """The row if it ends before any request is made (deny lists, repeated URL), else None."""
-    if row.sample_id in policy.denied_sample_ids:
+    if row.sample_id in policy.denied.sample_ids:
         return row.failed(FetchStatus.denied, "sample_id is on a deny list")
-    if row.url is not None and row.url.strip() in policy.denied_urls:
+    if row.url is not None and row.url.strip() in policy.denied.urls:
         return row.failed(FetchStatus.denied, "URL is on a deny list")
     if duplicate_url:
         return row.failed(FetchStatus.duplicate_url, "an earlier row has the same URL")
@@ -79,7 +79,7 @@ def _is_settled(row: Row, kept_images: set[str | None], policy: DownloadPolicy) 
     if row.status is FetchStatus.duplicate_image:
         return row.sha256 in kept_images
     if row.status is FetchStatus.denied:
-        return row.sha256 in policy.denied_sha256
+        return row.sha256 in policy.denied.sha256
     if row.status is FetchStatus.duplicate_url:
         return False  # it shares its key with the row that was fetched, and must not stand in its place
     return not row.status.may_pass and row.attempts > 0
@@ -125,7 +125,7 @@ def _extension(data: bytes) -> str:
 
 def deny_by_hash(row: Row, policy: DownloadPolicy) -> Row:
     """The row, or its denial where its SHA-256 is on the deny list."""
-    if row.sha256 is None or row.sha256 not in policy.denied_sha256:
+    if row.sha256 is None or row.sha256 not in policy.denied.sha256:
         return row
     return row.failed(FetchStatus.denied, "SHA-256 is on a deny list")
 

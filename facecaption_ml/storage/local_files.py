@@ -8,16 +8,19 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
+
+from facecaption_ml.storage.objects import Objects, StoredObject, StoreError, reason, writing
 
 _STALE_AFTER_S: Final = 3600.0
 
 
 @contextlib.contextmanager
-def replacing(target: Path) -> Iterator[IO[bytes]]:
+def atomic_write(target: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """A file that takes the place of ``target`` when the block ends well, and leaves no trace when it does not.
 
-    Its folder is made where there is none. Raises OSError where it cannot be written.
+    Its folder is made where it is missing. Without ``sync``, a machine that goes down may leave it empty: for caches that
+    notice. Raises OSError where it cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep_stale(target.parent)
@@ -26,7 +29,8 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -38,3 +42,73 @@ def _sweep_stale(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _STALE_AFTER_S:
                 path.unlink()
+
+
+class LocalObjects(Objects):
+    """Files under a folder, which need not be there yet. Hidden files count as unfinished."""
+
+    def __init__(self, root: str) -> None:
+        self.root = str(Path(root).expanduser().resolve())
+
+    def local_path(self, key: str) -> Path:
+        return Path(self.root, key)
+
+    def find(self, key: str) -> StoredObject | None:
+        path = self.local_path(key)
+        try:
+            state = path.stat()
+        except OSError:  # there is none, or it has just gone
+            return None
+        return StoredObject(key, state.st_size, f"{state.st_size}-{state.st_mtime_ns}") if path.is_file() else None
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        root = Path(self.root)
+        for path in (root / prefix.rpartition("/")[0]).rglob("*"):
+            key = path.relative_to(root).as_posix()
+            if key.startswith(prefix) and not path.name.startswith("."):
+                found = self.find(key)
+                if found is not None:
+                    yield found
+
+    def read(self, key: str) -> bytes:
+        with self._reading(key):
+            return self.local_path(key).read_bytes()
+
+    @contextlib.contextmanager
+    def open(self, key: str) -> Iterator[Any]:
+        """One open file, which stays the version that it was."""
+        import pyarrow as pa
+
+        with self._reading(key):
+            file = pa.OSFile(str(self.local_path(key)), "rb")
+        with file:
+            yield file
+
+    @contextlib.contextmanager
+    def reading_file(self, key: str) -> Iterator[Path]:
+        path = self.local_path(key)
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        yield path
+
+    def write(self, key: str, data: bytes) -> None:
+        with writing(self.uri(key)), atomic_write(self.local_path(key)) as file:
+            file.write(data)
+
+    @contextlib.contextmanager
+    def writing_file(self, key: str) -> Iterator[Path]:
+        with writing(self.uri(key)), atomic_write(self.local_path(key)) as file:
+            yield Path(file.name)
+
+    def delete(self, key: str) -> None:
+        with writing(self.uri(key)):
+            self.local_path(key).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreError(f"cannot read {self.uri(key)}: {reason(error)}") from error

@@ -87,7 +87,7 @@ def test_without_an_inbox_the_sensor_says_that_it_does_nothing() -> None:
     assert "FACECAPTION_MANIFEST_INBOX is not set" in str(result.skip_reason)
 
 
-def test_a_manifest_is_taken_in_when_it_has_stopped_growing_and_its_shards_are_run_then(inbox: Inbox) -> None:
+def test_a_manifest_is_ingested_when_it_has_stopped_growing_and_its_shards_are_run_then(inbox: Inbox) -> None:
     assert inbox.tick() == []
     inbox.put("a.csv", [f"http://pictures.test/{number}" for number in range(4)])
     assert inbox.tick() == []
@@ -101,7 +101,7 @@ def test_a_manifest_is_taken_in_when_it_has_stopped_growing_and_its_shards_are_r
     assert ranges(runs) == [("shard-00000", "shard-00001"), ("shard-00002", "shard-00002")]
     assert len({request.run_key for request in runs}) == 2
     assert inbox.tick() == []
-    assert inbox.said == "1 manifests, 0 not taken in"
+    assert inbox.said == "1 manifests, 0 not ingested"
 
 
 def test_one_manifest_at_a_time_and_none_while_another_run_is_at_the_manifest(inbox: Inbox) -> None:

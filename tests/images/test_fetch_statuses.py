@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.images import DownloadPolicy, FetchStatus, fetch_raw_images
 from hostile_site import Site, manifest, picture, png_bomb, reply
 
@@ -183,7 +184,8 @@ def test_connect_to_reaches_the_site_but_not_past_the_address_check(site: Site) 
 )
 def test_each_redirect_is_checked(site: Site, target: str, status: str) -> None:
     site.replies["/go"] = reply("302 Found", Location=target)
-    policy = local(connect_to={"*.sample.test": ("127.0.0.1", site.port)}, denied_hosts=["denied.sample.test"])
+    denied = RemovalList(hosts=frozenset({"denied.sample.test"}))
+    policy = local(connect_to={"*.sample.test": ("127.0.0.1", site.port)}, denied=denied)
     assert fetch_one(f"{site.base}/go", policy)["status"] == status
 
 
@@ -274,15 +276,16 @@ def test_object_store_source() -> None:
 def test_deny_lists_come_before_requests(site: Site) -> None:
     urls = [f"{site.base}/image/{i}" for i in range(4)]
     policy = local(
-        denied_urls=[urls[0]],
-        denied_sample_ids=[f"{1:016x}"],
-        denied_sha256=[hashlib.sha256(picture(2)).hexdigest().upper()],
+        denied=RemovalList(
+            urls=frozenset({urls[0]}),
+            sample_ids=frozenset({f"{1:016x}"}),
+            sha256=frozenset({hashlib.sha256(picture(2)).hexdigest().upper()}),
+        )
     )
     table = fetch_raw_images(manifest(urls), policy)
     assert table["status"].to_list() == ["denied", "denied", "denied", "ok"]
     assert table.filter(pl.col("status") == "denied")["image"].null_count() == 3
     assert site.requested("/image/0") == site.requested("/image/1") == 0
-    hosts = fetch_raw_images(
-        manifest(["http://a.bad.example/x", "http://notbad.example/x"]), local(denied_hosts=["bad.example"])
-    )
+    denied = RemovalList(hosts=frozenset({"bad.example"}))
+    hosts = fetch_raw_images(manifest(["http://a.bad.example/x", "http://notbad.example/x"]), local(denied=denied))
     assert hosts["status"].to_list() == ["denied", "dns_error"]

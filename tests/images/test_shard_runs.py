@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.images import (
     DownloadPolicy,
     FetchStatus,
@@ -111,13 +112,15 @@ def test_deny_lists_reach_rows_of_an_earlier_run(site: Site) -> None:
     first = fetch_raw_images(manifest(urls), local())
     assert first["status"].to_list() == ["ok", "ok", "duplicate_image", "ok"]
     site.requests.clear()
-    by_hash = local(denied_sha256=[hashlib.sha256(picture(1)).hexdigest()], denied_urls=[urls[3]])
+    by_hash = local(
+        denied=RemovalList(sha256=frozenset({hashlib.sha256(picture(1)).hexdigest()}), urls=frozenset({urls[3]}))
+    )
     second = fetch_raw_images(manifest(urls), by_hash, previous=first)
     assert second["status"].to_list() == ["denied", "ok", "duplicate_image", "denied"]
     assert second["image"].is_null().to_list() == [True, False, True, True]
     assert site.requests == []
     # The first of two equal pictures is denied by its URL: the second is fetched again to stand for itself.
-    third = fetch_raw_images(manifest(urls), local(denied_urls=[urls[1]]), previous=first)
+    third = fetch_raw_images(manifest(urls), local(denied=RemovalList(urls=frozenset({urls[1]}))), previous=first)
     assert third["status"].to_list() == ["ok", "denied", "ok", "ok"]
     assert third["image"][2]["bytes"] == picture(2)
 
@@ -188,8 +191,6 @@ def test_what_may_pass() -> None:
         ("user_agent", "two\r\nlines"),
         ("user_agent", ""),
         ("contact", "a\nb"),
-        ("denied_urls", "http://one"),
-        ("denied_sha256", ["abc"]),
         ("connect_to", {"*.x": ("host", 80)}),
         ("connect_to", {"*.x": ("127.0.0.1", 0)}),
     ],

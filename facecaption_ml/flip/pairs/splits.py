@@ -13,11 +13,11 @@ from facecaption_ml.flip.model.presets import Preset
 from facecaption_ml.flip.pairs.loader import PairBatch, PairIndex, PairLoader, PairSource
 from facecaption_ml.flip.training.config import TrainingConfig, TrainingError
 from facecaption_ml.flip.training.distributed import Processes
+from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store
 
 HELD_OUT_COLUMN: Final = "caption"
 """Held-out captions are the data set's own for every variant, so that variants compare (Table 2 does so too)."""
-_DATASET: Final = "facecaption_dataset"
 _VOCABULARY_ROWS: Final = 200_000
 _FIRST_SHARDS: Final = 16
 
@@ -42,8 +42,8 @@ class TrainingPairs:
         rows = itertools.chain.from_iterable(
             frame.rows()
             for shard in self.shards
-            if self.store.has_table(_DATASET, shard)
-            for frame in self.store.iter_table(_DATASET, shard, columns=[*columns, "split"], batch_rows=10_000)
+            if self.store.has_table(DATASET, shard)
+            for frame in self.store.iter_table(DATASET, shard, columns=[*columns, "split"], batch_rows=10_000)
         )
         train = (row[:-1] for row in rows if row[-1] == "train")
         for texts in itertools.islice(train, _VOCABULARY_ROWS):
@@ -58,7 +58,7 @@ def read_pairs(config: TrainingConfig, preset: Preset, group: Processes) -> Trai
     train = PairIndex.from_bytes(packed, source)
     if not len(train):
         raise TrainingError(
-            f"no training pairs for {config.variant} in {len(config.shards)} shards of {store.uri(_DATASET)}: "
+            f"no training pairs for {config.variant} in {len(config.shards)} shards of {store.uri(DATASET)}: "
             f"{', '.join(f'{count} {reason}' for reason, count in train.counts.items()) or 'materialise facecaption_dataset'}"
         )
     held_out: dict[str, list[PairBatch]] = {}

@@ -1,0 +1,148 @@
+"""Whole objects under one root, a local folder or a bucket of S3: the few verbs that everything else is made of."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from facecaption_ml.errors import FaceCaptionError
+
+S3: Final = "s3://"
+
+
+class StoreError(FaceCaptionError):
+    """The store cannot be reached, read or written; the message names the address and what is wrong there."""
+
+
+class ObjectChangedError(StoreError):
+    """Another writer replaced an object while it was read."""
+
+
+class StoredObject(NamedTuple):
+    """An object of a listing. ``version`` changes with its content: size and time in a folder, size and ETag on S3."""
+
+    key: str
+    size: int
+    version: str
+
+
+class Objects(ABC):
+    """Objects by key (parts separated by ``/``) under ``root``. An object is there whole or not at all.
+
+    Every method raises StoreError where the root cannot be reached or written. A reader sees one version of an object: where
+    another writer replaces it meanwhile, it reads on in the old one or raises ObjectChangedError.
+    """
+
+    root: str
+
+    def uri(self, key: str) -> str:
+        """The full address of ``key``."""
+        return f"{self.root}/{key}"
+
+    @abstractmethod
+    def local_path(self, key: str) -> Path | None:
+        """Where the object, or the folder of that prefix, is on this machine; None on S3."""
+
+    @abstractmethod
+    def find(self, key: str) -> StoredObject | None:
+        """The object as it is now, None where there is none."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Every object whose key starts with ``prefix``, in no order; unfinished writes are not among them."""
+
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """Raises FileNotFoundError where there is no such object."""
+
+    @abstractmethod
+    def open(self, key: str) -> AbstractContextManager[Any]:
+        """A seekable binary file for pyarrow. Raises FileNotFoundError where there is no such object."""
+
+    @abstractmethod
+    def reading_file(self, key: str) -> AbstractContextManager[Path]:
+        """A local path with the object's bytes; on S3 a copy that goes with the block. Raises FileNotFoundError."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> None: ...
+
+    @abstractmethod
+    def writing_file(self, key: str) -> AbstractContextManager[Path]:
+        """A local path to write to; it becomes ``key`` when the block ends well, else nothing does."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Nothing happens where there is no such object."""
+
+
+def open_objects(root: str, options: Mapping[str, str] | None = None) -> Objects:
+    """Of a folder, or of ``s3://bucket/prefix``, which ``options`` reach. Raises StoreError for an address without a bucket."""
+    from facecaption_ml.storage.local_files import LocalObjects
+    from facecaption_ml.storage.s3_objects import S3Objects
+
+    return S3Objects(root, options) if root.startswith(S3) else LocalObjects(root)
+
+
+def open_parent(address: str, options: Mapping[str, str] | None = None) -> tuple[Objects, str]:
+    """The objects that one lies among, and its key there: of a file its folder, of ``s3://bucket/key`` the bucket."""
+    if address.startswith(S3):
+        bucket, _, key = address.removeprefix(S3).partition("/")
+        return open_objects(f"{S3}{bucket}", options), key
+    path = Path(address).expanduser()
+    return open_objects(str(path.parent)), path.name
+
+
+def read_object(address: str, options: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of a file or of ``s3://bucket/key``. Raises FileNotFoundError where there is none."""
+    objects, key = open_parent(address, options)
+    return objects.read(key)
+
+
+def find_address(address: str, options: Mapping[str, str] | None = None) -> tuple[str, StoredObject] | None:
+    """The full address, links resolved, of a file or object and what it is now; None where there is none."""
+    objects, key = open_parent(address, options)
+    found = objects.find(key) if key else None
+    return found and (_full_address(objects, key), found)
+
+
+def list_address(address: str, options: Mapping[str, str] | None = None) -> Iterator[tuple[str, StoredObject]]:
+    """Every file or object below a folder or prefix, with its full address; keys are relative to ``address``.
+
+    The address of a file or object gives just that, with its name as key; one where there is nothing gives nothing.
+    """
+    address = address.rstrip("/") or "/"
+    alone = find_address(address, options)
+    if alone is not None:
+        yield alone[0], alone[1]._replace(key=alone[0].rpartition("/")[2])
+        return
+    below = open_objects(address, options)
+    for found in below.list():
+        yield _full_address(below, found.key), found
+
+
+def _full_address(objects: Objects, key: str) -> str:
+    path = objects.local_path(key)
+    return objects.uri(key) if path is None else str(path.resolve())
+
+
+@contextlib.contextmanager
+def writing(address: str) -> Iterator[None]:
+    """Within the block, whatever keeps ``address`` from being written is a StoreError that names it."""
+    import polars as pl
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except (OSError, BaseError, pl.exceptions.PolarsError) as error:
+        raise StoreError(f"cannot write {address}: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line; of an answer of S3, its code and message."""
+    said = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", str(error), re.DOTALL)
+    return f"{said[1]}: {said[2]}" if said else (str(error) or type(error).__name__).splitlines()[0]
