@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import lru_cache
@@ -20,7 +19,7 @@ from obstore.exceptions import BaseError, PreconditionError
 from facecaption_ml.storage.objects import S3, ObjectChangedError, Objects, StoredObject, StoreError, reason, writing
 
 if TYPE_CHECKING:
-    from obstore import Bytes, GetOptions
+    from obstore import Bytes, GetOptions, ObjectMeta
 
 _ENCRYPTION: Final = ("aws_server_side_encryption", "aws_sse_kms_key_id")
 """Options of writing: ``AES256`` or ``aws:kms``, and the key of the latter."""
@@ -78,8 +77,9 @@ class S3Objects(Objects):
     def reading_file(self, key: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch, key.rpartition("/")[2])
-            with self.open(key) as source, path.open("wb") as file:
-                shutil.copyfileobj(source, file, _PARTS_AT_ONCE * _PART_BYTES)
+            with path.open("wb") as file, self._reaching() as store:
+                meta = obstore.head(store, self._full(key))
+                self.fetch(meta, 0, meta["size"], lambda begin, data: os.pwrite(file.fileno(), data, begin))
             yield path
 
     def write(self, key: str, data: bytes) -> None:
@@ -96,19 +96,24 @@ class S3Objects(Objects):
         with writing(self.uri(key)):
             obstore.delete(self._store, self._full(key))
 
-    def read_range(self, meta: Mapping[str, Any], start: int, end: int) -> bytes:
-        """Bytes of the version that ``meta`` describes. Raises ObjectChangedError where it is gone."""
+    def fetch(self, meta: ObjectMeta, start: int, end: int, take: Callable[[int, Bytes], object]) -> None:
+        """Bytes ``start`` to ``end`` of the version that ``meta`` describes, in parts, several at once.
 
-        def part(begin: int) -> Bytes:
+        ``take`` gets the place of each part, counted from ``start``, and its bytes; it is called from several threads. Raises
+        ObjectChangedError where that version is gone.
+        """
+
+        def part(begin: int) -> None:
             pinned: GetOptions = {"if_match": meta["e_tag"], "range": (begin, min(begin + _PART_BYTES, end))}
-            return obstore.get(store, meta["path"], options=pinned).bytes()
+            take(begin - start, obstore.get(store, meta["path"], options=pinned).bytes())
 
         begins = range(start, end, _PART_BYTES)
         with self._reaching() as store:
             if len(begins) == 1:
-                return part(start).to_bytes()
-            with ThreadPoolExecutor(_PARTS_AT_ONCE, "parts") as pool:
-                return b"".join(pool.map(part, begins))
+                part(start)
+            else:
+                with ThreadPoolExecutor(_PARTS_AT_ONCE, "parts") as pool:
+                    list(pool.map(part, begins))
 
     def _put(self, key: str, data: bytes | Path) -> None:
         with writing(self.uri(key)):
@@ -121,7 +126,7 @@ class S3Objects(Objects):
     def _full(self, key: str) -> str:
         return f"{self._prefix}/{key}" if self._prefix else key
 
-    def _described(self, meta: Mapping[str, Any]) -> StoredObject:
+    def _described(self, meta: ObjectMeta) -> StoredObject:
         key = meta["path"].removeprefix(f"{self._prefix}/") if self._prefix else meta["path"]
         return StoredObject(key, meta["size"], f"{meta['size']}-{(meta['e_tag'] or '').strip(chr(34))}")
 
@@ -143,7 +148,7 @@ class S3Objects(Objects):
 class _VersionReader(io.RawIOBase):
     """A seekable file over one version of an object: each read is a request for a range, or several at once."""
 
-    def __init__(self, objects: S3Objects, meta: Mapping[str, Any]) -> None:
+    def __init__(self, objects: S3Objects, meta: ObjectMeta) -> None:
         super().__init__()
         self._objects, self._meta = objects, meta
         self._place = 0
@@ -161,11 +166,17 @@ class _VersionReader(io.RawIOBase):
         self._place = offset + (0, self._place, self._meta["size"])[whence]
         return self._place
 
-    def read(self, size: int | None = -1) -> bytes:
+    def read(self, size: int | None = -1) -> Any:
+        """bytes, or what can be used as such."""
         end = self._meta["size"] if size is None or size < 0 else min(self._place + size, self._meta["size"])
         if end <= self._place:
             return b""
-        data = self._objects.read_range(self._meta, self._place, end)
+        data = bytearray(end - self._place)
+
+        def take(place: int, part: Bytes) -> None:
+            data[place : place + len(part)] = memoryview(part)
+
+        self._objects.fetch(self._meta, self._place, end, take)
         self._place = end
         return data
 

@@ -96,7 +96,10 @@ class Store:
             missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
             if missing:
                 raise ValueError(f"there is no column {missing[0]!r}")
-            frame = _frame(parquet.read(columns=list(columns) if columns is not None else None))
+            wanted = list(columns) if columns is not None else None
+            # By row groups: what was read of one is free before the next.
+            groups = [_frame(parquet.read_row_group(i, columns=wanted)) for i in range(parquet.num_row_groups)]
+            frame = pl.concat(groups) if groups else _frame(parquet.schema_arrow.empty_table())
             return frame.select(columns) if columns is not None else frame
 
         return self._read(self.table_key(table, shard, incomplete=incomplete), read)
