@@ -71,8 +71,8 @@ class Ledger:
         if not store.exists(LEDGER):
             return cls()
         try:
-            found = json.loads(store.read_bytes(LEDGER))
-            return cls(found["start"], tuple(IngestedManifest(**entry) for entry in found["manifests"]))
+            ledger = json.loads(store.read_bytes(LEDGER))
+            return cls(ledger["start"], tuple(IngestedManifest(**entry) for entry in ledger["manifests"]))
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"cannot read {store.uri(LEDGER)}: {error}; bring back an earlier copy of it") from error
 
@@ -119,10 +119,10 @@ def list_manifests(inbox: str, options: Mapping[str, str] | None = None) -> list
     if not inbox.startswith(S3) and not Path(inbox).expanduser().is_dir():
         raise SourceError(f"inbox {inbox}: no such folder")
     try:
-        present = list(list_address(inbox, options))
+        listing = list(list_address(inbox, options))
     except StoreError as error:
         raise SourceError(f"inbox {inbox}: {error}") from error
-    manifests = [Manifest(address, found.version) for address, found in present if _is_manifest(found.key)]
+    manifests = [Manifest(address, stored.version) for address, stored in listing if _is_manifest(stored.key)]
     return sorted(manifests, key=lambda manifest: manifest.location)
 
 

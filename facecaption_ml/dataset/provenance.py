@@ -2,7 +2,7 @@
 
 Finding the shard reads one column of ids of each shard of ``facecaption_dataset``, several shards at once, and stops at the
 first that has the face; a face that is not released is looked for in ``source_manifest`` by its sample id. There is no index to
-keep in step. Of the shard found, single row groups are read.
+keep in step. Of the shard that has the face, single row groups are read.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def package_version() -> str:
 
 def parse_id(text: str) -> tuple[str, str | None]:
     """``(sample id, face id)`` of a face id, ``(sample id, None)`` of a sample id. Raises UnknownFaceError."""
-    found = _ID.fullmatch(text.strip().lower())
-    if not found:
+    parts = _ID.fullmatch(text.strip().lower())
+    if not parts:
         raise UnknownFaceError(
             f"{text[:60]!r} is no face id: 16 hex digits, an underscore and a number, such as 0123456789abcdef_0"
         )
-    return found["sample"], found[0] if found["rank"] else None
+    return parts["sample"], parts[0] if parts["rank"] else None
 
 
 def find_shard(store: Store, sample_id: str, face_id: str | None) -> str:
@@ -102,8 +102,8 @@ def _first_shard(store: Store, table: str, columns: Sequence[str], holds: Callab
     shards = store.shards(table)
     pool = ThreadPoolExecutor(_AT_ONCE, "search")
     try:
-        found = pool.map(lambda shard: holds(store.read_table(table, shard, columns=columns)), shards)
-        return next((shard for shard, held in zip(shards, found, strict=True) if held), None)
+        answers = pool.map(lambda shard: holds(store.read_table(table, shard, columns=columns)), shards)
+        return next((shard for shard, held in zip(shards, answers, strict=True) if held), None)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -75,12 +75,12 @@ def record_requests(
 
 def holdings(store: Store, removed: RemovalList) -> list[Holding]:
     """The shards that hold something of ``removed``, in order. Ids, URLs and hashes are read, no pixels."""
-    return [found for found in _over_shards(store, lambda shard: _holding(store, shard, removed)) if found is not None]
+    return [held for held in _over_shards(store, lambda shard: _holding(store, shard, removed)) if held is not None]
 
 
-def copies(store: Store, removed: RemovalList, found: Sequence[Holding]) -> dict[str, str]:
+def copies(store: Store, removed: RemovalList, held: Sequence[Holding]) -> dict[str, str]:
     """URL → SHA-256 of pictures that equal removed ones byte for byte, but that ``removed`` does not name."""
-    hashes = sorted(frozenset().union(*(holding.sha256 for holding in found)))
+    hashes = sorted(frozenset().union(*(holding.sha256 for holding in held)))
 
     def look(shard: str) -> dict[str, str]:
         pictures = [_raw_images(store, shard, incomplete) for incomplete in (False, True)] if hashes else []

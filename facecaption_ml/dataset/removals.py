@@ -62,12 +62,12 @@ class RemovalList:
     @classmethod
     def parse(cls, lines: Sequence[str], name: str) -> RemovalList:
         """From the lines of a list that errors call ``name``. Raises RemovalListError as ``read`` does."""
-        found: dict[str, set[str]] = {kind: set() for kind in ("urls", *_PATTERNS)}
+        values: dict[str, set[str]] = {kind: set() for kind in ("urls", *_PATTERNS)}
         for number, line in enumerate(map(str.strip, lines), start=1):
             if line and not line.startswith("#"):
                 kind, value = _classify(line, name, number)
-                found[kind].add(value)
-        return cls(**{kind: frozenset(values) for kind, values in found.items()})
+                values[kind].add(value)
+        return cls(**{kind: frozenset(named) for kind, named in values.items()})
 
     def __or__(self, other: RemovalList) -> RemovalList:
         return RemovalList(

@@ -1,6 +1,6 @@
 """From a list of images to a manifest in shards: LAION-Face style tables, folders of pictures, or any frames.
 
-The source is read in batches; beside the rows of one shard, only an 8-byte id per row is kept, which is what it takes to
+The source is read in batches; apart from the rows of one shard, only an 8-byte id per row is kept, which is what it takes to
 mark the URLs that occur more than once in the whole source (400 MB for 50M rows).
 """
 
@@ -180,14 +180,14 @@ def _filtered(batch: pl.DataFrame, counts: ManifestCounts, allow_nsfw: bool, nsf
 def _addresses(location: str, options: Mapping[str, str] | None) -> list[str]:
     """The file at ``location``, or every file below it, sorted."""
     try:
-        found = sorted(address for address, _ in list_address(location, options))
+        addresses = sorted(address for address, _ in list_address(location, options))
     except StoreError as error:
         raise SourceError(f"source {location}: {error}") from error
-    if not found and not Path(location).expanduser().is_dir():
+    if not addresses and not Path(location).expanduser().is_dir():
         raise SourceError(
             f"source {location}: no such {'object or prefix' if location.startswith(S3) else 'file or folder'}"
         )
-    return found
+    return addresses
 
 
 def _read_table(name: str, columns: SourceColumns, storage_options: Mapping[str, str] | None) -> Iterator[pl.DataFrame]:

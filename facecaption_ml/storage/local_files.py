@@ -66,9 +66,9 @@ class LocalObjects(Objects):
         for path in (root / prefix.rpartition("/")[0]).rglob("*"):
             key = path.relative_to(root).as_posix()
             if key.startswith(prefix) and not path.name.startswith("."):
-                found = self.find(key)
-                if found is not None:
-                    yield found
+                present = self.find(key)
+                if present is not None:
+                    yield present
 
     def read(self, key: str) -> bytes:
         with self._reading(key):

@@ -89,7 +89,7 @@ def open_objects(root: str, options: Mapping[str, str] | None = None) -> Objects
 
 
 def open_parent(address: str, options: Mapping[str, str] | None = None) -> tuple[Objects, str]:
-    """The objects that one lies among, and its key there: of a file its folder, of ``s3://bucket/key`` the bucket."""
+    """The objects among which one is, and its key there: of a file its folder, of ``s3://bucket/key`` the bucket."""
     if address.startswith(S3):
         bucket, _, key = address.removeprefix(S3).partition("/")
         return open_objects(f"{S3}{bucket}", options), key
@@ -106,8 +106,8 @@ def read_object(address: str, options: Mapping[str, str] | None = None) -> bytes
 def find_address(address: str, options: Mapping[str, str] | None = None) -> tuple[str, StoredObject] | None:
     """The full address, links resolved, of a file or object and what it is now; None where there is none."""
     objects, key = open_parent(address, options)
-    found = objects.find(key) if key else None
-    return found and (_full_address(objects, key), found)
+    present = objects.find(key) if key else None
+    return present and (_full_address(objects, key), present)
 
 
 def list_address(address: str, options: Mapping[str, str] | None = None) -> Iterator[tuple[str, StoredObject]]:
@@ -121,8 +121,8 @@ def list_address(address: str, options: Mapping[str, str] | None = None) -> Iter
         yield alone[0], alone[1]._replace(key=alone[0].rpartition("/")[2])
         return
     below = open_objects(address, options)
-    for found in below.list():
-        yield _full_address(below, found.key), found
+    for stored in below.list():
+        yield _full_address(below, stored.key), stored
 
 
 def _full_address(objects: Objects, key: str) -> str:

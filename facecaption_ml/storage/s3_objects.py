@@ -60,7 +60,7 @@ class S3Objects(Objects):
         folder = self._full(prefix.rpartition("/")[0]).strip("/")
         with self._reaching() as store:
             for chunk in obstore.list(store, folder or None, chunk_size=1000):
-                yield from (found for found in map(self._described, chunk) if found.key.startswith(prefix))
+                yield from (stored for stored in map(self._described, chunk) if stored.key.startswith(prefix))
 
     def read(self, key: str) -> bytes:
         with self._reaching() as store:

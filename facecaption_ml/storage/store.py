@@ -1,7 +1,7 @@
 """Where tables, checkpoints and pictures are: a local folder or ``s3://bucket/prefix``, whole objects, atomic writes.
 
 One shard of one table is one Parquet object, ``<root>/<table>/<shard>.parquet``; a table without shards is
-``<root>/<table>.parquet``. An object is there whole or not at all: locally it is written beside its final name, synced and
+``<root>/<table>.parquet``. An object is there whole or not at all: locally it is written under another name, synced and
 renamed; on S3 an object appears when its upload completes.
 """
 

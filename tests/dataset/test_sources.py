@@ -18,6 +18,7 @@ from facecaption_ml.dataset.sources import (
     sample_id,
 )
 from facecaption_ml.storage.store import Store
+from servers import s3_options
 
 ROWS = {
     "URL": ["http://a.test/1.jpg", "http://a.test/2.jpg", None, "http://a.test/1.jpg", "http://a.test/3.jpg"],
@@ -114,12 +115,7 @@ def test_an_unusable_source_is_named_in_one_line(tmp_path: Path, make, words: st
 
 
 def test_a_manifest_and_pictures_on_s3(tmp_path: Path, s3_server: dict[str, str]) -> None:
-    options = {
-        "aws_endpoint_url": s3_server["endpoint"],
-        "aws_access_key_id": s3_server["AWS_ACCESS_KEY_ID"],
-        "aws_secret_access_key": s3_server["AWS_SECRET_ACCESS_KEY"],
-        "aws_region": s3_server["AWS_REGION"],
-    }
+    options = s3_options(s3_server)
     bucket = Store("s3://data/source", options)
     bucket.write_bytes("lists/one.parquet", Path(write(tmp_path / "list.parquet", ROWS)).read_bytes())
     bucket.write_bytes("pictures/a.jpg", b"x")

@@ -17,6 +17,7 @@ import pytest
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store, StoreError
 from faulty_proxy import FaultyProxy, faulty_proxy
+from servers import s3_options
 
 SHARD = "shard-00000"
 
@@ -38,12 +39,7 @@ def crops(rows: int, size: int = 100_000) -> pl.DataFrame:
 def store_at(endpoint: str, server: dict[str, str], prefix: str) -> Store:
     return Store(
         f"s3://data/{prefix}",
-        {
-            "aws_endpoint_url": endpoint,
-            "aws_access_key_id": server["AWS_ACCESS_KEY_ID"],
-            "aws_secret_access_key": server["AWS_SECRET_ACCESS_KEY"],
-            "aws_region": server["AWS_REGION"],
-        },
+        s3_options({**server, "endpoint": endpoint}),
     )
 
 

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -13,6 +15,7 @@ import pytest
 
 from facecaption_ml.schemas import SCHEMAS, SchemaError
 from facecaption_ml.storage.store import Store, StoreError
+from servers import s3_options
 
 
 def captions(rows: int) -> pl.DataFrame:
@@ -34,12 +37,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     server: dict[str, str] = request.getfixturevalue("s3_server")
     return Store(
         f"s3://data/{tmp_path.name}",
-        {
-            "aws_endpoint_url": server["endpoint"],
-            "aws_access_key_id": server["AWS_ACCESS_KEY_ID"],
-            "aws_secret_access_key": server["AWS_SECRET_ACCESS_KEY"],
-            "aws_region": server["AWS_REGION"],
-        },
+        s3_options(server),
     )
 
 
@@ -164,11 +162,11 @@ def test_a_whole_read_takes_the_newer_version_where_one_came_meanwhile(
     import pyarrow.parquet as pq
 
     class Overtaken(pq.ParquetFile):
-        def read(self, *args: object, **more: object) -> object:
+        def read_row_group(self, *args: object, **more: object) -> object:
             if len(written) < 2:
                 written.append(captions(10 + len(written)))
                 store.write_table("template_captions", written[-1], "shard-00000")
-            return super().read(*args, **more)
+            return super().read_row_group(*args, **more)
 
     store.write_table("template_captions", captions(3), "shard-00000")
     written: list[pl.DataFrame] = []
@@ -194,13 +192,65 @@ def test_what_a_killed_writer_left_is_no_key(tmp_path: Path) -> None:
     assert store.keys() == ["files/a.txt"]
 
 
-def test_objects_are_encrypted_at_rest_where_that_is_set(s3_server: dict[str, str], tmp_path: Path) -> None:
+def test_the_key_of_an_encryption_goes_with_every_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a server that only takes notes: SeaweedFS has no key service."""
+    seen: list[tuple[str, str | None, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            prefix = "x-amz-server-side-encryption"
+            seen.append((self.path, self.headers[prefix], self.headers[f"{prefix}-aws-kms-key-id"]))
+            self.send_response(200)
+            self.send_header("ETag", '"1"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     options = {
-        "aws_endpoint_url": s3_server["endpoint"],
-        "aws_access_key_id": s3_server["AWS_ACCESS_KEY_ID"],
-        "aws_secret_access_key": s3_server["AWS_SECRET_ACCESS_KEY"],
-        "aws_region": s3_server["AWS_REGION"],
+        "aws_endpoint_url": f"http://127.0.0.1:{server.server_port}",
+        "aws_region": "eu-central-1",
+        "aws_server_side_encryption": "aws:kms",
+        "aws_sse_kms_key_id": "arn:aws:kms:eu-central-1:1:key/2",
     }
+    Store("s3://data/x", options).write_bytes("a", b"1")
+    with Store("s3://data/x", options).writing_file("b") as path:
+        path.write_bytes(b"2")
+    server.shutdown()
+    server.server_close()
+    assert seen == [(f"/data/x/{key}", "aws:kms", "arn:aws:kms:eu-central-1:1:key/2") for key in "ab"]
+
+
+def test_keys_come_from_aws_own_profile_and_their_absence_is_named(
+    s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    store = Store(f"s3://data/{tmp_path.name}", {"aws_endpoint_url": s3_server["endpoint"]})
+    with pytest.raises(StoreError, match=r"cannot reach s3://data: no AWS credentials"):
+        store.keys()
+    (tmp_path / "AWS_CONFIG_FILE").write_text(
+        f"[profile me]\nregion = eu-west-1\naws_access_key_id = {s3_server['AWS_ACCESS_KEY_ID']}\n"
+        f"aws_secret_access_key = {s3_server['AWS_SECRET_ACCESS_KEY']}\n"
+    )
+    monkeypatch.setenv("AWS_PROFILE", "me")
+    store.write_bytes("a", b"1")
+    assert store.keys() == ["a"]
+
+
+def test_objects_are_encrypted_at_rest_where_that_is_set(s3_server: dict[str, str], tmp_path: Path) -> None:
+    options = s3_options(s3_server)
     client = boto3.client(
         "s3",
         endpoint_url=s3_server["endpoint"],
