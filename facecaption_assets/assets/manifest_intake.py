@@ -7,7 +7,7 @@ from facecaption_assets.factories.progress import Progress
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.resources.data import SourceResource
 from facecaption_assets.settings import Settings
-from facecaption_ml.dataset.ingest import Ingested, ShardRules, ingest_manifest
+from facecaption_ml.dataset.ingest import Ingested, ShardRules, ingest
 from facecaption_ml.dataset.manifests import stat_manifest
 from facecaption_ml.dataset.sources import SourceError
 from facecaption_ml.storage.store import Store
@@ -38,12 +38,12 @@ def ingest_further(
     manifest = stat_manifest(config.manifest, settings.storage_options)
     if config.version and manifest.version != config.version:
         raise SourceError(f"manifest {manifest.location}: it has changed since it was asked for; ask again")
-    ingested = ingest_manifest(
-        manifest,
+    ingested = ingest(
         source.read(manifest.location),
         store,
         shard_rules(settings),
         Progress(f"source_manifest {manifest.location.rpartition('/')[2]}", "rows written"),
+        manifest,
         registered=instance.get_dynamic_partitions(SHARDS.name),
         options=settings.storage_options,
     )

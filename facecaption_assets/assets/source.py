@@ -16,8 +16,9 @@ from facecaption_assets.machines.compute import CPU, DOWNLOAD
 from facecaption_assets.machines.retries import final_errors, retry_policy
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.settings import PREFIX, Settings
-from facecaption_ml.dataset.ingest import Ingested, ingest_source
+from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.provenance import package_version
+from facecaption_ml.dataset.sources import SourceError
 from facecaption_ml.errors import naming
 from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
 from facecaption_ml.storage.store import Store
@@ -69,8 +70,11 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
             # The shards that there were have not changed: what was made from them is not out of date.
             return _result(store, ingested, metadata, previous_data_version(context.instance))
         batches, progress = context.resources.source.batches(), Progress("source_manifest", "rows written")
-        with naming(f"{PREFIX}SOURCE"):
-            ingested = ingest_source(batches, store, shard_rules(settings), progress)
+        try:
+            ingested = ingest(batches, store, shard_rules(settings), progress)
+        except SourceError as error:
+            error.option = error.option or f"{PREFIX}SOURCE"
+            raise
         _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
         return _result(store, ingested, {"source": settings.source})
 

@@ -48,49 +48,43 @@ class Ingested:
     known: IngestedManifest | None = None
 
 
-def ingest_source(
-    batches: Iterable[pl.DataFrame], store: Store, rules: ShardRules, on_progress: Callable[[int, int], None]
-) -> Ingested:
-    """Write the shards of the first source, over those of an earlier reading of it.
-
-    ``batches`` are those of ``read_source``; ``on_progress`` gets the rows written and 0. Raises SourceError where no row is
-    usable, or where the source has grown into the shards of a further manifest.
-    """
-    ledger, counts = Ledger.read(store), ManifestCounts()
-    frames = _within(build_shards(batches, counts=counts, **vars(rules)), ledger.start)
-    ingested = _write(frames, store, ledger, counts, on_progress)
-    if not ingested.names:
-        raise SourceError(f"no usable row among {counts.rows}")
-    return ingested
-
-
-def ingest_manifest(
-    manifest: Manifest,
+def ingest(
     batches: Iterable[pl.DataFrame],
     store: Store,
     rules: ShardRules,
     on_progress: Callable[[int, int], None],
+    manifest: Manifest | None = None,
     *,
     registered: Iterable[str] = (),
     options: Mapping[str, str] | None = None,
 ) -> Ingested:
-    """Write a manifest's shards after the last one and enter it in the ledger; shards that there are stay as they are.
+    """Write the shards of a list whose ``batches`` are those of ``read_source``.
 
-    ``batches`` are only read where neither the manifest nor its content is in the ledger. ``registered`` are shards that
-    are known elsewhere, none of which is written over; ``options`` reach a manifest on S3. Raises SourceError where the
-    manifest changes while it is read, or another one is ingested meanwhile: both then wrote the same shards.
+    Without ``manifest`` it is the first source, whose shards take the place of an earlier reading of it. A ``manifest`` comes
+    after the last shard and enters the ledger; one that is in it already, or has the content of one that is, is not read.
+    ``registered`` are shards known elsewhere, none of which it writes over; ``options`` reach it on S3. ``on_progress`` gets
+    the rows written and 0.
+
+    Raises SourceError where the source has no usable row or has grown into the shards of a manifest, or where the manifest
+    changes while it is read or another one is ingested meanwhile: both then wrote the same shards.
     """
-    ledger = Ledger.read(store).begun(store, registered)
+    ledger, counts = Ledger.read(store), ManifestCounts()
+    frames = build_shards(batches, counts=counts, **vars(rules))
+    if manifest is None:
+        ingested = _write(_within(frames, ledger.start), store, ledger, counts, on_progress)
+        if not ingested.names:
+            raise SourceError(f"no usable row among {counts.rows}")
+        return ingested
+    ledger = ledger.begun(store, registered)
     ledger.write(store)
-    digest, counts = content_digest(manifest), ManifestCounts()
+    digest = content_digest(manifest)
     known = ledger.find(manifest) or ledger.same_content(digest)
     if known:
         ingested = Ingested(ledger, counts=counts, known=known)
     else:
         delete_leftovers(store, ledger)
         first = ledger.next_number
-        frames = appended(build_shards(batches, counts=counts, **vars(rules)), first, known_ids(store, first))
-        ingested = _write(frames, store, ledger, counts, on_progress)
+        ingested = _write(appended(frames, first, known_ids(store, first)), store, ledger, counts, on_progress)
     if ledger.find(manifest):
         return ingested
     if stat_manifest(manifest.location, options) != manifest:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
-from facecaption_ml.storage.objects import Objects, StoredObject, StoreError, reason, writing
+from facecaption_ml.storage.objects import StoredObject, StoreError, reason, writing
 
 _STALE_AFTER_S: Final = 3600.0
 
@@ -44,17 +44,27 @@ def _sweep_stale(folder: Path) -> None:
                 path.unlink()
 
 
-class LocalObjects(Objects):
-    """Files under a folder, which need not be there yet. Hidden files count as unfinished."""
+class LocalObjects:
+    """Whole objects as files under a folder, which need not be there yet. Hidden files count as unfinished writes.
+
+    S3Objects has the same methods. All of them raise StoreError where the root cannot be reached or written. A reader sees
+    one version of an object: where a writer replaces it meanwhile, it reads on in the old one or gets ObjectChangedError.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = str(Path(root).expanduser().resolve())
 
-    def local_path(self, key: str) -> Path:
-        return Path(self.root, key)
+    def uri(self, key: str) -> str:
+        """The full address of ``key``."""
+        return f"{self.root}/{key}"
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the object, or the folder of that prefix, is on this machine; None on S3."""
+        return self._path(key)
 
     def find(self, key: str) -> StoredObject | None:
-        path = self.local_path(key)
+        """The object as it is now, None where there is none."""
+        path = self._path(key)
         try:
             state = path.stat()
         except OSError:  # there is none, or it has just gone
@@ -62,6 +72,7 @@ class LocalObjects(Objects):
         return StoredObject(key, state.st_size, f"{state.st_size}-{state.st_mtime_ns}") if path.is_file() else None
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Every object whose key starts with ``prefix``, in no order."""
         root = Path(self.root)
         for path in (root / prefix.rpartition("/")[0]).rglob("*"):
             key = path.relative_to(root).as_posix()
@@ -71,38 +82,44 @@ class LocalObjects(Objects):
                     yield present
 
     def read(self, key: str) -> bytes:
+        """Raises FileNotFoundError where there is no such object, as do the other methods that read."""
         with self._reading(key):
-            return self.local_path(key).read_bytes()
+            return self._path(key).read_bytes()
 
     @contextlib.contextmanager
     def open(self, key: str) -> Iterator[Any]:
-        """One open file, which stays the version that it was."""
+        """A seekable file for pyarrow."""
         import pyarrow as pa
 
         with self._reading(key):
-            file = pa.OSFile(str(self.local_path(key)), "rb")
+            file = pa.OSFile(self.uri(key), "rb")
         with file:
             yield file
 
     @contextlib.contextmanager
     def reading_file(self, key: str) -> Iterator[Path]:
-        path = self.local_path(key)
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        yield path
+        """A path with the object's bytes; on S3 a copy that goes with the block."""
+        if self.find(key) is None:
+            raise FileNotFoundError(self.uri(key))
+        yield self._path(key)
 
     def write(self, key: str, data: bytes) -> None:
-        with writing(self.uri(key)), atomic_write(self.local_path(key)) as file:
+        with writing(self.uri(key)), atomic_write(self._path(key)) as file:
             file.write(data)
 
     @contextlib.contextmanager
     def writing_file(self, key: str) -> Iterator[Path]:
-        with writing(self.uri(key)), atomic_write(self.local_path(key)) as file:
+        """A path to write to; it becomes ``key`` when the block ends well, else nothing does."""
+        with writing(self.uri(key)), atomic_write(self._path(key)) as file:
             yield Path(file.name)
 
     def delete(self, key: str) -> None:
+        """Nothing happens where there is no such object."""
         with writing(self.uri(key)):
-            self.local_path(key).unlink(missing_ok=True)
+            self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return Path(self.root, key)
 
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[None]:

@@ -1,16 +1,21 @@
-"""Whole objects under one root, a local folder or a bucket of S3: the few verbs that everything else is made of."""
+"""Addresses of a folder, a file or ``s3://bucket/key``, the objects behind them, and what goes wrong on the way."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from facecaption_ml.errors import FaceCaptionError
+
+if TYPE_CHECKING:
+    from facecaption_ml.storage.local_files import LocalObjects
+    from facecaption_ml.storage.s3_objects import S3Objects
+
+Objects: TypeAlias = "LocalObjects | S3Objects"
+"""Objects by key (parts separated by ``/``) under a root: one set of methods, which LocalObjects documents."""
 
 S3: Final = "s3://"
 
@@ -24,60 +29,11 @@ class ObjectChangedError(StoreError):
 
 
 class StoredObject(NamedTuple):
-    """An object of a listing. ``version`` changes with its content: size and time in a folder, size and ETag on S3."""
+    """An object as it was seen. ``version`` changes with its content: size and time in a folder, size and ETag on S3."""
 
     key: str
     size: int
     version: str
-
-
-class Objects(ABC):
-    """Objects by key (parts separated by ``/``) under ``root``. An object is there whole or not at all.
-
-    Every method raises StoreError where the root cannot be reached or written. A reader sees one version of an object: where
-    another writer replaces it meanwhile, it reads on in the old one or raises ObjectChangedError.
-    """
-
-    root: str
-
-    def uri(self, key: str) -> str:
-        """The full address of ``key``."""
-        return f"{self.root}/{key}"
-
-    @abstractmethod
-    def local_path(self, key: str) -> Path | None:
-        """Where the object, or the folder of that prefix, is on this machine; None on S3."""
-
-    @abstractmethod
-    def find(self, key: str) -> StoredObject | None:
-        """The object as it is now, None where there is none."""
-
-    @abstractmethod
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Every object whose key starts with ``prefix``, in no order; unfinished writes are not among them."""
-
-    @abstractmethod
-    def read(self, key: str) -> bytes:
-        """Raises FileNotFoundError where there is no such object."""
-
-    @abstractmethod
-    def open(self, key: str) -> AbstractContextManager[Any]:
-        """A seekable binary file for pyarrow. Raises FileNotFoundError where there is no such object."""
-
-    @abstractmethod
-    def reading_file(self, key: str) -> AbstractContextManager[Path]:
-        """A local path with the object's bytes; on S3 a copy that goes with the block. Raises FileNotFoundError."""
-
-    @abstractmethod
-    def write(self, key: str, data: bytes) -> None: ...
-
-    @abstractmethod
-    def writing_file(self, key: str) -> AbstractContextManager[Path]:
-        """A local path to write to; it becomes ``key`` when the block ends well, else nothing does."""
-
-    @abstractmethod
-    def delete(self, key: str) -> None:
-        """Nothing happens where there is no such object."""
 
 
 def open_objects(root: str, options: Mapping[str, str] | None = None) -> Objects:

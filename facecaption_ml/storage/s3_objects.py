@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import obstore
 from obstore.exceptions import BaseError, PreconditionError
 
-from facecaption_ml.storage.objects import S3, ObjectChangedError, Objects, StoredObject, StoreError, reason, writing
+from facecaption_ml.storage.objects import S3, ObjectChangedError, StoredObject, StoreError, reason, writing
 
 if TYPE_CHECKING:
     from obstore import Bytes, GetOptions, ObjectMeta
@@ -30,8 +30,8 @@ _TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": 
 _CREDENTIALS_TTL: Final = timedelta(minutes=5)  # botocore renews those that end in less than ten
 
 
-class S3Objects(Objects):
-    """Objects under ``s3://bucket/prefix``.
+class S3Objects:
+    """Whole objects under ``s3://bucket/prefix``, with the methods of LocalObjects.
 
     ``options`` are Polars' object-store options; the AWS environment fills what they lack.
     Requests that meet 5xx, throttling or a cut connection are repeated, with growing pauses. An object appears when its last
@@ -46,7 +46,10 @@ class S3Objects(Objects):
             raise StoreError(f"not an S3 address: {root!r} (expected s3://bucket/prefix)")
         self._options = tuple(sorted((options or {}).items()))
 
-    def local_path(self, key: str) -> None:
+    def uri(self, key: str) -> str:
+        return f"{self.root}/{key}"
+
+    def local_path(self, key: str) -> Path | None:
         return None
 
     def find(self, key: str) -> StoredObject | None:
@@ -67,11 +70,11 @@ class S3Objects(Objects):
             return obstore.get(store, self._full(key)).bytes().to_bytes()
 
     @contextlib.contextmanager
-    def open(self, key: str) -> Iterator[_VersionReader]:
+    def open(self, key: str) -> Iterator[Any]:
         with self._reaching() as store:
             meta = obstore.head(store, self._full(key))
-        with _VersionReader(self, meta) as reader:
-            yield reader
+        with _VersionReader(self, meta) as file:
+            yield file
 
     @contextlib.contextmanager
     def reading_file(self, key: str) -> Iterator[Path]:
@@ -82,15 +85,16 @@ class S3Objects(Objects):
                 self.fetch(meta, 0, meta["size"], lambda begin, data: os.pwrite(file.fileno(), data, begin))
             yield path
 
-    def write(self, key: str, data: bytes) -> None:
-        self._put(key, data)
+    def write(self, key: str, data: bytes | Path) -> None:
+        with writing(self.uri(key)):
+            obstore.put(self._store, self._full(key), data, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
 
     @contextlib.contextmanager
     def writing_file(self, key: str) -> Iterator[Path]:
         with writing(self.uri(key)), tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch, key.rpartition("/")[2])
             yield path
-            self._put(key, path)
+            self.write(key, path)
 
     def delete(self, key: str) -> None:
         with writing(self.uri(key)):
@@ -114,10 +118,6 @@ class S3Objects(Objects):
             else:
                 with ThreadPoolExecutor(_PARTS_AT_ONCE, "parts") as pool:
                     list(pool.map(part, begins))
-
-    def _put(self, key: str, data: bytes | Path) -> None:
-        with writing(self.uri(key)):
-            obstore.put(self._store, self._full(key), data, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
 
     @property
     def _store(self) -> Any:
