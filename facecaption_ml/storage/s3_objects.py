@@ -20,6 +20,7 @@ from facecaption_ml.storage.objects import S3, ObjectChangedError, StoredObject,
 
 if TYPE_CHECKING:
     from obstore import Bytes, GetOptions, ObjectMeta
+    from obstore.store import BackoffConfig
 
 _ENCRYPTION: Final = ("aws_server_side_encryption", "aws_sse_kms_key_id")
 """Options of writing: ``AES256`` or ``aws:kms``, and the key of the latter."""
@@ -27,6 +28,11 @@ _PART_BYTES: Final = 16 * 2**20  # larger objects travel in parts, some at a tim
 _PARTS_AT_ONCE: Final = 8
 _ATTEMPTS: Final = 6  # of a request that met 5xx, throttling or a cut connection; AWS_MAX_ATTEMPTS wins
 _TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "900s"}  # the last: of one part
+_BACKOFF: Final[BackoffConfig] = {
+    "init_backoff": timedelta(seconds=0.5),
+    "max_backoff": timedelta(seconds=20),
+    "base": 2,
+}
 _CREDENTIALS_TTL: Final = timedelta(minutes=5)  # botocore renews those that end in less than ten
 
 
@@ -141,7 +147,7 @@ class S3Objects:
             raise StoreError(f"cannot reach {self.root}: {reason(error)}") from error
         except PreconditionError as error:
             raise ObjectChangedError(f"an object under {self.root} changed while it was read") from error
-        except BaseError as error:
+        except (BaseError, ValueError) as error:  # the latter of keys that obstore has no form for, such as a//b
             raise StoreError(f"cannot reach {self.root}: {reason(error)}") from error
 
 
@@ -208,7 +214,7 @@ def _connection(bucket: str, options: tuple[tuple[str, str], ...], attempts: int
             config=config,
             credential_provider=provider,
             client_options=client,
-            retry_config={"max_retries": attempts - 1},
+            retry_config={"max_retries": attempts - 1, "backoff": _BACKOFF},
         )
     except (BaseError, ValueError) as error:
         raise StoreError(f"cannot reach {S3}{bucket}: no AWS credentials or a wrong option: {reason(error)}") from error
