@@ -9,15 +9,9 @@ import dagster as dg
 from facecaption_ml.benchmarks.datasets.registry import data_sets
 from facecaption_ml.benchmarks.encoders.registry import FLIP_VARIANTS, models_of
 from facecaption_ml.benchmarks.result import TASKS
+from facecaption_ml.schemas import SHARD_TABLES
 
-SHARD_ASSETS: Final = (
-    "raw_images",
-    "face_crops",
-    "face_attributes",
-    "template_captions",
-    "llm_captions",
-    "facecaption_dataset",
-)
+SHARD_ASSETS: Final = SHARD_TABLES[1:]
 """The assets that are partitioned by shard, in the order in which they depend on each other."""
 
 STATISTICS_ASSETS: Final = ("dataset_comparison", "image_quality", "text_statistics", "image_text_matching")

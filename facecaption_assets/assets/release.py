@@ -31,6 +31,7 @@ from facecaption_ml.dataset.release import (
 )
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import sample_id
+from facecaption_ml.schemas import DATASET
 from facecaption_ml.statistics.report import card_sections
 from facecaption_ml.storage.store import Store, StoreError
 
@@ -41,7 +42,7 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """``facecaption_dataset`` and ``facecaption_release``."""
     return [
         shard_asset(
-            name="facecaption_dataset",
+            name=DATASET,
             open_work=_open_release,
             deps=["raw_images", "face_crops", "template_captions", "llm_captions"],
             checks=checks.FACECAPTION_DATASET,
@@ -103,7 +104,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         code_version="1",
         checks=checks.FACECAPTION_RELEASE,
         resources=["grammar"],
-        deps=["facecaption_dataset", "raw_images", *STATISTICS_ASSETS],
+        deps=[DATASET, "raw_images", *STATISTICS_ASSETS],
         group_name=GROUP,
         kinds={"parquet", "huggingface"},
     )
@@ -114,12 +115,12 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         and do not hold the release up, neither do statistics that are missing in the card.
         """
         store: Store = context.resources.store.open()
-        expected, shards = store.shards("source_manifest"), store.shards("facecaption_dataset")
+        expected, shards = store.shards("source_manifest"), store.shards(DATASET)
         if not shards:
             raise StoreError("no shard of facecaption_dataset is there yet: materialise it first")
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
-        rows = sum(store.row_count("facecaption_dataset", shard) for shard in shards)
+        rows = sum(store.row_count(DATASET, shard) for shard in shards)
         statistics, pictures = card_sections(store, STATISTICS_ASSETS, rows)
         summary = write_release(
             store,

@@ -1,14 +1,14 @@
 """From a list of URLs to raw images."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from facecaption_assets.assets.manifest_intake import Intake, SourceConfig, previous_data_version, take_in
+from facecaption_assets.assets.manifest_intake import SourceConfig, ingest_further, previous_data_version, shard_rules
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.asset import configured_asset
@@ -16,10 +16,10 @@ from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, DOWNLOAD
 from facecaption_assets.partitions import SHARDS
-from facecaption_assets.settings import Settings
-from facecaption_ml.dataset.manifests import Ledger
+from facecaption_assets.settings import PREFIX, Settings
+from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.provenance import package_version
-from facecaption_ml.dataset.sources import ManifestCounts, SourceError, build_shards, shard_name
+from facecaption_ml.errors import naming
 from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
 from facecaption_ml.storage.store import Store
 
@@ -51,27 +51,29 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
         With a manifest in the run's config, that one's shards are added after the last.
         """
         store: Store = context.resources.store.open()
-        store.check_writable()
+        with naming(f"{PREFIX}STORE"):
+            store.check_writable()
         if config.manifest:
-            taken = take_in(store, settings, context.resources.source, context.instance, config)
+            ingested = ingest_further(store, settings, context.resources.source, context.instance, config)
+            first = ingested.names[0] if ingested.names else "none"
+            metadata = {"manifest": config.manifest, "first shard": first}
+            if ingested.known:
+                metadata["same content as"] = ingested.known.location
             # The shards that there were have not changed: what was made from them is not out of date.
-            return _result(store, taken, previous_data_version(context.instance))
-        counts = ManifestCounts()
-        batches = context.resources.source.batches()
-        ledger = Ledger.read(store)
-        rows, names = _write_shards(store, settings, batches, counts, ledger.start)
-        if not names:
-            raise SourceError(
-                f"source {settings.source.location}: no usable row among {counts.rows} (FACECAPTION_SOURCE)"
-            )
-        _register(context.instance, store, [*names, *ledger.names])
-        return _result(store, Intake(names, rows, counts, {"source": settings.source.location}))
+            return _result(store, ingested, metadata, previous_data_version(context.instance))
+        batches, progress = context.resources.source.batches(), Progress("source_manifest", "rows written")
+        with naming(f"{PREFIX}SOURCE"):
+            ingested = ingest(batches, store, shard_rules(settings), progress)
+        _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
+        return _result(store, ingested, {"source": settings.source.location})
 
     return source_manifest
 
 
-def _result(store: Store, taken: Intake, data_version: dg.DataVersion | None = None) -> dg.MaterializeResult:
-    counts, rows = taken.counts, taken.rows
+def _result(
+    store: Store, ingested: Ingested, metadata: Mapping[str, str], data_version: dg.DataVersion | None = None
+) -> dg.MaterializeResult:
+    counts, rows = ingested.counts, ingested.rows
     dropped = {reason: count for reason, count in counts.by_outcome.items() if reason != "kept"}
     conserved = checks.conserved("rows_conserved", counts.rows, rows, dropped)
     complete = conserved.passed and rows == counts.by_outcome["kept"]
@@ -79,41 +81,15 @@ def _result(store: Store, taken: Intake, data_version: dg.DataVersion | None = N
         metadata={
             "dagster/row_count": rows,
             "dagster/uri": store.uri("source_manifest"),
-            "shards": len(taken.names),
+            "shards": len(ingested.names),
             **previews.counts("rows", counts.by_outcome),
             "duplicate URLs": counts.duplicates,
             "facecaption": package_version(),
-            **taken.metadata,
+            **metadata,
         },
         data_version=data_version,
         check_results=[replace(conserved, passed=complete).result()],
     )
-
-
-def _write_shards(
-    store: Store, settings: Settings, batches: Iterator[pl.DataFrame], counts: ManifestCounts, end: int | None
-) -> tuple[int, list[str]]:
-    """Write the source's shards; ``end`` is the number of the first shard that is another manifest's, if there is one."""
-    rows, names = 0, list[str]()
-    progress = Progress("source_manifest", "rows written")
-    for frame in build_shards(
-        batches,
-        settings.source.shard_size,
-        counts,
-        allow_nsfw=settings.source.allow_nsfw,
-        nsfw_values=settings.source.nsfw_values,
-    ):
-        name = frame["shard"][0]
-        if end is not None and len(names) >= end:
-            raise SourceError(
-                f"source {settings.source.location}: it has grown past {shard_name(end - 1) if end else 'nothing'}, and "
-                f"{name} is another manifest's: put what is new into FACECAPTION_MANIFEST_INBOX"
-            )
-        store.write_table("source_manifest", frame, name)
-        names.append(name)
-        rows += len(frame)
-        progress(rows, 0)
-    return rows, names
 
 
 def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> None:

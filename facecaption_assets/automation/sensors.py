@@ -18,12 +18,13 @@ from facecaption_assets.automation.backlog import UNFINISHED
 from facecaption_assets.automation.jobs import MANIFEST_INTAKE, SHARD_PIPELINE
 from facecaption_assets.automation.ranges import chunks, range_request
 from facecaption_assets.factories.progress import logger
-from facecaption_assets.settings import Settings
-from facecaption_ml.dataset.manifests import Ledger, Manifest, TakenIn, list_manifests
+from facecaption_assets.settings import PREFIX, Settings
+from facecaption_ml.dataset.manifests import IngestedManifest, Ledger, Manifest, list_manifests
+from facecaption_ml.errors import naming
 
 SOURCE: Final = dg.AssetKey("source_manifest")
 MANIFEST_TAG: Final = "facecaption/manifest"
-"""The tag of a run that takes in a manifest: the manifest's id."""
+"""The tag of a run that ingests a manifest: the manifest's id."""
 _MOST_WAITING: Final = 2_000  # manifests that the cursor remembers; further ones wait until those are done
 _INTERVAL_S: Final = 60
 
@@ -69,15 +70,16 @@ def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
         store = settings.open_store()
         ledger = Ledger.read(store)
         cursor = Cursor.read(context.cursor)
-        manifests = list_manifests(settings.automation.manifest_inbox, settings.storage.options)
+        with naming(f"{PREFIX}MANIFEST_INBOX"):
+            manifests = list_manifests(settings.automation.manifest_inbox, settings.storage.options)
         new = [manifest for manifest in manifests if not ledger.find(manifest)][:_MOST_WAITING]
         done = [entry for entry in ledger.manifests if entry.id in cursor.asked]
         requests = [request for entry in done for request in _runs_of_shards(entry, settings.source.shards_per_run)]
         stable = [manifest for manifest in new if cursor.waiting.get(manifest.location) == manifest.version]
-        intake, blocked = _next_intake(context.instance, stable, settings.automation.manifest_attempts)
-        if intake:
-            requests.append(intake)
-        asked = {*cursor.asked, *([intake.tags[MANIFEST_TAG]] if intake else [])} - {entry.id for entry in done}
+        run, blocked = _next_run(context.instance, stable, settings.automation.manifest_attempts)
+        if run:
+            requests.append(run)
+        asked = {*cursor.asked, *([run.tags[MANIFEST_TAG]] if run else [])} - {entry.id for entry in done}
         waiting = {manifest.location: manifest.version for manifest in new}
         kept = sorted(asked & {manifest.id for manifest in new})
         line = f"{len(manifests):,} manifests, {len(new):,} not ingested" + (f"; {blocked}" if blocked else "")
@@ -90,31 +92,31 @@ def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
     return new_manifests
 
 
-def _runs_of_shards(entry: TakenIn, size: int) -> Iterator[dg.RunRequest]:
+def _runs_of_shards(entry: IngestedManifest, size: int) -> Iterator[dg.RunRequest]:
     for names in chunks(entry.names, size):
         yield range_request(names[0], names[-1], f"{entry.id}:{names[0]}...{names[-1]}", "new")
 
 
-def _next_intake(
+def _next_run(
     instance: dg.DagsterInstance, stable: Sequence[Manifest], attempts: int
 ) -> tuple[dg.RunRequest | None, str]:
-    """A run for the first manifest that has not failed too often, and what blocks the others, in words."""
+    """A run for the first manifest that has not failed too often, and what blocks others, in words."""
     if not stable:
         return None, ""
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         if run.job_name == MANIFEST_INTAKE.name or SOURCE in (run.asset_selection or ()):
             return None, f"run {run.run_id} of source_manifest comes first"
-    failed = []
+    left_alone = []
     for manifest in stable:
         tried = len(instance.get_runs(dg.RunsFilter(tags={MANIFEST_TAG: manifest.id}), limit=attempts))
         if tried < attempts:
-            return _intake(manifest, tried), ""
-        failed.append(manifest.location)
-    logger.warning("new_manifests: left alone after %d failed runs: %s", attempts, ", ".join(failed[:5]))
-    return None, f"{len(failed)} left alone after {attempts} failed runs, such as {failed[0]}"
+            return _run_request(manifest, tried), ""
+        left_alone.append(manifest.location)
+    logger.warning("new_manifests: left alone after %d failed runs: %s", attempts, ", ".join(left_alone[:5]))
+    return None, f"{len(left_alone)} left alone after {attempts} failed runs, such as {left_alone[0]}"
 
 
-def _intake(manifest: Manifest, tried: int) -> dg.RunRequest:
+def _run_request(manifest: Manifest, tried: int) -> dg.RunRequest:
     config = {"manifest": manifest.location, "version": manifest.version}
     return dg.RunRequest(
         run_key=f"{manifest.id}:{tried}",

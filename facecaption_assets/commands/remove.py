@@ -16,6 +16,7 @@ from facecaption_assets.settings import PREFIX, REMOVALS, Settings
 from facecaption_ml.dataset.removal_requests import Holding, copies, holdings, parse_request, record_requests
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store
 
 _EXAMPLES: Final = 10
@@ -110,7 +111,7 @@ def _pixels(settings: Settings, store: Store, held: Sequence[Holding], variants:
     for holding in held:
         for table, count in holding.pictures.items():
             yield f"{store.uri(f'{table}/{holding.shard}.parquet')} ({count})"
-    if any("facecaption_dataset" in holding.pictures for holding in held):
+    if any(DATASET in holding.pictures for holding in held):
         yield f"{store.uri('release/data')} (packed with the crops)"
     # Pictures of some faces, which nobody can look up by id.
     sheets = [f"flip_checkpoint/{variant}/retrievals.png" for variant in variants]

@@ -13,6 +13,7 @@ from facecaption_assets.commands.stages import attempt, run_benchmarks, run_in_b
 from facecaption_assets.commands.status import show_status
 from facecaption_assets.partitions import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
+from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store
 
 
@@ -112,9 +113,9 @@ def _write_sheet(settings: Settings, shards: Sequence[str]) -> Path | None:
 
     store = settings.open_store()
     for shard in shards:
-        if not store.has_table("facecaption_dataset", shard):
+        if not store.has_table(DATASET, shard):
             continue
-        released = store.read_table("facecaption_dataset", shard, columns=["face_id", "caption"]).head(12)
+        released = store.read_table(DATASET, shard, columns=["face_id", "caption"]).head(12)
         crops = store.read_table("face_crops", shard, columns=["face_id", "image"])
         rows = released.join(crops, on="face_id", how="inner", maintain_order="left")
         if len(rows):

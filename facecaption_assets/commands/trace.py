@@ -14,11 +14,12 @@ from facecaption_assets.commands.instance import prepare_home
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.provenance import Step, faces_of, find_shard, package_version, parse_id, trail
 from facecaption_ml.dataset.removals import RemovalList
+from facecaption_ml.schemas import DATASET, SHARD_TABLES
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 # What a person wants to know of each table's row, and of the run that wrote it.
 _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
-    "facecaption_dataset": ("caption", "split", "url", "box", "labels"),
+    DATASET: ("caption", "split", "url", "box", "labels"),
     "llm_captions": ("caption_source", "model", "prompt_version", "attempts", "reason", "missing", "invented"),
     "template_captions": ("template_caption", "gender"),
     "face_attributes": ("labels", "gender", "dropped_conflicts"),
@@ -45,7 +46,7 @@ def trace_face(settings: Settings, text: str, as_json: bool) -> None:
     prepare_home(settings)
     faces: list[str | None] = [face_id] if face_id else [*faces_of(store, shard, sample_id)]
     with dg.DagsterInstance.get() as instance:
-        made = {asset: _latest(instance, asset, shard) for asset in (*_SHOWN, "attribute_model")}
+        made = {asset: _latest(instance, asset, shard) for asset in (*SHARD_TABLES, "attribute_model")}
     if not face_id:
         click.echo(f"{sample_id} is a picture: {len(faces)} kept faces", err=True)
     for face in faces or [None]:
@@ -126,7 +127,7 @@ def _outcome(
         reason = f"the picture was not kept: {raw['status']}, {raw['error']}"
     elif not lacking.has_shard:
         reason = f"{lacking.table} of this shard is not there yet"
-    elif lacking.table == "facecaption_dataset":
+    elif lacking.table == DATASET:
         removals = RemovalList.read(settings.release.removal_list, settings.storage.options)
         listed = removals.reason(raw["url"], face_id, raw["sha256"]) if raw and face_id else None
         reason += f": the removal list names it ({listed})" if listed else ": the removal list of now does not name it"

@@ -19,10 +19,10 @@ from facecaption_assets.factories.check import STORED, Check
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.machines.compute import Compute
 from facecaption_assets.settings import Settings
+from facecaption_ml.schemas import DATASET
 from facecaption_ml.statistics.report import PREFIX, Report, key, write_files
 from facecaption_ml.storage.store import Store, StoreError
 
-DATASET: Final = "facecaption_dataset"
 COMPLETE: Final = "complete"
 """The check of statistics with models or folders that may be missing; it warns."""
 _BATCH_ROWS: Final = 10_000  # rows of text, without pixels

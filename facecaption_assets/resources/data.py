@@ -20,11 +20,11 @@ from facecaption_assets.resources.models import (
     PredictorResource,
     QualityScorersResource,
 )
-from facecaption_assets.settings import Settings
+from facecaption_assets.settings import PREFIX, Settings
 from facecaption_assets.training.launch import STOP_SECONDS
 from facecaption_ml.dataset.removals import RemovalList
-from facecaption_ml.dataset.sources import SourceColumns, SourceError, normalise, read_source
-from facecaption_ml.storage.object_storage import read_object
+from facecaption_ml.dataset.sources import SourceColumnError, SourceColumns, SourceError, normalise, read_source
+from facecaption_ml.storage.objects import S3, read_object
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
@@ -60,11 +60,19 @@ class SourceResource(FromSettings):
         """Batches of ``url, alt_text, width, height, nsfw``. Raises SourceError naming what is wrong with the source."""
         location = self.settings.source.location
         if not location:
-            raise SourceError("FACECAPTION_SOURCE is not set: a table of URLs, a folder of pictures, or 'sample'")
+            raise SourceError("it is not set: a table of URLs, a folder of pictures, or 'sample'")
         if location == SAMPLE:
             yield normalise(self.sample_world().manifest())
         else:
+            yield from self.read(location)
+
+    def read(self, location: str) -> Iterator[pl.DataFrame]:
+        """Batches of another list with the same columns. Raises SourceError."""
+        try:
             yield from read_source(location, self.columns, self.settings.storage.options)
+        except SourceColumnError as error:
+            error.option = error.option or f"{PREFIX}URL_COLUMN"
+            raise
 
     def sample_world(self) -> SampleWorld:
         from facecaption_ml.sample.world import SampleWorld
@@ -102,7 +110,7 @@ class DownloaderResource(FromSettings):
         A list of URLs from elsewhere never gets to read this machine's files.
         """
         location = self.settings.source.location
-        if location.startswith("s3://"):
+        if location.startswith(S3):
             storage = self.settings.storage.options
             return {"open_object": lambda url: read_object(url, storage)}
         folder = Path(location).expanduser()

@@ -1,4 +1,4 @@
-"""``FACECAPTION_STORE`` and ``FACECAPTION_S3_*``: where tables lie, and how an S3 server is reached."""
+"""``FACECAPTION_STORE`` and ``FACECAPTION_S3_*``: where tables are, and how an S3 server is reached."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class StorageSettings(BaseModel):
         return {key: value for key, value in given.items() if value}
 
     def export_credentials(self) -> None:
-        """Set AWS's own variables in this process, where boto3, Polars, pyarrow and child processes look for keys."""
+        """Set AWS's own variables in this process, where boto3, Polars and child processes look for keys."""
         for name, variable in _CREDENTIALS.items():
             secret = getattr(self, name).get_secret_value()
             if secret:

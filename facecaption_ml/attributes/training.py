@@ -36,6 +36,7 @@ from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS, no
 from facecaption_ml.attributes.weighting import adaptive_weights
 from facecaption_ml.devices import autocast, compute_dtype
 from facecaption_ml.pretrained import weights_version
+from facecaption_ml.storage.local_files import atomic_write
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 logger = logging.getLogger("facecaption")
@@ -235,29 +236,27 @@ class _Training:
             name: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
             for name, value in self.average.state_dict().items()
         }
-        _write_whole(self.out / WEIGHTS, save(half))
+        with atomic_write(self.out / WEIGHTS) as file:
+            file.write(save(half))
 
     def _save_state(self) -> None:
-        temporary = self.out / f".{STATE}.tmp"
-        torch.save(
-            {
-                "preset": asdict(self.preset),
-                "seed": self.seed,
-                "epochs": self.epochs,
-                "init": self.init,
-                "network": self.network.state_dict(),
-                "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "updates": self.updates,
-                "epoch": self.progress.epoch,
-                "best_loss": self.progress.best_loss,
-                "best_epoch": self.progress.best_epoch,
-                "validation_losses": [losses.tolist() for losses in self.progress.validation_losses],
-                "dropout_rng": torch.get_rng_state(),
-            },
-            temporary,
-        )
-        temporary.replace(self.out / STATE)
+        state = {
+            "preset": asdict(self.preset),
+            "seed": self.seed,
+            "epochs": self.epochs,
+            "init": self.init,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "epoch": self.progress.epoch,
+            "best_loss": self.progress.best_loss,
+            "best_epoch": self.progress.best_epoch,
+            "validation_losses": [losses.tolist() for losses in self.progress.validation_losses],
+            "dropout_rng": torch.get_rng_state(),
+        }
+        with atomic_write(self.out / STATE) as file:
+            torch.save(state, file)
 
     def restore(self) -> None:
         """Resume after the last whole epoch of a training with the same preset, seed, length and start; else start anew."""
@@ -297,7 +296,8 @@ class _Training:
             "best_epoch": self.progress.best_epoch,
             "seed": self.seed,
         }
-        _write_whole(self.out / CONFIG, json.dumps(config, indent=1).encode())
+        with atomic_write(self.out / CONFIG) as file:
+            file.write(json.dumps(config, indent=1).encode())
         result.write(self.out / EVALUATION)
         write_model_card(self.out)
         return result
@@ -309,12 +309,6 @@ def _schedule(step: int, steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from facecaption_ml.schemas import SHARD_TABLES
 from facecaption_ml.storage.store import Store
 
-STAGES: Final[tuple[tuple[str, str], ...]] = (
-    ("source_manifest", "URLs"),
-    ("raw_images", "images fetched"),
-    ("face_crops", "face crops kept"),
-    ("face_attributes", "faces with more than five labels"),
-    ("template_captions", "captioned faces"),
-    ("llm_captions", "faces with their final caption"),
-    ("facecaption_dataset", "released pairs"),
+_ROWS: Final = (
+    "URLs",
+    "images fetched",
+    "face crops kept",
+    "faces with more than five labels",
+    "captioned faces",
+    "faces with their final caption",
+    "released pairs",
 )
+STAGES: Final = tuple(zip(SHARD_TABLES, _ROWS, strict=True))
 """Table of each stage and what its rows are."""
 
 

@@ -1,4 +1,4 @@
-"""Further manifests after the first source: which have been taken in, and which shards each of them became.
+"""Further manifests after the first source: which have been ingested, and which shards each of them became.
 
 The ledger ``manifests.json`` in the store is what makes this repeatable. It says from which shard on the shards are those of
 further manifests, and lists the manifests in the order in which they came with how many shards each became. A manifest
@@ -20,13 +20,12 @@ import numpy as np
 import polars as pl
 
 from facecaption_ml.dataset.sources import TABLE_SUFFIXES, SourceError, shard_name
-from facecaption_ml.storage.object_storage import S3Location
-from facecaption_ml.storage.store import Store, StoreError
+from facecaption_ml.storage.objects import S3, StoreError, find_address, list_address
+from facecaption_ml.storage.store import Store
 
 LEDGER: Final = "manifests.json"
 _TABLE: Final = "source_manifest"
 _UNFINISHED: Final = (".tmp", ".part")
-_BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class TakenIn:
+class IngestedManifest:
     """A manifest in the ledger. ``first`` and ``shards`` number its shards; ``digest`` stands for its content."""
 
     id: str
@@ -61,10 +60,10 @@ class TakenIn:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The manifests taken in, in order. ``start`` is the number of the first shard that is not of the first source."""
+    """The manifests ingested, in order. ``start`` is the number of the first shard that is not of the first source."""
 
     start: int | None = None
-    manifests: tuple[TakenIn, ...] = field(default=())
+    manifests: tuple[IngestedManifest, ...] = field(default=())
 
     @classmethod
     def read(cls, store: Store) -> Ledger:
@@ -72,18 +71,18 @@ class Ledger:
         if not store.exists(LEDGER):
             return cls()
         try:
-            found = json.loads(store.read_bytes(LEDGER))
-            return cls(found["start"], tuple(TakenIn(**entry) for entry in found["manifests"]))
+            ledger = json.loads(store.read_bytes(LEDGER))
+            return cls(ledger["start"], tuple(IngestedManifest(**entry) for entry in ledger["manifests"]))
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"cannot read {store.uri(LEDGER)}: {error}; bring back an earlier copy of it") from error
 
     def write(self, store: Store) -> None:
         store.write_bytes(LEDGER, json.dumps(dataclasses.asdict(self), indent=1).encode())
 
-    def find(self, manifest: Manifest) -> TakenIn | None:
+    def find(self, manifest: Manifest) -> IngestedManifest | None:
         return next((entry for entry in self.manifests if entry.id == manifest.id), None)
 
-    def same_content(self, digest: str) -> TakenIn | None:
+    def same_content(self, digest: str) -> IngestedManifest | None:
         return next((entry for entry in self.manifests if entry.digest == digest), None)
 
     def begun(self, store: Store, registered: Iterable[str]) -> Ledger:
@@ -104,47 +103,46 @@ class Ledger:
         """The shards of all manifests in the ledger, in order."""
         return [name for entry in self.manifests for name in entry.names]
 
-    def with_entry(self, entry: TakenIn) -> Ledger:
+    def with_entry(self, manifest: Manifest, digest: str, shards: int, rows: int) -> Ledger:
+        """This ledger, with a manifest whose shards were written from ``next_number`` on."""
+        first = self.next_number
+        entry = IngestedManifest(manifest.id, manifest.location, manifest.version, digest, first, shards, rows)
         return dataclasses.replace(self, manifests=(*self.manifests, entry))
 
 
 def list_manifests(inbox: str, options: Mapping[str, str] | None = None) -> list[Manifest]:
     """The tables under a folder or ``s3://bucket/prefix``, sorted by address.
 
-    Names that start with a dot or end in .tmp or .part are being written and left out. Raises SourceError where the inbox is
+    Names that start with a dot or end in .tmp or .part are being written and skipped. Raises SourceError where the inbox is
     not there or cannot be reached.
     """
-    found: list[Manifest | None]
-    if inbox.startswith("s3://"):
-        found = [*_list_s3(inbox, options or {})]
-    else:
-        folder = Path(inbox).expanduser()
-        if not folder.is_dir():
-            raise SourceError(f"inbox {inbox}: no such folder (FACECAPTION_MANIFEST_INBOX)")
-        found = [_local(path) for path in folder.rglob("*") if _is_manifest(path.relative_to(folder).as_posix())]
-    return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.location)
+    if not inbox.startswith(S3) and not Path(inbox).expanduser().is_dir():
+        raise SourceError(f"inbox {inbox}: no such folder")
+    try:
+        listing = list(list_address(inbox, options))
+    except StoreError as error:
+        raise SourceError(f"inbox {inbox}: {error}") from error
+    manifests = [Manifest(address, stored.version) for address, stored in listing if _is_manifest(stored.key)]
+    return sorted(manifests, key=lambda manifest: manifest.location)
 
 
 def stat_manifest(location: str, options: Mapping[str, str] | None = None) -> Manifest:
     """One manifest as it is now. Raises SourceError where there is none."""
-    if location.startswith("s3://"):
-        found = next((entry for entry in _list_s3(location, options or {}) if entry.location == location), None)
-    else:
-        found = _local(Path(location).expanduser())
-    if found is None or not _is_manifest(location.rpartition("/")[2]):
+    try:
+        present = find_address(location, options)
+    except StoreError as error:
+        raise SourceError(f"manifest {location}: {error}") from error
+    if present is None or not _is_manifest(location.rpartition("/")[2]):
         raise SourceError(f"manifest {location}: no such table ({', '.join(TABLE_SUFFIXES)})")
-    return found
+    return Manifest(present[0], present[1].version)
 
 
 def content_digest(manifest: Manifest) -> str:
-    """What stands for a manifest's content: SHA-256 of a local file, on S3 the size and ETag that are its version."""
-    if manifest.location.startswith("s3://"):
+    """Stands for a manifest's content: SHA-256 of a local file, on S3 the size and ETag that are its version."""
+    if manifest.location.startswith(S3):
         return manifest.version
-    digest = hashlib.sha256()
     with Path(manifest.location).open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def known_ids(store: Store, before: int) -> np.ndarray:
@@ -187,40 +185,3 @@ def _is_manifest(name: str) -> bool:
     lower = parts[-1].lower()
     hidden = any(part.startswith(".") for part in parts)
     return lower.endswith(TABLE_SUFFIXES) and not lower.endswith(_UNFINISHED) and not hidden
-
-
-def _local(path: Path) -> Manifest | None:
-    try:
-        state = path.resolve().stat()
-    except OSError:
-        return None  # it has just gone
-    return Manifest(str(path.resolve()), f"{state.st_size}-{state.st_mtime_ns}") if path.is_file() else None
-
-
-def _list_s3(address: str, options: Mapping[str, str]) -> list[Manifest]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        place = S3Location.from_url(address, options)
-        found = list(_versions(place))
-    except (BotoCoreError, ClientError, ValueError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise SourceError(f"inbox {address}: {first} (FACECAPTION_MANIFEST_INBOX)") from error
-    inside = [(key, version) for key, version in found if key == place.prefix or _is_under(key, place.prefix)]
-    return [
-        Manifest(f"s3://{place.bucket}/{key}", version)
-        for key, version in inside
-        if _is_manifest(key.removeprefix(place.prefix).lstrip("/") or key.rpartition("/")[2])
-    ]
-
-
-def _versions(place: S3Location) -> Iterator[tuple[str, str]]:
-    """Whole keys that start with the location's prefix, each with its size and ETag."""
-    pages = place._client.get_paginator("list_objects_v2")
-    for page in pages.paginate(Bucket=place.bucket, Prefix=place.prefix):
-        for entry in page.get("Contents", ()):
-            yield entry["Key"], f"{entry['Size']}-{entry['ETag'].strip(chr(34))}"
-
-
-def _is_under(key: str, prefix: str) -> bool:
-    return not prefix or key.startswith(f"{prefix}/")

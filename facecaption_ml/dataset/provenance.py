@@ -2,7 +2,7 @@
 
 Finding the shard reads one column of ids of each shard of ``facecaption_dataset``, several shards at once, and stops at the
 first that has the face; a face that is not released is looked for in ``source_manifest`` by its sample id. There is no index to
-keep in step. Of the shard found, single row groups are read.
+keep in step. Of the shard that has the face, single row groups are read.
 """
 
 from __future__ import annotations
@@ -16,19 +16,9 @@ from typing import Any, Final
 import polars as pl
 
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.schemas import DATASET, SCHEMAS, SHARD_TABLES
 from facecaption_ml.storage.store import Store
 
-TRAIL: Final = (
-    "source_manifest",
-    "raw_images",
-    "face_crops",
-    "face_attributes",
-    "template_captions",
-    "llm_captions",
-    "facecaption_dataset",
-)
-"""The tables of a face, from its URL to the released row."""
 _BY_SAMPLE: Final = ("source_manifest", "raw_images")
 _ID: Final = re.compile(r"(?P<sample>[0-9a-f]{16})(?:_(?P<rank>\d+))?")
 _AT_ONCE: Final = 16  # shards that are looked into side by side
@@ -57,18 +47,18 @@ def package_version() -> str:
 
 def parse_id(text: str) -> tuple[str, str | None]:
     """``(sample id, face id)`` of a face id, ``(sample id, None)`` of a sample id. Raises UnknownFaceError."""
-    match = _ID.fullmatch(text.strip().lower())
-    if not match:
+    parts = _ID.fullmatch(text.strip().lower())
+    if not parts:
         raise UnknownFaceError(
             f"{text[:60]!r} is no face id: 16 hex digits, an underscore and a number, such as 0123456789abcdef_0"
         )
-    return match["sample"], match[0] if match["rank"] else None
+    return parts["sample"], parts[0] if parts["rank"] else None
 
 
 def find_shard(store: Store, sample_id: str, face_id: str | None) -> str:
     """The shard that holds a face, or a source row. Raises UnknownFaceError where none does."""
     of_face = pl.col("face_id") == face_id if face_id else pl.col("face_id").str.starts_with(f"{sample_id}_")
-    released = _first_shard(store, "facecaption_dataset", of_face)
+    released = _first_shard(store, DATASET, of_face)
     if released is not None:
         return released
     # A repeated URL has a row in each place; the first is the one that was fetched.
@@ -89,8 +79,8 @@ def faces_of(store: Store, shard: str, sample_id: str) -> list[str]:
 
 
 def trail(store: Store, shard: str, sample_id: str, face_id: str | None) -> list[Step]:
-    """A step for each table of ``TRAIL``; those that need a face have no row where ``face_id`` is None."""
-    return [_step(store, table, shard, sample_id, face_id) for table in TRAIL]
+    """A step for each table of ``SHARD_TABLES``; those that need a face have no row where ``face_id`` is None."""
+    return [_step(store, table, shard, sample_id, face_id) for table in SHARD_TABLES]
 
 
 def _step(store: Store, table: str, shard: str, sample_id: str, face_id: str | None) -> Step:

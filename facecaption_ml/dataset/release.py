@@ -21,7 +21,7 @@ import polars as pl
 
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import mark_duplicates
-from facecaption_ml.schemas import SCHEMAS, conform
+from facecaption_ml.schemas import DATASET, SCHEMAS, conform
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import CATEGORIES
 
@@ -64,8 +64,8 @@ def release_table(
     kept = joined.with_columns(
         reason=pl.Series(reasons, dtype=pl.String), split=pl.Series(splits, dtype=pl.String)
     ).filter(pl.col("reason") == "released")
-    columns = [*SCHEMAS["facecaption_dataset"], *(["image"] if "image" in joined.columns else [])]
-    return conform(kept.select(columns), "facecaption_dataset"), Counter(reasons)
+    columns = [*SCHEMAS[DATASET], *(["image"] if "image" in joined.columns else [])]
+    return conform(kept.select(columns), DATASET), Counter(reasons)
 
 
 @dataclass
@@ -150,7 +150,7 @@ def _without_duplicates(store: Store, shards: Iterable[str], summary: ReleaseSum
     """The shards' rows, less the faces of images that an earlier shard holds already under another URL."""
     seen = np.empty(0, np.uint64)
     for shard in shards:
-        frame = store.read_table("facecaption_dataset", shard)
+        frame = store.read_table(DATASET, shard)
         hashes = image_hashes(store, shard)
         sample = pl.col("face_id").str.slice(0, 16)
         ids = frame.select(sample_id=sample).unique(maintain_order=True).join(hashes, on="sample_id", how="inner")

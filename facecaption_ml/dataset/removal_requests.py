@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Final, TypeVar
 
 import polars as pl
 
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError, list_text
-from facecaption_ml.storage.object_storage import S3Location
+from facecaption_ml.schemas import SCHEMAS, SHARD_TABLES
+from facecaption_ml.storage.objects import StoreError, open_parent
 from facecaption_ml.storage.store import Store
 
-_BY_FACE: Final = ("face_crops", "face_attributes", "template_captions", "llm_captions", "facecaption_dataset")
+_BY_FACE: Final = tuple(table for table in SHARD_TABLES if "face_id" in SCHEMAS[table])
 _AT_ONCE: Final = 16  # shards that are looked into side by side
 _T = TypeVar("_T")
 
@@ -50,10 +48,12 @@ def record_requests(
 
     ``path`` is a file or ``s3://bucket/key``, which ``options`` reach. The list is replaced whole, so that a reader never sees
     half of it; what it had stays as it was. Raises RemovalListError for a line that is none of the five kinds or a list that
-    cannot be read, OSError where it cannot be written.
+    cannot be read or written.
     """
-    on_s3 = path.startswith("s3://")
-    before = list_text(path, options or {}) if on_s3 or Path(path).exists() else ""
+    try:
+        before = list_text(path, options)
+    except FileNotFoundError:  # nobody has asked for anything yet
+        before = ""
     present = RemovalList.parse(before.splitlines(), f"list {path}")
     written: list[str] = []
     known: list[str] = []
@@ -65,21 +65,22 @@ def record_requests(
         comment = " ".join(f"# {today.isoformat()} {reason}".split())
         added = "".join(f"{comment}\n{line}\n" for line in written)
         text = before + ("\n" if before and not before.endswith("\n") else "") + added
-        if on_s3:
-            _put(path, text, options or {})
-        else:
-            _replace(Path(path), text)
+        objects, key = open_parent(path, options)
+        try:
+            objects.write(key, text.encode())
+        except StoreError as error:
+            raise RemovalListError(f"list {path}: {error}") from error
     return written, known
 
 
 def holdings(store: Store, removed: RemovalList) -> list[Holding]:
     """The shards that hold something of ``removed``, in order. Ids, URLs and hashes are read, no pixels."""
-    return [found for found in _over_shards(store, lambda shard: _holding(store, shard, removed)) if found is not None]
+    return [held for held in _over_shards(store, lambda shard: _holding(store, shard, removed)) if held is not None]
 
 
-def copies(store: Store, removed: RemovalList, found: Sequence[Holding]) -> dict[str, str]:
+def copies(store: Store, removed: RemovalList, held: Sequence[Holding]) -> dict[str, str]:
     """URL → SHA-256 of pictures that equal removed ones byte for byte, but that ``removed`` does not name."""
-    hashes = sorted(frozenset().union(*(holding.sha256 for holding in found)))
+    hashes = sorted(frozenset().union(*(holding.sha256 for holding in held)))
 
     def look(shard: str) -> dict[str, str]:
         pictures = [_raw_images(store, shard, incomplete) for incomplete in (False, True)] if hashes else []
@@ -88,31 +89,6 @@ def copies(store: Store, removed: RemovalList, found: Sequence[Holding]) -> dict
         return {url: sha256 for raw in other for url, sha256 in raw.select("url", "sha256").iter_rows()}
 
     return {url: sha256 for part in _over_shards(store, look) for url, sha256 in part.items()}
-
-
-def _put(url: str, text: str, options: Mapping[str, str]) -> None:
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    place = S3Location.from_url(url, options)
-    try:
-        S3Location(place.bucket, "", place.options).put(place.prefix, text.encode())
-    except (Boto3Error, BotoCoreError, ClientError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise RemovalListError(f"list {url}: cannot be written: {first}") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _over_shards(store: Store, look: Callable[[str], _T]) -> Iterator[_T]:
@@ -128,8 +104,7 @@ def _named(source: pl.DataFrame, removed: RemovalList) -> pl.Series:
         | source["sha256"].is_in(list(removed.sha256)).fill_null(False)
     )
     if removed.hosts:
-        hosts = RemovalList(hosts=removed.hosts)
-        named |= pl.Series([hosts.reason(url, "", None) is not None for url in source["url"]], dtype=pl.Boolean)
+        named |= pl.Series([removed.names_url(url) for url in source["url"]], dtype=pl.Boolean)
     return named.fill_null(False)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.storage.object_storage import S3Location, read_object
+from facecaption_ml.storage.objects import S3, StoreError, read_object
 
 _PATTERNS: Final = {
     "sha256": re.compile(r"[0-9a-f]{64}"),
@@ -50,17 +49,25 @@ class RemovalList:
         or a face id (16 hex digits, underscore, number). Raises RemovalListError for anything else, since a removal request
         that is silently skipped would be worse than a stop.
         """
-        return cls.parse(list_text(path, options or {}).splitlines(), f"list {path}") if path else cls()
+        if not path:
+            return cls()
+        try:
+            text = list_text(path, options)
+        except FileNotFoundError:
+            if not path.startswith(S3):
+                raise RemovalListError(f"list {path}: cannot be read: no such file") from None
+            text = ""
+        return cls.parse(text.splitlines(), f"list {path}")
 
     @classmethod
     def parse(cls, lines: Sequence[str], name: str) -> RemovalList:
         """From the lines of a list that errors call ``name``. Raises RemovalListError as ``read`` does."""
-        found: dict[str, set[str]] = {kind: set() for kind in ("urls", *_PATTERNS)}
+        values: dict[str, set[str]] = {kind: set() for kind in ("urls", *_PATTERNS)}
         for number, line in enumerate(map(str.strip, lines), start=1):
             if line and not line.startswith("#"):
                 kind, value = _classify(line, name, number)
-                found[kind].add(value)
-        return cls(**{kind: frozenset(values) for kind, values in found.items()})
+                values[kind].add(value)
+        return cls(**{kind: frozenset(named) for kind, named in values.items()})
 
     def __or__(self, other: RemovalList) -> RemovalList:
         return RemovalList(
@@ -96,29 +103,12 @@ class RemovalList:
         return any(".".join(labels[start:]) in self.hosts for start in range(len(labels)))
 
 
-def list_text(path: str, options: Mapping[str, str]) -> str:
-    """The text of a list, "" for an object that is not there. Raises RemovalListError where it cannot be read."""
+def list_text(path: str, options: Mapping[str, str] | None = None) -> str:
+    """The text of a list. Raises RemovalListError where it cannot be read, FileNotFoundError where it is absent."""
     try:
-        if path.startswith("s3://"):
-            return _object_text(path, options)
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+        return read_object(path, options).decode()
+    except (StoreError, UnicodeDecodeError) as error:
         raise RemovalListError(f"list {path}: cannot be read: {error}") from error
-
-
-def _object_text(url: str, options: Mapping[str, str]) -> str:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        try:
-            return read_object(url, options).decode()
-        except FileNotFoundError:
-            # A bucket that is not there must not pass for an empty list; listing tells the two apart.
-            place = S3Location.from_url(url, options)
-            next(S3Location(place.bucket, "", place.options).keys(place.prefix), None)
-            return ""
-    except (BotoCoreError, ClientError) as error:
-        raise OSError((str(error) or type(error).__name__).splitlines()[0]) from error
 
 
 def _host_of(url: str) -> str:

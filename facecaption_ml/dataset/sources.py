@@ -1,6 +1,6 @@
 """From a list of images to a manifest in shards: LAION-Face style tables, folders of pictures, or any frames.
 
-The source is read in batches; beside the rows of one shard, only an 8-byte id per row is kept, which is what it takes to
+The source is read in batches; apart from the rows of one shard, only an 8-byte id per row is kept, which is what it takes to
 mark the URLs that occur more than once in the whole source (400 MB for 50M rows).
 """
 
@@ -20,7 +20,8 @@ import polars as pl
 
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.schemas import SCHEMAS, conform
-from facecaption_ml.storage.object_storage import S3Location, reading_options
+from facecaption_ml.storage.objects import S3, StoreError, list_address
+from facecaption_ml.storage.s3_objects import reading_options
 
 TABLE_SUFFIXES: Final = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif")
@@ -29,6 +30,10 @@ _BATCH_ROWS: Final = 100_000
 
 class SourceError(FaceCaptionError):
     """The source cannot be used; the message names the file, folder or column."""
+
+
+class SourceColumnError(SourceError):
+    """The source has no column of that name for its URLs."""
 
 
 class SourceOutcome(StrEnum):
@@ -76,10 +81,7 @@ def read_source(
     has no URL column.
     """
     columns = columns or SourceColumns()
-    if location.startswith("s3://"):
-        names = [f"s3://{b}" for b in _list_s3(location, storage_options or {})]
-    else:
-        names = _list_local(location)
+    names = _addresses(location, storage_options)
     tables = [name for name in names if name.lower().endswith(TABLE_SUFFIXES)]
     if tables:
         for name in tables:
@@ -89,18 +91,12 @@ def read_source(
     if not pictures:
         raise SourceError(
             f"source {location}: no table ({', '.join(TABLE_SUFFIXES)}) and no picture "
-            f"({', '.join(PICTURE_SUFFIXES)}) in it; set FACECAPTION_SOURCE to one"
+            f"({', '.join(PICTURE_SUFFIXES)}) in it"
         )
     for start in range(0, len(pictures), _BATCH_ROWS):
-        urls = [
-            name if name.startswith("s3://") else Path(name).as_uri() for name in pictures[start : start + _BATCH_ROWS]
-        ]
-        yield _normalised(pl.DataFrame({columns.url: urls}), columns)
-
-
-def normalise(frame: pl.DataFrame, columns: SourceColumns | None = None) -> pl.DataFrame:
-    """A frame with source columns as ``url, alt_text, width, height, nsfw``; values of odd types become null."""
-    return _normalised(frame, columns or SourceColumns())
+        part = pictures[start : start + _BATCH_ROWS]
+        urls = [name if name.startswith(S3) else Path(name).as_uri() for name in part]
+        yield normalise(pl.DataFrame({columns.url: urls}), columns)
 
 
 def build_shards(
@@ -116,7 +112,7 @@ def build_shards(
     Rows without a URL are dropped, and rows flagged NSFW (a listed word, true, or a probability above 0.5) unless allowed.
     """
     if shard_size < 1:
-        raise SourceError(f"FACECAPTION_SHARD_SIZE is {shard_size}: it must be at least 1")
+        raise SourceError(f"shard_size is {shard_size}: it must be at least 1")
     seen = np.empty(0, np.uint64)
     waiting: list[pl.DataFrame] = []
     number = 0
@@ -181,37 +177,21 @@ def _filtered(batch: pl.DataFrame, counts: ManifestCounts, allow_nsfw: bool, nsf
     return marked.filter(pl.col("outcome") == SourceOutcome.KEPT.value).drop("outcome")
 
 
-def _list_local(location: str) -> list[str]:
-    path = Path(location).expanduser()
-    if path.is_file():
-        if not path.name.lower().endswith(TABLE_SUFFIXES + PICTURE_SUFFIXES):
-            raise SourceError(f"source {location}: not one of {', '.join(TABLE_SUFFIXES)}")
-        return [str(path.resolve())]
-    if not path.is_dir():
-        raise SourceError(f"source {location}: no such file or folder (FACECAPTION_SOURCE)")
-    return sorted(str(p.resolve()) for p in path.rglob("*") if p.is_file())
-
-
-def _list_s3(location: str, options: Mapping[str, str]) -> list[str]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
+def _addresses(location: str, options: Mapping[str, str] | None) -> list[str]:
+    """The file at ``location``, or every file below it, sorted."""
     try:
-        place = S3Location.from_url(location, options)
-        parent = S3Location(place.bucket, "", place.options)
-        keys = [
-            key
-            for key in parent.keys(place.prefix)
-            if key == place.prefix or key.startswith(f"{place.prefix}/".lstrip("/"))
-        ]
-    except (BotoCoreError, ClientError, ValueError) as error:
-        raise SourceError(f"source {location}: {str(error).splitlines()[0]}") from error
-    if not keys:
-        raise SourceError(f"source {location}: no such object or prefix (FACECAPTION_SOURCE)")
-    return sorted(f"{place.bucket}/{key}" for key in keys)
+        addresses = sorted(address for address, _ in list_address(location, options))
+    except StoreError as error:
+        raise SourceError(f"source {location}: {error}") from error
+    if not addresses and not Path(location).expanduser().is_dir():
+        raise SourceError(
+            f"source {location}: no such {'object or prefix' if location.startswith(S3) else 'file or folder'}"
+        )
+    return addresses
 
 
 def _read_table(name: str, columns: SourceColumns, storage_options: Mapping[str, str] | None) -> Iterator[pl.DataFrame]:
-    options = reading_options(storage_options or {}) if name.startswith("s3://") else None
+    options = reading_options(storage_options or {}) if name.startswith(S3) else None
     kind = name.lower().rpartition(".")[2]
     try:
         if kind in ("jsonl", "ndjson"):
@@ -233,7 +213,7 @@ def _read_table(name: str, columns: SourceColumns, storage_options: Mapping[str,
         _require_url(name, present, columns)
         wanted = [c for c in (columns.url, columns.text, columns.width, columns.height, columns.nsfw) if c in present]
         for batch in scan.select(wanted).collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
-            yield _normalised(batch, columns)
+            yield normalise(batch, columns)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise SourceError(f"source {name}: cannot be read as {kind}: {str(error).splitlines()[0]}") from error
 
@@ -263,7 +243,7 @@ def _read_json_lines(name: str, columns: SourceColumns, options: dict[str, Any] 
             column: pl.Series([None if (v := row.get(column)) is None else str(v) for row in rows], dtype=pl.String)
             for column in wanted
         }
-        yield _normalised(pl.DataFrame(values), columns)
+        yield normalise(pl.DataFrame(values), columns)
 
 
 def _json_object(line: str) -> dict[str, object]:
@@ -276,13 +256,17 @@ def _json_object(line: str) -> dict[str, object]:
 
 def _require_url(name: str, present: list[str], columns: SourceColumns) -> None:
     if columns.url not in present:
-        raise SourceError(
-            f"source {name}: no column {columns.url!r} for the URLs (it has {', '.join(present[:12]) or 'none'}); "
-            "name it with FACECAPTION_URL_COLUMN"
-        )
+        columns_there = ", ".join(present[:12]) or "none"
+        raise SourceColumnError(f"source {name}: no column {columns.url!r} for the URLs (it has {columns_there})")
 
 
-def _normalised(frame: pl.DataFrame, columns: SourceColumns) -> pl.DataFrame:
+def normalise(frame: pl.DataFrame, columns: SourceColumns | None = None) -> pl.DataFrame:
+    """A frame with source columns as ``url, alt_text, width, height, nsfw``; values of odd types become null.
+
+    Raises SourceColumnError where the column of URLs is missing.
+    """
+    columns = columns or SourceColumns()
+
     def column(name: str, dtype: type[pl.DataType]) -> pl.Expr:
         if name not in frame.columns:
             return pl.lit(None, dtype=dtype)
@@ -293,7 +277,7 @@ def _normalised(frame: pl.DataFrame, columns: SourceColumns) -> pl.DataFrame:
         return pl.col(name).cast(dtype, strict=False)
 
     if columns.url not in frame.columns:
-        raise SourceError(f"no column {columns.url!r} for the URLs; name it with FACECAPTION_URL_COLUMN")
+        raise SourceColumnError(f"no column {columns.url!r} for the URLs")
     return frame.select(
         url=column(columns.url, pl.String),
         alt_text=column(columns.text, pl.String),

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from facecaption_ml.sample.world import FORBIDDEN_HOST, HANGING_HOSTS, HOST_PATTERN, Behaviour, Page, SampleWorld
+from facecaption_ml.storage.local_files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +74,8 @@ class _Bodies:
     def _drawn(self, key: str, page: Page) -> tuple[bytes, str]:
         data, kind = self._world.body_of(page)
         if self._folder is not None:
-            path = self._path(key)
-            partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
-            partial.write_bytes(hashlib.sha256(data).digest() + kind.encode().ljust(32) + data)
-            partial.replace(path)
+            with atomic_write(self._path(key), sync=False) as file:  # the digest tells a damaged file
+                file.write(hashlib.sha256(data).digest() + kind.encode().ljust(32) + data)
         return data, kind
 
     def _from_disk(self, key: str) -> tuple[bytes, str] | None:

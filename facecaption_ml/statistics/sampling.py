@@ -10,9 +10,9 @@ from typing import Final, TypeVar
 
 import polars as pl
 
+from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store
 
-_DATASET: Final = "facecaption_dataset"
 _CROPS: Final = "face_crops"
 _BATCH_ROWS: Final = 10_000  # of ids, without pixels
 T = TypeVar("T")
@@ -42,7 +42,7 @@ def sampled_faces(store: Store, shards: Iterable[str], limit: int, seed: int) ->
     faces = (
         (face_id, shard)
         for shard in shards
-        for frame in store.iter_table(_DATASET, shard, columns=("face_id",), batch_rows=_BATCH_ROWS)
+        for frame in store.iter_table(DATASET, shard, columns=("face_id",), batch_rows=_BATCH_ROWS)
         for face_id in frame["face_id"].to_list()
     )
     by_shard: dict[str, list[str]] = defaultdict(list)

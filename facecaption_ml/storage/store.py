@@ -1,35 +1,33 @@
-"""Where tables, checkpoints and pictures live: a local folder or ``s3://bucket/prefix``, whole objects, atomic writes.
+"""Where tables, checkpoints and pictures are: a local folder or ``s3://bucket/prefix``, whole objects, atomic writes.
 
 One shard of one table is one Parquet object, ``<root>/<table>/<shard>.parquet``; a table without shards is
-``<root>/<table>.parquet``. An object is there whole or not at all: locally it is written beside its final name, synced and
+``<root>/<table>.parquet``. An object is there whole or not at all: locally it is written under another name, synced and
 renamed; on S3 an object appears when its upload completes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import polars as pl
 
-from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.schemas import conform
-from facecaption_ml.storage.local_files import replacing
-from facecaption_ml.storage.object_storage import S3Location, reading_options
+from facecaption_ml.storage.local_files import atomic_write
+from facecaption_ml.storage.objects import ObjectChangedError, Objects, StoreError, open_objects, reason
+
+__all__ = ["ROW_GROUP_ROWS", "Store", "StoreError"]
 
 ROW_GROUP_ROWS: Final = 512
 """Rows in a row group: some 30–60 MB of pictures, so that a reader never needs more of a table than that."""
 _READINGS: Final = 5  # of an object that other writers replace meanwhile
 T = TypeVar("T")
-
-
-class StoreError(FaceCaptionError):
-    """The store cannot be reached, read or written; the message names the place and the setting that points there."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +43,15 @@ class Store:
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", self.root.rstrip("/") if self.is_s3 else str(Path(self.root).resolve()))
+        object.__setattr__(self, "root", self._objects.root)
 
-    @property
-    def is_s3(self) -> bool:
-        return self.root.startswith("s3://")
-
-    @property
-    def _s3(self) -> S3Location:
-        return S3Location.from_url(self.root, self.storage_options)
+    @cached_property
+    def _objects(self) -> Objects:
+        return open_objects(self.root, self.storage_options)
 
     def uri(self, key: str) -> str:
         """The full address of the object ``key`` (parts separated by ``/``)."""
-        return f"{self.root}/{key}"
+        return self._objects.uri(key)
 
     # -- tables ------------------------------------------------------------------------------------------------------
 
@@ -82,7 +76,6 @@ class Store:
         """
         key = self.table_key(table, shard, incomplete=incomplete)
         frame = conform(frame, table)
-        # On S3 by way of a local file: parts are then sent again, and encrypted, as those of every other object.
         with self.writing_file(key) as path:
             frame.write_parquet(path, row_group_size=row_group_rows, statistics=False)
         if not incomplete and shard is not None:
@@ -98,7 +91,18 @@ class Store:
         incomplete: bool = False,
     ) -> pl.DataFrame:
         """Read a table, or only some of its columns. Raises StoreError where it is absent or damaged."""
-        return self._collect(self.table_key(table, shard, incomplete=incomplete), columns)
+
+        def read(parquet: Any) -> pl.DataFrame:
+            missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
+            if missing:
+                raise ValueError(f"there is no column {missing[0]!r}")
+            wanted = list(columns) if columns is not None else None
+            # By row groups: what was read of one is free before the next.
+            groups = [_frame(parquet.read_row_group(i, columns=wanted)) for i in range(parquet.num_row_groups)]
+            frame = pl.concat(groups) if groups else _frame(parquet.schema_arrow.empty_table())
+            return frame.select(columns) if columns is not None else frame
+
+        return self._read(self.table_key(table, shard, incomplete=incomplete), read)
 
     def iter_table(
         self, table: str, shard: str, *, columns: Sequence[str] | None = None, batch_rows: int = 128
@@ -106,33 +110,28 @@ class Store:
         """The rows of a shard in order, ``batch_rows`` at a time, for tables whose pictures should not all be in memory."""
         with self.open_table(table, shard) as parquet:
             for batch in parquet.iter_batches(batch_size=batch_rows, columns=list(columns) if columns else None):
-                frame = pl.from_arrow(batch)
-                assert isinstance(frame, pl.DataFrame)
-                yield frame
+                yield _frame(batch)
 
-    @contextlib.contextmanager
-    def open_table(self, table: str, shard: str) -> Iterator[Any]:
-        """The shard as a ``pyarrow.parquet.ParquetFile``, for readers of single row groups; on S3 only those travel."""
-        import pyarrow.parquet as pq
+    def open_table(self, table: str, shard: str) -> contextlib.AbstractContextManager[Any]:
+        """The shard as a ``pyarrow.parquet.ParquetFile``, for readers of single row groups; on S3 only those travel.
 
-        key = self.table_key(table, shard)
-        version = self._version(key)
-        try:
-            with self._open_for_arrow(key) as source, pq.ParquetFile(source) as parquet:
-                yield parquet
-        except (OSError, ValueError) as error:
-            raise StoreError(f"cannot read {self.uri(key)}: {_first_line(error)}") from error
-        if self.is_s3 and self._version(key) != version:
-            raise StoreError(f"{self.uri(key)} changed while it was read: another run wrote it; try again")
+        All that is read is of one version of the shard. Raises StoreError, in the block too, where it is absent, damaged, or
+        replaced meanwhile.
+        """
+        return self._open(self.table_key(table, shard))
 
     def row_count(self, table: str, shard: str | None = None) -> int:
-        return self._facts(self.table_key(table, shard))[1]
+        return self.stored_schema(table, shard)[1]
 
     def stored_schema(
         self, table: str, shard: str | None = None, *, incomplete: bool = False
     ) -> tuple[dict[str, pl.DataType], int]:
-        """Columns with their types, and the number of rows, of the object as it lies in the store."""
-        return self._facts(self.table_key(table, shard, incomplete=incomplete))
+        """Columns with their types, and the number of rows, of the object as it is in the store."""
+
+        def read(parquet: Any) -> tuple[dict[str, pl.DataType], int]:
+            return dict(_frame(parquet.schema_arrow.empty_table()).schema), parquet.metadata.num_rows
+
+        return self._read(self.table_key(table, shard, incomplete=incomplete), read)
 
     def has_table(self, table: str, shard: str | None = None, *, incomplete: bool = False) -> bool:
         return self.exists(self.table_key(table, shard, incomplete=incomplete))
@@ -142,127 +141,62 @@ class Store:
         names = (key.removeprefix(f"{table}/") for key in self.keys(f"{table}/"))
         return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet") and "/" not in name)
 
-    def _collect(self, key: str, columns: Sequence[str] | None) -> pl.DataFrame:
-        def read() -> pl.DataFrame:
-            if self.is_s3:
-                scan = pl.scan_parquet(self.uri(key), storage_options=self._options(), glob=False)
-                return (scan.select(columns) if columns is not None else scan).collect()
-            return self._read_open_file(key, columns)
-
-        return self._consistent(key, read)
-
-    def _facts(self, key: str) -> tuple[dict[str, pl.DataType], int]:
-        """Columns with their types, and the number of rows."""
-        import pyarrow.parquet as pq
-
-        def read() -> tuple[dict[str, pl.DataType], int]:
-            with self._open_for_arrow(key) as source, pq.ParquetFile(source) as parquet:
-                none = pl.from_arrow(parquet.schema_arrow.empty_table())
-                assert isinstance(none, pl.DataFrame)
-                return dict(none.schema), parquet.metadata.num_rows
-
-        return self._consistent(key, read)
-
-    def _read_open_file(self, key: str, columns: Sequence[str] | None) -> pl.DataFrame:
-        """Through one open file: Polars opens a path several times, between which another run may replace what is there."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.uri(key)) as parquet:
-            missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
-            if missing:
-                raise ValueError(f"there is no column {missing[0]!r}")
-            found = pl.from_arrow(parquet.read(columns=list(columns) if columns is not None else None))
-            assert isinstance(found, pl.DataFrame)
-            return found.select(columns) if columns is not None else found
-
-    def _consistent(self, key: str, read: Callable[[], T]) -> T:
-        """What ``read`` gives of one version of an object; on S3 it is asked anew where another took its place meanwhile."""
-        for _ in range(_READINGS):
-            before = self._version(key)
+    def _read(self, key: str, read: Callable[[Any], T]) -> T:
+        """What ``read`` gives of one version of a Parquet object; it is asked anew where another took its place meanwhile."""
+        for reading in range(_READINGS):
             try:
-                found = read()
-            except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-                if self.is_s3 and self._version(key) != before:
-                    continue
-                raise StoreError(f"cannot read {self.uri(key)}: {_first_line(error)}") from error
-            if not self.is_s3 or self._version(key) == before:
-                return found
-        raise StoreError(f"{self.uri(key)} changes while it is read: another run writes it; try again later")
+                # Small neighbouring reads are joined, which on S3 saves requests.
+                with self._open(key, pre_buffer=True) as parquet:
+                    return read(parquet)
+            except ObjectChangedError:
+                if reading == _READINGS - 1:
+                    raise
+        raise AssertionError
 
-    def _version(self, key: str) -> str:
-        """What names the object's content on S3; nothing for a folder. Raises StoreError where there is no object."""
-        if not self.is_s3:
-            self._require(key)
-            return ""
-        with self._reaching():
-            version = self._s3.version(key)
-        if version is None:
-            raise self._absent(key)
-        return version
+    @contextlib.contextmanager
+    def _open(self, key: str, *, pre_buffer: bool = False) -> Iterator[Any]:
+        import pyarrow.parquet as pq
 
-    def _open_for_arrow(self, key: str) -> contextlib.AbstractContextManager[Any]:
-        if not self.is_s3:
-            return contextlib.nullcontext(self.uri(key))
-        return self._s3.open(key)
+        with contextlib.ExitStack() as stack:
+            with self._present(key):
+                source = stack.enter_context(self._objects.open(key))
+            try:
+                yield stack.enter_context(pq.ParquetFile(source, pre_buffer=pre_buffer))
+            except ObjectChangedError as error:
+                line = f"{self.uri(key)} changed while it was read: another run wrote it; try again"
+                raise ObjectChangedError(line) from error
+            except (OSError, ValueError) as error:
+                raise StoreError(f"cannot read {self.uri(key)}: {reason(error)}") from error
 
     # -- other objects -----------------------------------------------------------------------------------------------
 
     def write_bytes(self, key: str, data: bytes) -> str:
-        with self._writing(key):
-            if self.is_s3:
-                self._s3.put(key, data)
-            else:
-                with replacing(Path(self.uri(key))) as file:
-                    file.write(data)
+        self._objects.write(key, data)
         return self.uri(key)
 
     def read_bytes(self, key: str) -> bytes:
         """Raises StoreError where there is no such object."""
-        try:
-            if self.is_s3:
-                with self._reaching():
-                    return self._s3.get(key)
-            return Path(self.uri(key)).read_bytes()
-        except (KeyError, FileNotFoundError):
-            raise self._absent(key) from None
+        with self._present(key):
+            return self._objects.read(key)
 
-    @contextlib.contextmanager
-    def writing_file(self, key: str) -> Iterator[Path]:
+    def writing_file(self, key: str) -> contextlib.AbstractContextManager[Path]:
         """A local path to write a large object to; it becomes ``key`` when the block ends well, else nothing does."""
-        if not self.is_s3:
-            with self._writing(key), replacing(Path(self.uri(key))) as file:
-                yield Path(file.name)
-            return
-        with self._writing(key), tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / key.rpartition("/")[2]
-            yield path
-            self._s3.put_file(key, path)
+        return self._objects.writing_file(key)
 
     @contextlib.contextmanager
     def reading_file(self, key: str) -> Iterator[Path]:
         """A local path with the object's bytes, for readers that want a file; on S3 a copy that goes with the block."""
-        if not self.is_s3:
-            self._require(key)
-            yield Path(self.uri(key))
-            return
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / key.rpartition("/")[2]
-            self._fetch(key, path)
+        with contextlib.ExitStack() as stack:
+            with self._present(key):
+                path = stack.enter_context(self._objects.reading_file(key))
             yield path
 
     def exists(self, key: str) -> bool:
-        if self.is_s3:
-            with self._reaching():
-                return self._s3.exists(key)
-        return Path(self.uri(key)).is_file()
+        return self._objects.find(key) is not None
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
-        with self._writing(key):
-            if self.is_s3:
-                self._s3.delete(key)
-            else:
-                Path(self.uri(key)).unlink(missing_ok=True)
+        self._objects.delete(key)
 
     def keys(self, prefix: str = "") -> list[str]:
         """The keys of all objects that start with ``prefix``, sorted; unfinished writes are not among them."""
@@ -270,14 +204,7 @@ class Store:
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """The keys that ``keys`` gives, each with its size in bytes; one listing, no object is opened."""
-        if self.is_s3:
-            with self._reaching():
-                return dict(sorted(self._s3.sizes(prefix)))
-        root = Path(self.root)
-        folder = root / prefix.rpartition("/")[0]
-        found = ((path.relative_to(root).as_posix(), path) for path in folder.rglob("*") if path.is_file())
-        kept = [(key, path) for key, path in found if key.startswith(prefix) and not path.name.startswith(".")]
-        return {key: path.stat().st_size for key, path in sorted(kept)}
+        return {key: size for key, size, _ in sorted(self._objects.list(prefix))}
 
     def upload_folder(self, folder: Path, prefix: str) -> None:
         """Copy every file of a local folder under ``prefix``."""
@@ -291,21 +218,14 @@ class Store:
         """
         keys = self.keys(f"{prefix}/")
         if not keys:
-            raise StoreError(f"nothing under {self.uri(prefix)}: materialise {prefix.split('/')[0]!r} first")
-        if not self.is_s3:
-            return Path(self.uri(prefix))
-        for key in keys:
-            target = cache / key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")  # others may read the cache meanwhile
-            try:
-                self._fetch(key, partial)
-                partial.replace(target)
-            finally:
-                partial.unlink(missing_ok=True)
+            raise StoreError(f"nothing under {self.uri(prefix)}: materialize {prefix.split('/')[0]!r} first")
+        own = self._objects.local_path(prefix)
+        if own is not None:
+            return own
+        for key in keys:  # others may read the cache meanwhile
+            with self.reading_file(key) as copy, copy.open("rb") as source, atomic_write(cache / key) as target:
+                shutil.copyfileobj(source, target)
         return cache / prefix
-
-    # -- plumbing ----------------------------------------------------------------------------------------------------
 
     def check_writable(self) -> None:
         """Write and remove a small object. Raises StoreError naming the root where that fails."""
@@ -313,48 +233,19 @@ class Store:
         self.write_bytes(key, b"")
         self.delete(key)
 
-    def _options(self) -> dict[str, Any] | None:
-        return reading_options(self.storage_options) if self.is_s3 else None
-
-    def _fetch(self, key: str, path: Path) -> None:
-        """An object of S3 as a local file."""
-        try:
-            with self._reaching():
-                self._s3.get_file(key, path)
-        except KeyError:
-            raise self._absent(key) from None
-
-    def _require(self, key: str) -> None:
-        if not self.exists(key):
-            raise self._absent(key)
-
-    def _absent(self, key: str) -> StoreError:
-        table, _, shard = key.removesuffix(".parquet").partition("/")
-        what = f"table {table!r} has no shard {shard!r} yet" if shard else f"{table!r} is not there yet"
-        return StoreError(f"{what}: materialise it first (looked at {self.uri(key)})")
-
     @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
+    def _present(self, key: str) -> Iterator[None]:
+        """Within the block, an object that is absent is a StoreError that says what makes it."""
         try:
             yield
-        except (BotoCoreError, ClientError) as error:
-            raise StoreError(
-                f"cannot reach {self.root} (FACECAPTION_STORE, FACECAPTION_S3_ENDPOINT): {_first_line(error)}"
-            ) from error
-
-    @contextlib.contextmanager
-    def _writing(self, key: str) -> Iterator[None]:
-        try:
-            if self.is_s3:
-                with self._reaching():
-                    yield
-            else:
-                yield
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise StoreError(f"cannot write {self.uri(key)} (FACECAPTION_STORE): {_first_line(error)}") from error
+        except FileNotFoundError:
+            table, _, shard = key.removesuffix(".parquet").partition("/")
+            what = f"table {table!r} has no shard {shard!r} yet" if shard else f"{table!r} is not there yet"
+            raise StoreError(f"{what}: materialize it first (looked at {self.uri(key)})") from None
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _frame(table: Any) -> pl.DataFrame:
+    """Of an Arrow table or record batch."""
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

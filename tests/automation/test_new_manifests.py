@@ -87,7 +87,7 @@ def test_without_an_inbox_the_sensor_says_that_it_does_nothing() -> None:
     assert "FACECAPTION_MANIFEST_INBOX is not set" in str(result.skip_reason)
 
 
-def test_a_manifest_is_taken_in_when_it_has_stopped_growing_and_its_shards_are_run_then(inbox: Inbox) -> None:
+def test_a_manifest_is_ingested_when_it_has_stopped_growing_and_its_shards_are_run_then(inbox: Inbox) -> None:
     assert inbox.tick() == []
     inbox.put("a.csv", [f"http://pictures.test/{number}" for number in range(4)])
     assert inbox.tick() == []

@@ -18,7 +18,7 @@ from facecaption_ml.dataset.removal_requests import holdings, record_requests
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError
 from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.storage.object_storage import read_object
+from facecaption_ml.storage.objects import read_object
 from facecaption_ml.storage.store import Store
 from small_dataset import NAMES, face, make_data_set, picture, settings_of, url
 

@@ -33,6 +33,15 @@ def test_each_kind_of_line_removes_what_it_names(tmp_path: Path) -> None:
     assert removed.reason("http://notb.test/", f"{other}_0", None) is None
 
 
+def test_a_host_is_named_with_its_subdomains_however_it_is_written() -> None:
+    removed = RemovalList(urls=frozenset({"http://c.test/1"}), hosts=frozenset({"B.test."}))
+    assert removed.names_url("http://c.test/1")
+    assert removed.names_url("https://WWW.b.test.:8443/2")
+    assert not removed.names_url("http://notb.test/")
+    assert not removed.names_url("http://[broken")
+    assert removed.reason("http://[broken", "0_0", None) is None
+
+
 def test_a_line_that_is_none_of_them_stops_the_build(tmp_path: Path) -> None:
     path = tmp_path / "removals.txt"
     path.write_text("http://a.test/\nplease remove my photo\n")

@@ -17,7 +17,8 @@ from facecaption_ml.dataset.sources import (
     read_source,
     sample_id,
 )
-from facecaption_ml.storage.object_storage import S3Location
+from facecaption_ml.storage.store import Store
+from servers import s3_options
 
 ROWS = {
     "URL": ["http://a.test/1.jpg", "http://a.test/2.jpg", None, "http://a.test/1.jpg", "http://a.test/3.jpg"],
@@ -100,7 +101,7 @@ def test_a_folder_of_pictures_is_a_source(tmp_path: Path) -> None:
     ("make", "words"),
     [
         (lambda p: str(p / "absent.parquet"), "no such file"),
-        (lambda p: write(p / "x.csv", {"link": ["a"]}), r"no column 'URL'.*link.*FACECAPTION_URL_COLUMN"),
+        (lambda p: write(p / "x.csv", {"link": ["a"]}), r"x\.csv: no column 'URL'.*link"),
         (lambda p: str(p), "no picture"),
         (lambda p: (p / "x.parquet").write_text("no parquet") and str(p / "x.parquet"), r"x\.parquet.*cannot be read"),
         (lambda p: (p / "x.doc").write_text("no table") and str(p / "x.doc"), r"x\.doc"),
@@ -114,15 +115,10 @@ def test_an_unusable_source_is_named_in_one_line(tmp_path: Path, make, words: st
 
 
 def test_a_manifest_and_pictures_on_s3(tmp_path: Path, s3_server: dict[str, str]) -> None:
-    options = {
-        "aws_endpoint_url": s3_server["endpoint"],
-        "aws_access_key_id": s3_server["AWS_ACCESS_KEY_ID"],
-        "aws_secret_access_key": s3_server["AWS_SECRET_ACCESS_KEY"],
-        "aws_region": s3_server["AWS_REGION"],
-    }
-    bucket = S3Location.from_url("s3://data/source", options)
-    bucket.put("lists/one.parquet", Path(write(tmp_path / "list.parquet", ROWS)).read_bytes())
-    bucket.put("pictures/a.jpg", b"x")
+    options = s3_options(s3_server)
+    bucket = Store("s3://data/source", options)
+    bucket.write_bytes("lists/one.parquet", Path(write(tmp_path / "list.parquet", ROWS)).read_bytes())
+    bucket.write_bytes("pictures/a.jpg", b"x")
     for location in ("s3://data/source/lists/one.parquet", "s3://data/source/lists"):
         assert pl.concat(read_source(location, None, options))["url"].to_list() == ROWS["URL"]
     assert pl.concat(read_source("s3://data/source/pictures", None, options))["url"].to_list() == [

@@ -11,7 +11,16 @@ import pytest
 
 from backfills import materialise, run_status
 from facecaption_ml.storage.store import Store
-from servers import SHARDS, Deployment, PictureServer, Postgres, picture_server, postgres_programs, wait_until
+from servers import (
+    SHARDS,
+    Deployment,
+    PictureServer,
+    Postgres,
+    picture_server,
+    postgres_programs,
+    s3_options,
+    wait_until,
+)
 
 ROWS = 2
 
@@ -59,12 +68,7 @@ def store(deployment: Deployment, s3_server: dict[str, str]) -> Store:
     """The deployment's own."""
     return Store(
         deployment.environment["FACECAPTION_STORE"],
-        {
-            "aws_endpoint_url": s3_server["endpoint"],
-            "aws_access_key_id": s3_server["AWS_ACCESS_KEY_ID"],
-            "aws_secret_access_key": s3_server["AWS_SECRET_ACCESS_KEY"],
-            "aws_region": s3_server["AWS_REGION"],
-        },
+        s3_options(s3_server),
     )
 
 

@@ -14,6 +14,7 @@ from facecaption_ml.benchmarks.datasets.data import LabelData, PairData
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
+from servers import s3_options
 
 CELEBA_FLAT = ("img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt")
 CELEBA_RELEASED = ("Img/img_align_celeba", "Anno/list_attr_celeba.txt", "Eval/list_eval_partition.txt")
@@ -25,15 +26,6 @@ def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return Store(str(tmp_path / "data"))
     return Store(f"s3://data/{tmp_path.name}", s3_options(request.getfixturevalue("s3_server")))
-
-
-def s3_options(server: Mapping[str, str]) -> dict[str, str]:
-    return {
-        "aws_endpoint_url": server["endpoint"],
-        "aws_access_key_id": server["AWS_ACCESS_KEY_ID"],
-        "aws_secret_access_key": server["AWS_SECRET_ACCESS_KEY"],
-        "aws_region": server["AWS_REGION"],
-    }
 
 
 def split_names(data: LabelData | PairData) -> dict[str, list[str]]:

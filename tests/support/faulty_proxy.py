@@ -1,4 +1,4 @@
-"""A server between a client and an S3 server that misbehaves: 503 answers, connections cut in the middle of an upload."""
+"""A server between a client and an S3 server that misbehaves: 503 answers, connections cut within an upload or a download."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CUT_AFTER = 200_000
 
 @dataclass
 class FaultyProxy:
-    """``faults`` are served to connections in their order (``busy`` or ``cut``); a connection without one is passed on.
+    """``faults`` are served to connections in their order (``busy``, ``cut`` or ``cut answer``); without one, all is passed on.
 
     With ``always`` every connection gets that fault. ``served`` says what was done to whom.
     """
@@ -67,7 +67,8 @@ def _serve(client: socket.socket, fault: str, port: int) -> None:
             client.sendall(_BUSY)
             return
         with socket.create_connection(("127.0.0.1", port)) as server:
-            back = threading.Thread(target=_pass_on, args=(server, client, None), daemon=True)
+            limit = _CUT_AFTER if fault == "cut answer" else None
+            back = threading.Thread(target=_pass_on, args=(server, client, limit), daemon=True)
             back.start()
             _pass_on(client, server, _CUT_AFTER if fault == "cut" else None)
             if fault != "cut":
@@ -86,5 +87,8 @@ def _pass_on(source: socket.socket, target: socket.socket, limit: int | None) ->
             passed += len(data)
         if limit is None:
             target.shutdown(socket.SHUT_WR)
+        else:
+            for end in (source, target):
+                end.shutdown(socket.SHUT_RDWR)
     except OSError:  # the other side has gone
         pass

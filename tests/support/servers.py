@@ -48,6 +48,16 @@ def wait_until(what: str, found: Callable[[], Any], seconds: float, every: float
     raise AssertionError(f"{what}: not within {seconds:.0f} s ({error})")
 
 
+def s3_options(server: Mapping[str, str]) -> dict[str, str]:
+    """Of a Store, from what the fixture ``s3_server`` gives."""
+    return {
+        "aws_endpoint_url": server["endpoint"],
+        "aws_access_key_id": server["AWS_ACCESS_KEY_ID"],
+        "aws_secret_access_key": server["AWS_SECRET_ACCESS_KEY"],
+        "aws_region": server["AWS_REGION"],
+    }
+
+
 # -- PostgreSQL ----------------------------------------------------------------------------------------------------------
 
 

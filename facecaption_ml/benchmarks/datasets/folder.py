@@ -15,7 +15,7 @@ from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
 from facecaption_ml.storage.store import Store, StoreError
 
 _PICTURE_ENDINGS: Final = (".jpg", ".jpeg", ".png")
-_READERS: Final = 8  # what a boto3 client keeps connections for
+_READERS: Final = 8  # files that are fetched at once
 
 
 class DataFolder:

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store, StoreError
 
 CROPS: Final = "face_crops"
-DATASET: Final = "facecaption_dataset"
 _SHARDS_AT_ONCE: Final = 4  # on S3 most of the time is waiting
 
 

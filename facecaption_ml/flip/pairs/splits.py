@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from facecaption_ml.flip.errors import PairsError
-from facecaption_ml.flip.pairs.index import DATASET, PairIndex, PairSource
+from facecaption_ml.flip.pairs.index import PairIndex, PairSource
 from facecaption_ml.flip.pairs.loader import PairBatch, PairLoader
+from facecaption_ml.schemas import DATASET
 
 HELD_OUT_COLUMN: Final = "caption"
 """Held-out captions are the data set's own for every variant, so that variants compare (Table 2 does so too)."""

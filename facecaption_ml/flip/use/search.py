@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecaption_ml.flip.use.face_features import FaceFeatures
+from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store
 
 _FACES_AT_ONCE: Final = 4096
@@ -140,7 +141,7 @@ def _images(store: Store, shard: str, ids: set[str]) -> dict[str, bytes]:
 
 
 def _captions(store: Store, shard: str) -> dict[str, str | None]:
-    if not store.has_table("facecaption_dataset", shard):
+    if not store.has_table(DATASET, shard):
         return {}
-    rows = store.read_table("facecaption_dataset", shard, columns=["face_id", "caption"])
+    rows = store.read_table(DATASET, shard, columns=["face_id", "caption"])
     return dict(zip(rows["face_id"], rows["caption"], strict=True))

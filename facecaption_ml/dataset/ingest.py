@@ -1,0 +1,127 @@
+"""Lists of images become shards of ``source_manifest``: the first source from shard 0 on, further manifests after the last.
+
+The ledger (``manifests.py``) tells the two apart: a source may be read again within its own shards, a manifest enters the
+ledger once its last shard is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from facecaption_ml.dataset.manifests import (
+    IngestedManifest,
+    Ledger,
+    Manifest,
+    appended,
+    content_digest,
+    delete_leftovers,
+    known_ids,
+    stat_manifest,
+)
+from facecaption_ml.dataset.sources import ManifestCounts, SourceError, build_shards, shard_name
+from facecaption_ml.storage.store import Store
+
+
+@dataclass(frozen=True)
+class ShardRules:
+    """Rows in a shard, and which rows of a source are dropped as NSFW (see ``build_shards``)."""
+
+    shard_size: int
+    allow_nsfw: bool = False
+    nsfw_values: tuple[str, ...] = ("NSFW",)
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of a list: its shards, the rows in them, its own rows by outcome, and the ledger after it.
+
+    ``known``: the entry of the ledger that has the same content already, so that nothing was written.
+    """
+
+    ledger: Ledger
+    names: list[str] = field(default_factory=list)
+    rows: int = 0
+    counts: ManifestCounts = field(default_factory=ManifestCounts)
+    known: IngestedManifest | None = None
+
+
+def ingest(
+    batches: Iterable[pl.DataFrame],
+    store: Store,
+    rules: ShardRules,
+    on_progress: Callable[[int, int], None],
+    manifest: Manifest | None = None,
+    *,
+    registered: Iterable[str] = (),
+    options: Mapping[str, str] | None = None,
+) -> Ingested:
+    """Write the shards of a list whose ``batches`` are those of ``read_source``.
+
+    Without ``manifest`` it is the first source, whose shards take the place of an earlier reading of it. A ``manifest`` comes
+    after the last shard and enters the ledger; one that is in it already, or has the content of one that is, is not read.
+    ``registered`` are shards known elsewhere, none of which it writes over; ``options`` reach it on S3. ``on_progress`` gets
+    the rows written and 0.
+
+    Raises SourceError where the source has no usable row or has grown into the shards of a manifest, or where the manifest
+    changes while it is read or another one is ingested meanwhile: both then wrote the same shards.
+    """
+    ledger, counts = Ledger.read(store), ManifestCounts()
+    frames = build_shards(batches, counts=counts, **vars(rules))
+    if manifest is None:
+        ingested = _write(_within(frames, ledger.start), store, ledger, counts, on_progress)
+        if not ingested.names:
+            raise SourceError(f"no usable row among {counts.rows}")
+        return ingested
+    ledger = ledger.begun(store, registered)
+    ledger.write(store)
+    digest = content_digest(manifest)
+    known = ledger.find(manifest) or ledger.same_content(digest)
+    if known:
+        ingested = Ingested(ledger, counts=counts, known=known)
+    else:
+        delete_leftovers(store, ledger)
+        first = ledger.next_number
+        ingested = _write(appended(frames, first, known_ids(store, first)), store, ledger, counts, on_progress)
+    if ledger.find(manifest):
+        return ingested
+    if stat_manifest(manifest.location, options) != manifest:
+        raise SourceError(f"manifest {manifest.location}: it has changed while it was read; run this again")
+    if Ledger.read(store) != ledger:
+        raise SourceError(f"manifest {manifest.location}: another manifest was ingested meanwhile; run this again")
+    ledger = ledger.with_entry(manifest, digest, shards=len(ingested.names), rows=counts.rows)
+    ledger.write(store)
+    return replace(ingested, ledger=ledger)
+
+
+def _within(frames: Iterable[pl.DataFrame], end: int | None) -> Iterator[pl.DataFrame]:
+    """The source's shards; ``end`` is the number of the first shard that is another manifest's, if there is one."""
+    for number, frame in enumerate(frames):
+        if end is not None and number >= end:
+            last = shard_name(end - 1) if end else "nothing"
+            raise SourceError(
+                f"it has grown past {last}, and {shard_name(number)} is another manifest's: "
+                "give what is new a manifest of its own"
+            )
+        yield frame
+
+
+def _write(
+    frames: Iterable[pl.DataFrame],
+    store: Store,
+    ledger: Ledger,
+    counts: ManifestCounts,
+    on_progress: Callable[[int, int], None],
+) -> Ingested:
+    names: list[str] = []
+    rows = duplicates = 0
+    for frame in frames:
+        names.append(frame["shard"][0])
+        store.write_table("source_manifest", frame, names[-1])
+        rows += len(frame)
+        duplicates += int(frame["duplicate_url"].sum())
+        on_progress(rows, 0)
+    counts.duplicates = duplicates  # those of earlier shards too
+    return Ingested(ledger, names, rows, counts)
