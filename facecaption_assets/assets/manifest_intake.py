@@ -7,7 +7,7 @@ from facecaption_assets.factories.progress import Progress
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.resources.data import SourceResource
 from facecaption_assets.settings import Settings
-from facecaption_ml.dataset.ingest import Ingested, ShardRules, ingest
+from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.manifests import stat_manifest
 from facecaption_ml.dataset.sources import SourceError
 from facecaption_ml.storage.store import Store
@@ -20,10 +20,6 @@ class SourceConfig(dg.Config):
         "", description="file or s3:// address of one more manifest, added after the last shard; '': FACECAPTION_SOURCE"
     )
     version: str = Field("", description="the state of that manifest that is meant; '': as it is now")
-
-
-def shard_rules(settings: Settings) -> ShardRules:
-    return ShardRules(settings.shard_size, settings.allow_nsfw, tuple(settings.nsfw_values))
 
 
 def ingest_further(
@@ -41,7 +37,7 @@ def ingest_further(
     ingested = ingest(
         source.read(manifest.location),
         store,
-        shard_rules(settings),
+        settings.source.shards,
         Progress(f"source_manifest {manifest.location.rpartition('/')[2]}", "rows written"),
         manifest,
         registered=instance.get_dynamic_partitions(SHARDS.name),

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from facecaption_assets.assets.manifest_intake import SourceConfig, ingest_further, previous_data_version, shard_rules
+from facecaption_assets.assets.manifest_intake import SourceConfig, ingest_further, previous_data_version
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.asset import configured_asset
@@ -63,7 +63,7 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
             return _result(store, ingested, metadata, previous_data_version(context.instance))
         batches, progress = context.resources.source.batches(), Progress("source_manifest", "rows written")
         with naming(f"{PREFIX}SOURCE"):
-            ingested = ingest(batches, store, shard_rules(settings), progress)
+            ingested = ingest(batches, store, settings.source.shards, progress)
         _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
         return _result(store, ingested, {"source": settings.source.location})
 

@@ -16,7 +16,7 @@ from facecaption_assets.automation.ranges import chunks, range_request
 from facecaption_assets.automation.sensors import MANIFEST_TAG
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, SHARDS, VARIANTS
-from facecaption_assets.settings import Settings, SettingsError
+from facecaption_assets.settings import SETTINGS, Settings, SettingsError
 from facecaption_ml.benchmarks.datasets.registry import data_sets
 from facecaption_ml.dataset.manifests import Ledger
 
@@ -30,7 +30,7 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 def checked_cron(settings: Settings, name: str) -> str:
     """The cron line of a setting. Raises SettingsError."""
-    line = str(getattr(settings, name))
+    line = str(SETTINGS[name].value(settings))
     try:
         dg.ScheduleDefinition(name=name, cron_schedule=line, job_name="any")
     except dg.DagsterInvalidDefinitionError:

@@ -65,10 +65,10 @@ def load_rates(settings: Settings, own: Path | None) -> Rates:
     data = bundled()
     rates = {name: Rate(**entry, date=data["date"].isoformat()) for name, entry in data["rates"].items()}
     for name, rate in rates.items():
-        setting = f"plan_{name.replace('.', '_')}"
-        value = getattr(settings, setting, None)
+        setting = name.replace(".", "_")
+        value = getattr(settings.plan, setting, None)
         if value is not None:
-            rates[name] = replace(rate, value=value, date="", origin=f"{PREFIX}{setting.upper()}")
+            rates[name] = replace(rate, value=value, date="", origin=f"{PREFIX}PLAN_{setting.upper()}")
     given = {} if own is None else _read(own)
     currency = str(given.pop("currency", data["currency"]))
     for name, value in _flat(given):

@@ -23,7 +23,7 @@ from facecaption_assets.resources.models import (
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_assets.training.launch import STOP_SECONDS
 from facecaption_ml.dataset.removals import RemovalList
-from facecaption_ml.dataset.sources import SourceColumnError, SourceColumns, SourceError, normalise, read_source
+from facecaption_ml.dataset.sources import SourceColumnError, SourceError, normalise, read_source
 from facecaption_ml.storage.objects import S3, read_object
 from facecaption_ml.storage.store import Store
 
@@ -49,13 +49,6 @@ class StoreResource:
 class SourceResource(FromSettings):
     """The list of images: a table, a folder, or the sample world."""
 
-    @property
-    def columns(self) -> SourceColumns:
-        source = self.settings.source
-        return SourceColumns(
-            source.url_column, source.text_column, source.width_column, source.height_column, source.nsfw_column
-        )
-
     def batches(self) -> Iterator[pl.DataFrame]:
         """Batches of ``url, alt_text, width, height, nsfw``. Raises SourceError naming what is wrong with the source."""
         location = self.settings.source.location
@@ -69,7 +62,7 @@ class SourceResource(FromSettings):
     def read(self, location: str) -> Iterator[pl.DataFrame]:
         """Batches of another list with the same columns. Raises SourceError."""
         try:
-            yield from read_source(location, self.columns, self.settings.storage.options)
+            yield from read_source(location, self.settings.source.columns, self.settings.storage.options)
         except SourceColumnError as error:
             error.option = error.option or f"{PREFIX}URL_COLUMN"
             raise

@@ -84,13 +84,6 @@ class Settings(BaseModel):
             changed = _with_value(changed, SETTINGS[name].path, value)
         return changed
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "storage_options":
-            return self.storage.options
-        if name in SETTINGS:
-            return SETTINGS[name].value(self)
-        return super().__getattr__(name)  # type: ignore[misc]
-
 
 SETTINGS: Final[dict[str, Setting]] = {setting.name: setting for setting in settings_of(Settings)}
 """Every setting by its name, in the order of the groups."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from facecaption_assets.settings.naming import Names
+from facecaption_ml.dataset.options import ShardRules, SourceColumns
 
 REMOVALS: Final = "removals.txt"
 """The removal list in HOME that counts where no other is named."""
@@ -23,29 +26,13 @@ class SourceSettings(BaseModel):
     location: str = Field(
         "", description="table file, folder or s3:// address of the images; 'sample': the sample world"
     )
-    url_column: str = Field("URL", description="column of the image's URL")
-    text_column: str = Field("TEXT", description="column of the alt text")
-    width_column: str = Field("WIDTH", description="column of the width in pixels, as the list says")
-    height_column: str = Field("HEIGHT", description="column of the height in pixels, as the list says")
-    nsfw_column: str = Field("NSFW", description="column that says whether an image is safe to look at")
-    nsfw_values: tuple[str, ...] = Field(
-        ("NSFW",), description="words of the NSFW column that exclude a row, as a JSON list"
+    columns: Annotated[SourceColumns, Names("", {name: f"{name}_column" for name in SourceColumns.model_fields})] = (
+        SourceColumns()
     )
-    allow_nsfw: bool = Field(False, description="keep rows that the NSFW column excludes")
-    shard_size: int = Field(10_000, ge=1, le=1_000_000, description="source rows in a shard")
+    shards: Annotated[ShardRules, Names("")] = ShardRules()
     shards_per_run: int = Field(1, ge=1, description="shards that one run of a backfill takes")
     deny_list: str = Field("", description="file or s3://BUCKET/KEY of what is never downloaded")
     success_floor: float = Field(0.3, ge=0, le=1, description="a shard with a lower share of good images is not done")
-
-    @field_validator("nsfw_values", mode="before")
-    @classmethod
-    def _read_list(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            raise ValueError('should be a JSON list of words such as ["NSFW", "UNSURE"]') from None
 
 
 class AttributeSettings(BaseModel):

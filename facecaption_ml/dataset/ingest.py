@@ -21,17 +21,9 @@ from facecaption_ml.dataset.manifests import (
     known_ids,
     stat_manifest,
 )
+from facecaption_ml.dataset.options import ShardRules
 from facecaption_ml.dataset.sources import ManifestCounts, SourceError, build_shards, shard_name
 from facecaption_ml.storage.store import Store
-
-
-@dataclass(frozen=True)
-class ShardRules:
-    """Rows in a shard, and which rows of a source are dropped as NSFW (see ``build_shards``)."""
-
-    shard_size: int
-    allow_nsfw: bool = False
-    nsfw_values: tuple[str, ...] = ("NSFW",)
 
 
 @dataclass(frozen=True)

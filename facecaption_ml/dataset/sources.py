@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from facecaption_ml.dataset.options import SourceColumns
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.schemas import SCHEMAS, conform
 from facecaption_ml.storage.objects import S3, StoreError, list_address
@@ -42,17 +43,6 @@ class SourceOutcome(StrEnum):
     KEPT = "kept"
     NSFW = "nsfw"
     NO_URL = "no_url"
-
-
-@dataclass(frozen=True)
-class SourceColumns:
-    """Names of the source's columns; only ``url`` must exist. The defaults are LAION's."""
-
-    url: str = "URL"
-    text: str = "TEXT"
-    width: str = "WIDTH"
-    height: str = "HEIGHT"
-    nsfw: str = "NSFW"
 
 
 @dataclass

@@ -253,9 +253,7 @@ def test_settings_reach_the_training_and_empty_ones_leave_the_preset_its_own(sto
     options = config.options
     assert (options.preset, options.epochs, options.batch_size, options.queue_size) == ("base", 15, 80, 61440)
     assert options.image_init == "google/vit-base-patch16-224-in21k"
-    given = plain.model_copy(
-        update={"flip_queue_size": 0, "flip_image_init": "none", "flip_text_init": "folder", "threads": 8, "seed": 5}
-    )
+    given = plain.replaced(flip_queue_size=0, flip_image_init="none", flip_text_init="folder", threads=8, seed=5)
     config = training_config(given, "flip_template", ["shard-00000"], {"torch": "x"}, 4)
     options = config.options
     assert (options.queue_size, options.image_init, options.text_init) == (0, "none", "folder")
@@ -265,7 +263,7 @@ def test_settings_reach_the_training_and_empty_ones_leave_the_preset_its_own(sto
         {"torch": "x"},
         "template_caption",
     )
-    config = training_config(given.model_copy(update={"flip_threads": 3}), "flip", ["shard-00000"], {}, 4)
+    config = training_config(given.replaced(flip_threads=3), "flip", ["shard-00000"], {}, 4)
     assert config.options.threads == 3
 
 

@@ -152,7 +152,7 @@ def test_without_a_webhook_there_is_the_line_of_the_log(caplog: pytest.LogCaptur
 def test_the_settings_keep_the_webhook_to_themselves() -> None:
     settings = load_settings(profile="photos", alert_webhook=f"https://example.org/{TOKEN}")
     assert TOKEN not in repr(settings)
-    assert TOKEN not in str(settings.alert_webhook)
+    assert TOKEN not in str(settings.automation.alert_webhook)
 
 
 @pytest.mark.parametrize(

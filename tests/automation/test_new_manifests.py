@@ -127,7 +127,7 @@ def test_a_manifest_that_cannot_be_read_is_left_alone_in_the_end_and_does_not_ho
     (inbox.folder / "a.csv").write_text("address\nhttp://pictures.test/a\n")
     inbox.put("b.csv", ["http://pictures.test/b"])
     inbox.tick()
-    for _ in range(inbox.settings.manifest_attempts):
+    for _ in range(inbox.settings.automation.manifest_attempts):
         (request,) = inbox.tick()
         assert not inbox.carry_out(request).success
     (request,) = inbox.tick()

@@ -87,8 +87,8 @@ class Night:
             self.instance,
             self.repository,
             self.now,
-            settings.nightly_attempts,
-            timedelta(days=settings.nightly_days),
+            settings.automation.nightly_attempts,
+            timedelta(days=settings.automation.nightly_days),
         )
 
 
@@ -165,7 +165,7 @@ def test_a_shard_that_failed_is_alone_and_rests_after_its_attempts_until_they_ar
     night = Night(4)
     s = night.shards
     with_itself = [(s[0], s[0], "missing", "raw_images"), (s[1], s[1], "failed", "raw_images")]
-    for _ in range(night.settings.nightly_attempts):
+    for _ in range(night.settings.automation.nightly_attempts):
         _fail_in_a_run(night, s[1])
         found = night.tick()
         if night.backlog().quarantined:
@@ -173,7 +173,7 @@ def test_a_shard_that_failed_is_alone_and_rests_after_its_attempts_until_they_ar
         assert found == [*with_itself, (s[2], s[3], "missing", "raw_images")]
     assert night.backlog().quarantined == [s[1]]
     assert found == [(s[0], s[0], "missing", "raw_images"), (s[2], s[3], "missing", "raw_images")]
-    night.now += timedelta(days=night.settings.nightly_days + 1)
+    night.now += timedelta(days=night.settings.automation.nightly_days + 1)
     assert night.tick() == [(s[0], s[3], "missing", "raw_images")]
 
 

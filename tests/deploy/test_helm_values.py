@@ -88,9 +88,9 @@ def test_every_setting_of_the_config_map_is_one(monkeypatch: pytest.MonkeyPatch)
     for name, value in SETTINGS_MAP["data"].items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
-    assert settings.executor == "kubernetes"
-    assert settings.k8s_env_secrets == ("facecaption-secrets",)
-    assert settings.k8s_namespace == VALUES["runLauncher"]["config"]["k8sRunLauncher"]["jobNamespace"]
+    assert settings.deploy.executor == "kubernetes"
+    assert settings.deploy.k8s_env_secrets == ("facecaption-secrets",)
+    assert settings.deploy.k8s_namespace == VALUES["runLauncher"]["config"]["k8sRunLauncher"]["jobNamespace"]
 
 
 def test_no_image_is_the_latest_and_all_are_one() -> None:

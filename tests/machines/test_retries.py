@@ -204,7 +204,7 @@ def test_what_a_user_must_mend_is_said_once_and_as_on_a_laptop(
     pipeline.instance.add_dynamic_partitions("shards", SHARDS)
     with pytest.raises(RunFailedError) as raised:
         pipeline.run(asset, **partition)
-    made = build_definitions(plain.model_copy(update={"executor": "multiprocess"}))
+    made = build_definitions(plain.replaced(executor="multiprocess"))
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("shards", SHARDS)
         result = made.resolve_implicit_global_asset_job_def().execute_in_process(

@@ -10,29 +10,30 @@ from facecaption_assets.settings import PROFILES, SETTINGS, SettingsError, load_
 
 def test_the_papers_values_are_the_defaults() -> None:
     settings = load_settings(profile="production")
-    assert (settings.min_face_score, settings.min_face_side, settings.attribute_threshold) == (0.98, 128, 0.85)
-    assert settings.min_labels == 6
-    assert settings.shard_size == 10_000
+    assert (settings.crops.min_score, settings.crops.min_side, settings.attributes.threshold) == (0.98, 128, 0.85)
+    assert settings.attributes.min_labels == 6
+    assert settings.source.shards.shard_size == 10_000
 
 
 def test_the_benchmarks_are_the_papers_unless_a_profile_says_otherwise() -> None:
     settings = load_settings(profile="production")
-    found = {
-        task: tuple(getattr(settings, f"benchmark_{task}_{name}") for name in ("epochs", "learning_rate", "batch"))
-        for task in ("retrieval", "attribute", "sketch")
+    probes = {
+        task: (options.epochs, options.learning_rate, options.batch_size)
+        for task in ("retrieval", "attributes", "sketches")
+        for options in [settings.benchmarks.probes(task)]
     }
-    assert found == {"retrieval": (20, 4e-4, 256), "attribute": (100, 0.3, 256), "sketch": (100, 1e-6, 256)}
-    assert (settings.benchmark_weight_decay, settings.benchmark_views) == (0.05, 1)
+    assert probes == {"retrieval": (20, 4e-4, 256), "attributes": (100, 0.3, 256), "sketches": (100, 1e-6, 256)}
+    assert (settings.benchmarks.shared.weight_decay, settings.benchmarks.shared.views) == (0.05, 1)
     sample = load_settings(profile="sample")
-    assert (sample.benchmark_sketch_epochs, sample.benchmark_sketch_learning_rate) == (20, 1e-3)
+    assert (sample.benchmarks.sketches.epochs, sample.benchmarks.sketches.learning_rate) == (20, 1e-3)
 
 
 def test_environment_beats_profile_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_settings(profile="sample").shard_size == 220
+    assert load_settings(profile="sample").source.shards.shard_size == 220
     monkeypatch.setenv("FACECAPTION_SHARD_SIZE", "7")
-    assert load_settings(profile="sample").shard_size == 7
+    assert load_settings(profile="sample").source.shards.shard_size == 7
     monkeypatch.setenv("FACECAPTION_PROFILE", "photos")
-    assert load_settings().attribute_weights == "bundled"
+    assert load_settings().attributes.weights == "bundled"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_keys_go_to_awss_own_variables_and_nowhere_else(monkeypatch: pytest.Monk
         assert os.environ["AWS_SECRET_ACCESS_KEY"] == "very-secret"
     finally:
         del os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
-    assert settings.storage_options == {
+    assert settings.storage.options == {
         "aws_endpoint_url": "https://s3.example.org",
         "aws_server_side_encryption": "AES256",
     }
