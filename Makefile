@@ -30,7 +30,7 @@ demo: setup  ## Run the whole pipeline on the sample world
 ablation: setup  ## Compare FLIP, FLIP* and FLIP† on the demo's data, three seeds each
 	@$(BIN)/facecaption ablation
 
-ui: setup  ## Open the Dagster UI on what the demo materialised
+ui: setup  ## Open the Dagster UI on what the demo materialized
 	@$(BIN)/facecaption ui
 
 lint: setup  ## ruff and mypy

@@ -1,7 +1,7 @@
 """5,000 shards in production's processes: how long the UI's pages and the planning of a backfill over all of them take.
 
 Real definitions, ``deploy/dagster.yaml``, PostgreSQL, webserver, daemon and code server, each a process of its own. The work is
-a stub: runs are queued, none is started. Some shards count as materialised, by events of their own, as after months of runs.
+a stub: runs are queued, none is started. Some shards count as materialized, by events of their own, as after months of runs.
 
     .venv/bin/python bench/scale.py --shards 5000 --out scale.json
 """
@@ -57,8 +57,8 @@ def timed(into: dict[str, Any], what: str) -> Iterator[None]:
     print(f"{what}: {into[what]:.2f} s", flush=True)
 
 
-def register(home: Path, environment: dict[str, str], shards: int, materialised: int) -> None:
-    """Shards, and events that the first of them are materialised, in the real instance."""
+def register(home: Path, environment: dict[str, str], shards: int, materialized: int) -> None:
+    """Shards, and events that the first of them are materialized, in the real instance."""
     import dagster as dg
 
     os.environ |= environment | {"DAGSTER_HOME": str(home)}
@@ -66,7 +66,7 @@ def register(home: Path, environment: dict[str, str], shards: int, materialised:
         names = [f"shard-{number:05d}" for number in range(shards)]
         instance.add_dynamic_partitions("shards", names)
         for asset in SHARD_ASSETS:
-            for name in names[:materialised]:
+            for name in names[:materialized]:
                 instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=name))
 
 
@@ -124,7 +124,7 @@ def queueing(deployment: Deployment, name: str, seconds: float = 60) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shards", type=int, default=5000)
-    parser.add_argument("--materialised", type=int, default=1000, help="shards that are done already")
+    parser.add_argument("--materialized", type=int, default=1000, help="shards that are done already")
     parser.add_argument("--shards-per-run", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
@@ -143,9 +143,9 @@ def main() -> int:
         }
         deployment = QueueOnly(home, environment)
         try:
-            found: dict[str, Any] = {"shards": arguments.shards, "materialised": arguments.materialised}
-            with timed(found, f"{arguments.shards:,} shards and {6 * arguments.materialised:,} events recorded"):
-                register(home, environment, arguments.shards, arguments.materialised)
+            found: dict[str, Any] = {"shards": arguments.shards, "materialized": arguments.materialized}
+            with timed(found, f"{arguments.shards:,} shards and {6 * arguments.materialized:,} events recorded"):
+                register(home, environment, arguments.shards, arguments.materialized)
             found |= measure(deployment, arguments.shards, arguments.rounds)
         finally:
             deployment.stop()

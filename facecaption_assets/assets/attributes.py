@@ -203,11 +203,11 @@ def _open_predictor(work: ShardWork) -> Iterator[ShardFunction]:
         total = work.store.row_count("face_crops", shard)
         progress = Progress(f"face_attributes {shard}", "faces")
         for batch in work.store.iter_table("face_crops", shard, columns=("face_id", "image")):
-            frame, found = attribute_table(
+            frame, counts = attribute_table(
                 batch, predictor, threshold=settings.attributes.threshold, min_labels=settings.attributes.min_labels
             )
             frames.append(frame)
-            outcomes.update(found)
+            outcomes.update(counts)
             progress(sum(outcomes.values()), total)
         attributes = pl.concat(frames)
         dropped = {reason: count for reason, count in outcomes.items() if reason != "kept"}
@@ -257,9 +257,9 @@ def _label_metadata(
 
 def _crops_of(work: ShardWork, shard: str, face_ids: list[str]) -> pl.DataFrame:
     """Crops with these ids, in this order; reads no further than the last of them."""
-    found: list[pl.DataFrame] = []
+    batches: list[pl.DataFrame] = []
     for batch in work.store.iter_table("face_crops", shard, columns=("face_id", "image")):
-        found.append(batch.filter(pl.col("face_id").is_in(face_ids)))
-        if sum(map(len, found)) == len(face_ids):
+        batches.append(batch.filter(pl.col("face_id").is_in(face_ids)))
+        if sum(map(len, batches)) == len(face_ids):
             break
-    return pl.DataFrame({"face_id": face_ids}).join(pl.concat(found), on="face_id", how="left", maintain_order="left")
+    return pl.DataFrame({"face_id": face_ids}).join(pl.concat(batches), on="face_id", how="left", maintain_order="left")

@@ -117,7 +117,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         store: Store = context.resources.store.open()
         expected, shards = store.shards("source_manifest"), store.shards(DATASET)
         if not shards:
-            raise StoreError("no shard of facecaption_dataset is there yet: materialise it first")
+            raise StoreError("no shard of facecaption_dataset is there yet: materialize it first")
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
         rows = sum(store.row_count(DATASET, shard) for shard in shards)

@@ -65,10 +65,10 @@ def _files(photos: Iterable[Path]) -> Iterator[Path]:
     """The files named, and the pictures of the folders named. Raises FileNotFoundError or ValueError naming the path."""
     for path in photos:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-            if not found:
+            pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+            if not pictures:
                 raise FaceCaptionError(f"{path}: no pictures in this folder ({', '.join(PICTURE_SUFFIXES)})")
-            yield from found
+            yield from pictures
         else:
             yield path
 

@@ -27,11 +27,11 @@ def stage(pipeline: Pipeline, label: str, *assets: str, **partitions: str | None
 
 
 def attempt(pipeline: Pipeline, label: str, *assets: str, **partitions: str | None) -> RunFailedError | None:
-    """As ``stage``, but a failure is printed and returned: the rest goes on without it."""
+    """As ``stage``, but a failure is printed and returned: the rest continues without it."""
     try:
         stage(pipeline, label, *assets, **partitions)
     except RunFailedError as error:
-        click.echo(f"  failed, the rest goes on without it: {error}", err=True)
+        click.echo(f"  failed, the rest continues without it: {error}", err=True)
         return error
     return None
 

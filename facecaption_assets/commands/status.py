@@ -29,9 +29,9 @@ def show_status(settings: Settings, only: Sequence[str]) -> None:
     missing = dict.fromkeys((table for table, _ in STAGES), 0)
     per_shard: list[tuple[str, dict[str, int | None]]] = []
     for shard in shards:
-        found = shard_counts(store, shard)
-        per_shard.append((shard, found))
-        for table, count in found.items():
+        counts = shard_counts(store, shard)
+        per_shard.append((shard, counts))
+        for table, count in counts.items():
             totals[table] += count or 0
             missing[table] += count is None
     click.echo(f"{'stage':<{width}}  {'rows':>12}  of URLs  shards")
@@ -41,8 +41,8 @@ def show_status(settings: Settings, only: Sequence[str]) -> None:
         click.echo(f"{label:<{width}}  {totals[table]:>12,}  {totals[table] / start:>7.1%}  {done}")
     click.echo()
     click.echo(f"{'shard':<14}" + "".join(f"{table:>21}" for table, _ in STAGES))
-    for shard, found in per_shard[:_SHOWN]:
-        cells = ("–" if count is None else f"{count:,}" for count in found.values())
+    for shard, counts in per_shard[:_SHOWN]:
+        cells = ("–" if count is None else f"{count:,}" for count in counts.values())
         click.echo(f"{shard:<14}" + "".join(f"{cell:>21}" for cell in cells))
     if len(per_shard) > _SHOWN:
         click.echo(f"… and {len(per_shard) - _SHOWN} more; name one with --shard")

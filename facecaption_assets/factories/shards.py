@@ -1,10 +1,10 @@
 """The one way a shard asset runs.
 
 A run gets one shard or a range of them. Each shard is computed, checked, written and recorded by itself: as soon as it is
-done it counts as materialised, whatever happens to the others or to the process. A shard that fails is recorded with its
+done it counts as materialized, whatever happens to the others or to the process. A shard that fails is recorded with its
 reason, the others go on, and the run then fails naming the shards, so that a backfill of what is missing takes just those.
 
-In a range run Dagster writes a materialisation event per shard when the whole step succeeds. That comes too late for a
+In a range run Dagster writes a materialization event per shard when the whole step succeeds. That comes too late for a
 process that is killed, so this module also records each shard on the spot; the step's own event follows with the same
 metadata and code version, plus data versions. A run of one partition needs no record of its own; a range of one shard does,
 since Dagster names no partition in the check results of any range. A step that is tried again (``retries``) leaves what is
@@ -33,7 +33,7 @@ from facecaption_ml.errors import describe
 from facecaption_ml.storage.store import Store
 
 CODE_VERSION: Final = "dagster/code_version"
-"""The tag of a materialisation that says which code made it."""
+"""The tag of a materialization that says which code made it."""
 SCHEMA: Final = {"schema": "What the store gives back has the table's columns, their types, and every row written."}
 """The check that every shard asset has, whatever its table."""
 
@@ -137,9 +137,9 @@ def _compute_and_write(work: ShardWork, name: str, shard: str, compute_shard: Sh
     return ShardResult(result.frame.clear(), metadata, [*result.checks, stored], rejected)
 
 
-def _failed(found: Sequence[Check]) -> str | None:
+def _failed(checks: Sequence[Check]) -> str | None:
     """Why a shard with these checks does not count as done, or None."""
-    names = [check.name for check in found if check.blocks and not check.passed]
+    names = [check.name for check in checks if check.blocks and not check.passed]
     return f"check failed: {', '.join(names)}" if names else None
 
 
@@ -169,7 +169,7 @@ class _Recorder:
         self._checks, self._in_range = checks, in_range
         self._retries_left = retries_left
         self._failures: dict[str, str] = {}
-        self._found: list[tuple[str, Check]] = []
+        self._evaluated: list[tuple[str, Check]] = []
         self.last_line = ""
 
     def run(self, shard: str, work: Callable[[], ShardResult]) -> None:
@@ -185,7 +185,7 @@ class _Recorder:
         missing = self._checks - {check.name for check in result.checks}
         if missing:
             raise AssertionError(f"{self._asset} did not report its checks {sorted(missing)}")
-        self._found += [(shard, check) for check in result.checks]
+        self._evaluated += [(shard, check) for check in result.checks]
         if self._in_range or result.rejected:
             for check in result.checks:
                 self._context.log_event(check.evaluation(self._asset, shard))
@@ -204,18 +204,18 @@ class _Recorder:
         """Shards of a range that an earlier try of this step has recorded; its metadata and checks become this try's."""
         kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
         done, key = set[str](), dg.AssetKey(self._asset)
-        found: list[tuple[str, Check]] = []
+        evaluated: list[tuple[str, Check]] = []
         for entry in self._context.instance.all_logs(self._context.run.run_id, of_type=kinds):
             data = entry.get_dagster_event().event_specific_data
             if isinstance(data, dg.AssetCheckEvaluation) and data.asset_key == key and data.partition:
                 blocks = data.severity == dg.AssetCheckSeverity.ERROR
-                found.append((data.partition, Check(data.check_name, data.passed, data.metadata, blocks)))
+                evaluated.append((data.partition, Check(data.check_name, data.passed, data.metadata, blocks)))
             elif isinstance(data, StepMaterializationData):
                 shard = data.materialization.partition
                 if data.materialization.asset_key == key and shard and shard not in done:
                     self._context.add_asset_metadata(dict(data.materialization.metadata), partition_key=shard)
                     done.add(shard)
-        self._found += [(shard, check) for shard, check in found if shard in done]
+        self._evaluated += [(shard, check) for shard, check in evaluated if shard in done]
         logger.info("%s: %d shard(s) are there from the try before", self._asset, len(done))
         return done
 
@@ -240,9 +240,9 @@ class _Recorder:
 
     def _summary(self, name: str) -> dg.AssetCheckResult:
         """The result that the step owes: of its one shard, or of all of a range together."""
-        found = [(shard, check) for shard, check in self._found if check.name == name]
-        failed = [shard for shard, check in found if not check.passed]
+        named = [(shard, check) for shard, check in self._evaluated if check.name == name]
+        failed = [shard for shard, check in named if not check.passed]
         metadata: dict[str, Any] = (
-            dict(found[0][1].metadata) if len(found) == 1 else {"shards": len(found), "failed": failed}
+            dict(named[0][1].metadata) if len(named) == 1 else {"shards": len(named), "failed": failed}
         )
-        return Check(name, not failed, metadata, blocks=found[0][1].blocks if found else True).result()
+        return Check(name, not failed, metadata, blocks=named[0][1].blocks if named else True).result()

@@ -46,7 +46,7 @@ class DatasetWork:
     def require_shards(self) -> None:
         """Raises StoreError where no shard is finished: there is nothing to train on."""
         if not self.shards:
-            raise StoreError(f"no shard of {DATASET} is there yet: materialise it first")
+            raise StoreError(f"no shard of {DATASET} is there yet: materialize it first")
 
     @cached_property
     def rows(self) -> int:
@@ -104,7 +104,7 @@ def statistics_asset(
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store: Store = context.resources.store.open()
         work = DatasetWork.open(store, settings, context.resources)
-        report, found = measure(work)
+        report, measured = measure(work)
         files = report.files(name)
         write_files(store, name, files)
         for note in report.notes:
@@ -112,7 +112,7 @@ def statistics_asset(
         return dg.MaterializeResult(
             metadata=_metadata(store, name, report, files, work),
             data_version=dg.DataVersion(report.version),
-            check_results=[check.result() for check in [*found, _stored(store, name, report)]],
+            check_results=[check.result() for check in [*measured, _stored(store, name, report)]],
         )
 
     return asset

@@ -55,13 +55,11 @@ def is_transient(error: BaseException) -> bool:
 def no_retry_on_user_error(settings: DeploySettings) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Decorates an asset's function: what it raises is tried again only if it was transient (``is_transient``).
 
-    Any other error becomes a dg.Failure with the error's message in one line, and the error as its cause. Without a retry
-    policy the function stays as it is.
+    Any other error becomes a dg.Failure with what ``describe`` says of it, and the error with its traceback as its cause.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        if retry_policy(settings) is None:
-            return function
+        retried = retry_policy(settings) is not None
 
         @functools.wraps(function)
         def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -70,7 +68,7 @@ def no_retry_on_user_error(settings: DeploySettings) -> Callable[[Callable[P, T]
             except (dg.DagsterError, dg.RetryRequested):  # Dagster does not try the one again, and must the other
                 raise
             except Exception as error:
-                if is_transient(error):
+                if retried and is_transient(error):
                     raise
                 if isinstance(error, dg.Failure):
                     error.allow_retries = False

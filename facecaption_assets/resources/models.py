@@ -49,7 +49,8 @@ class DetectorResource(FromSettings):
     def load(self) -> FaceDetector:
         from facecaption_ml.faces import FaceDetector
 
-        return FaceDetector.from_options(self.settings.detector, self.device, str(self.settings.home / "weights"))
+        with naming("FACECAPTION_DETECTOR_WEIGHTS"):
+            return FaceDetector.from_options(self.settings.detector, self.device, str(self.settings.home / "weights"))
 
 
 class PredictorResource(FromSettings):
@@ -67,7 +68,8 @@ class GrammarResource(FromSettings):
     def load(self) -> CaptionGrammar:
         from facecaption_ml.captions import CaptionGrammar
 
-        return CaptionGrammar.load(self.settings.captions.grammar)
+        with naming("FACECAPTION_GRAMMAR"):
+            return CaptionGrammar.load(self.settings.captions.grammar)
 
 
 class CaptionerResource(FromSettings):

@@ -58,14 +58,14 @@ def _require_known(names: Mapping[str, Any]) -> None:
 
 def _environment() -> dict[str, str]:
     """The values of the environment by the settings' names."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for variable in sorted(os.environ):
         if variable.startswith(PREFIX):
             name = variable.removeprefix(PREFIX).lower()
             if name not in SETTINGS or variable != SETTINGS[name].variable:
                 raise SettingsError(_unknown(variable))
-            found[name] = os.environ[variable]
-    return found
+            values[name] = os.environ[variable]
+    return values
 
 
 def _unknown(variable: str) -> str:

@@ -96,7 +96,7 @@ def _download(network: NetworkName, folder: Path) -> Path:
     except OSError as error:  # URLError and HTTPError are OSErrors
         raise WeightsError(
             f"weights: cannot download {DOWNLOAD_URLS[network]} into {folder} ({_first_line(error)}); "
-            "set FACECAPTION_DETECTOR_WEIGHTS to 'bundled' or to a local .pth file"
+            "give 'bundled' or a local .pth file"
         ) from error
 
 

@@ -71,7 +71,7 @@ class Place:
     def result(self, key: str) -> BenchmarkResult:
         return BenchmarkResult.from_json(self.store.read_bytes(f"benchmarks/{key}.json"))
 
-    def materialise(self, asset: str, key: str | None = None, **given: Any) -> Outcome:
+    def materialize(self, asset: str, key: str | None = None, **given: Any) -> Outcome:
         definitions = build_definitions(self.settings(**given))
         grid = definitions.get_assets_def(asset).partitions_def
         with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
@@ -109,7 +109,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture(scope="module")
 def measured(place: Place) -> dict[str, Outcome]:
     """Every task of the untrained FLIP on the drawn data sets."""
-    found = {task: place.materialise(asset, "sample|flip") for task, asset in BENCHMARK_ASSETS.items()}
+    found = {task: place.materialize(asset, "sample|flip") for task, asset in BENCHMARK_ASSETS.items()}
     assert {task: outcome.failure for task, outcome in found.items()} == dict.fromkeys(BENCHMARK_ASSETS, "")
     return found
 
@@ -182,23 +182,23 @@ def test_the_checks_of_a_partition(measured: dict[str, Outcome]) -> None:
     assert defined.passed == (defined.metadata["count"].value == 0)
 
 
-def test_materialising_again_encodes_nothing_and_gives_the_same_version(
+def test_materializing_again_encodes_nothing_and_gives_the_same_version(
     place: Place, measured: dict[str, Outcome]
 ) -> None:
     before, kept = place.features(), place.home / "cache" / "benchmark_pictures"
     shutil.rmtree(kept)  # whatever looks at a picture would have it drawn again
     for task in ("retrieval", "attributes"):
-        again = place.materialise(BENCHMARK_ASSETS[task], "sample|flip")
+        again = place.materialize(BENCHMARK_ASSETS[task], "sample|flip")
         assert again.data_version == measured[task].data_version != ""
     assert place.features() == before
     assert not kept.exists()
-    other = place.materialise("retrieval_benchmark", "sample|flip", benchmark_retrieval_epochs=3)
+    other = place.materialize("retrieval_benchmark", "sample|flip", benchmark_retrieval_epochs=3)
     assert other.data_version != measured["retrieval"].data_version
 
 
 def test_a_baseline_by_its_folder_is_a_partition_like_any_other(place: Place, tmp_path: Path) -> None:
     folder = save_clip(tmp_path / "clip")
-    found = place.materialise("attribute_benchmark", "sample|clip", benchmark_clip=str(folder))
+    found = place.materialize("attribute_benchmark", "sample|clip", benchmark_clip=str(folder))
     assert found.failure == ""
     assert place.result("attributes/sample/clip").model == "clip"
     assert "100 % accuracy" in found.metadata
@@ -210,10 +210,10 @@ def test_celeba_through_the_settings(place: Place, tmp_path: Path) -> None:
         Store(str(tmp_path / "celeba")), numbers, numbers, {n: 0 if n < 7 else 1 if n < 9 else 2 for n in numbers}
     )
     given = {"benchmark_celeba": str(tmp_path / "celeba")}
-    labels = place.materialise("attribute_benchmark", "celeba|flip", **given)
+    labels = place.materialize("attribute_benchmark", "celeba|flip", **given)
     assert labels.failure == ""
     assert (labels.metadata["training pictures"], labels.metadata["test pictures"]) == (6, 4)
-    pairs = place.materialise("retrieval_benchmark", "celeba_caption|flip", **given)
+    pairs = place.materialize("retrieval_benchmark", "celeba_caption|flip", **given)
     assert pairs.failure == ""
     assert "Captions were generated from the true labels" in pairs.metadata["notes"]
     assert not pairs.checks["defined"].passed  # four pictures have no R@5
@@ -254,7 +254,7 @@ def test_a_backfill_measures_what_can_be_measured_and_names_what_is_missing(plac
     for key, words in {
         "sample|clip": ["FACECAPTION_BENCHMARK_CLIP", "openai/clip-vit-base-patch16"],
         "celeba|flip": ["FACECAPTION_BENCHMARK_CELEBA is not set", "folder or s3://bucket/prefix"],
-        "sample|flip_template": ["no checkpoint of variant 'flip_template'", "materialise 'flip_checkpoint' first"],
+        "sample|flip_template": ["no checkpoint of variant 'flip_template'", "materialize 'flip_checkpoint' first"],
     }.items():
         assert ended[key].startswith("FAILURE: ")
         assert "\n" not in ended[key]
@@ -270,7 +270,7 @@ def test_tables_before_anything_was_measured(tmp_path: Path, monkeypatch: pytest
 
 
 def test_tables_of_what_was_measured(place: Place, measured: dict[str, Outcome]) -> None:
-    found = place.materialise("benchmark_tables")
+    found = place.materialize("benchmark_tables")
     assert found.failure == ""
     page, text = (place.store.read_bytes(f"benchmarks/tables/{name}").decode() for name in ("index.html", "tables.md"))
     assert page.count("data:image/png;base64,") >= 3
@@ -289,20 +289,20 @@ def test_a_number_that_fell_is_a_warning_that_names_it(tmp_path: Path) -> None:
     key = "benchmarks/retrieval/sample/flip.json"
     good = BenchmarkResult("retrieval", "flip", "sample", [Measurement("text → image", "R@5", 0.5, 0.01, 3)], {})
     good.write(place.store)
-    first = place.materialise("benchmark_tables").checks["no_regression"]
+    first = place.materialize("benchmark_tables").checks["no_regression"]
     assert (first.passed, first.metadata["compared with"].value) == (True, "nothing: these are the first tables")
-    assert place.materialise("benchmark_tables").checks["no_regression"].passed
+    assert place.materialize("benchmark_tables").checks["no_regression"].passed
 
     worse = replace(good, measurements=[replace(good.measurements[0], value=0.3)])
     place.store.write_bytes(key, worse.as_json())
-    fallen = place.materialise("benchmark_tables")
+    fallen = place.materialize("benchmark_tables")
     check = fallen.checks["no_regression"]
     assert (fallen.failure, check.passed, check.severity) == ("", False, dg.AssetCheckSeverity.WARN)
     (line,) = check.metadata["lines"].value
     assert line.startswith("retrieval, sample, flip, text → image, R@5: 50.00 before, 30.00 now")
 
     place.store.write_bytes("benchmarks/tables/results.json", b"{}")
-    damaged = place.materialise("benchmark_tables").checks["no_regression"]
+    damaged = place.materialize("benchmark_tables").checks["no_regression"]
     assert damaged.passed
     assert "results.json: this is no snapshot" in str(damaged.metadata["compared with"].value)
 
@@ -314,7 +314,7 @@ def test_pictures_of_a_model_whose_name_begins_with_anothers_stay_its_own(tmp_pa
             place.store
         )
     place.store.write_bytes("benchmarks/retrieval/sample/flip.v2.curves.png", b"\x89PNG\r\n\x1a\n")
-    assert place.materialise("benchmark_tables").failure == ""
+    assert place.materialize("benchmark_tables").failure == ""
     page = place.store.read_bytes("benchmarks/tables/index.html").decode()
     assert "retrieval, flip.v2 on sample: curves" in page
     assert "retrieval, flip on sample: curves" not in page
@@ -366,6 +366,6 @@ def test_any_photos_become_episodes_with_captions(place: Place, tmp_path: Path) 
     assert {split: len(found) for split, found in data.splits.items()} == {"train": 1, "validation": 1, "test": 1}
     assert len(data.captions) == 3
     assert all(caption.endswith(".") for caption in data.captions)
-    found = place.materialise("sketch_benchmark", "photos|flip", benchmark_photos=str(tmp_path))
+    found = place.materialize("sketch_benchmark", "photos|flip", benchmark_photos=str(tmp_path))
     assert found.failure == ""
     assert "edges of the photos" in found.metadata["notes"]

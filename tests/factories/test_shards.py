@@ -90,7 +90,7 @@ class World:
                 **kwargs,  # type: ignore[arg-type]
             )
 
-    def materialised(self) -> list[str]:
+    def materialized(self) -> list[str]:
         return sorted(self.instance.get_materialized_partitions(KEY))
 
     def latest_metadata(self, shard: str) -> dict[str, object]:
@@ -116,7 +116,7 @@ def world(tmp_path: Path) -> World:
 def test_one_shard(world: World) -> None:
     run = world.run(partition_key=SHARDS[1])
     assert run.success
-    assert world.materialised() == [SHARDS[1]]
+    assert world.materialized() == [SHARDS[1]]
     assert world.store.read_table("template_captions", SHARDS[1]).equals(rows(SHARDS[1]))
     assert world.latest_metadata(SHARDS[1])["dagster/row_count"] == 1
     for check in ("hard", "schema"):
@@ -127,7 +127,7 @@ def test_a_range_opens_its_work_once_and_each_shard_has_its_own_record(world: Wo
     run = world.run(tags=RANGE)
     assert run.success
     assert world.opened == 1
-    assert world.materialised() == SHARDS
+    assert world.materialized() == SHARDS
     for shard in SHARDS:
         assert world.latest_metadata(shard)["shard"] == shard
         assert world.check_outcomes("hard", run)[shard] == "SUCCEEDED"
@@ -147,7 +147,7 @@ def test_what_is_recorded_on_the_spot_says_which_code_made_it(world: World) -> N
 def test_a_range_of_one_shard_records_its_checks_for_that_shard(world: World) -> None:
     run = world.run(tags=dict.fromkeys(RANGE, SHARDS[2]))
     assert run.success
-    assert world.materialised() == [SHARDS[2]]
+    assert world.materialized() == [SHARDS[2]]
     assert world.check_outcomes("schema", run)[SHARDS[2]] == "SUCCEEDED"
 
 
@@ -155,7 +155,7 @@ def test_a_failing_shard_does_not_undo_the_others(world: World) -> None:
     world.raising = {SHARDS[1]}
     run = world.run(tags=RANGE)
     assert not run.success
-    assert world.materialised() == [SHARDS[0], SHARDS[2]]
+    assert world.materialized() == [SHARDS[0], SHARDS[2]]
     assert world.store.shards("template_captions") == [SHARDS[0], SHARDS[2]]
     failure = next(event for event in run.all_events if event.is_step_failure).step_failure_data
     assert failure.user_failure_data
@@ -164,14 +164,14 @@ def test_a_failing_shard_does_not_undo_the_others(world: World) -> None:
     )
     world.raising = set()
     assert world.run(partition_key=SHARDS[1]).success
-    assert world.materialised() == SHARDS
+    assert world.materialized() == SHARDS
 
 
 def test_a_blocking_check_keeps_its_shard_from_counting(world: World) -> None:
     world.failing_check, world.warning_check = {SHARDS[0]}, {SHARDS[2]}
     run = world.run(tags=RANGE)
     assert not run.success
-    assert world.materialised() == SHARDS[1:]
+    assert world.materialized() == SHARDS[1:]
     assert world.check_outcomes("hard", run)[SHARDS[0]] == "FAILED"
     assert world.check_outcomes("soft", run)[SHARDS[2]] == "FAILED"
     assert not world.store.has_table("template_captions", SHARDS[0])
@@ -182,7 +182,7 @@ def test_a_rejected_shard_keeps_its_rows_apart(world: World, several: bool) -> N
     world.rejected = {SHARDS[0]}
     run = world.run(tags=RANGE) if several else world.run(partition_key=SHARDS[0])
     assert not run.success
-    assert SHARDS[0] not in world.materialised()
+    assert SHARDS[0] not in world.materialized()
     assert not world.store.has_table("template_captions", SHARDS[0])
     assert world.store.has_table("template_captions", SHARDS[0], incomplete=True)
 
@@ -220,7 +220,7 @@ def test_a_killed_process_keeps_the_shards_it_had_done(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     world = World(tmp_path)
-    assert world.materialised() == [SHARDS[0]]
+    assert world.materialized() == [SHARDS[0]]
     assert world.store.shards("template_captions") == [SHARDS[0]]
     assert world.run(tags=RANGE).success
-    assert world.materialised() == SHARDS
+    assert world.materialized() == SHARDS

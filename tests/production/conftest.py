@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backfills import materialise, run_status
+from backfills import materialize, run_status
 from facecaption_ml.storage.store import Store
 from servers import (
     SHARDS,
@@ -75,7 +75,7 @@ def store(deployment: Deployment, s3_server: dict[str, str]) -> Store:
 @pytest.fixture(scope="session")
 def registered(deployment: Deployment) -> Deployment:
     """With the shards of the source registered."""
-    run = materialise(deployment, "source_manifest")
+    run = materialize(deployment, "source_manifest")
     ended = wait_until("the manifest", lambda: (s := run_status(deployment, run)) in ("SUCCESS", "FAILURE") and s, 120)
     assert ended == "SUCCESS"
     return deployment

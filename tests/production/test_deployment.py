@@ -5,7 +5,7 @@ from __future__ import annotations
 import boto3
 import pytest
 
-from backfills import finished, launch, lineage, materialised
+from backfills import finished, launch, lineage, materialized
 from servers import SHARDS, Deployment, Postgres
 
 
@@ -21,8 +21,8 @@ def backfilled(registered: Deployment) -> Deployment:
 
 
 def test_a_backfill_from_the_ui_makes_every_shard(backfilled: Deployment) -> None:
-    assert materialised(backfilled, "raw_images") >= {f"shard-{n:05d}" for n in range(4)}
-    assert materialised(backfilled, "face_crops") >= {f"shard-{n:05d}" for n in range(4)}
+    assert materialized(backfilled, "raw_images") >= {f"shard-{n:05d}" for n in range(4)}
+    assert materialized(backfilled, "face_crops") >= {f"shard-{n:05d}" for n in range(4)}
 
 
 def test_the_source_registered_all_its_shards(registered: Deployment) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backfills import backfill, finished, launch, materialised
+from backfills import backfill, finished, launch, materialized
 from facecaption_ml.storage.store import Store
 from servers import Deployment, PictureServer, Postgres, kill, wait_until
 
@@ -23,7 +23,7 @@ def _held_backfill(deployment: Deployment, pictures: PictureServer, done: int, h
     """A backfill of two shards in one run, the first of them done and the second waiting for a picture."""
     pictures.held.add(f"shard{held:02d}")
     found = launch(deployment, ["raw_images"], [_shard(done), _shard(held)])
-    wait_until("the first shard", lambda: _shard(done) in materialised(deployment, "raw_images"), 150)
+    wait_until("the first shard", lambda: _shard(done) in materialized(deployment, "raw_images"), 150)
     wait_until("the second shard's download", lambda: any(f"shard{held:02d}" in path for path in pictures.waiting), 60)
     return found
 
@@ -37,7 +37,7 @@ def test_a_killed_step_is_tried_again_in_its_run(deployment: Deployment, picture
     pictures.held.clear()
     ended = finished(deployment, started)
     assert [run["status"] for run in ended["runs"]] == ["SUCCESS"]
-    assert {_shard(4), _shard(5)} <= materialised(deployment, "raw_images")
+    assert {_shard(4), _shard(5)} <= materialized(deployment, "raw_images")
     query = """query($id: ID!){runOrError(runId: $id){... on Run{eventConnection{events{__typename}}}}}"""
     events = deployment.graphql(query, id=ended["runs"][0]["runId"])["runOrError"]["eventConnection"]["events"]
     assert "ExecutionStepUpForRetryEvent" in [event["__typename"] for event in events]
@@ -51,8 +51,8 @@ def test_a_killed_run_is_retried_by_itself(deployment: Deployment, pictures: Pic
     for process in [*workers, *steps]:
         kill(process)
     pictures.held.clear()
-    wait_until("the other shard", lambda: _shard(7) in materialised(deployment, "raw_images"), 240)
-    assert _shard(6) in materialised(deployment, "raw_images")
+    wait_until("the other shard", lambda: _shard(7) in materialized(deployment, "raw_images"), 240)
+    assert _shard(6) in materialized(deployment, "raw_images")
     wait_until("the end of the second run", lambda: _statuses(deployment, started) == ["FAILURE", "SUCCESS"], 60)
 
 
@@ -73,7 +73,7 @@ def test_a_killed_daemon_goes_on_where_it_was(deployment: Deployment, pictures: 
     assert backfill(deployment, started)["status"] not in ("COMPLETED_SUCCESS", "COMPLETED_FAILED")
     deployment.start_daemon()
     assert finished(deployment, started)["status"] == "COMPLETED_SUCCESS"
-    assert {_shard(8), _shard(9)} <= materialised(deployment, "raw_images")
+    assert {_shard(8), _shard(9)} <= materialized(deployment, "raw_images")
 
 
 def test_a_database_that_restarts_in_the_middle(
@@ -83,10 +83,10 @@ def test_a_database_that_restarts_in_the_middle(
     postgres.stop()
     postgres.start()
     pictures.held.clear()
-    wait_until("the other shard", lambda: _shard(11) in materialised(deployment, "raw_images"), 300)
+    wait_until("the other shard", lambda: _shard(11) in materialized(deployment, "raw_images"), 300)
     ended = finished(deployment, started)
     assert "SUCCESS" in [run["status"] for run in ended["runs"]], ended
-    assert {_shard(10), _shard(11)} <= materialised(deployment, "raw_images")
+    assert {_shard(10), _shard(11)} <= materialized(deployment, "raw_images")
 
 
 def test_two_backfills_of_one_shard_leave_one_whole_table(deployment: Deployment, store: Store) -> None:

@@ -15,7 +15,7 @@ _SELECTOR = {
 ENDED = ("COMPLETED_SUCCESS", "COMPLETED_FAILED", "COMPLETED", "FAILED", "CANCELED")
 
 
-def materialise(deployment: Deployment, asset: str) -> str:
+def materialize(deployment: Deployment, asset: str) -> str:
     """Start a run of one asset; its id."""
     selector = {**_SELECTOR, "assetSelection": [{"path": [asset]}]}
     found = deployment.graphql(
@@ -63,8 +63,8 @@ def finished(deployment: Deployment, backfill_id: str, seconds: float = 240) -> 
     return found
 
 
-def materialised(deployment: Deployment, asset: str) -> set[str]:
-    """The shards of an asset that count as materialised."""
+def materialized(deployment: Deployment, asset: str) -> set[str]:
+    """The shards of an asset that count as materialized."""
     nodes = deployment.graphql(
         """query($k: AssetKeyInput!){assetNodeOrError(assetKey: $k){... on AssetNode{assetPartitionStatuses{
         __typename ... on DefaultPartitionStatuses{materializedPartitions}}}}}""",

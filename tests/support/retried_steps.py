@@ -53,7 +53,7 @@ def steps() -> dg.JobDefinition:
     def misled(context: dg.AssetExecutionContext) -> None:
         """What it needs is not there."""
         note(folder, "misled")
-        raise StoreError("no shard of facecaption_dataset is there yet:\nmaterialise it first")
+        raise StoreError("no shard of facecaption_dataset is there yet:\nmaterialize it first")
 
     @contextlib.contextmanager
     def open_work(work: ShardWork) -> Iterator[ShardFunction]:

@@ -1,4 +1,4 @@
-"""A finished data set of two shards in a real store, with its materialisations in a real Dagster instance, for a second's work.
+"""A finished data set of two shards in a real store, with its materializations in a real Dagster instance, for a second's work.
 
 Each shard has three URLs: one with a released face and one of too few labels, one that did not arrive, one with a released
 face.
@@ -47,7 +47,7 @@ def settings_of(home: Path, **more: object) -> Settings:
 
 
 def make_data_set(settings: Settings) -> tuple[Pipeline, Store]:
-    """Write the tables and report the materialisations."""
+    """Write the tables and report the materializations."""
     pipeline, store = Pipeline(settings), Store(settings.store_root)
     assert SHARDS.name
     pipeline.instance.add_dynamic_partitions(SHARDS.name, NAMES)
