@@ -1,4 +1,4 @@
-"""What tests share: real photographs where they are at hand, a real S3 server, and the number of torch threads."""
+"""What tests share: real photographs where they are at hand, a real S3 server, hypothesis' profiles, who gets which worker."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from examples import register_profiles
+
+register_profiles()
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
 # Two workers on two cores: threads that spin while they wait for each other would stop both.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -26,10 +29,22 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares expensive fixtures shares a worker: a file, or all of tests/end_to_end, which has one finished pipeline."""
+    """Marks what needs the S3 server, and says which tests share a worker: those of a file, which has expensive fixtures.
+
+    Of tests/end_to_end, which comes first because it takes longest, the unmarked tests are one such group (all look at the
+    same finished pipeline); each of the others is on its own.
+    """
+    items.sort(key=lambda item: item.path.parent.name != "end_to_end")
     for item in items:
-        together = item.path.parent if item.path.parent.name == "end_to_end" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(together)))
+        parameters = (
+            item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+        )
+        if "s3_server" in getattr(item, "fixturenames", ()) or "s3" in parameters:
+            item.add_marker(pytest.mark.s3)
+        if item.path.parent.name != "end_to_end":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+        elif not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path.parent)))
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from facecaption_ml.benchmarks.report.ablation import ablation_table
@@ -68,7 +68,6 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
-@settings(deadline=None)
 @given(HOSTILE)
 def test_no_name_or_note_becomes_html(text: str) -> None:
     page, tame = html(with_hostile(text), {text: PNG}), html(with_hostile("tame"), {"tame": PNG})
@@ -79,7 +78,6 @@ def test_no_name_or_note_becomes_html(text: str) -> None:
     page.encode()
 
 
-@settings(deadline=None)
 @given(HOSTILE)
 def test_no_name_or_note_becomes_latex(text: str) -> None:
     source = latex(with_hostile(text))
@@ -102,7 +100,6 @@ def skipped(multicolumn: re.Match[str]) -> str:
     return "&" * (int(multicolumn[1]) - 1)
 
 
-@settings(deadline=None)
 @given(HOSTILE)
 def test_no_name_or_note_becomes_markdown(text: str) -> None:
     tables = with_hostile(text)

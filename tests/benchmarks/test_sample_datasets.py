@@ -7,9 +7,10 @@ import itertools
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError, Pictures
 from facecaption_ml.benchmarks.datasets.sample import (
     DrawnCrops,
@@ -76,7 +77,7 @@ def all_crops() -> list[np.ndarray]:
 
 
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=4))
-@settings(max_examples=10, deadline=None)
+@examples(10)
 def test_a_picture_does_not_depend_on_what_else_is_asked_for(all_crops: list[np.ndarray], rows: list[int]) -> None:
     for row, image in zip(rows, drawn(sample_labels_data(1, SMALL).pictures, rows), strict=True):
         assert (image == all_crops[row]).all()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.flip.model.tokenization import ENC, FILE, CaptionTokenizer
 
 CAPTIONS = [
@@ -83,7 +84,7 @@ def test_texts_that_are_cut_are_counted_and_still_end_with_sep(bert: CaptionToke
     assert tokens.ids[:, -1].tolist() == [WORDS.index("[SEP]"), WORDS.index("[PAD]"), WORDS.index("[SEP]")]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.text(max_size=60), max_size=6))
 def test_any_texts_make_rows_as_wide_as_the_longest_in_eights(texts: list[str]) -> None:
     tokenizer = CaptionTokenizer.from_json(TRAINED, 16)

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.images import (
     DownloadPolicy,
     FetchStatus,
@@ -41,7 +42,7 @@ def shared_site() -> Iterator[Site]:
 PATHS = ["/image/1", "/image/2", "/image/3", "/status/404", "/status/500", "/hop/2", "/drop", "/short", "/loop", "none"]
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     rows=st.lists(st.tuples(st.sampled_from(PATHS), st.booleans()), max_size=40),
     connections=st.integers(1, 20),

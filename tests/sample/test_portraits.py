@@ -10,9 +10,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.sample import draw_portrait, labelled_portraits, sample_labels, sketch_episode
 from facecaption_ml.taxonomy import ATTRIBUTES, CATEGORIES, FEMALE, settle_conflicts
 
@@ -47,7 +48,7 @@ def digest(image: np.ndarray) -> str:
 
 
 @given(SEEDS)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_sampled_labels_never_contradict_each_other(seed: int) -> None:
     labels = sample_labels(seed)
     gender = [] if "Male" in labels else [FEMALE]
@@ -110,7 +111,7 @@ def test_every_attribute_shows_in_its_place(name: str) -> None:
 
 
 @given(SEEDS, st.integers(64, 300))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_box_and_landmarks_belong_together(seed: int, size: int) -> None:
     portrait = draw_portrait(sample_labels(seed), seed, size)
     x0, y0, x1, y1 = portrait.box
