@@ -16,6 +16,7 @@ from facecaption_assets.partitions import VARIANTS
 from facecaption_assets.resources.benchmarks import BenchmarkError
 from facecaption_assets.settings import Settings, load_settings
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.store import Store
 from untrained_flip import save_flip
 
@@ -54,7 +55,7 @@ def test_a_model_that_there_is_not_is_answered_with_those_there_are(settings: Se
 
 def test_a_folder_that_is_no_checkpoint_is_named(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    with pytest.raises(ValueError, match=r"other is no FLIP checkpoint: config\.json is missing"):
+    with pytest.raises(FaceCaptionError, match=r"other is no FLIP checkpoint: config\.json is missing"):
         run_benchmark(settings, "retrieval", str(tmp_path / "other"), "sample")
 
 
@@ -95,7 +96,7 @@ def test_a_checkpoints_folder_is_measured_under_its_name_and_leaves_the_grids_re
     ],
 )
 def test_what_cannot_be_materialised_is_said(settings: Settings, asset: str, partition: str | None, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(FaceCaptionError, match=words):
         run_partition(settings, asset, partition)
 
 
