@@ -47,6 +47,7 @@ def test_labels_are_those_that_the_crops_are_drawn_from() -> None:
     assert len({image.tobytes() for image in images}) == 12
 
 
+@pytest.mark.models
 def test_crops_are_framed_as_those_the_predictor_trains_on() -> None:
     """The mean faces of both lie over each other: shifted by 4 pixels of 112 or scaled by 8 % they fit less well."""
     theirs = labelled_portraits(64, seed=0)[0].mean((0, 3))

@@ -15,6 +15,8 @@ from torch import Tensor
 
 import objective_rank
 
+pytestmark = pytest.mark.processes
+
 RANK = Path(objective_rank.__file__)
 
 

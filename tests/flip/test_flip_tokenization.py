@@ -160,6 +160,7 @@ def test_without_words_there_are_the_special_tokens(texts: list[str]) -> None:
     assert tokenizer(["a man"]).ids[0, :4].tolist() == [2, 1, 1, 3]
 
 
+@pytest.mark.processes
 def test_a_learned_vocabulary_is_the_same_in_every_process() -> None:
     """The trainer of the library numbers its alphabet in the order of a hash table, which differs between runs."""
     texts = CAPTIONS + [f"{word} {word[::-1]}" for caption in CAPTIONS for word in caption.lower().split()]

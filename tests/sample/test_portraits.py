@@ -83,6 +83,7 @@ def test_a_portrait_is_the_same_in_another_process() -> None:
     assert there.stdout.split() == here
 
 
+@pytest.mark.models
 def test_no_two_of_200_portraits_look_alike() -> None:
     labels = sample_labels(5)  # the same for all: only the seeds differ
     small = []
@@ -95,6 +96,7 @@ def test_no_two_of_200_portraits_look_alike() -> None:
     assert distance.min() > 8.0  # grey levels, root mean square
 
 
+@pytest.mark.models
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_every_attribute_shows_in_its_place(name: str) -> None:
     base = frozenset(BASES.get(name, WOMAN)) - {name}
@@ -137,6 +139,7 @@ def test_wrong_arguments_are_named() -> None:
         sketch_episode(draw_portrait(set(), 0, 64), 0, 64)
 
 
+@pytest.mark.models
 def test_labelled_portraits_do_not_depend_on_the_number_of_workers() -> None:
     images, labels = labelled_portraits(40, seed=3)
     parallel, same_labels = labelled_portraits(40, seed=3, workers=2)

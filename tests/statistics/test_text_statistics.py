@@ -272,6 +272,7 @@ print(result.table()["unique_4_grams"][0], peaks[len(peaks) // 4], peak())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc for the peak of the memory")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """A quarter of 420 MB of text takes the memory that all of it takes: keeping the rest would take 315 MB more."""
