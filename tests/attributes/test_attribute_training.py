@@ -36,7 +36,7 @@ def data() -> AttributeData:
 @pytest.fixture(scope="module")
 def checkpoint(data: AttributeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("checkpoint")
-    result = train_attributes(data, "micro", out, epochs=8, seed=1)
+    result = train_attributes(data, "micro", out, epochs=4, seed=1)
     learned = result.scores[:3]
     assert np.mean([score.accuracy for score in learned]) > 0.85
     assert np.mean([score.majority for score in learned]) < 0.7
