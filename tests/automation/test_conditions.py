@@ -19,7 +19,7 @@ from dagster._core.test_utils import freeze_time
 from facecaption_assets.automation import BENCHMARK_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.automation.schedules import available_data
 from facecaption_assets.definitions import build_definitions
-from facecaption_assets.settings import load_settings
+from facecaption_assets.settings import SettingsError, load_settings
 
 SUMMARIES = {*STATISTICS_ASSETS, "facecaption_release"}
 SCHEDULES = ["nightly_backfill", *(f"weekly_{asset}" for asset in BENCHMARK_ASSETS.values())]
@@ -97,9 +97,9 @@ def test_schedules_have_the_time_zone_and_the_cron_lines_of_the_settings() -> No
     defs = definitions(timezone="Europe/Berlin", nightly_cron="5 4 * * *")
     assert all(defs.resolve_schedule_def(name).execution_timezone == "Europe/Berlin" for name in SCHEDULES)
     assert defs.resolve_schedule_def("nightly_backfill").cron_schedule == "5 4 * * *"
-    with pytest.raises(ValueError, match=r"FACECAPTION_TIMEZONE is 'Berlin': .*not a time zone"):
+    with pytest.raises(SettingsError, match=r"FACECAPTION_TIMEZONE is 'Berlin': .*not a time zone"):
         load_settings(timezone="Berlin")
-    with pytest.raises(ValueError, match=r"FACECAPTION_RELEASE_FRESHNESS_HOURS is 0\.01"):
+    with pytest.raises(SettingsError, match=r"FACECAPTION_RELEASE_FRESHNESS_HOURS is 0\.01"):
         load_settings(release_freshness_hours=0.01)
 
 

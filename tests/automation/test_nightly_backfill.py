@@ -17,7 +17,7 @@ from facecaption_assets.automation import SHARD_ASSETS
 from facecaption_assets.automation.backlog import Backlog, Reason, Task, find_backlog
 from facecaption_assets.automation.schedules import run_ranges
 from facecaption_assets.definitions import build_definitions
-from facecaption_assets.settings import Settings, load_settings
+from facecaption_assets.settings import Settings, SettingsError, load_settings
 from night_context import NightContext
 
 LAST = SHARD_ASSETS[-1]
@@ -298,5 +298,5 @@ def test_runs_hold_each_chosen_shard_once_and_only_neighbours(
 
 @pytest.mark.parametrize("name", ["nightly_cron", "weekly_cron", "summary_cron"])
 def test_a_cron_line_that_is_none_is_named(name: str) -> None:
-    with pytest.raises(ValueError, match=f"FACECAPTION_{name.upper()} is 'every night'"):
+    with pytest.raises(SettingsError, match=f"FACECAPTION_{name.upper()} is 'every night'"):
         build_definitions(load_settings(profile="photos", **{name: "every night"}))

@@ -17,19 +17,12 @@ from facecaption_assets.settings import Settings, load_settings
 from facecaption_ml.dataset.removal_requests import holdings, record_requests
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError
 from facecaption_ml.dataset.sources import sample_id
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.object_storage import read_object
 from facecaption_ml.storage.store import Store
-from small_dataset import NAMES, face, make_data_set, picture, settings_of, url
+from small_dataset import NAMES, face, picture, settings_of, url
 
 TODAY = datetime.date(2026, 5, 4)
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    settings = settings_of(tmp_path)
-    make_data_set(settings)
-    return settings
 
 
 def test_a_removed_url_is_recorded_and_shown_and_a_rebuild_takes_out_row_and_pixels(
@@ -132,7 +125,7 @@ def test_no_reason_makes_the_list_unreadable(reason: str, tmp_path_factory: pyte
 )
 def test_garbage_is_refused_by_the_name_of_its_option(options: dict[str, list[str]], words: str) -> None:
     given = {"urls": [], "hosts": [], "face_ids": [], "sample_ids": [], "hashes": [], **options}
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(FaceCaptionError, match=words):
         requested(**given)
 
 
@@ -193,7 +186,7 @@ def test_with_a_store_on_s3_a_list_in_home_is_refused(
     path = tmp_path / "removals.txt"
     if there_already:
         path.touch()
-    with pytest.raises(ValueError, match=r"FACECAPTION_REMOVAL_LIST is not set") as refused:
+    with pytest.raises(FaceCaptionError, match=r"FACECAPTION_REMOVAL_LIST is not set") as refused:
         remove(settings_of(tmp_path, **on_s3), [url(0, 0)], "", dry_run=False)
     assert "\n" not in str(refused.value)
     assert not path.exists() or not path.read_text()
