@@ -18,7 +18,8 @@ from examples import register_profiles
 
 register_profiles()
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
-# Two workers on two cores: threads that spin while they wait for each other would stop both.
+# A worker for each core, and so one thread in each; where a test has more, those that spin while they wait would stop others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 REPOSITORY = Path(__file__).parents[1]
 # Child processes of tests find the support modules as well.
@@ -28,6 +29,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what needs the S3 server, and says which tests share a worker: those of a file, which has expensive fixtures.
 

@@ -14,7 +14,7 @@ import pytest
 from facecaption_assets.automation import BENCHMARK_ASSETS, SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.partitions import ABLATION, BENCHMARK_GRIDS, SHARDS, VARIANTS
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 
 GRAPH = {
     "source_manifest": set(),
