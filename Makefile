@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo ablation ui test test-production lint lock clean
+.PHONY: help setup demo ablation ui lint test test-all test-production lock clean
+PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 setup: $(VENV)/.installed  ## Create .venv and install the pinned packages
 
@@ -33,14 +34,17 @@ ablation: setup  ## Compare FLIP, FLIP* and FLIP† on the demo's data, three se
 ui: setup  ## Open the Dagster UI on what the demo materialized
 	@$(BIN)/facecaption ui
 
-lint: setup  ## ruff and mypy
+lint: setup  ## Style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-test: lint  ## Lint, type check and run the tests
-	@$(BIN)/pytest --numprocesses=2 --dist=loadgroup --ignore=tests/production
+test: setup  ## The quick tests: no S3 server, real models or trainings in processes; one run end to end, and the UI
+	@$(PYTEST) --ignore=tests/production --hypothesis-profile=quick -m "not (processes or models or s3 or slow)"
+
+test-all: setup  ## Every test but those of production
+	@$(PYTEST) --ignore=tests/production
 
 test-production: setup  ## Production's processes with PostgreSQL and S3, and the faults they must survive
-	@$(BIN)/pytest -rs tests/production
+	@$(BIN)/pytest --hypothesis-profile=thorough -rs tests/production
 
 lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt anew from pyproject.toml
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --extra llm --extra production --extra dev --no-header --no-emit-index-url \

@@ -1,4 +1,4 @@
-"""What tests share: real photographs where they are at hand, a real S3 server, and the number of torch threads."""
+"""What tests share: real photographs where they are at hand, a real S3 server, hypothesis' profiles, who gets which worker."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from examples import register_profiles
+
+register_profiles()
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
-# Two workers on two cores: threads that spin while they wait for each other would stop both.
+# A worker for each core, and so one thread in each; where a test has more, those that spin while they wait would stop others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 REPOSITORY = Path(__file__).parents[1]
 # Child processes of tests find the support modules as well.
@@ -25,11 +29,24 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares expensive fixtures shares a worker: a file, or all of tests/end_to_end, which has one finished pipeline."""
+    """Marks what needs the S3 server, and says which tests share a worker: those of a file, which has expensive fixtures.
+
+    Of tests/end_to_end, which comes first because it takes longest, the unmarked tests are one such group (all look at the
+    same finished pipeline); each of the others is on its own.
+    """
+    items.sort(key=lambda item: item.path.parent.name != "end_to_end")
     for item in items:
-        together = item.path.parent if item.path.parent.name == "end_to_end" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(together)))
+        parameters = (
+            item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+        )
+        if "s3_server" in getattr(item, "fixturenames", ()) or "s3" in parameters:
+            item.add_marker(pytest.mark.s3)
+        if item.path.parent.name != "end_to_end":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+        elif not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path.parent)))
 
 
 @pytest.fixture(autouse=True)

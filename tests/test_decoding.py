@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from examples import examples
 from facecaption_ml.decoding import (
     UndecodableImage,
     as_rgb,
@@ -139,7 +140,7 @@ def test_first_frame_of_an_animation() -> None:
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(data=st.data())
 def test_a_cut_file_is_undecodable(format_name: str, data: st.DataObject) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -151,7 +152,7 @@ def test_a_cut_file_is_undecodable(format_name: str, data: st.DataObject) -> Non
         assert caught.value.reason in ("undecodable", "not_an_image")
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     format_name=st.sampled_from(FORMATS),
     changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=20),
@@ -171,7 +172,7 @@ def test_damaged_files_raise_nothing_else(format_name: str, changes: list[tuple[
             assert "\n" not in str(failure)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes(data: bytes) -> None:
     with pytest.raises(UndecodableImage):

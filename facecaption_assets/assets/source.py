@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from facecaption_assets.assets.manifest_intake import SourceConfig, ingest_further, previous_data_version
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.asset import configured_asset
@@ -16,6 +15,7 @@ from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, DOWNLOAD
 from facecaption_assets.partitions import SHARDS
+from facecaption_assets.resources.manifests import SourceConfig, ingest_further, previous_data_version
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.provenance import package_version

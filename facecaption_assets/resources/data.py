@@ -24,7 +24,8 @@ from facecaption_assets.settings import PREFIX, Settings
 from facecaption_assets.training.launch import STOP_SECONDS
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import SourceColumnError, SourceError, normalise, read_source
-from facecaption_ml.storage.objects import S3, read_object
+from facecaption_ml.storage.base import S3
+from facecaption_ml.storage.objects import read_object
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:

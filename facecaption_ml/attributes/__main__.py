@@ -1,4 +1,4 @@
-"""Command line of the attribute predictor's training; ``python -m facecaption_ml.attributes.training`` is the same."""
+"""Command line of the attribute predictor's training: ``python -m facecaption_ml.attributes``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from facecaption_ml.errors import FaceCaptionError
 def main() -> None:
     """Train on ``--data``, write to ``--out``, and say what came of it on the test split."""
     parser = argparse.ArgumentParser(
-        prog="python -m facecaption_ml.attributes.training",
+        prog="python -m facecaption_ml.attributes",
         description="Train the attribute predictor on a folder with CelebA's layout.",
     )
     parser.add_argument(

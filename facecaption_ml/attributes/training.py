@@ -1,6 +1,6 @@
 """Training of the attribute network, with checkpoint, resume, early stopping and calibration.
 
-    python -m facecaption_ml.attributes.training --data CELEBA_FOLDER --preset tiny --out FOLDER
+    python -m facecaption_ml.attributes --data CELEBA_FOLDER --preset tiny --out FOLDER
 
 The epoch is chosen by the validation loss of the averaged weights; temperatures are fitted on the validation split; the
 test split is looked at once, at the end. The command line is in ``__main__.py``.
@@ -309,9 +309,3 @@ def _schedule(step: int, steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
-
-
-if __name__ == "__main__":
-    from facecaption_ml.attributes.__main__ import main
-
-    main()

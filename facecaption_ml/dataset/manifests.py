@@ -20,7 +20,8 @@ import numpy as np
 import polars as pl
 
 from facecaption_ml.dataset.sources import TABLE_SUFFIXES, SourceError, shard_name
-from facecaption_ml.storage.objects import S3, StoreError, find_address, list_address
+from facecaption_ml.storage.base import S3, StoreError
+from facecaption_ml.storage.objects import find_address, list_address
 from facecaption_ml.storage.store import Store
 
 LEDGER: Final = "manifests.json"

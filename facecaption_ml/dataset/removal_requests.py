@@ -12,7 +12,8 @@ import polars as pl
 
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError, list_text
 from facecaption_ml.schemas import SCHEMAS, SHARD_TABLES
-from facecaption_ml.storage.objects import StoreError, open_parent
+from facecaption_ml.storage.base import StoreError
+from facecaption_ml.storage.objects import open_parent
 from facecaption_ml.storage.store import Store
 
 _BY_FACE: Final = tuple(table for table in SHARD_TABLES if "face_id" in SCHEMAS[table])

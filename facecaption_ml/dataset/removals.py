@@ -9,7 +9,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.storage.objects import S3, StoreError, read_object
+from facecaption_ml.storage.base import S3, StoreError
+from facecaption_ml.storage.objects import read_object
 
 _PATTERNS: Final = {
     "sha256": re.compile(r"[0-9a-f]{64}"),

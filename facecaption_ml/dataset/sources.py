@@ -21,7 +21,8 @@ import polars as pl
 from facecaption_ml.dataset.options import SourceColumns
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.schemas import SCHEMAS, conform
-from facecaption_ml.storage.objects import S3, StoreError, list_address
+from facecaption_ml.storage.base import S3, StoreError
+from facecaption_ml.storage.objects import list_address
 from facecaption_ml.storage.s3_objects import reading_options
 
 TABLE_SUFFIXES: Final = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
-from facecaption_ml.storage.objects import StoredObject, StoreError, reason, writing
+from facecaption_ml.storage.base import StoredObject, StoreError, reason, writing
 
 _STALE_AFTER_S: Final = 3600.0
 

@@ -1,46 +1,21 @@
-"""Addresses of a folder, a file or ``s3://bucket/key``, the objects behind them, and what goes wrong on the way."""
+"""Addresses of a folder, a file or ``s3://bucket/key``, and the objects behind them."""
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.storage.base import S3, StoredObject
+from facecaption_ml.storage.local_files import LocalObjects
+from facecaption_ml.storage.s3_objects import S3Objects
 
-if TYPE_CHECKING:
-    from facecaption_ml.storage.local_files import LocalObjects
-    from facecaption_ml.storage.s3_objects import S3Objects
-
-Objects: TypeAlias = "LocalObjects | S3Objects"
+Objects: TypeAlias = LocalObjects | S3Objects
 """Objects by key (parts separated by ``/``) under a root: one set of methods, which LocalObjects documents."""
-
-S3: Final = "s3://"
-
-
-class StoreError(FaceCaptionError):
-    """The store cannot be reached, read or written; the message names the address and what is wrong there."""
-
-
-class ObjectChangedError(StoreError):
-    """Another writer replaced an object while it was read."""
-
-
-class StoredObject(NamedTuple):
-    """An object as it was seen. ``version`` changes with its content: size and time in a folder, size and ETag on S3."""
-
-    key: str
-    size: int
-    version: str
 
 
 def open_objects(root: str, options: Mapping[str, str] | None = None) -> Objects:
     """Of a folder, or of ``s3://bucket/prefix``, which ``options`` reach. Raises StoreError for an address without a bucket."""
-    from facecaption_ml.storage.local_files import LocalObjects
-    from facecaption_ml.storage.s3_objects import S3Objects
-
     return S3Objects(root, options) if root.startswith(S3) else LocalObjects(root)
 
 
@@ -84,21 +59,3 @@ def list_address(address: str, options: Mapping[str, str] | None = None) -> Iter
 def _full_address(objects: Objects, key: str) -> str:
     path = objects.local_path(key)
     return objects.uri(key) if path is None else str(path.resolve())
-
-
-@contextlib.contextmanager
-def writing(address: str) -> Iterator[None]:
-    """Within the block, whatever keeps ``address`` from being written is a StoreError that names it."""
-    import polars as pl
-    from obstore.exceptions import BaseError
-
-    try:
-        yield
-    except (OSError, BaseError, pl.exceptions.PolarsError) as error:
-        raise StoreError(f"cannot write {address}: {reason(error)}") from error
-
-
-def reason(error: BaseException) -> str:
-    """An error in one line; of an answer of S3, its code and message."""
-    said = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", str(error), re.DOTALL)
-    return f"{said[1]}: {said[2]}" if said else (str(error) or type(error).__name__).splitlines()[0]

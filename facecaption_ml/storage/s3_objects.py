@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import obstore
 from obstore.exceptions import BaseError, PreconditionError
 
-from facecaption_ml.storage.objects import S3, ObjectChangedError, StoredObject, StoreError, reason, writing
+from facecaption_ml.storage.base import S3, ObjectChangedError, StoredObject, StoreError, reason, writing
 
 if TYPE_CHECKING:
     from obstore import Bytes, GetOptions, ObjectMeta

@@ -19,8 +19,9 @@ from typing import Any, Final, TypeVar
 import polars as pl
 
 from facecaption_ml.schemas import conform
+from facecaption_ml.storage.base import ObjectChangedError, StoreError, reason
 from facecaption_ml.storage.local_files import atomic_write
-from facecaption_ml.storage.objects import ObjectChangedError, Objects, StoreError, open_objects, reason
+from facecaption_ml.storage.objects import Objects, open_objects
 
 __all__ = ["ROW_GROUP_ROWS", "Store", "StoreError"]
 

@@ -79,6 +79,7 @@ def test_every_variant_is_trained_with_every_seed() -> None:
     assert set(ABLATION.get_partition_keys()) == expected
 
 
+@pytest.mark.processes
 def test_a_training_has_a_place_and_a_seed_of_its_own(store: Store, trained: dict[str, dict[str, Any]]) -> None:
     configs = {seed: json.loads(store.read_bytes(f"flip_ablation/flip/seed-{seed}/config.json")) for seed in trained}
     for seed, found in trained.items():
@@ -90,6 +91,7 @@ def test_a_training_has_a_place_and_a_seed_of_its_own(store: Store, trained: dic
     assert weights[0] != weights[1]
 
 
+@pytest.mark.processes
 def test_a_training_is_measured_on_every_task_by_probes_of_its_seed(
     store: Store, trained: dict[str, dict[str, Any]]
 ) -> None:
@@ -106,6 +108,7 @@ def test_a_training_is_measured_on_every_task_by_probes_of_its_seed(
     assert {record.data["task"] for record in first["protocols"].records} == {"retrieval", "attributes", "sketches"}
 
 
+@pytest.mark.processes
 def test_the_trainings_are_in_the_table(store: Store, trained: dict[str, dict[str, Any]]) -> None:
     found = materialize(store, "benchmark_tables")
     assert (found["results"], found["ablation trainings"]) == (0, len(trained))

@@ -226,6 +226,7 @@ def test_celeba_through_the_settings(place: Place, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_backfill_measures_what_can_be_measured_and_names_what_is_missing(place: Place, tmp_path: Path) -> None:
     given = {**QUICK, "profile": "sample", "home": place.home, "store": place.store.root}
     environment = {f"FACECAPTION_{name.upper()}": str(value) for name, value in given.items()}

@@ -111,6 +111,7 @@ def test_every_variant_is_a_partition() -> None:
     assert VARIANTS.get_partition_keys() == list(TEXT_COLUMNS)
 
 
+@pytest.mark.processes
 def test_what_a_training_is_recorded_with(store: Store, trained: Outcome) -> None:
     config = json.loads(store.read_bytes("flip_checkpoint/flip/config.json"))
     found = trained.metadata
@@ -132,6 +133,7 @@ def test_what_a_training_is_recorded_with(store: Store, trained: Outcome) -> Non
     assert found["model card"].startswith(f"# FLIP: flip, version {config['version']}")
 
 
+@pytest.mark.processes
 def test_the_pictures_lie_beside_the_checkpoint_and_in_the_record(store: Store, trained: Outcome) -> None:
     for name in ("curves.png", "curves.svg", "retrievals.png"):
         assert store.exists(f"flip_checkpoint/flip/{name}"), name
@@ -142,6 +144,7 @@ def test_the_pictures_lie_beside_the_checkpoint_and_in_the_record(store: Store, 
         assert word in drawing
 
 
+@pytest.mark.processes
 def test_the_checks(trained: Outcome) -> None:
     assert set(trained.checks) == set(flip_checks.FLIP_CHECKPOINT)
     assert trained.checks["loads"].passed
@@ -150,11 +153,13 @@ def test_the_checks(trained: Outcome) -> None:
     assert trained.checks["held_out_above_chance"].severity == dg.AssetCheckSeverity.WARN
 
 
+@pytest.mark.processes
 def test_the_trainings_lines_are_in_the_runs_log(trained: Outcome) -> None:
     assert any("flip epoch 2/2 done" in line for line in trained.lines)
     assert any("step 8/8" in line and "pairs/s" in line for line in trained.lines)
 
 
+@pytest.mark.processes
 def test_a_checkpoint_matches_texts_and_faces_for_the_statistics(store: Store, trained: Outcome) -> None:
     faces = [np.full((64, 64, 3), value, np.uint8) for value in (0, 90, 200)]
     for name in ("flip_checkpoint/flip", store.uri("flip_checkpoint/flip")):
@@ -171,6 +176,7 @@ def test_a_checkpoint_matches_texts_and_faces_for_the_statistics(store: Store, t
     assert "flip_checkpoint/flip_alt_text" in notes[0]
 
 
+@pytest.mark.processes
 def test_two_processes_train_one_checkpoint(store: Store) -> None:
     outcome = materialize(store, "flip_alt_text", flip_processes=2, flip_batch_size=4)
     assert outcome.success, outcome.failure
@@ -180,6 +186,7 @@ def test_two_processes_train_one_checkpoint(store: Store) -> None:
     assert sum("flip_alt_text epoch 2/2 done" in line for line in outcome.lines) == 1  # one process speaks
 
 
+@pytest.mark.processes
 def test_a_failing_training_says_why_in_the_run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     pipeline = Pipeline(settings_of(store, flip_queue_size=12))
@@ -195,6 +202,7 @@ def test_without_a_finished_shard_nothing_is_trained(tmp_path: Path, monkeypatch
         pipeline.run("flip_checkpoint", partition="flip")
 
 
+@pytest.mark.processes
 def test_a_killed_training_says_what_is_left_of_it(tmp_path: Path) -> None:
     store = fill(tmp_path / "store")
     watcher = threading.Thread(target=_kill_child_after, args=(store, 2))
@@ -213,6 +221,7 @@ def _kill_child_after(store: Store, step: int) -> None:
     kill_training()
 
 
+@pytest.mark.processes
 def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_that_the_next_resumes_from(tmp_path: Path) -> None:
     store = fill(tmp_path / "store")
     code = (

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from examples import examples
 from facecaption_ml.attributes.calibration import (
     expected_calibration_error,
     fit_temperatures,
@@ -112,7 +113,7 @@ def slow_weights(history: np.ndarray, k: int) -> np.ndarray:
     return np.array([value / (sum(raw) / tasks) for value in raw])
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(arrays(np.float64, (7, 4), elements=st.floats(0.05, 1.0)), st.integers(1, 3))
 def test_adaptive_weights_are_those_of_the_formula(history: np.ndarray, k: int) -> None:
     weights = adaptive_weights(list(history), k)

@@ -36,7 +36,7 @@ def data() -> AttributeData:
 @pytest.fixture(scope="module")
 def checkpoint(data: AttributeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("checkpoint")
-    result = train_attributes(data, "micro", out, epochs=8, seed=1)
+    result = train_attributes(data, "micro", out, epochs=4, seed=1)
     learned = result.scores[:3]
     assert np.mean([score.accuracy for score in learned]) > 0.85
     assert np.mean([score.majority for score in learned]) < 0.7
@@ -87,6 +87,7 @@ train_attributes(data, "micro", Path({out!r}), epochs=4, seed=3, on_epoch=stop)
 """
 
 
+@pytest.mark.processes
 def test_a_killed_training_goes_on_where_it_stopped(data: AttributeData, tmp_path: Path) -> None:
     import torch
 
@@ -109,6 +110,7 @@ def test_it_stops_when_nothing_gets_better(data: AttributeData, tmp_path: Path) 
     assert len(epochs) < 60
 
 
+@pytest.mark.slow
 def test_the_production_preset_takes_a_step(tmp_path: Path) -> None:
     small = AttributeData.from_arrays(*pictures(10), "few")
     result = train_attributes(small, "resnet50", tmp_path, epochs=1)
@@ -155,11 +157,12 @@ def test_a_wrong_celeba_folder_is_named(tmp_path: Path, name: str, change, words
         read_celeba(root, (96, 72))
 
 
+@pytest.mark.processes
 def test_a_missing_celeba_file_is_named_by_the_command(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "facecaption_ml.attributes.training",
+        "facecaption_ml.attributes",
         "--data",
         tmp_path,
         "--out",
@@ -211,6 +214,7 @@ def test_checkpoints_that_do_not_fit_are_named(checkpoint: Path, tmp_path: Path)
         AttributePredictor.load(tmp_path)
 
 
+@pytest.mark.models
 def test_the_bundled_predictor_knows_well_known_faces(photos: Path) -> None:
     from facecaption_ml.decoding import decode_image
     from facecaption_ml.faces import FaceDetector, align_and_crop

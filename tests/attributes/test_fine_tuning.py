@@ -14,7 +14,7 @@ from facecaption_ml.attributes import AttributeData, CheckpointError, checkpoint
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that has learned the colours from pictures of its own."""
     out = tmp_path_factory.mktemp("learned")
-    train_attributes(AttributeData.from_arrays(*pictures(240, seed=7), "colours"), "micro", out, epochs=8, seed=1)
+    train_attributes(AttributeData.from_arrays(*pictures(240, seed=7), "colours"), "micro", out, epochs=4, seed=1)
     return out
 
 

@@ -6,6 +6,7 @@ import asyncio
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -25,6 +26,7 @@ SCHEDULES = ["nightly_backfill", *(f"weekly_{asset}" for asset in BENCHMARK_ASSE
 SENSORS = ["new_manifests", "failure_alerts", "summaries"]
 
 
+@cache
 def definitions(**more: object) -> dg.Definitions:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

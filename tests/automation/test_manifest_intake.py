@@ -138,6 +138,7 @@ World(Path({folder!r})).run({manifest!r})
 """
 
 
+@pytest.mark.processes
 def test_a_run_that_was_killed_leaves_no_shards_and_can_be_repeated(world: World) -> None:
     assert world.run().success
     first, second = world.manifest("1.csv", ["d", "e", "f", "g", "h"]), world.manifest("2.csv", ["i"])

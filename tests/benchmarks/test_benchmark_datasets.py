@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_folders import (
@@ -28,6 +28,7 @@ from dataset_folders import (
     split_names,
     write_celeba,
 )
+from examples import examples
 from facecaption_ml.benchmarks.datasets.celeba import read_celeba_labels
 from facecaption_ml.benchmarks.datasets.celeba_caption import read_celeba_captions
 from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError
@@ -79,7 +80,7 @@ def test_celeba_is_read_flat_and_as_released(store: Store, layout: tuple[str, st
     assert np.array_equal(second, decode_image(picture(2)))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.sets(st.integers(3, 9)), st.sets(st.integers(3, 9)), st.dictionaries(st.integers(3, 9), st.integers(0, 2)))
 def test_every_picture_of_celeba_is_a_row_or_counted_once(
     pictures: set[int], labelled: set[int], partition: dict[int, int]
@@ -326,7 +327,7 @@ def test_a_generated_caption_depends_on_seed_and_picture_alone(tmp_path: Path) -
     assert other.source.version != again.source.version
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.booleans(), min_size=40, max_size=40))
 def test_any_labels_have_a_caption(labels: list[bool]) -> None:
     line = " ".join("1" if value else "-1" for value in labels)

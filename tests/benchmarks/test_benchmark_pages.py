@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from facecaption_ml.benchmarks.report.page import html
@@ -62,7 +62,6 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
-@settings(deadline=None)
 @given(HOSTILE)
 def test_no_name_or_note_becomes_html(text: str) -> None:
     page, tame = html(with_hostile(text), {text: PNG}), html(with_hostile("tame"), {"tame": PNG})
@@ -73,7 +72,6 @@ def test_no_name_or_note_becomes_html(text: str) -> None:
     page.encode()
 
 
-@settings(deadline=None)
 @given(HOSTILE)
 def test_no_name_or_note_becomes_markdown(text: str) -> None:
     tables = with_hostile(text)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_folders import empty_store, s3_options
+from examples import examples
 from facecaption_ml.benchmarks.datasets import pictures as module
 from facecaption_ml.benchmarks.datasets.data import Rgb
 from facecaption_ml.benchmarks.datasets.pictures import JoinedPictures, KeptPictures, StoredPictures, content_version
@@ -80,7 +81,6 @@ def test_parts_in_other_places_are_another_content(one: list[str], other: list[s
 
 
 @given(st.lists(st.integers(0, 9), max_size=20))
-@settings(deadline=None)
 def test_joined_pictures_are_those_of_the_parts_one_after_the_other(rows: list[int]) -> None:
     parts = [Drawn(3), Drawn(5, "2", missing=[1]), Drawn(2, "3")]
     joined = JoinedPictures(parts)
@@ -145,7 +145,7 @@ def test_a_drawn_picture_that_is_none_is_named_and_never_shifts_the_others(tmp_p
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=12), st.integers(1, 30))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_how_many_are_kept_together_changes_no_picture(rows: list[int], together: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "DRAWN_TOGETHER", together)

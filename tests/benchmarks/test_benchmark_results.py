@@ -8,9 +8,10 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.benchmarks.result import TASKS, BenchmarkResult, Measurement, read_results
 from facecaption_ml.storage.store import Store, StoreError
 
@@ -37,7 +38,7 @@ results = st.builds(
 
 
 @given(results)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_what_was_written_is_read_back_and_equal_results_are_equal_bytes(result: BenchmarkResult) -> None:
     data = result.as_json()
     again = BenchmarkResult.from_json(data)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_folders import empty_store
+from examples import examples
 from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
 from facecaption_ml.benchmarks.encoders import features
 from facecaption_ml.benchmarks.encoders.features import FOLDER, FeatureCache, FeatureError, Reencoded
@@ -78,7 +79,7 @@ def thirty(tmp_path_factory: pytest.TempPathFactory) -> StoredPictures:
 @given(
     st.lists(st.integers(0, 29), min_size=1, max_size=40), st.booleans(), st.integers(1, 9), st.sampled_from([4, 7, 64])
 )
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_rows_come_back_in_the_order_asked_for_as_direct_encoding_gives_them(
     thirty: StoredPictures, rows: list[int], layers: bool, batch: int, chunk: int
 ) -> None:
@@ -160,7 +161,7 @@ def test_a_damaged_file_is_made_anew(store: Store, fault: str) -> None:
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_no_changed_byte_of_a_kept_file_is_ever_fatal(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from examples import examples
 from facecaption_ml.benchmarks.options import ProbeTraining
 from facecaption_ml.benchmarks.tasks.probes import (
     AttributeProbe,
@@ -47,7 +48,7 @@ def slow_contrastive_loss(left: np.ndarray, right: np.ndarray, groups: Sequence[
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.floats(0.1, 100.0), st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_the_contrastive_loss_is_the_slow_one_with_shared_targets(groups: list[int], scale: float, seed: int) -> None:
     left, right = rows_of(seed, len(groups), 5), rows_of(seed + 1, len(groups), 5)
     left, right = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (left, right))
@@ -263,7 +264,7 @@ def test_a_loss_that_is_no_number_and_no_rows_are_one_line() -> None:
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 2), st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_recall_by_chance_is_that_of_all_orders_of_the_gallery(own: list[int], others: int, k: int) -> None:
     """Every set that the first K places can hold, one by one."""
     gallery = max(own) + others

@@ -7,9 +7,10 @@ import itertools
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError, Pictures
 from facecaption_ml.benchmarks.datasets.sample import (
     DrawnCrops,
@@ -46,6 +47,7 @@ def test_labels_are_those_that_the_crops_are_drawn_from() -> None:
     assert len({image.tobytes() for image in images}) == 12
 
 
+@pytest.mark.models
 def test_crops_are_framed_as_those_the_predictor_trains_on() -> None:
     """The mean faces of both lie over each other: shifted by 4 pixels of 112 or scaled by 8 % they fit less well."""
     theirs = labelled_portraits(64, seed=0)[0].mean((0, 3))
@@ -76,7 +78,7 @@ def all_crops() -> list[np.ndarray]:
 
 
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=4))
-@settings(max_examples=10, deadline=None)
+@examples(10)
 def test_a_picture_does_not_depend_on_what_else_is_asked_for(all_crops: list[np.ndarray], rows: list[int]) -> None:
     for row, image in zip(rows, drawn(sample_labels_data(1, SMALL).pictures, rows), strict=True):
         assert (image == all_crops[row]).all()

@@ -15,8 +15,8 @@ from PIL import Image
 from facecaption_ml.benchmarks.datasets.data import Episode, EpisodeData
 from facecaption_ml.benchmarks.encoders.features import FeatureError
 from facecaption_ml.benchmarks.options import SKETCHES, ProbeProtocol
-from facecaption_ml.benchmarks.report.figures import episode_strip
 from facecaption_ml.benchmarks.result import BenchmarkResult
+from facecaption_ml.benchmarks.tasks.figures import episode_strip
 from facecaption_ml.benchmarks.tasks.probes import PairProbe
 from facecaption_ml.benchmarks.tasks.protocol import Measured
 from facecaption_ml.benchmarks.tasks.sketches import (

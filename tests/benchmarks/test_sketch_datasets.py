@@ -11,10 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from examples import examples
 from facecaption_ml.benchmarks.datasets.contours import photo_curves, photo_sketches
 from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError, EpisodeData
 from facecaption_ml.benchmarks.datasets.fs2k_sde import read_fs2k_sde, read_user_sde
@@ -73,7 +74,7 @@ def scene(seed: int, height: int, width: int) -> np.ndarray:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 9), st.sampled_from([64, 100, 256]), st.integers(20, 90))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_every_sketch_holds_the_one_before_and_nothing_is_ever_rubbed_out(
     seed: int, steps: int, size: int, height: int
 ) -> None:

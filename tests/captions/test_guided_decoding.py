@@ -8,9 +8,10 @@ import re
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.captions import check_faithful, template_caption
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon
 from facecaption_ml.captions.guided.constraint import Constraint, PunctuationTokens
@@ -106,7 +107,7 @@ def assert_keeps_the_rules(written: Written, template: str, labels: list[str], g
             assert sentence[0].isupper(), text
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(
     st.lists(st.sampled_from(OTHERS), unique=True, max_size=9),
     st.sampled_from(GENDERS),

@@ -205,6 +205,7 @@ def smollm(unpacked: Path) -> Iterator[LocalChatModel]:
     model.close()
 
 
+@pytest.mark.models
 def test_gguf_is_unpacked_once(unpacked: Path, smollm: LocalChatModel) -> None:
     def state() -> dict[str, int]:
         return {str(file): file.stat().st_mtime_ns for file in unpacked.rglob("*")}
@@ -221,6 +222,7 @@ def constraint_for(template: str, labels: list[str], gender: Gender | None) -> C
     return partial(Constraint, template, labels, gender, RewritingPrompt.load().vocabulary)
 
 
+@pytest.mark.models
 def test_real_model_under_guidance_writes_faithful_captions(smollm: LocalChatModel) -> None:
     prompt = RewritingPrompt.load()
     asked, rows = [], []

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml import captions
 from facecaption_ml.captions import check_faithful
 from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
@@ -106,7 +107,7 @@ def test_what_never_reaches_the_table(text: str | Failure, reason: str) -> None:
     assert (row["caption"], row["caption_source"], row["reason"]) == (TEMPLATE, "template", reason)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.text(max_size=300))
 def test_whatever_a_model_says_the_caption_is_clean_and_faithful(text: str) -> None:
     row = rewrite(Scripted(text, GOOD + text), attempts=2)

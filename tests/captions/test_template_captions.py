@@ -8,9 +8,10 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml import schemas
 from facecaption_ml.captions import (
     CaptionGrammar,
@@ -78,7 +79,7 @@ def assert_right(labels, gender, caption):
     assert_good_english(caption, gender)
 
 
-@settings(max_examples=1500, deadline=None)
+@examples(1500)
 @given(st.sets(st.sampled_from(OTHERS), max_size=20), st.sampled_from(GENDERS), st.integers(0, 2**64 - 1))
 def test_every_consistent_label_set_gets_a_faithful_caption(chosen, gender, seed):
     labels = settled(chosen, gender)
@@ -137,7 +138,7 @@ def test_several_sentences_with_different_attributes(random_captions):
             assert sum(map(len, said)) == len(set(labels) - {"Male", FEMALE}), caption
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.sets(st.sampled_from(OTHERS), min_size=1, max_size=14),
     st.sampled_from(GENDERS),

@@ -1,15 +1,13 @@
-"""``facecaption benchmark``, ``ablation`` and ``materialize`` as they are typed, each in a process of its own."""
+"""``facecaption benchmark``, ``ablation`` and ``materialize``."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from command_line import assert_one_line, invoke
 from facecaption_assets.commands.benchmark import run_ablation, run_benchmark
 from facecaption_assets.commands.instance import RunFailedError, UnknownShardError
 from facecaption_assets.commands.materialize import run_partition
@@ -19,10 +17,10 @@ from facecaption_assets.settings import Settings, load_settings
 from facecaption_ml.benchmarks.report.ablation import ablation_key
 from facecaption_ml.benchmarks.report.regression import snapshot
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.store import Store
 from untrained_flip import save_flip
 
-REPOSITORY = Path(__file__).parents[2]
 QUICK: dict[str, Any] = {
     "benchmark_sample_pictures": 20,
     "benchmark_sample_drawings": 10,
@@ -35,18 +33,6 @@ QUICK: dict[str, Any] = {
 }
 
 
-def facecaption(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    settings = {f"FACECAPTION_{name.upper()}": str(value) for name, value in {**QUICK, "home": home}.items()}
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "facecaption_assets.commands.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env={**os.environ, **settings},
-        timeout=240,
-    )
-
-
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
@@ -54,12 +40,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_a_data_set_that_there_is_not_is_one_line_with_those_there_are(tmp_path: Path) -> None:
-    done = facecaption(tmp_path, "benchmark", "--task", "retrieval", "--data", "wrong")
-    assert done.returncode == 1
+    done = invoke("benchmark", "--task", "retrieval", "--data", "wrong", home=tmp_path)
     assert done.stdout == ""
-    assert done.stderr.strip() == (
-        "Error: retrieval has no data set 'wrong': choose among celeba_caption, mm_celeba_hq, sample"
-    )
+    assert_one_line(done, "Error: retrieval has no data set 'wrong': choose among celeba_caption, mm_celeba_hq, sample")
 
 
 @pytest.mark.parametrize(("task", "model"), [("retrieval", "flop"), ("attributes", "align")])
@@ -73,7 +56,7 @@ def test_a_model_that_there_is_not_is_answered_with_those_there_are(settings: Se
 
 def test_a_folder_that_is_no_checkpoint_is_named(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    with pytest.raises(ValueError, match=r"other is no FLIP checkpoint: config\.json is missing"):
+    with pytest.raises(FaceCaptionError, match=r"other is no FLIP checkpoint: config\.json is missing"):
         run_benchmark(settings, "retrieval", str(tmp_path / "other"), "sample")
 
 
@@ -114,7 +97,7 @@ def test_a_checkpoints_folder_is_measured_under_its_name_and_leaves_the_grids_re
     ],
 )
 def test_what_cannot_be_materialized_is_said(settings: Settings, asset: str, partition: str | None, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(FaceCaptionError, match=words):
         run_partition(settings, asset, partition)
 
 
@@ -130,6 +113,7 @@ def measured_already(store: Store, variant: str) -> None:
     store.write_bytes(ablation_key(variant, 0), snapshot([result]))
 
 
+@pytest.mark.slow
 def test_an_ablation_that_is_there_trains_nothing(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(settings.store_root)
     for variant in VARIANTS.get_partition_keys():
@@ -144,6 +128,7 @@ def test_an_ablation_that_is_there_trains_nothing(settings: Settings, capsys: py
     assert len([key for key in store.keys("benchmarks/sketches/sample/") if key.endswith(".json")]) == 3
 
 
+@pytest.mark.processes
 def test_an_ablation_says_at_its_end_which_training_failed_and_why(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

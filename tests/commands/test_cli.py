@@ -3,37 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-
-
-def facecaption(*arguments: str | Path, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, with HOME in a scratch folder and no other settings."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("FACECAPTION_")}
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "facecaption_assets.commands.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env={**clean, "FACECAPTION_HOME": str(home), "OMP_NUM_THREADS": "2", **environment},
-        timeout=240,
-    )
-
-
-def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """A non-zero exit, and a last line that holds every word; no traceback anywhere."""
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    for word in words:
-        assert word in last, done.stderr
-
+from command_line import assert_one_line, invoke, start
+from facecaption_assets.commands.cli import main
 
 COMMANDS = (
     "demo", "run", "ui", "status", "caption", "search", "benchmark", "ablation", "materialize", "plan", "trace",
@@ -43,59 +18,55 @@ COMMANDS = (
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_every_command_has_help(tmp_path: Path, command: list[str]) -> None:
-    done = facecaption(*command, "--help", home=tmp_path)
+    done = invoke(*command, "--help", home=tmp_path)
     assert done.returncode == 0
     assert "Usage:" in done.stdout
 
 
 def test_no_command_is_left_out_above() -> None:
-    from facecaption_assets.commands.cli import main
-
     assert set(main.commands) == set(COMMANDS)
 
 
 def test_settings_are_listed_with_their_values(tmp_path: Path) -> None:
-    done = facecaption("settings", home=tmp_path, FACECAPTION_MIN_FACE_SIDE="64")
+    done = invoke("settings", home=tmp_path, FACECAPTION_MIN_FACE_SIDE="64")
     assert "FACECAPTION_MIN_FACE_SIDE=64" in done.stdout
     assert "FACECAPTION_MIN_FACE_SCORE=0.98" in done.stdout
 
 
 def test_an_unknown_profile(tmp_path: Path) -> None:
-    assert_one_line(
-        facecaption("--profile", "laptop", "status", home=tmp_path), "FACECAPTION_PROFILE", "laptop", "sample"
-    )
+    assert_one_line(invoke("--profile", "laptop", "status", home=tmp_path), "FACECAPTION_PROFILE", "laptop", "sample")
 
 
 def test_status_before_anything_has_run(tmp_path: Path) -> None:
-    assert_one_line(facecaption("status", home=tmp_path), "no shards", "source_manifest")
+    assert_one_line(invoke("status", home=tmp_path), "no shards", "source_manifest")
 
 
 def test_a_missing_manifest(tmp_path: Path) -> None:
-    done = facecaption("--profile", "photos", "run", home=tmp_path, FACECAPTION_SOURCE="/absent/list.parquet")
+    done = start("--profile", "photos", "run", home=tmp_path, FACECAPTION_SOURCE="/absent/list.parquet")
     assert_one_line(done, "/absent/list.parquet", "no such file")
 
 
 def test_no_source_at_all(tmp_path: Path) -> None:
-    assert_one_line(facecaption("--profile", "photos", "run", home=tmp_path), "FACECAPTION_SOURCE")
+    assert_one_line(invoke("--profile", "photos", "run", home=tmp_path), "FACECAPTION_SOURCE")
 
 
 def test_no_url_column(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("link,words\nhttp://a.test/1.jpg,x\n")
-    done = facecaption("--profile", "photos", "run", home=tmp_path, FACECAPTION_SOURCE=str(tmp_path / "list.csv"))
+    done = invoke("--profile", "photos", "run", home=tmp_path, FACECAPTION_SOURCE=str(tmp_path / "list.csv"))
     assert_one_line(done, "list.csv", "'URL'", "link, words", "FACECAPTION_URL_COLUMN")
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    done = facecaption("--profile", "photos", "run", home=tmp_path, FACECAPTION_SOURCE=str(tmp_path / "empty"))
+    done = invoke("--profile", "photos", "run", home=tmp_path, FACECAPTION_SOURCE=str(tmp_path / "empty"))
     assert_one_line(done, "empty", "no picture")
-    assert_one_line(facecaption("caption", tmp_path / "empty", home=tmp_path), "empty", "no picture")
+    assert_one_line(invoke("caption", tmp_path / "empty", home=tmp_path), "empty", "no picture")
 
 
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "list.csv").write_text("URL\nhttp://a.test/1.jpg\n")
-    done = facecaption(
+    done = invoke(
         "--profile",
         "photos",
         "run",
@@ -108,12 +79,12 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert_one_line(facecaption("run", home=tmp_path / "file"), "cannot write", "FACECAPTION_HOME")
+    assert_one_line(invoke("run", home=tmp_path / "file"), "cannot write", "FACECAPTION_HOME")
 
 
 def test_a_shard_that_does_not_exist(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("URL\nhttp://a.test/1.jpg\n")
-    done = facecaption(
+    done = invoke(
         "--profile",
         "photos",
         "run",
@@ -125,19 +96,21 @@ def test_a_shard_that_does_not_exist(tmp_path: Path) -> None:
     assert_one_line(done, "no shard 'shard-00009'", "shard-00000")
 
 
+@pytest.mark.models
 def test_detector_weights_that_do_not_fit(tmp_path: Path, photos: Path) -> None:
     import torch
 
     torch.save({"module.body.stage1.0.0.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
-    done = facecaption("caption", photos / "obama.jpg", "--weights", tmp_path / "other.pth", home=tmp_path)
+    done = invoke("caption", photos / "obama.jpg", "--weights", tmp_path / "other.pth", home=tmp_path)
     assert_one_line(done, "other.pth")
-    done = facecaption("caption", photos / "obama.jpg", "--weights", tmp_path / "absent.pth", home=tmp_path)
+    done = invoke("caption", photos / "obama.jpg", "--weights", tmp_path / "absent.pth", home=tmp_path)
     assert_one_line(done, "absent.pth")
 
 
+@pytest.mark.models
 def test_photographs_are_captioned_and_bad_ones_named(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "notes.jpg").write_text("no picture")
-    done = facecaption(
+    done = invoke(
         "caption", "--json", photos / "obama.jpg", tmp_path / "notes.jpg", tmp_path / "gone.jpg", home=tmp_path
     )
     assert done.returncode == 1
@@ -157,8 +130,9 @@ def test_photographs_are_captioned_and_bad_ones_named(tmp_path: Path, photos: Pa
     assert y0 < y1
 
 
+@pytest.mark.models
 def test_the_same_photograph_gets_the_same_captions(tmp_path: Path, photos: Path) -> None:
-    first, second = (facecaption("caption", "--json", photos / "two_people.jpg", home=tmp_path) for _ in range(2))
+    first, second = (run("caption", "--json", photos / "two_people.jpg", home=tmp_path) for run in (start, invoke))
     assert first.stdout == second.stdout
     assert first.returncode == 0
     assert len(json.loads(first.stdout)["faces"]) == 2

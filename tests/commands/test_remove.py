@@ -20,17 +20,9 @@ from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.objects import read_object
 from facecaption_ml.storage.store import Store
-from small_dataset import NAMES, face, make_data_set, picture, settings_of, url
+from small_dataset import NAMES, face, picture, settings_of, url
 
 TODAY = datetime.date(2026, 5, 4)
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    settings = settings_of(tmp_path)
-    make_data_set(settings)
-    return settings
 
 
 def test_a_removed_url_is_recorded_and_shown_and_a_rebuild_takes_out_row_and_pixels(

@@ -13,15 +13,7 @@ from facecaption_ml.dataset.provenance import UnknownFaceError
 from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.schemas import SCHEMAS, empty
 from facecaption_ml.storage.store import Store
-from small_dataset import NAMES, face, make_data_set, settings_of, url
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    settings = settings_of(tmp_path)
-    make_data_set(settings)
-    return settings
+from small_dataset import NAMES, face, url
 
 
 def traced(settings: Settings, text: str, capsys: pytest.CaptureFixture[str]) -> list[dict]:

@@ -1,54 +1,64 @@
-"""The pipeline on a small sample world, run once for the tests that look at its results."""
+"""The pipeline on a small sample world, run once for all workers. Who changes its results works on a copy of them."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
 
+import polars as pl
 import pytest
 
+import command_line
 from facecaption_ml.storage.store import Store
+from made_once import made_once
 
-REPOSITORY = Path(__file__).parents[2]
+SCENES = 36
+SHARDS = ["shard-00000", "shard-00001", "shard-00002"]  # of twelve scenes each
 
-# Three shards of 16 scenes. The bundled predictor stands in for the one that the demo trains: a minute less.
+# The bundled predictor stands in for the one that the demo trains: a minute less.
 SMALL_WORLD = {
-    "FACECAPTION_SAMPLE_SCENES": "48",
-    "FACECAPTION_SHARD_SIZE": "16",
+    "FACECAPTION_SAMPLE_SCENES": str(SCENES),
+    "FACECAPTION_SHARD_SIZE": str(SCENES // len(SHARDS)),
     "FACECAPTION_ATTRIBUTE_WEIGHTS": "bundled",
     "FACECAPTION_MIN_LABELS": "2",
     "FACECAPTION_LLM_BACKEND": "none",
     "FACECAPTION_READ_TIMEOUT_S": "2",
     "FACECAPTION_TOTAL_TIMEOUT_S": "4",
-    "OMP_NUM_THREADS": "1",
     "FACECAPTION_THREADS": "1",
 }
+REWRITING = {"FACECAPTION_LLM_BACKEND": "local", "FACECAPTION_LLM_ATTEMPTS": "2"}  # by the small chat model
+REWRITE = f"""
+from facecaption_assets.commands.instance import Pipeline
+from facecaption_assets.settings import load_settings
+Pipeline(load_settings()).run("llm_captions", "facecaption_dataset", first={SHARDS[0]!r}, last={SHARDS[-1]!r})
+"""
 
 
 class Command:
     """`facecaption` on the small world, in processes of its own."""
 
-    folder = REPOSITORY
-    rewriting: ClassVar = {
-        "FACECAPTION_LLM_BACKEND": "local",
-        "FACECAPTION_LLM_ATTEMPTS": "2",
-    }  # by the small chat model
+    folder = command_line.REPOSITORY
+    shards = SHARDS
+    scenes = SCENES
+    rewriting = REWRITING
 
     def environment(self, home: Path, **settings: str) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FACECAPTION_")}
-        return {**clean, **SMALL_WORLD, "FACECAPTION_HOME": str(home), **settings}
+        return {**clean, "OMP_NUM_THREADS": "1", **SMALL_WORLD, "FACECAPTION_HOME": str(home), **settings}
 
     def words(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-W", "ignore", "-m", "facecaption_assets.commands.cli", *arguments]
+        return command_line.command(*arguments)
 
-    def run(self, home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        environment = self.environment(home, **settings)
-        return subprocess.run(
-            self.words(*arguments), capture_output=True, text=True, cwd=self.folder, env=environment, timeout=280
-        )
+    def run(self, home: Path, *arguments: str, **settings: str) -> command_line.Done:
+        return command_line.start(*arguments, home=home, **{**SMALL_WORLD, **settings})
+
+    def everything(self, home: Path, table: str) -> pl.DataFrame:
+        """The rows of a table, of all shards."""
+        store = Store(str(home / "store"))
+        return pl.concat([store.read_table(table, shard) for shard in SHARDS])
 
 
 @pytest.fixture(scope="session")
@@ -58,13 +68,30 @@ def facecaption() -> Command:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, facecaption: Command) -> Path:
-    """The home of a pipeline that has run from the URLs to the release, its captions rewritten by the small chat model."""
-    home = tmp_path_factory.mktemp("finished")
-    done = facecaption.run(home, "run", **facecaption.rewriting)
-    assert done.returncode == 0, done.stderr
-    return home
+    """The home of a pipeline that has run from the URLs to the release, with template captions. Only to look at."""
+
+    def run(home: Path) -> None:
+        done = facecaption.run(home, "run")
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "finished", run)
+
+
+@pytest.fixture(scope="session")
+def rewritten(tmp_path_factory: pytest.TempPathFactory, facecaption: Command, finished: Path) -> Path:
+    """The same with its captions rewritten by the small chat model. Only to look at."""
+
+    def rewrite(home: Path) -> None:
+        shutil.copytree(finished, home, dirs_exist_ok=True)
+        environment = facecaption.environment(home, **REWRITING)
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", REWRITE], check=True, cwd=facecaption.folder, env=environment
+        )
+
+    return made_once(tmp_path_factory, "rewritten", rewrite)
 
 
 @pytest.fixture
-def store(finished: Path) -> Store:
-    return Store(str(finished / "store"))
+def home(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished home, to go on with."""
+    return shutil.copytree(finished, tmp_path / "home")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +16,6 @@ from typing import Any
 
 import pytest
 
-SHARDS = [f"shard-{i:05d}" for i in range(3)]
 SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "facecaption_assets.definitions"}
 
 
@@ -49,9 +47,7 @@ class Ui:
 
 
 @pytest.fixture
-def ui(finished: Path, tmp_path: Path, facecaption) -> Iterator[Ui]:  # type: ignore[no-untyped-def]
-    home = tmp_path / "home"
-    shutil.copytree(finished, home)
+def ui(home: Path, facecaption) -> Iterator[Ui]:  # type: ignore[no-untyped-def]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -78,7 +74,7 @@ def ui(finished: Path, tmp_path: Path, facecaption) -> Iterator[Ui]:  # type: ig
             process.wait()
 
 
-def test_the_ui_shows_the_lineage_and_a_backfill_over_a_range_ends_well(ui: Ui) -> None:
+def test_the_ui_shows_the_lineage_and_a_backfill_over_a_range_ends_well(ui: Ui, facecaption) -> None:  # type: ignore[no-untyped-def]
     nodes = ui.ask(
         "{ assetNodes { assetKey { path } dependencyKeys { path } partitionStats { numMaterialized numPartitions } } }"
     )
@@ -91,7 +87,7 @@ def test_the_ui_shows_the_lineage_and_a_backfill_over_a_range_ends_well(ui: Ui) 
              ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
         p={
             "assetSelection": [{"path": ["template_captions"]}],
-            "partitionNames": SHARDS,
+            "partitionNames": facecaption.shards,
             "fromFailure": False,
             "title": "again",
         },
@@ -111,4 +107,5 @@ def test_the_ui_shows_the_lineage_and_a_backfill_over_a_range_ends_well(ui: Ui) 
         tags = {tag["key"]: tag["value"] for tag in run["tags"]}
         start, end = (f"dagster/asset_partition_range_{end}" for end in ("start", "end"))
         ranges.append((tags.get(start, tags.get("dagster/partition")), tags.get(end, tags.get("dagster/partition"))))
-    assert sorted(ranges) == [(SHARDS[0], SHARDS[1]), (SHARDS[2], SHARDS[2])]  # runs of two shards
+    first, second, third = facecaption.shards
+    assert sorted(ranges) == [(first, second), (third, third)]  # runs of two shards

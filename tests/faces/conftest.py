@@ -16,7 +16,7 @@ from facecaption_ml.faces import FaceDetector
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)

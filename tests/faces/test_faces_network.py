@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from facexlib.detection.retinaface import RetinaFace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from examples import examples
 from facecaption_ml.faces import FaceDetector, load_weights
 from facecaption_ml.faces.fusion import Extent, FusedConv
 from facecaption_ml.faces.network import FusedRetinaFace, LevelValues, facexlib_network
@@ -57,7 +58,7 @@ def mobile() -> tuple[RetinaFace, FusedRetinaFace]:
     return model, FusedRetinaFace(model).eval()
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(height=st.integers(1, 150), width=st.integers(1, 150), padded=st.sampled_from([32, 64, 96]))
 def test_padding_is_invisible(mobile: tuple[RetinaFace, FusedRetinaFace], height: int, width: int, padded: int) -> None:
     assert_same_values(*mobile, height, width, padded)

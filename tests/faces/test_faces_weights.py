@@ -44,6 +44,7 @@ def test_every_convolution_is_mapped_once() -> None:
     assert len(weights.version) == 12
 
 
+@pytest.mark.models
 def test_loading_leaves_the_package_itself_alone() -> None:
     """Importing ``retinaface`` would import onnxruntime; facexlib's tracker would import numba and filterpy."""
     code = (

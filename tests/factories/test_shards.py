@@ -209,6 +209,7 @@ world.run(tags=test_shards.RANGE)
 """
 
 
+@pytest.mark.processes
 def test_a_killed_process_keeps_the_shards_it_had_done(tmp_path: Path) -> None:
     code = _KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     process = subprocess.Popen(

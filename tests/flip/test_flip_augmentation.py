@@ -8,10 +8,11 @@ from functools import cache
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from examples import examples
 from facecaption_ml.decoding import UndecodableImage, decode_image, encode_jpeg
 from facecaption_ml.flip.pairs import augmentation
 from facecaption_ml.flip.pairs.augmentation import decode_for, decoded_side, plain_view, training_view
@@ -128,7 +129,7 @@ def test_what_is_no_whole_picture_is_refused(side: int) -> None:
 
 
 @given(st.binary(max_size=200), st.booleans())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_whatever_the_bytes_only_one_error_comes(noise: bytes, ends_well: bool) -> None:
     data = encode_jpeg(np.zeros((40, 40, 3), np.uint8))[:300] + noise + (b"\xff\xd9" if ends_well else b"")
     try:
@@ -145,7 +146,7 @@ def test_whatever_the_bytes_only_one_error_comes(noise: bytes, ends_well: bool) 
 @given(
     st.integers(1, 80), st.integers(1, 80), st.integers(1, 64), st.integers(0, 1000), st.sampled_from([0.0, 0.5, 1.0])
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_views_have_the_size_asked_for(height: int, width: int, side: int, seed: int, share: float) -> None:
     image = smooth_picture(height, width)
     kept = image.copy()

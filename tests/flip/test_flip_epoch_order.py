@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.flip.errors import PairsError
 from facecaption_ml.flip.pairs import epoch_order
 from facecaption_ml.flip.pairs.index import PairIndex
@@ -41,7 +42,7 @@ def order(index: PairIndex, layout: dict[str, int], rank: int, first_batch: int 
 
 
 @given(groups, layouts)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_every_pair_comes_at_most_once_and_only_a_tail_is_left_out(sizes: list[int], layout: dict[str, int]) -> None:
     index = index_of(sizes, STORE)
     world = layout["world_size"]
@@ -56,7 +57,7 @@ def test_every_pair_comes_at_most_once_and_only_a_tail_is_left_out(sizes: list[i
 
 
 @given(groups, layouts, st.data())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_from_a_batch_on_come_exactly_the_batches_that_follow(
     sizes: list[int], layout: dict[str, int], data: st.DataObject
 ) -> None:
@@ -75,7 +76,7 @@ def test_from_a_batch_on_come_exactly_the_batches_that_follow(
 
 
 @given(groups, layouts)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_a_process_meets_a_row_group_in_one_window_only(sizes: list[int], layout: dict[str, int]) -> None:
     index = index_of(sizes, STORE)
     assume(len(index) >= layout["batch_size"] * layout["world_size"])

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.flip.pairs.loader import PairBatch
 from facecaption_ml.flip.pairs.reader import caption_id
 from facecaption_ml.flip.training.evaluation import KS, encode_pairs, held_out_recall
@@ -32,7 +33,7 @@ def slow_recall(queries: np.ndarray, gallery: np.ndarray, ids: list[int], k: int
 
 
 @given(st.integers(1, 25), st.integers(1, 8), st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_recall_is_that_of_a_slow_count(pairs: int, captions: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
     ids = [caption_id(f"caption {number}") for number in draw.integers(0, captions, pairs)]

@@ -168,6 +168,7 @@ def test_threads_change_nothing(
     assert_same(list(loader.epoch(2)), expected)
 
 
+@pytest.mark.processes
 def test_a_process_of_its_own_changes_nothing_and_outlives_a_signal_to_the_group(
     store: Store, new_loader: Callable[..., PairLoader]
 ) -> None:
@@ -368,6 +369,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.processes
 def test_a_process_that_is_killed_ends_the_training_with_a_clear_line(tmp_path: Path) -> None:
     """In a process of its own: torch raises the error wherever the training then is."""
     script = tmp_path / "killed.py"

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from examples import examples
 from facecaption_ml.flip.model.model import TEMPERATURE_RANGE, FlipModel, normalised
 from facecaption_ml.flip.model.presets import Preset, preset_names
 from facecaption_ml.flip.training.task import FlipTask
@@ -124,7 +125,7 @@ def test_a_token_moved_to_another_place_counts(model: FlipModel) -> None:
     assert not torch.allclose(model.text_tokens(ids, mask)[:, 0], model.text_tokens(swapped, mask)[:, 0], atol=1e-3)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.integers(0, 1000), st.integers(0, 4), st.integers(FIRST_WORD, VOCABULARY - 1))
 def test_padding_changes_nothing_whatever_stands_in_it(seed: int, more: int, filler: int) -> None:
     model = micro_model().eval()
@@ -147,7 +148,7 @@ def test_padding_changes_nothing_whatever_stands_in_it(seed: int, more: int, fil
             )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.permutations(range(5)), st.integers(0, 1000))
 def test_the_order_of_a_batch_changes_nothing(order: list[int], seed: int) -> None:
     model = micro_model().eval()
@@ -185,7 +186,7 @@ def test_matching_depends_on_the_picture_the_caption_and_enc(model: FlipModel) -
         assert not torch.allclose(logits, changed, atol=1e-3), what
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=6), st.integers(0, 1000))
 def test_image_rows_are_the_same_as_pictures_repeated(rows: list[int], seed: int) -> None:
     model = micro_model()

@@ -7,10 +7,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from examples import examples
 from facecaption_ml.flip.training.momentum import momentum_copy, update_momentum
 
 
@@ -18,7 +19,7 @@ def tower() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(0, 1000), st.floats(0, 1), st.integers(1, 6))
 def test_the_average_follows_the_formula_and_leaves_the_trained_weights_alone(seed: int, m: float, steps: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from examples import examples
 from facecaption_ml.flip.training.momentum import FeatureQueue, QueueView
 from facecaption_ml.flip.training.objectives import (
     GatheredMomentum,
@@ -166,7 +167,7 @@ def central_differences(f: Callable[[Array], float], at: Array, h: float = 1e-6)
     return slopes
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(steps)
 def test_contrast_is_what_the_formulas_say(step: Step) -> None:
     found = step.loss()
@@ -176,7 +177,7 @@ def test_contrast_is_what_the_formulas_say(step: Step) -> None:
     assert found.loss.item() == pytest.approx((to_text + to_image) / 2, rel=2e-5, abs=2e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(steps)
 def test_the_gradient_is_that_of_the_formulas_with_the_targets_held_still(step: Step) -> None:
     reference = Reference.of(step)
@@ -276,7 +277,7 @@ def test_similarities_for_hard_negatives_are_those_of_the_batch_over_the_tempera
 EXTREMES = [0.0, 1.0, -1.0, 1e-30, 1e4, -1e4, 3e38, -3e38, math.inf, -math.inf, math.nan]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.data())
 def test_a_hard_negative_never_has_the_same_caption(data: st.DataObject) -> None:
     rows, candidates = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6))
@@ -324,7 +325,7 @@ def test_hard_negatives_depend_on_the_seed_alone() -> None:
     assert not torch.equal(first, other)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 1000), st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=8))
 def test_matching_loss_is_the_mean_cross_entropy_of_the_valid_rows(seed: int, rows: list[tuple[bool, bool]]) -> None:
     logits = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(seed)).mul(5).requires_grad_()

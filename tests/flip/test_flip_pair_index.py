@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.flip.pairs.index import PairIndex, PairSource
 from facecaption_ml.flip.pairs.reader import PairReader, caption_id
 from facecaption_ml.storage.store import Store, StoreError
@@ -61,7 +62,7 @@ def test_only_crops_of_the_split_with_a_text_are_pairs(store: Store) -> None:
     ),
     st.integers(1, 5),
 )
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_any_tables_are_indexed_as_a_plain_join_would(
     tmp_path_factory: pytest.TempPathFactory, shards: list[dict[int, str]], row_group_rows: int
 ) -> None:

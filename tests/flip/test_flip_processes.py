@@ -14,6 +14,8 @@ from torch import Tensor
 
 import pretraining_rank
 
+pytestmark = pytest.mark.processes
+
 RANK = Path(pretraining_rank.__file__)
 CASES = (5, 1)  # captions among the eight pairs of a step
 Seen = dict[Any, dict[str, Any]]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.flip.errors import TrainingError
 from facecaption_ml.flip.training.momentum import FeatureQueue, check_queue_size
 
@@ -30,7 +31,7 @@ def held(queue: FeatureQueue) -> list[int]:
     return numbers.tolist()
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.integers(1, 12), st.data())
 def test_the_queue_holds_the_newest_pairs_whatever_the_batches(size: int, data: st.DataObject) -> None:
     queue, seen = FeatureQueue(size, DIM), 0
@@ -47,7 +48,7 @@ def test_with_a_size_that_is_a_multiple_of_the_batch_a_batch_takes_the_place_of_
     assert held(queue) == [6, 7, 2, 3, 4, 5]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=8), st.integers(1, 7))
 def test_a_queue_goes_on_from_its_saved_state(counts: list[int], cut: int) -> None:
     through, saved, seen = FeatureQueue(5, DIM), FeatureQueue(5, DIM), 0
@@ -89,7 +90,7 @@ def test_a_batch_larger_than_the_queue_is_refused_and_changes_nothing() -> None:
     assert held(queue) == [0, 1]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.integers(0, 70_000), st.integers(1, 1000))
 def test_sizes_that_do_not_fit_are_refused_with_sizes_that_do(size: int, global_batch: int) -> None:
     if size % global_batch == 0:

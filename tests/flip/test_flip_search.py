@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from facecaption_assets.commands import search as search_command
@@ -111,7 +111,6 @@ class FeaturesInMemory:
 # -- nearest faces ---------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.lists(st.integers(0, 9), max_size=5), st.integers(1, 4))
 def test_the_nearest_are_those_of_the_full_matrix(seed: int, k: int, sizes: list[int], block: int) -> None:
     draw = np.random.default_rng(seed)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.flip.model.files import TOKENIZER
 from facecaption_ml.flip.model.tokenization import ENC, CaptionTokenizer
 
@@ -84,7 +85,7 @@ def test_texts_that_are_cut_are_counted_and_still_end_with_sep(bert: CaptionToke
     assert tokens.ids[:, -1].tolist() == [WORDS.index("[SEP]"), WORDS.index("[PAD]"), WORDS.index("[SEP]")]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.text(max_size=60), max_size=6))
 def test_any_texts_make_rows_as_wide_as_the_longest_in_eights(texts: list[str]) -> None:
     tokenizer = CaptionTokenizer.from_json(TRAINED, 16)
@@ -160,6 +161,7 @@ def test_without_words_there_are_the_special_tokens(texts: list[str]) -> None:
     assert tokenizer(["a man"]).ids[0, :4].tolist() == [2, 1, 1, 3]
 
 
+@pytest.mark.processes
 def test_a_learned_vocabulary_is_the_same_in_every_process() -> None:
     """The trainer of the library numbers its alphabet in the order of a hash table, which differs between runs."""
     texts = CAPTIONS + [f"{word} {word[::-1]}" for caption in CAPTIONS for word in caption.lower().split()]

@@ -40,8 +40,11 @@ def store(squares: Store, tmp_path: Path) -> Store:
 
 @pytest.mark.parametrize(
     ("accumulation", "stops"),
-    [(1, (10,)), (1, (8, 16)), (2, (5,))],
-    ids=["mid-epoch", "epoch-borders", "accumulation"],
+    [
+        pytest.param(1, (10,), id="mid-epoch"),
+        pytest.param(1, (8, 16), id="epoch-borders", marks=pytest.mark.slow),
+        pytest.param(2, (5,), id="accumulation", marks=pytest.mark.slow),
+    ],
 )
 def test_a_training_goes_on_to_the_last_bit(
     store: Store, tmp_path: Path, accumulation: int, stops: tuple[int, ...]
@@ -68,6 +71,7 @@ def test_equal_settings_give_equal_weights_on_any_number_of_threads(store: Store
     assert len(versions) == 1
 
 
+@pytest.mark.slow
 def test_it_learns_and_says_so(store: Store, tmp_path: Path) -> None:
     records: list[Mapping[str, Any]] = []
     outcome = train(micro_config(store, epochs=16, peak_learning_rate=4e-3), tmp_path / "work", records.append)
@@ -88,6 +92,7 @@ def test_it_learns_and_says_so(store: Store, tmp_path: Path) -> None:
     assert [record["kind"] for record in records][-2:] == ["validation", "test"]
 
 
+@pytest.mark.slow
 def test_the_best_epoch_by_validation_is_what_is_kept(store: Store, tmp_path: Path) -> None:
     """A learning rate that grows without bound spoils what the first epochs have learned."""
     weights: dict[int, Path] = {}

@@ -18,6 +18,8 @@ from facecaption_ml.flip.training.process import train
 from facecaption_ml.storage.store import Store
 from squares import assert_same, forget_after, micro_config, newest, steps_kept, write_squares
 
+pytestmark = pytest.mark.processes
+
 REPOSITORY = Path(__file__).parents[2]
 MODULE = ["-m", "facecaption_ml.flip.training.process"]
 # the third file of optimiser state is only half there when the process dies

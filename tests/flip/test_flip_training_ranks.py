@@ -18,6 +18,8 @@ from facecaption_ml.flip.training.progress import read_log
 from facecaption_ml.storage.store import Store
 from squares import assert_same, at_step, forget_after, micro_config, steps_kept, write_squares
 
+pytestmark = pytest.mark.processes
+
 REPOSITORY = Path(__file__).parents[2]
 TORCHRUN = [
     "-m",

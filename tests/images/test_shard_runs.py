@@ -10,11 +10,12 @@ from collections.abc import Iterator
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from examples import examples
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.images import (
     DownloadContext,
@@ -45,7 +46,7 @@ def shared_site() -> Iterator[Site]:
 PATHS = ["/image/1", "/image/2", "/image/3", "/status/404", "/status/500", "/hop/2", "/drop", "/short", "/loop", "none"]
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     rows=st.lists(st.tuples(st.sampled_from(PATHS), st.booleans()), max_size=40),
     connections=st.integers(1, 20),

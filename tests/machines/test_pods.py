@@ -9,7 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 from dagster_k8s.job import get_user_defined_k8s_config
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_objects import (
@@ -24,6 +24,7 @@ from cluster_objects import (
     run_context,
     step_context,
 )
+from examples import examples
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.machines.compute import KUBERNETES, Compute
 from facecaption_assets.machines.executors import build_executor
@@ -146,7 +147,7 @@ def test_the_kubernetes_page_shows_the_table_of_the_real_definitions() -> None:
     assert shown == pod_table(definitions())
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(
     cores=st.integers(1, 96),
     memory=st.integers(1, 1152),

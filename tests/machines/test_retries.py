@@ -65,6 +65,7 @@ def kubernetes_instance(kubeconfig: Path, home: Path) -> Iterator[dg.DagsterInst
         yield instance
 
 
+@pytest.mark.processes
 def test_pods_that_ran_out_of_memory_or_were_evicted_are_tried_again_with_twice_as_much(
     tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +142,7 @@ def test_every_pod_still_fits_on_a_node_when_it_is_tried_again(changes: dict[str
 # Processes
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("environment")
 def test_a_killed_process_is_tried_again_and_goes_on_after_its_finished_shards(tmp_path: Path) -> None:
     with instance_for_test() as instance:
@@ -163,6 +165,7 @@ def test_a_killed_process_is_tried_again_and_goes_on_after_its_finished_shards(t
         assert found.severity == dg.AssetCheckSeverity.WARN
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("environment")
 def test_a_users_error_in_a_process_is_not_tried_again(tmp_path: Path) -> None:
     with instance_for_test() as instance:

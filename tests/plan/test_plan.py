@@ -8,9 +8,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_assets.commands.plan import read_count, show_plan
 from facecaption_assets.machines.compute import CPU, DOWNLOAD, EIGHT_A100, ONE_A100
 from facecaption_assets.plan.estimate import TOTALLED, Plan, estimate
@@ -53,7 +54,7 @@ def per_stage(values: st.SearchStrategy[float]) -> st.SearchStrategy[Values]:
 SPEEDS, SIZES = per_stage(st.floats(0.01, 1e6)), per_stage(st.floats(1, 1e6))
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(urls=st.integers(20_000, 10**9), speeds=SPEEDS, sizes=SIZES)
 def test_twice_the_urls_take_twice_the_machine_hours(urls: int, speeds: Values, sizes: Values) -> None:
     once, twice = planned(urls, speeds, sizes), planned(2 * urls, speeds, sizes)
@@ -63,7 +64,7 @@ def test_twice_the_urls_take_twice_the_machine_hours(urls: int, speeds: Values, 
     assert twice.totals["gpu_hours"] == pytest.approx(2 * once.totals["gpu_hours"])
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(speeds=SPEEDS, sizes=SIZES)
 def test_totals_are_the_sums_of_the_stages_and_say_which_they_lack(speeds: Values, sizes: Values) -> None:
     plan = planned(MILLION, speeds, sizes)

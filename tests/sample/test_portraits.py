@@ -10,9 +10,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.sample import draw_portrait, labelled_portraits, sample_labels, sketch_episode
 from facecaption_ml.taxonomy import ATTRIBUTES, CATEGORIES, FEMALE, settle_conflicts
 
@@ -47,7 +48,7 @@ def digest(image: np.ndarray) -> str:
 
 
 @given(SEEDS)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_sampled_labels_never_contradict_each_other(seed: int) -> None:
     labels = sample_labels(seed)
     gender = [] if "Male" in labels else [FEMALE]
@@ -82,6 +83,7 @@ def test_a_portrait_is_the_same_in_another_process() -> None:
     assert there.stdout.split() == here
 
 
+@pytest.mark.models
 def test_no_two_of_200_portraits_look_alike() -> None:
     labels = sample_labels(5)  # the same for all: only the seeds differ
     small = []
@@ -94,6 +96,7 @@ def test_no_two_of_200_portraits_look_alike() -> None:
     assert distance.min() > 8.0  # grey levels, root mean square
 
 
+@pytest.mark.models
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_every_attribute_shows_in_its_place(name: str) -> None:
     base = frozenset(BASES.get(name, WOMAN)) - {name}
@@ -110,7 +113,7 @@ def test_every_attribute_shows_in_its_place(name: str) -> None:
 
 
 @given(SEEDS, st.integers(64, 300))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_box_and_landmarks_belong_together(seed: int, size: int) -> None:
     portrait = draw_portrait(sample_labels(seed), seed, size)
     x0, y0, x1, y1 = portrait.box
@@ -136,6 +139,7 @@ def test_wrong_arguments_are_named() -> None:
         sketch_episode(draw_portrait(set(), 0, 64), 0, 64)
 
 
+@pytest.mark.models
 def test_labelled_portraits_do_not_depend_on_the_number_of_workers() -> None:
     images, labels = labelled_portraits(40, seed=3)
     parallel, same_labels = labelled_portraits(40, seed=3, workers=2)

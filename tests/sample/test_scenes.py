@@ -54,6 +54,7 @@ def test_people_of_scenes_and_of_labelled_portraits_are_not_the_same() -> None:
         labelled_portraits(-1)
 
 
+@pytest.mark.models
 def test_the_detector_accepts_the_drawn_faces() -> None:
     """RetinaFace with its real weights finds at least 90 % of the big, sharp faces at score > 0.98, where they are."""
     faces = pytest.importorskip("facecaption_ml.faces")

@@ -255,6 +255,7 @@ def is_running(pid: int) -> bool:
     return not (stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z")
 
 
+@pytest.mark.processes
 def test_a_server_in_its_own_process_serves_and_stops() -> None:
     with serve_in_subprocess(seed=4, scenes=5) as child:
         assert child.connect_to == {HOST_PATTERN: ("127.0.0.1", child.port)}
@@ -266,6 +267,7 @@ def test_a_server_in_its_own_process_serves_and_stops() -> None:
     assert not is_running(child.pid)
 
 
+@pytest.mark.processes
 def test_the_server_stops_when_its_parent_is_killed() -> None:
     code = (
         "import sys, time; from facecaption_ml.sample import serve_in_subprocess\n"

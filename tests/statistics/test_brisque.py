@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.decoding import decode_image, encode_jpeg
 from facecaption_ml.sample.attribute_sampling import sample_labels
 from facecaption_ml.sample.portraits import draw_portrait
@@ -160,7 +161,7 @@ def test_the_scored_size_can_be_fixed(brisque: Brisque) -> None:
         Brisque.load(shorter_side=20)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(shape=st.floats(0.7, 4), left=st.floats(0.5, 2), right=st.floats(0.5, 2))
 def test_the_fit_finds_the_parameters_of_a_sample(shape: float, left: float, right: float) -> None:
     rng = np.random.default_rng(7)

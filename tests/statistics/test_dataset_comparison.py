@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.schemas import BOX, SchemaError, empty
 from facecaption_ml.statistics import figures
 from facecaption_ml.statistics.comparison import (
@@ -77,7 +78,7 @@ def test_the_measured_row() -> None:
     assert (row["aligned"], row["natural"], row["relevant"]) == (True, True, True)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     count=st.integers(0, 40),
     seed=st.integers(0, 1000),

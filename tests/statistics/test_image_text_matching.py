@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.pretrained import WeightsNotReachable
 from facecaption_ml.sample.portraits import draw_portrait
@@ -246,7 +247,7 @@ def test_a_matcher_that_gives_no_probabilities_is_refused() -> None:
         MatchingSummary().add(grey_faces(2), Cosine())
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     st.lists(st.tuples(st.integers(0, 8), st.sampled_from(["red", "green", "blue", None])), max_size=25, unique=True),
     st.integers(0, 5),

@@ -7,13 +7,14 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.statistics.score_distribution import ScoreDistribution, roc_auc
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.floats(-150, 250, width=32), max_size=60), st.integers(0, 60))
 def test_distributions_are_exact_in_any_order_and_quantiles_are_within_a_bin(values: list[float], cut: int) -> None:
     whole, parts = (ScoreDistribution(-100, 200, 3000) for _ in range(2))
@@ -36,7 +37,7 @@ def test_distributions_are_exact_in_any_order_and_quantiles_are_within_a_bin(val
         assert below <= share <= at_most, (found, low, high)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.lists(st.integers(0, 9), min_size=1, max_size=20),
     st.lists(st.integers(0, 9), min_size=1, max_size=20),

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from facecaption_ml.schemas import SchemaError
 from facecaption_ml.statistics import figures
 from facecaption_ml.statistics.diversity import distinct_n, moving_average_ttr, self_bleu
@@ -167,7 +168,7 @@ def test_the_sample_is_the_first_texts_in_the_order_of_their_hashes(rows: list[t
 # -- order and cuts ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     count=st.integers(0, 60),
     seed=st.integers(0, 1000),
@@ -207,7 +208,7 @@ def test_batches_keep_every_row_and_stay_small(rows: list[tuple]) -> None:
 # -- distinct hashes in bounded memory -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     pairs=st.lists(st.tuples(st.integers(0, 2**64 - 1) | st.integers(0, 30), st.integers(0, 65535)), max_size=300),
     capacity=st.integers(1, 40),
@@ -271,6 +272,7 @@ print(result.table()["unique_4_grams"][0], peaks[len(peaks) // 4], peak())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc for the peak of the memory")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """A quarter of 420 MB of text takes the memory that all of it takes: keeping the rest would take 315 MB more."""
@@ -327,7 +329,7 @@ def nltk_self_bleu(texts: list[list[str]]) -> float:
     return sum(scores) / len(scores)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.lists(st.lists(st.sampled_from("abcde"), min_size=1, max_size=9), min_size=2, max_size=7))
 def test_self_bleu_equals_nltks(texts: list[list[str]]) -> None:
     assert self_bleu(texts) == pytest.approx(nltk_self_bleu(texts), abs=1e-12)
@@ -339,7 +341,7 @@ def test_self_bleu_of_copies_and_of_strangers() -> None:
     assert self_bleu([["alone"]]) is None
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.sampled_from("abcdefg"), max_size=40), st.integers(1, 12))
 def test_moving_average_equals_a_plain_loop(text: list[str], window: int) -> None:
     windows = [text[i : i + window] for i in range(max(1, len(text) - window + 1))]

@@ -124,6 +124,7 @@ while True:
 """
 
 
+@pytest.mark.processes
 def test_a_killed_writer_leaves_the_last_whole_table(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     store.write_table("template_captions", captions(5), "shard-00000")

@@ -30,7 +30,6 @@ from facecaption_ml.benchmarks.datasets.pictures import KeptPictures, content_ve
 from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, OpenOptions
 from facecaption_ml.captions.template.grammar import bundled_grammar
 from facecaption_ml.captions.template.template import caption_seed
-from facecaption_ml.sample.attribute_sampling import sample_labels
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
 
@@ -83,6 +82,8 @@ class _DrawnPeople:
     """People by row: ``person`` is the number each one is drawn from, ``labels`` the attributes. Draws nothing."""
 
     def __init__(self, stream: int, seed: int, counts: Counts) -> None:
+        from facecaption_ml.sample.attribute_sampling import sample_labels
+
         rows = [(split, number) for split, count in enumerate(counts) for number in range(count)]
         self.names: Sequence[str] = [f"{SPLITS[split]}-{number:05d}" for split, number in rows]
         self._keys = [(stream, seed, split, number) for split, number in rows]

@@ -67,7 +67,7 @@ def measure_attributes(
         measured.append(
             over_runs(setting, "average precision", [ap for _, ap in runs], "one class only in the test split")
         )
-    from facecaption_ml.benchmarks.report.figures import layer_weights
+    from facecaption_ml.benchmarks.tasks.figures import layer_weights
 
     notes = [f"no average precision (one class only in the test split): {', '.join(undefined)}"] if undefined else []
     return Measured(

@@ -241,7 +241,7 @@ def _figures(
     seed: int,
 ) -> dict[str, bytes]:
     """Figure 7, and Figure 8 for a drawing picked by the seed."""
-    from facecaption_ml.benchmarks.report.figures import episode_strip, share_curves
+    from facecaption_ml.benchmarks.tasks.figures import episode_strip, share_curves
 
     numbers = np.unique(test.episode)
     picked = int(np.random.default_rng(seed).choice(numbers))

@@ -78,7 +78,7 @@ class EndpointChatModel:
 
     @classmethod
     def from_options(cls, options: ChatOptions, **_: Any) -> EndpointChatModel:
-        """See ``registry.open_chat_model``; the machine's device, threads and cache do not matter."""
+        """See ``options.open_chat_model``; the machine's device, threads and cache do not matter."""
         key, concurrency = options.api_key.get_secret_value(), options.concurrency
         return cls(options.endpoint, options.model, key, concurrency=concurrency, timeout_s=options.timeout_s)
 

@@ -80,7 +80,7 @@ class LocalChatModel:
 
     @classmethod
     def from_options(cls, options: ChatOptions, *, device: str, threads: int, cache: Path) -> LocalChatModel:
-        """See ``registry.open_chat_model``."""
+        """See ``options.open_chat_model``."""
         device = resolve_device(device, threads)
         return cls(options.model, cache, device, options.batch_size, threads or os.cpu_count() or 1)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from facecaption_ml.captions.backends.chat import Sampling
+from facecaption_ml.captions.backends.chat import ChatModel, Sampling
 from facecaption_ml.captions.backends.registry import BACKENDS, NONE
 
 
@@ -55,3 +57,15 @@ class ChatOptions(BaseModel):
     def sampling(self) -> Sampling:
         """How texts are drawn."""
         return Sampling(self.temperature, self.top_p, self.max_new_tokens)
+
+
+def open_chat_model(options: ChatOptions, *, device: str, threads: int, cache: Path) -> ChatModel:
+    """The chat model that ``options.backend`` names.
+
+    ``device``, ``threads`` (0: all cores) and ``cache``, a folder for unpacked weights, matter to models in this process.
+    Raises ChatModelError where the options cannot be right or a package is missing, KeyError for the backend ``none``.
+    """
+    module, _, name = BACKENDS[options.backend].partition(":")
+    backend: Any = getattr(import_module(f"{__package__}.{module}"), name)
+    model: ChatModel = backend.from_options(options, device=device, threads=threads, cache=cache)
+    return model

@@ -44,7 +44,7 @@ class VllmChatModel:
 
     @classmethod
     def from_options(cls, options: ChatOptions, **_: Any) -> VllmChatModel:
-        """See ``registry.open_chat_model``; vLLM finds its devices itself."""
+        """See ``options.open_chat_model``; vLLM finds its devices itself."""
         return cls(options.model, batch_size=options.batch_size)
 
     def answer(self, requests: Sequence[ChatRequest], sampling: Sampling) -> list[Answer]:

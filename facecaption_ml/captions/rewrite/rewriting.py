@@ -12,7 +12,8 @@ from typing import Any, Final
 import polars as pl
 
 from facecaption_ml.captions.backends.chat import Answer, ChatModel, ChatRequest, Sampling
-from facecaption_ml.captions.backends.registry import NONE, open_chat_model
+from facecaption_ml.captions.backends.options import open_chat_model
+from facecaption_ml.captions.backends.registry import NONE
 from facecaption_ml.captions.guided.constraint import VERSION as CONSTRAINT_VERSION
 from facecaption_ml.captions.guided.constraint import Constraint
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, answer_key
@@ -161,7 +162,7 @@ class Rewriter:
 def open_rewriter(options: RewritingOptions, *, device: str, threads: int, cache: Path, seed: int) -> Rewriter | None:
     """The rewriter that the options describe; None for the backend ``none``.
 
-    ``device``, ``threads`` and ``cache``: see :func:`registry.open_chat_model`. Raises ChatModelError or PromptError, whose
+    ``device``, ``threads`` and ``cache``: see ``options.open_chat_model``. Raises ChatModelError or PromptError, whose
     ``option`` is the field at fault.
     """
     if options.backend == NONE:
