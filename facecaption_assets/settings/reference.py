@@ -31,7 +31,7 @@ def settings_reference() -> str:
 
 
 def _tables() -> Iterator[str]:
-    for group, members in groupby(SETTINGS.values(), key=lambda setting: setting.path[:-1]):
+    for group, members in groupby(SETTINGS.values(), key=lambda setting: setting.path[:-1][:1]):
         yield f"## {_title(group)}\n"
         yield "| setting | kind | default | what it does | profiles |"
         yield "| --- | --- | --- | --- | --- |"

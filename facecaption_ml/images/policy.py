@@ -25,26 +25,32 @@ class DownloadPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    connections: int = Field(default=128, ge=1, description="open at once")
-    connections_per_host: int = Field(default=4, ge=1, description="open to one host at once")
-    connect_timeout_s: float = Field(default=5.0, gt=0, lt=_DAY_S, description="lookup, connect and TLS, each")
-    read_timeout_s: float = Field(default=10.0, gt=0, lt=_DAY_S, description="silence between two reads")
-    total_timeout_s: float = Field(default=30.0, gt=0, lt=_DAY_S, description="one URL, with redirects and retries")
-    max_image_bytes: int = Field(default=20_000_000, ge=1, description="a larger file is given up")
-    max_image_pixels: int = Field(
-        default=100_000_000, ge=1, le=PILLOW_MAX_PIXELS, description="a larger picture is not decoded"
+    connections: int = Field(default=128, ge=1, description="connections open at once")
+    connections_per_host: int = Field(default=4, ge=1, description="connections open to one host at once")
+    connect_timeout_s: float = Field(
+        default=5.0, gt=0, lt=_DAY_S, description="seconds for lookup, connect and TLS, each"
     )
-    max_redirects: int = Field(default=5, ge=0, description="of one URL")
-    retries: int = Field(default=2, ge=0, description="within a run, of failures that may pass in seconds")
-    backoff_s: float = Field(default=0.5, ge=0, description="before the first retry, doubled for each further one")
+    read_timeout_s: float = Field(default=10.0, gt=0, lt=_DAY_S, description="seconds of silence between two reads")
+    total_timeout_s: float = Field(
+        default=30.0, gt=0, lt=_DAY_S, description="seconds for one URL, with redirects and retries"
+    )
+    max_image_bytes: int = Field(default=20_000_000, ge=1, description="bytes; a larger file is given up")
+    max_image_pixels: int = Field(
+        default=100_000_000, ge=1, le=PILLOW_MAX_PIXELS, description="pixels; a larger picture is not decoded"
+    )
+    max_redirects: int = Field(default=5, ge=0, description="redirects of one URL that are followed")
+    retries: int = Field(default=2, ge=0, description="tries again within a run, of failures that may pass in seconds")
+    backoff_s: float = Field(
+        default=0.5, ge=0, description="seconds before the first retry, doubled for each further one"
+    )
     user_agent_contact: str = Field(
         default="",
         pattern=r"^[\x20-\x7e]*$",
         description="URL or address of whoever runs the download, for the User-Agent",
     )
-    respect_opt_out: bool = Field(default=True, description="robots.txt, X-Robots-Tag and the TDM reservation")
+    respect_opt_out: bool = Field(default=True, description="honour robots.txt, X-Robots-Tag and the TDM reservation")
     allow_private_addresses: bool = Field(
-        default=False, description="loopback and private networks, too; link-local stays refused"
+        default=False, description="fetch from loopback and private networks too; link-local stays refused"
     )
 
     @property

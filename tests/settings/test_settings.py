@@ -100,7 +100,7 @@ def test_a_group_is_the_librarys_options_class() -> None:
     from facecaption_ml.images import DownloadPolicy
 
     assert isinstance(load_settings().download, DownloadPolicy)
-    assert load_settings(connections=3).download == DownloadPolicy(connections=3)
+    assert load_settings(profile="production", connections=3).download == DownloadPolicy(connections=3)
 
 
 def test_every_setting_has_a_variable_of_its_own_and_a_description() -> None:
