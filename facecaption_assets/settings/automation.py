@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 
 class AutomationSettings(BaseModel):
-    """``enabled`` says whether sensors and schedules run from the start; each can be switched in the UI all the same."""
+    """What runs by itself, and when. Each sensor and schedule can be switched in the UI too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class DeploySettings(BaseModel):
-    """A laptop leaves them alone; the profile ``production`` runs steps as pods."""
+    """Who runs the steps of a run, and on which machines. A laptop leaves them alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

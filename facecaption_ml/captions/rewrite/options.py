@@ -8,7 +8,7 @@ from facecaption_ml.captions.backends.options import ChatOptions
 
 
 class RewritingOptions(ChatOptions):
-    """Everything that can be chosen about rewriting; ``open_rewriter`` makes a Rewriter of it."""
+    """How a chat model rewrites template captions. ``open_rewriter`` makes a Rewriter of it."""
 
     prompt: str = Field("bundled", description="bundled or a file like rewriting.toml")
     guided: bool = Field(False, description="guided decoding, which small models need; backend 'local' only")

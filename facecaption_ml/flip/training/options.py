@@ -33,7 +33,7 @@ def _runtime(default: Any, description: str, ge: float | None = None) -> Any:
 
 
 class TrainingOptions(BaseModel):
-    """All of a training but its data. Options that are None or empty are taken from the preset (``presets.toml``); those of
+    """How FLIP is trained. Options that are None or empty are taken from the preset (``presets.toml``); those of
     ``base`` are the paper's (§5.1).
 
     ``batch_size`` is of a process and a forward pass: the global batch is ``batch_size`` × processes, and the optimiser steps
