@@ -10,7 +10,7 @@ _OWN: Final = "None: plan.toml's"
 
 
 class PlanSettings(BaseModel):
-    """What ``facecaption plan`` reckons with, in the place of rates of ``plan.toml``. The file of ``--prices`` wins over both."""
+    """What ``facecaption plan`` reckons with in the place of ``plan.toml``. The file of ``--prices`` wins over both."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
