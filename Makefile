@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .PHONY: help setup demo ablation ui lint test test-all test-production lock clean
-PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20

@@ -11,10 +11,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from examples import register_profiles
+from scheduling import FileScheduling
 
 register_profiles()
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
@@ -29,24 +31,17 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what needs the S3 server, and says which tests share a worker: those of a file, which has expensive fixtures.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
+    return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
-    Of tests/end_to_end, which comes first because it takes longest, the unmarked tests are one such group (all look at the
-    same finished pipeline); each of the others is on its own.
-    """
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs the S3 server. tests/end_to_end comes first, because it takes longest."""
     items.sort(key=lambda item: item.path.parent.name != "end_to_end")
     for item in items:
-        parameters = (
-            item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
-        )
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         if "s3_server" in getattr(item, "fixturenames", ()) or "s3" in parameters:
             item.add_marker(pytest.mark.s3)
-        if item.path.parent.name != "end_to_end":
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
-        elif not item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path.parent)))
 
 
 @pytest.fixture(autouse=True)
