@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from facecaption_ml.decoding import decode_image
+from facecaption_ml.devices import has_bfloat16
 from facecaption_ml.faces import FaceDetector, load_weights
 from facecaption_ml.faces.network import facexlib_network
 from facecaption_ml.markdown import markdown_table
@@ -164,7 +165,8 @@ def main() -> int:
     rates, processor = timed_rounds(contestants, len(images), arguments.rounds)
     difference = deviation(our_rows(detectors[1], images), facexlib.one_by_one())
     where = f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}"
-    print(f"{described} at {SIDE}×{SIDE}, {arguments.weights} weights; {where}\n")
+    bfloat16 = "screened in bfloat16" if has_bfloat16("cpu") else "no bfloat16 instructions, not screened"
+    print(f"{described} at {SIDE}×{SIDE}, {arguments.weights} weights; {where}; finest level {bfloat16}\n")
     print(table(rates, processor, peer))
     print(
         f"\nSame results: {difference['faces']:.0f} faces of facexlib's, {difference['unmatched']:.0f} unmatched; largest "

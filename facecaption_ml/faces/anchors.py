@@ -55,13 +55,13 @@ def _decode_level(level: LevelValues, extent: Extent, min_score: float) -> tuple
     difference = anchors[..., 1].float() - anchors[..., 0].float()
     passing = difference > math.log(min_score / (1 - min_score))
     for i, (rows, columns) in enumerate(extent.cells(level.stride) if extent.has_padding else ()):
-        passing[i, rows:] = False
-        passing[i, :, columns:] = False
+        passing[i, rows - level.top :] = False
+        passing[i, :, columns - level.left :] = False
     picture, y, x, k = passing.nonzero(as_tuple=True)
     chosen = anchors[picture, y, x, k].float()
     score = torch.sigmoid(difference[picture, y, x, k])
     size = torch.tensor(ANCHOR_SIZES[level.stride], dtype=torch.float32, device=chosen.device)[k][:, None]
-    centre = (torch.stack([x, y], dim=1) + 0.5) * level.stride
+    centre = (torch.stack([x + level.left, y + level.top], dim=1) + 0.5) * level.stride
     middle = centre + chosen[:, 2:4] * CENTRE_VARIANCE * size
     sides = size * torch.exp(chosen[:, 4:6] * SIZE_VARIANCE)
     points = centre[:, None] + chosen[:, 6:].view(-1, 5, 2) * CENTRE_VARIANCE * size[:, None]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from facecaption_ml.decoding import as_rgb
+from facecaption_ml.devices import has_bfloat16
 from facecaption_ml.faces.anchors import Candidates, decode, suppress_overlaps
 from facecaption_ml.faces.fusion import Extent
 from facecaption_ml.faces.network import FusedRetinaFace, facexlib_network
@@ -90,6 +91,12 @@ class FaceDetector:
         self._batch_size = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._pool_lock = threading.Lock()
+        in_float32_on_cpu = self.device.type == "cpu" and self._dtype is torch.float32
+        if in_float32_on_cpu and network.may_be_screened and has_bfloat16("cpu"):
+            self._network.screen_finest_level(self.rules.min_score)
+        # In a worker, so that the weights are laid out for the one thread that will use them.
+        side = self.options.working_size
+        self._workers().submit(self._network.pack, side, side).result()
 
     @classmethod
     def load(

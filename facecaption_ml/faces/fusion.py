@@ -6,12 +6,16 @@ b' = β − γ μ / √(σ² + ε) (Jacob et al., CVPR 2018, eq. 14).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+log = logging.getLogger(__name__)
 
 
 class Extent:
@@ -71,6 +75,7 @@ class FusedConv(nn.Module):
         self.padding = [weight.shape[2] // 2, weight.shape[3] // 2]  # as in every convolution of these networks
         self.groups = groups
         self.slope = slope
+        self._packed: Tensor | None = None
 
     @classmethod
     def folded(cls, conv: nn.Module, norm: nn.Module, slope: float | None) -> FusedConv:
@@ -89,8 +94,38 @@ class FusedConv(nn.Module):
         """Two convolutions of the same input as one; the outputs of ``second`` follow those of ``first``."""
         return cls(torch.cat([first.weight, second.weight]), torch.cat([first.bias, second.bias]), slope=slope)
 
+    def pack(self, example: Tensor) -> None:
+        """Lay the weights out as oneDNN wants them for inputs such as ``example``; without oneDNN nothing happens."""
+        if example.device.type == "cpu" and _has_packed_convolution():
+            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, self.padding, self.stride, [1, 1], self.groups, list(example.shape)
+            )
+
+    @property
+    def is_packed(self) -> bool:
+        return self._packed is not None
+
     def forward(self, x: Tensor, extent: Extent | None = None) -> Tensor:
         if extent is not None and self.weight.shape[-1] > 1:
             extent.restore_border(x)
-        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
-        return y if self.slope is None else F.leaky_relu_(y, self.slope)
+        if self._packed is None:
+            y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+            return y if self.slope is None else F.leaky_relu_(y, self.slope)
+        attribute = "none" if self.slope is None else "leaky_relu"
+        scalars = [] if self.slope is None else [self.slope]
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self._packed, self.bias, self.padding, self.stride, [1, 1], self.groups, attribute, scalars, ""
+        )
+
+
+@cache
+def _has_packed_convolution() -> bool:
+    """Whether PyTorch's private oneDNN operators are there and do what they are used for here."""
+    try:
+        x, weight, bias = torch.linspace(-1, 1, 1024).view(1, 16, 8, 8), torch.ones(16, 16, 3, 3), torch.ones(16)
+        packed = torch.ops.mkldnn._reorder_convolution_weight(weight, [1, 1], [1, 1], [1, 1], 1, list(x.shape))
+        y = torch.ops.mkldnn._convolution_pointwise(x, packed, bias, [1, 1], [1, 1], [1, 1], 1, "leaky_relu", [0.1], "")
+    except (AttributeError, RuntimeError, TypeError) as error:
+        log.debug("no packed convolutions, the plain ones are used: %s", error)
+        return False
+    return torch.allclose(y, F.leaky_relu(F.conv2d(x, weight, bias, padding=1), 0.1), atol=1e-3)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from facecaption_ml.faces.fusion import Extent, FusedConv
 from facecaption_ml.faces.options import NetworkName
+from facecaption_ml.faces.screening import Screen, Window, extent_within, window_to_compute
 from facecaption_ml.faces.weights import Weights, fit_state
 
 if TYPE_CHECKING:
@@ -32,11 +33,14 @@ VALUES_PER_ANCHOR: Final = 16  # two class logits, four offsets of the box, ten 
 class LevelValues:
     """Raw values of a level, [B, 32, h, w]: 16 channels for each of a cell's two anchors.
 
-    They are the logits of background and face, then the offsets of the box and of the landmarks.
+    They are the logits of background and face, then the offsets of the box and of the landmarks. ``top`` and ``left``:
+    the cell of the level at which the map starts.
     """
 
     values: Tensor
     stride: int
+    top: int = 0
+    left: int = 0
 
 
 def facexlib_network(weights: Weights, network: NetworkName) -> RetinaFace:
@@ -68,12 +72,16 @@ class FusedRetinaFace(nn.Module):
         self.contexts = nn.ModuleList(_Context(block) for block in (model.ssh1, model.ssh2, model.ssh3))
         heads = zip(model.ClassHead, model.BboxHead, model.LandmarkHead, strict=True)
         self.heads = nn.ModuleList(_joint_head(*level) for level in heads)
+        self.screen: Screen | None = None
+        # The screen's margin was measured on this network only.
+        self.may_be_screened = model.backbone == "mobilenet0.25"
 
     def forward(self, x: Tensor, extent: Extent | None = None) -> list[LevelValues]:
         """The values of every anchor at strides 8, 16 and 32.
 
         ``x``: float [B, 3, H, W], RGB 0–255 minus the mean (123, 117, 104), H and W multiples of 32 where ``extent``
-        is given, zero outside the pictures.
+        is given, zero outside the pictures. After screen_finest_level the first level may be cut down to the part that
+        can hold a face, or be left out.
         """
         levels = []
         for stage in self.stages:
@@ -81,13 +89,51 @@ class FusedRetinaFace(nn.Module):
             levels.append(x)
         fine, middle, coarse = (lateral(level) for lateral, level in zip(self.laterals, levels[-3:], strict=True))
         middle = self.merges[1](middle.add_(_enlarged(coarse, middle)), extent)
-        fine = self.merges[0](fine.add_(_enlarged(middle, fine)), extent)
-        return [
-            LevelValues(head(context(level, extent)), stride)
-            for head, context, level, stride in zip(
-                self.heads, self.contexts, (fine, middle, coarse), STRIDES, strict=True
-            )
+        fine.add_(_enlarged(middle, fine))
+        finest = self._finest(fine, extent)
+        contexts = [context(level, extent) for context, level in zip(self.contexts[1:], (middle, coarse), strict=True)]
+        others = [
+            LevelValues(head(c), stride) for head, c, stride in zip(self.heads[1:], contexts, STRIDES[1:], strict=True)
         ]
+        return [*finest, *others]
+
+    def _finest(self, fine: Tensor, extent: Extent | None) -> list[LevelValues]:
+        whole = Window(0, fine.shape[2], 0, fine.shape[3])
+        core: Window | None = whole
+        if self.screen is not None and (extent is None or extent.is_uniform):
+            core = self.screen(fine, extent)
+        if core is None:
+            return []
+        window = window_to_compute(core, fine.shape[2], fine.shape[3])
+        inside = extent_within(extent, fine, window) if window != whole else extent
+        part = window.cut(fine) if window != whole else fine
+        values = self.heads[0](self.contexts[0](self.merges[0](part, inside), inside))
+        top, left = core.top - window.top, core.left - window.left
+        values = values[:, :, top : top + core.bottom - core.top, left : left + core.right - core.left]
+        return [LevelValues(values, STRIDES[0], core.top, core.left)]
+
+    def screen_finest_level(self, min_score: float) -> None:
+        """From now on compute the finest level in float32 only where ``min_score`` may be exceeded (see screening)."""
+        head = self.heads[0]
+        assert isinstance(head, FusedConv)
+        self.screen = Screen(self.merges[0], self.contexts[0], head, min_score)
+
+    def pack(self, height: int, width: int) -> None:
+        """Prepack every convolution's weights for pictures of about this size. Does nothing off the CPU."""
+        handles = [
+            module.register_forward_pre_hook(lambda module, args: module.pack(args[0]))
+            for module in self.modules()
+            if isinstance(module, FusedConv)
+        ]
+        first = next(self.laterals.buffers())
+        zeros = torch.zeros(1, 3, height, width, device=first.device, dtype=first.dtype)
+        screen = self.screen
+        with torch.inference_mode():
+            for self.screen in {None, screen}:  # nothing passes the screen in an empty picture
+                self(zeros.contiguous(memory_format=torch.channels_last))
+        self.screen = screen
+        for handle in handles:
+            handle.remove()
 
 
 class _Context(nn.Module):

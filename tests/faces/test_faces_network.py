@@ -14,8 +14,10 @@ from torch import Tensor
 
 from examples import examples
 from facecaption_ml.faces import FaceDetector, load_weights
+from facecaption_ml.faces import fusion as fusion_module
 from facecaption_ml.faces.fusion import Extent, FusedConv
 from facecaption_ml.faces.network import FusedRetinaFace, LevelValues, facexlib_network
+from facecaption_ml.faces.screening import LOGIT_MARGIN, Screen, Window, window_to_compute
 from facecaption_ml.faces.weights import Weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,7 +57,9 @@ def assert_same_values(model: RetinaFace, fused: FusedRetinaFace, height: int, w
 @pytest.fixture(scope="module")
 def mobile() -> tuple[RetinaFace, FusedRetinaFace]:
     model = facexlib_network(load_weights(), "mobile0.25")
-    return model, FusedRetinaFace(model).eval()
+    fused = FusedRetinaFace(model).eval()
+    fused.pack(128, 128)
+    return model, fused
 
 
 @examples(8)
@@ -79,6 +83,16 @@ def test_pictures_of_a_batch_do_not_see_each_other(mobile: tuple[RetinaFace, Fus
                 torch.testing.assert_close(
                     a.values[i, :, :rows, :columns], b.values[0, :, :rows, :columns], rtol=1e-4, atol=1e-4
                 )
+
+
+def test_works_without_packed_convolutions(
+    mobile: tuple[RetinaFace, FusedRetinaFace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusion_module, "_has_packed_convolution", lambda: False)
+    plain = FusedRetinaFace(mobile[0]).eval()
+    plain.pack(64, 64)
+    assert not any(m.is_packed for m in plain.modules() if isinstance(m, FusedConv))
+    assert_same_values(mobile[0], plain, 90, 130, 64)
 
 
 def test_fewer_convolutions(mobile: tuple[RetinaFace, FusedRetinaFace]) -> None:
@@ -115,6 +129,93 @@ def test_resnet50_from_a_users_file(resnet_file: Path) -> None:
         assert_same_values(model, fused, height, width, 32)
     detector = FaceDetector.load(resnet_file, network="resnet50", working_size=64)
     assert len(detector.detect([np.zeros((50, 70, 3), dtype=np.uint8)])) == 1
+
+
+# -- screening ------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    length=st.integers(1, 90),
+    ends=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_windows_hold_all_that_a_core_depends_on(length: int, ends: tuple[float, float]) -> None:
+    start, end = sorted(round(e * (length - 1)) for e in ends)
+    core = Window(start, end + 1, 0, 1)
+    window = window_to_compute(core, length, 1)
+    assert 0 <= window.top <= max(0, core.top - 4)
+    assert min(length, core.bottom + 4) <= window.bottom <= length
+    size = window.bottom - window.top
+    assert size == length or size % 16 == 0
+
+
+@pytest.fixture(scope="module")
+def screened(mobile: tuple[RetinaFace, FusedRetinaFace]) -> FusedRetinaFace:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # nor does the detector screen there
+        pytest.skip("this processor cannot convolve in bfloat16")
+    fused = FusedRetinaFace(mobile[0]).eval()
+    fused.screen_finest_level(0.5)
+    fused.pack(128, 128)
+    return fused
+
+
+@examples(8)
+@given(
+    height=st.integers(40, 200),
+    width=st.integers(180, 200),
+    corners=st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
+)
+def test_a_window_of_the_finest_level_is_that_part_of_the_whole(
+    mobile: tuple[RetinaFace, FusedRetinaFace], height: int, width: int, corners: tuple[float, float, float, float]
+) -> None:
+    """Whatever part the screen lets through, its float32 values are those without a screen."""
+    model, plain = mobile
+    extent = Extent([(height, width)], (-(-height // 64) * 64, -(-width // 64) * 64))
+    rows, columns = extent.cells(8)[0]
+    top, bottom = sorted(round(c * (rows - 1)) for c in corners[:2])
+    left, right = sorted(round(c * (columns - 1)) for c in corners[2:])
+    core = Window(top, bottom + 1, left, right + 1)
+
+    class Fixed(Screen):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+
+        def forward(self, features: Tensor, extent: Extent | None = None) -> Window | None:
+            return core
+
+    fixed = FusedRetinaFace(model).eval()
+    fixed.screen = Fixed()
+    x = torch.zeros(1, 3, *extent.padded)
+    x[:, :, :height, :width] = torch.rand(1, 3, height, width) * 255 - 120
+    with torch.inference_mode():
+        part, whole = fixed(x, extent)[0], plain(x, extent)[0]
+    assert (part.top, part.left) == (core.top, core.left)
+    expected = whole.values[:, :, core.top : core.bottom, core.left : core.right]
+    torch.testing.assert_close(part.values, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_screen_lets_every_passing_anchor_through(
+    mobile: tuple[RetinaFace, FusedRetinaFace], screened: FusedRetinaFace, photo_pixels: dict[str, np.ndarray]
+) -> None:
+    import cv2
+
+    dropped = 0
+    for photo in photo_pixels.values():
+        picture = torch.from_numpy(cv2.resize(photo, (320, 320)).astype(np.float32) - (123, 117, 104)).float()
+        x = picture.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            whole, part = mobile[1](x)[0].values, screened(x)
+        difference = torch.stack([whole[0, 1] - whole[0, 0], whole[0, 17] - whole[0, 16]]).amax(dim=0)
+        if part[0].stride != 8:
+            dropped += 1
+            assert difference.max() < 0
+            continue
+        outside = torch.ones_like(difference, dtype=torch.bool)
+        height, width = part[0].values.shape[2:]
+        outside[part[0].top : part[0].top + height, part[0].left : part[0].left + width] = False
+        if outside.any():
+            # Half the margin is kept as the proof that no passing anchor came near to being missed.
+            assert difference[outside].max() < -LOGIT_MARGIN / 2
+    assert dropped > 0
 
 
 def test_state_of_another_network_is_refused(resnet_file: Path) -> None:
