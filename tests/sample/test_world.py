@@ -97,7 +97,6 @@ def test_truth_names_the_faces_of_every_url() -> None:
             assert [face.box for face in truth[page.url]] == [face.box for face in drawn]
         else:
             assert truth[page.url] == ()
-    assert world.behaviour_of(world.pages[0].url) is world.pages[0].behaviour
 
 
 def test_alt_text_seldom_tells_of_the_face() -> None:
