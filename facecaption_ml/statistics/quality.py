@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from facecaption_ml.decoding import UndecodableImage, as_rgb, decode_image
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.statistics.report import Report, frame_markdown
 from facecaption_ml.statistics.sampling import crops_of, hashed_sample, sampled_faces
-from facecaption_ml.statistics.score_distribution import ScoreDistribution
+from facecaption_ml.statistics.score_distribution import SUMMARY_COLUMNS, ScoreDistribution
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
@@ -47,13 +46,7 @@ QUALITY_SCHEMA: Final = {
     "scored": pl.Int64,
     "unreadable": pl.Int64,  # no picture could be decoded
     "undefined": pl.Int64,  # the metric has no score for it: too small, or one flat colour
-    "mean": pl.Float64,
-    "sd": pl.Float64,
-    "median": pl.Float64,
-    "p05": pl.Float64,
-    "p25": pl.Float64,
-    "p75": pl.Float64,
-    "p95": pl.Float64,
+    **SUMMARY_COLUMNS,
 }
 
 
@@ -193,10 +186,13 @@ def quality_report(
 ) -> Report:
     """The statistic ``image_quality``; ``clip`` names the checkpoint of CLIP-IQA."""
     table = quality_table(data_sets)
+    reasons = [(name, *item) for name, summary in data_sets.items() for item in sorted(summary.reasons.items())]
+    columns = {"data_set": pl.String, "reason": pl.String, "pictures": pl.Int64}
+    unreadable = pl.DataFrame(reasons, schema=columns, orient="row")
     by_clip = f"CLIP-IQA by `{clip}`.\n\n" if table["metric"].str.starts_with("clip_iqa").any() else ""
     return Report(
         title="Picture quality",
-        tables={"image_quality": table, "unreadable": _unreadable(data_sets)},
+        tables={"image_quality": table, "unreadable": unreadable},
         markdown="" if table.is_empty() else by_clip + frame_markdown(table, _SHOWN_COLUMNS),
         figure=quality_figure(data_sets) if any(summary.sampled for summary in data_sets.values()) else None,
         made_from=made_from,
@@ -212,8 +208,9 @@ def folder_pictures(folder: str | Path, limit: int | None = None, seed: int = 0)
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise PictureFolderError(f"{str(folder)!r} is no folder; name folders of JPEG, PNG, WebP or GIF files")
-    files = hashed_sample(((path.relative_to(root).as_posix(), path) for path in _picture_files(root)), limit, seed)
-    return (_read(path) for _, path in files)
+    pictures = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir())
+    chosen = hashed_sample(((path.relative_to(root).as_posix(), path) for path in pictures), limit, seed)
+    return (_read(path) for _, path in chosen)
 
 
 def quality_table(data_sets: Mapping[str, QualitySummary]) -> pl.DataFrame:
@@ -248,24 +245,9 @@ def quality_figure(data_sets: Mapping[str, QualitySummary]) -> Figure:
         counts: dict[str, list[int]] = {}
         for name, summary in data_sets.items():
             part = summary.metrics.get(metric)
-            counts[name] = part.scores.rebin(low, high, _FIGURE_BINS)[1] if part else [0] * _FIGURE_BINS
+            counts[name] = part.scores.rebin(low, high, _FIGURE_BINS) if part else [0] * _FIGURE_BINS
         figures.distributions(axes, edges, counts, f"({letter}) {label}")
     return figure
-
-
-def _unreadable(data_sets: Mapping[str, QualitySummary]) -> pl.DataFrame:
-    """Pictures that could not be read, by what was wrong."""
-    rows = [(name, *item) for name, summary in data_sets.items() for item in sorted(summary.reasons.items())]
-    return pl.DataFrame(rows, schema={"data_set": pl.String, "reason": pl.String, "pictures": pl.Int64}, orient="row")
-
-
-def _picture_files(root: Path) -> Iterator[Path]:
-    """Folder by folder, each in the order of its names: the same whatever the file system."""
-    for folder, subfolders, names in os.walk(root):
-        subfolders.sort()
-        for name in sorted(names):
-            if Path(name).suffix.lower() in SUFFIXES:
-                yield Path(folder, name)
 
 
 def _read(path: Path) -> bytes | None:

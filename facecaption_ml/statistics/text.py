@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from facecaption_ml.statistics.report import Report, frame_markdown, transposed_markdown
+from facecaption_ml.statistics.report import SOURCES, Report, frame_markdown, transposed_markdown
 from facecaption_ml.statistics.text_tally import (
     LONGEST,
     ORDERS,
-    SOURCES,
     TENTHS,
     SourceStatistics,
     tally,
@@ -180,7 +179,7 @@ class TextStatistics:
                 "share": _ratio(count, total),
                 "published_share": PUBLISHED_SHARES[category],
                 "share_of_faces": _ratio(self.faces_with[category], self.rows),
-                **{f"mentioned_by_{name}": dict(s.mentions)[category] for name, s in self.sources.items()},
+                **{f"mentioned_by_{name}": s.mentions[category] for name, s in self.sources.items()},
             }
             for category, count in self.labels.items()
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 
 from facecaption_ml.captions import find_attributes
-from facecaption_ml.schemas import SchemaError
 from facecaption_ml.statistics.diversity import distinct_n, moving_average_ttr, self_bleu
 from facecaption_ml.statistics.ngrams import (
     PLACES,
@@ -23,10 +22,10 @@ from facecaption_ml.statistics.ngrams import (
     word_hashes,
     words,
 )
+from facecaption_ml.statistics.report import SOURCES, require_columns
 from facecaption_ml.taxonomy import CATEGORIES, FEMALE
 
-COLUMNS: Final = ("face_id", "caption", "template_caption", "alt_text", "labels")
-SOURCES: Final = ("caption", "template_caption", "alt_text")
+COLUMNS: Final = ("face_id", *SOURCES, "labels")
 LONGEST: Final = 200
 """Texts of this many words or more share the last bin of the histogram; totals and means count them in full."""
 TENTHS: Final = range(1, 11)
@@ -55,9 +54,7 @@ class SourceStatistics:
     distinct: tuple[float | None, ...]  # for each of ORDERS
     moving_average_ttr: float | None
     self_bleu: float | None
-    mentions: tuple[
-        tuple[str, float | None], ...
-    ]  # category, share of the sampled texts that assert one of its attributes
+    mentions: Mapping[str, float | None]  # category → share of the sampled texts that assert one of its attributes
 
 
 class LabelTally:
@@ -172,9 +169,7 @@ def batches(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     waiting: list[pl.DataFrame] = []
     rows, size = 0, 0.0
     for frame in frames:
-        for name in COLUMNS:
-            if name not in frame.columns:
-                raise SchemaError(f"table facecaption_dataset: column {name!r} is missing")
+        require_columns(frame, COLUMNS)
         narrow = frame.select(COLUMNS)
         row_bytes = narrow.estimated_size() / max(narrow.height, 1)
         for piece in narrow.iter_slices(max(1, min(BATCH_ROWS, int(_BATCH_BYTES / max(row_bytes, 1))))):
@@ -187,9 +182,9 @@ def batches(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         yield pl.concat(waiting)
 
 
-def _mentions(texts: Sequence[str]) -> tuple[tuple[str, float | None], ...]:
+def _mentions(texts: Sequence[str]) -> dict[str, float | None]:
     mentions: Counter[str] = Counter()
     for text in texts:
         asserted, _ = find_attributes(text)
         mentions.update({CATEGORY_OF[name] for name in asserted})
-    return tuple((category, mentions[category] / len(texts) if texts else None) for category in CATEGORIES)
+    return {category: mentions[category] / len(texts) if texts else None for category in CATEGORIES}

@@ -14,10 +14,10 @@ from dataset_folders import empty_store
 from examples import examples
 from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
 from facecaption_ml.benchmarks.encoders import features
-from facecaption_ml.benchmarks.encoders.features import FOLDER, FeatureCache, FeatureError, Reencoded
+from facecaption_ml.benchmarks.encoders.features import FOLDER, FeatureCache, FeatureError
 from facecaption_ml.benchmarks.tasks.protocol import SplitFeatures
 from facecaption_ml.storage.store import Store
-from tone_world import ToneModel, cache_of, picture_of, stored, tones_of
+from tone_world import ToneModel, cache_of, encoded_anew, picture_of, stored, tones_of
 
 ROUNDED = 1e-3  # of features in half precision: 11 bits
 
@@ -39,12 +39,6 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chunk_keys(store: Store, kind: str = "") -> list[str]:
     return [key for key in store.keys(f"{FOLDER}/") if f"/{kind}" in key]
-
-
-def test_encoding_anew_names_a_picture_that_does_not_decode(store: Store) -> None:
-    pictures = stored(store, "pictures", tones_of(3), damaged=[1])
-    with pytest.raises(FeatureError, match=r"pictures/0001\.png does not decode"):
-        Reencoded(ToneModel(), pictures).features([0, 1])
 
 
 # -- what is kept -----------------------------------------------------------------------------------------------------
@@ -94,7 +88,7 @@ def test_rows_come_back_in_the_order_asked_for_as_direct_encoding_gives_them(
             found = cache.pictures(thirty, rows, layers=layers)
             assert found.readable.tolist() == [row not in DAMAGED for row in rows]
             assert not found.pooled[~found.readable].any()
-            direct = Reencoded(ToneModel(), thirty).features([row for row in rows if row not in DAMAGED])
+            direct = encoded_anew(ToneModel(), thirty, [row for row in rows if row not in DAMAGED])
             np.testing.assert_allclose(found.pooled[found.readable], direct.pooled, rtol=ROUNDED, atol=ROUNDED)
             assert (found.layers is not None) == layers
             if found.layers is not None and direct.layers is not None:

@@ -304,6 +304,6 @@ def test_blip_scores_a_sample_from_end_to_end(blip_folder: Path) -> None:
     assert 0 < row["mean"] < 1
     from facecaption_ml.statistics import figures
 
-    svg = figures.files(matching_figure(summary, {"caption": "FaceCaption"}), "matching")["matching.svg"].decode()
-    for text in ("FaceCaption (n = 4)", "alt_text (n = 3)", "another face"):
+    svg = figures.files(matching_figure(summary), "matching")["matching.svg"].decode()
+    for text in ("caption (n = 4)", "alt_text (n = 3)", "another face"):
         assert text in svg

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from facecaption_ml.benchmarks.datasets.data import Episode, EpisodeData, LabelData, PairData, Source
+from facecaption_ml.benchmarks.datasets.data import Episode, EpisodeData, LabelData, PairData, Pictures, Source
 from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
 from facecaption_ml.benchmarks.encoders.features import FeatureCache
-from facecaption_ml.benchmarks.encoders.models import ImageFeatures, layer_names
+from facecaption_ml.benchmarks.encoders.models import FrozenModel, ImageFeatures, layer_names
 from facecaption_ml.flip.pairs.augmentation import plain_view
 from facecaption_ml.storage.store import Store
 
@@ -138,6 +138,11 @@ class ToneModel:
             words = text.split()
             own[: len(words)] = [int(word) for word in words]
         return ((tones - PAPER) / 64 @ self._turns[1]).astype(np.float32)
+
+
+def encoded_anew(model: FrozenModel, pictures: Pictures, rows: Sequence[int]) -> ImageFeatures:
+    """The slow way, as a probe's training would go without a cache; every picture has to decode."""
+    return model.encode_images([image for image in pictures.read(rows) if image is not None])
 
 
 def cache_of(store: Store, model: ToneModel | None = None, batch_size: int = 32) -> FeatureCache:
