@@ -86,10 +86,6 @@ class MetricSummary:
     unreadable: int = 0
     undefined: int = 0
 
-    @property
-    def images(self) -> int:
-        return self.scores.n + self.unreadable + self.undefined
-
 
 @dataclass
 class QualitySummary:
@@ -116,13 +112,14 @@ class QualitySummary:
         """
         for scorer in scorers:
             for metric in scorer.metrics:
-                self._metric(metric)
+                bins = _BINS.get(metric, _PROBABILITIES)
+                self.metrics.setdefault(metric, MetricSummary(ScoreDistribution(*bins)))
         for batch, unreadable in _batches(self._counted(pictures, on_progress, total)):
             self.reasons.update(unreadable)
             for scorer in scorers:
                 scores = scorer.score(batch)
                 for metric, column in zip(scorer.metrics, scores.T, strict=True):
-                    summary = self._metric(metric)
+                    summary = self.metrics[metric]
                     known = np.isfinite(column)
                     summary.scores.add(column[known])
                     summary.undefined += int((~known).sum())
@@ -136,11 +133,6 @@ class QualitySummary:
             if on_progress:
                 on_progress(self.sampled, total)
             yield picture
-
-    def _metric(self, name: str) -> MetricSummary:
-        if name not in self.metrics:
-            self.metrics[name] = MetricSummary(ScoreDistribution(*_BINS.get(name, _PROBABILITIES)))
-        return self.metrics[name]
 
 
 def measure_quality(
@@ -220,7 +212,7 @@ def quality_table(data_sets: Mapping[str, QualitySummary]) -> pl.DataFrame:
             "data_set": name,
             "metric": metric,
             "better": "lower" if metric == BRISQUE else "higher",
-            "images": part.images,
+            "images": part.scores.n + part.unreadable + part.undefined,
             "scored": part.scores.n,
             "unreadable": part.unreadable,
             "undefined": part.undefined,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,6 @@ from facecaption_ml.statistics.ngrams import (
     PLACES,
     DistinctHashes,
     gram_hashes,
-    stable_hashes,
     word_hashes,
     words,
 )
@@ -33,7 +32,6 @@ GRAM: Final = 4
 ORDERS: Final = (1, 2, 3, 4)
 BATCH_ROWS: Final = 20_000
 _BATCH_BYTES: Final = 32 << 20
-_BYTES_PER_RECORD: Final = 64  # of the three sources' buffers and one sort, for each 4-gram of a buffer
 CATEGORY_OF: Final = {name: category for category, names in CATEGORIES.items() for name in names} | {
     FEMALE: "elementary"  # counts as a label like Male
 }
@@ -134,31 +132,6 @@ class SourceTally:
             self_bleu=self_bleu(sample),
             mentions=_mentions(sampled),
         )
-
-
-def tally(
-    frames: Iterable[pl.DataFrame],
-    scratch: Path,
-    seed: int,
-    sample: int,
-    memory_budget: int,
-    total: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> tuple[LabelTally, dict[str, SourceTally]]:
-    """Read all frames once; for the arguments and errors see ``TextStatistics.of``."""
-    capacity = memory_budget // _BYTES_PER_RECORD
-    labels = LabelTally()
-    sources = {source: SourceTally(scratch / source, capacity, sample) for source in SOURCES}
-    for batch in batches(frames):
-        if batch["face_id"].null_count():
-            raise ValueError("facecaption_dataset: column 'face_id' has nulls")
-        keys = stable_hashes(batch["face_id"].to_list(), seed)
-        labels.add(batch["labels"])
-        for source, of_source in sources.items():
-            of_source.add(batch[source], batch["face_id"], keys)
-        if on_progress:
-            on_progress(labels.faces, total)
-    return labels, sources
 
 
 def batches(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:

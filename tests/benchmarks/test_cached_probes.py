@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -23,11 +21,6 @@ from facecaption_ml.ranking import recall_of_ranks
 from facecaption_ml.storage.store import Store
 from stub_models import TEXTS, micro_flip
 from tone_world import encoded_anew, labelled, splits_of, stored, tones_of
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "data"))
 
 
 def half(values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_folders import empty_store
+from dataset_folders import ON_BOTH
 from examples import examples
 from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
 from facecaption_ml.benchmarks.encoders import features
@@ -20,14 +20,6 @@ from facecaption_ml.storage.store import Store
 from tone_world import ToneModel, cache_of, encoded_anew, picture_of, stored, tones_of
 
 ROUNDED = 1e-3  # of features in half precision: 11 bits
-
-
-@pytest.fixture
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """A folder; or, with the parameter "s3", a bucket."""
-    if getattr(request, "param", "folder") == "folder":
-        return Store(str(tmp_path / "data"))
-    return empty_store(request, tmp_path)
 
 
 @pytest.fixture
@@ -45,7 +37,7 @@ def chunk_keys(store: Store, kind: str = "") -> list[str]:
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
+@ON_BOTH
 def test_a_second_call_encodes_nothing_and_gives_the_same(store: Store) -> None:
     pictures, rows = stored(store, "pictures", tones_of(20), damaged=[7]), [19, 3, 3, 7, 12]
     first = cache_of(store)
@@ -111,7 +103,7 @@ def test_another_task_shares_the_chunks_that_are_there(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
+@ON_BOTH
 def test_an_interrupted_run_goes_on_with_the_next_chunk(store: Store) -> None:
     pictures, texts = stored(store, "pictures", tones_of(30)), [str(n) for n in range(10)]
     whole = cache_of(store)

@@ -102,7 +102,7 @@ def _from_labels(folder: DataFolder, pictures: Mapping[str, str], seed: int) -> 
     split_of, labels = official_split(folder), attribute_labels(folder)
     grammar = bundled_grammar()
     captions: dict[str, list[str]] = {name: [] for name in labels}
-    for name in labels.keys() & pictures.keys() & split_of.keys():
+    for name in labels.keys() & pictures.keys():
         held = [attribute for attribute, has in zip(ATTRIBUTES, labels[name], strict=True) if has]
         gender: Gender = "male" if "Male" in held else "female"
         drawn = caption_seed(name, grammar.version, seed)
