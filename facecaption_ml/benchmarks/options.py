@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -88,12 +87,6 @@ class ProbeProtocol(ProbeOptions, SharedProbeOptions):
         }
 
 
-PROBE_OPTIONS: Final[Mapping[str, type[ProbeOptions]]] = {
-    "retrieval": RetrievalProbeOptions,
-    "attributes": AttributeProbeOptions,
-    "sketches": SketchProbeOptions,
-}
-"""The options of each task's probes."""
 RETRIEVAL: Final = ProbeProtocol.of(RetrievalProbeOptions())
 ATTRIBUTES: Final = ProbeProtocol.of(AttributeProbeOptions())
 SKETCHES: Final = ProbeProtocol.of(SketchProbeOptions())

@@ -285,8 +285,6 @@ def test_errors_name_the_folder_and_the_file(tmp_path: Path) -> None:
     only_train = {name: content for name, content in published().items() if "/train/" in name}
     assert "test split has no episodes" in words_of(only_train | {"dataset1/sketch/test/image0099/1.png": 1})
     assert "1 photo absent" in words_of(only_train | {"dataset1/sketch/test/image0099/1.png": 1})
-    with pytest.raises(ValueError, match="not 3"):
-        read_fs2k_sde(fs2k, 3, fs2k, None)
 
 
 def test_a_bucket_is_read_like_a_folder(tmp_path: Path, s3_server: dict[str, str]) -> None:

@@ -53,10 +53,8 @@ def read_fs2k_sde(store: Store, number: int, photos: Store, describe: Describe |
     A photo without caption in the files is described by ``describe``, and excluded and counted where others have captions
     and nothing describes it; without any, only sketches can be asked with. Excluded and counted are also episodes whose
     photo is absent or does not decode (where it must be described) and those without sketches. Raises BenchmarkDataError
-    naming the folder for what is missing or malformed, ValueError for another number.
+    naming the folder for what is missing or malformed.
     """
-    if number not in _PHOTO_FOLDERS:
-        raise ValueError(f"FS2K-SDE has the parts 1 and 2, not {number}")
     folders = SketchFolders(DataFolder(store, FS2K_SDE.name), DataFolder(photos, FS2K.name))
     excluded: Counter[str] = Counter()
     prefixes = (f"dataset{number}/", "")
