@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -30,12 +30,13 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from harness import write_json
 
 from facecaption_ml.benchmarks.datasets.data import LabelData, PairData
 from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
 from facecaption_ml.benchmarks.datasets.sample import sample_labels_data, sample_pairs
-from facecaption_ml.benchmarks.encoders.features import FeatureCache, Reencoded
-from facecaption_ml.benchmarks.encoders.models import FlipEncoder
+from facecaption_ml.benchmarks.encoders.features import FeatureCache
+from facecaption_ml.benchmarks.encoders.models import FlipEncoder, ImageFeatures
 from facecaption_ml.benchmarks.options import ATTRIBUTES, RETRIEVAL, ProbeProtocol
 from facecaption_ml.benchmarks.tasks import attributes, retrieval
 from facecaption_ml.benchmarks.tasks.probes import AttributeProbe, PairProbe, normed, train_probe
@@ -60,27 +61,32 @@ def random_flip(preset: str, texts: list[str], precision: str, eager: bool, devi
     return FlipEncoder(Flip(model, tokenizer, {"version": "random"}, device, precision), preset)
 
 
+def encoded_anew(model: FlipEncoder, data: LabelData | PairData, batch: torch.Tensor) -> ImageFeatures:
+    """The slow way: the model runs on every batch of every epoch."""
+    images = data.pictures.read(data.splits["train"][batch.numpy()].tolist())
+    return model.encode_images([image for image in images if image is not None])
+
+
 def slow_attribute_losses(model: FlipEncoder, data: LabelData, protocol: ProbeProtocol, epochs: int) -> AttributeProbe:
     """The attribute probe with every batch encoded as it comes, float32 throughout."""
-    rows, again = data.splits["train"], Reencoded(model, data.pictures)
+    rows = data.splits["train"]
     target = torch.from_numpy(data.labels[rows]).float()
     width = model._flip.preset.image.width
     probe = AttributeProbe(len(model.layer_names), width, target.shape[1], protocol.seed)
 
     def loss_of(batch: torch.Tensor, epoch: int) -> torch.Tensor:
-        layers = again.features(rows[batch.numpy()].tolist()).layers
+        layers = encoded_anew(model, data, batch).layers
         assert layers is not None
         vectors = F.layer_norm(torch.from_numpy(layers), (width,))
         return F.binary_cross_entropy_with_logits(probe(vectors), target[batch])
 
-    run = ProbeProtocol(epochs=epochs, learning_rate=protocol.learning_rate, batch_size=protocol.batch_size)
-    train_probe(probe, loss_of, len(rows), run.training(0))
+    train_probe(probe, loss_of, len(rows), protocol.model_copy(update={"epochs": epochs}), protocol.seed)
     return probe
 
 
 def slow_retrieval(model: FlipEncoder, data: PairData, protocol: ProbeProtocol, epochs: int) -> PairProbe:
     """The retrieval probe with every batch of pictures and captions encoded as it comes."""
-    rows, again = data.splits["train"], Reencoded(model, data.pictures)
+    rows = data.splits["train"]
     captions = [data.captions[row][0] for row in rows]
     numbers = {text: number for number, text in enumerate(dict.fromkeys(captions))}
     ids = torch.tensor([numbers[text] for text in captions])
@@ -88,12 +94,11 @@ def slow_retrieval(model: FlipEncoder, data: PairData, protocol: ProbeProtocol, 
     probe = PairProbe(width, width, protocol.seed)
 
     def loss_of(batch: torch.Tensor, epoch: int) -> torch.Tensor:
-        images = probe.images(torch.from_numpy(again.features(rows[batch.numpy()].tolist()).pooled))
+        images = probe.images(torch.from_numpy(encoded_anew(model, data, batch).pooled))
         texts = probe.texts(torch.from_numpy(model.encode_texts([captions[row] for row in batch.tolist()])))
         return probe.loss(images, texts, ids[batch])
 
-    run = ProbeProtocol(epochs=epochs, learning_rate=protocol.learning_rate, batch_size=protocol.batch_size)
-    train_probe(probe, loss_of, len(rows), run.training(0))
+    train_probe(probe, loss_of, len(rows), protocol.model_copy(update={"epochs": epochs}), protocol.seed)
     return probe
 
 
@@ -114,8 +119,9 @@ def drawn_data(counts: tuple[int, int, int], folder: Store) -> tuple[LabelData, 
     labels, pairs = sample_labels_data(0, counts), sample_pairs(0, counts)
     keys, sizes = [], []
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        work = pool.map(drawn_jpegs, [(counts, rows) for rows in slices(len(labels.pictures.names), 16)])
-        for data in (data for part in work for data in part):
+        rows = range(len(labels.pictures.names))
+        work = pool.map(drawn_jpegs, [(counts, rows[start : start + 16]) for start in rows[::16]])
+        for data in itertools.chain.from_iterable(work):
             keys.append(f"{sum(counts)}/{len(keys):06d}.jpg")
             sizes.append(len(data))
             folder.write_bytes(keys[-1], data)
@@ -127,10 +133,6 @@ def drawn_jpegs(work: tuple[tuple[int, int, int], range]) -> list[bytes]:
     counts, rows = work
     images = sample_labels_data(0, counts).pictures.read(rows)
     return [cv2.imencode(".jpg", image[:, :, ::-1])[1].tobytes() for image in images if image is not None]
-
-
-def slices(count: int, size: int) -> list[range]:
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def time_both(preset: str, labels: LabelData, pairs: PairData, rounds: int, device: str) -> Numbers:
@@ -198,11 +200,7 @@ def verify(labels: LabelData, pairs: PairData) -> Numbers:
     return found
 
 
-def where(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-
-
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="base")
     parser.add_argument("--pictures", type=int, default=64, help="for training")
@@ -219,10 +217,8 @@ def main() -> int:
         found = time_both(arguments.preset, *data, arguments.rounds, arguments.device)
         if arguments.verify:
             found["same numbers, tiny preset"] = verify(*drawn_data((192, 0, 96), kept))
-    print(
-        f"{arguments.preset}, {where(arguments.device)}, {arguments.threads} threads, "
-        f"ours in {found['precision of ours']}\n"
-    )
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.machine()
+    print(f"{arguments.preset}, {where}, {arguments.threads} threads, ours in {found['precision of ours']}\n")
     rows = [
         [
             task, str(row["epochs"]), str(row["pictures"]), f"{row['slow_s']:,.0f}", f"{row['ours_s']:.1f}",
@@ -233,10 +229,8 @@ def main() -> int:
     print(markdown_table(("probe", "epochs", "pictures", "slow way, s", "ours, s", "ratio"), rows, "lrrrrr"))
     if arguments.verify:
         print(json.dumps(found["same numbers, tiny preset"], indent=1))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(found, indent=1))
-    return 0
+    write_json(arguments.out, found)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -13,11 +13,9 @@ average above the number of cores is said; ``--threads 1`` compares without any 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from harness import write_json
 
 from facecaption_ml.decoding import decode_image
 from facecaption_ml.devices import has_bfloat16
@@ -141,7 +140,7 @@ def table(rates: dict[str, list[float]], processor: dict[str, list[float]], peer
     return markdown_table(heads, rows)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder of photographs")
     parser.add_argument("--weights", default="bundled", help="bundled, download or a .pth file")
@@ -176,12 +175,9 @@ def main() -> int:
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > cores:
         print(f"Load average {load:.1f} on {cores} cores: other programs ran too.")
-    if arguments.out:
-        report = {"pictures": described, "machine": where, "images_per_s": rates, "processor_ms": processor}
-        report |= {"deviation": difference, "load": load}
-        arguments.out.write_text(json.dumps(report, indent=1))
-    return 0
+    report = {"pictures": described, "machine": where, "images_per_s": rates, "processor_ms": processor}
+    write_json(arguments.out, report | {"deviation": difference, "load": load})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

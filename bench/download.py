@@ -17,10 +17,8 @@ import argparse
 import asyncio
 import hashlib
 import io
-import json
 import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -31,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from harness import machine, write_json
 from PIL import Image
 
 from facecaption_ml.markdown import markdown_table
@@ -210,9 +209,7 @@ def main() -> None:
                 command = [arguments.peer, "-c", PEER_PROGRAM, str(urls), str(folder), mode]
                 results.append(measure(f"img2dataset, {mode}", command, folder, arguments.urls))
     server.terminate()
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": sys.version}
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"urls": arguments.urls, "machine": machine, "runs": results}, indent=1))
+    write_json(arguments.out, {"urls": arguments.urls, "machine": machine(), "runs": results})
     print(table(results, "facecaption_ml.images"))
 
 

@@ -9,16 +9,15 @@ validation split, the test split is looked at once. CelebA is for non-commercial
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from harness import write_json
 
 from facecaption_ml.attributes.celeba import read_celeba
 from facecaption_ml.captions import template_caption
@@ -76,7 +75,7 @@ def write_pairs(folder: Path, side: int, store: Store) -> None:
         )
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--celeba", type=Path, required=True)
     parser.add_argument("--preset", default="tiny", choices=preset_names())
@@ -114,10 +113,8 @@ def main() -> int:
         print(f"{split}: {recall}")
     epoch = f"epoch {outcome.best_epoch} of {config.options.epochs}"
     print(f"{arguments.preset}, {outcome.steps} steps in {found['seconds']:.0f} s, {epoch}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(found, indent=1))
-    return 0
+    write_json(arguments.out, found)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

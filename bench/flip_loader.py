@@ -23,13 +23,8 @@ import hashlib
 import io
 import json
 import os
-import platform
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +33,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet  # noqa: F401  (before the clock starts: Store imports it with the first table)
 import torch
+from harness import clocked, in_own_process, machine, write_json
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -116,14 +112,6 @@ def plain(store: Store) -> Iterator[int]:
                 views = []
 
 
-def peak_mb() -> float:
-    """Highest resident memory of this process; not from ``getrusage`` on Linux, which counts the parent's before the exec."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-
-
 def measure_here(way: str, root: Path) -> dict:
     """What the timed process does."""
     with contextlib.suppress(AttributeError):  # not every system has it
@@ -131,19 +119,13 @@ def measure_here(way: str, root: Path) -> dict:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     store = Store(str(root))
-    idle, start, processor = peak_mb(), time.perf_counter(), time.process_time()
-    pictures = sum({"ours": ours, "plain": plain}[way](store))
-    wall, cpu = time.perf_counter() - start, time.process_time() - processor
-    return {"pictures": pictures, "wall_s": wall, "cpu_s": cpu, "peak_mb": peak_mb(), "idle_mb": idle}
+    pictures, taken = clocked(lambda: sum({"ours": ours, "plain": plain}[way](store)))
+    return {"pictures": pictures, **taken}
 
 
 def measure(way: str, root: Path) -> dict:
-    command = [sys.executable, __file__, "--measure", way, "--data", str(root)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
-    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads})
-    if process.returncode:
-        raise SystemExit(f"{way} failed:\n{process.stderr[-2000:]}")
-    return json.loads(process.stdout)
+    return in_own_process(__file__, "--measure", way, "--data", root, **threads)
 
 
 def rate(run: dict, clock: str) -> float:
@@ -196,9 +178,7 @@ def main() -> None:
     print(
         f"\nPairLoader is {ratios['wall']:.2f} times as fast by wall clock, {ratios['cpu']:.2f} times by CPU seconds."
     )
-    if options.out:
-        machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-        options.out.write_text(json.dumps({"machine": machine, "ratios": ratios, "runs": records}, indent=1) + "\n")
+    write_json(options.out, {"machine": machine(), "ratios": ratios, "runs": records})
 
 
 if __name__ == "__main__":

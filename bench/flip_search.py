@@ -19,17 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from harness import clocked, in_own_process, machine, write_json
 
 from facecaption_ml.flip.use.face_features import FOLDER, FaceFeatures
 from facecaption_ml.flip.use.search import nearest_faces
@@ -100,14 +96,6 @@ def ranks_plain(count: int, dimensions: int) -> list[int]:
     return (similarity >= similarity.diagonal()[:, None]).sum(axis=1).tolist()
 
 
-def peak_mb() -> float:
-    """Highest resident memory of this process; not from ``getrusage`` on Linux, which counts the parent's before the exec."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-
-
 def measure_here(work: str, way: str, count: int, options: argparse.Namespace) -> dict:
     """What the timed process does."""
     calls: dict[tuple[str, str], Callable[[], list]] = {
@@ -116,19 +104,13 @@ def measure_here(work: str, way: str, count: int, options: argparse.Namespace) -
         ("ranks", "ours"): lambda: ranks_ours(count, options.dimensions),
         ("ranks", "plain"): lambda: ranks_plain(count, options.dimensions),
     }
-    idle, start, processor = peak_mb(), time.perf_counter(), time.process_time()
-    answer = calls[work, way]()
-    wall, cpu = time.perf_counter() - start, time.process_time() - processor
-    return {"wall_s": wall, "cpu_s": cpu, "peak_mb": peak_mb(), "idle_mb": idle, "answer": answer}
+    answer, taken = clocked(calls[work, way])
+    return {**taken, "answer": answer}
 
 
 def measure(work: str, way: str, count: int, options: argparse.Namespace) -> dict:
     given = ["--data", options.data, "--dimensions", options.dimensions, "--top", options.top]
-    command = [sys.executable, __file__, "--measure", work, way, str(count), *map(str, given)]
-    process = subprocess.run(command, capture_output=True, text=True)
-    if process.returncode:
-        raise SystemExit(f"{work}, {way}, {count} failed:\n{process.stderr[-2000:]}")
-    return json.loads(process.stdout)
+    return in_own_process(__file__, "--measure", work, way, count, *given)
 
 
 def agree(work: str, ours: list, plain: list) -> bool:
@@ -197,13 +179,8 @@ def main() -> None:
             records += compare(work, count, options)
     heads = ("work", "way", "queries × items", "wall s (range)", "CPU s", "peak MB", "idle MB")
     print(markdown_table(heads, [row(record, options.faces) for record in records], "llrrrrr"))
-    if options.out:
-        machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-        threads = os.environ.get("OMP_NUM_THREADS", "all cores")
-        options.out.write_text(
-            json.dumps({"machine": {**machine, "threads": threads}, "faces": options.faces, "runs": records}, indent=1)
-            + "\n"
-        )
+    threads = os.environ.get("OMP_NUM_THREADS", "all cores")
+    write_json(options.out, {"machine": {**machine(), "threads": threads}, "faces": options.faces, "runs": records})
 
 
 if __name__ == "__main__":

@@ -18,14 +18,13 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from harness import in_own_process, write_json
 from torch import Tensor, nn
 
 from facecaption_ml.devices import autocast, compute_dtype
@@ -154,18 +153,10 @@ def measure(way: Way, arguments: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-def in_own_process(way: Way, arguments: argparse.Namespace) -> dict[str, float]:
-    """Peaks of memory are of a process, so each contestant has its own."""
-    given = [
-        f"--{name}={getattr(arguments, name)}"
-        for name in ("preset", "pairs", "queue_size", "threads", "steps", "device")
-    ]
-    done = subprocess.run(
-        [sys.executable, __file__, "--only", way.name, *given], capture_output=True, text=True, check=True,
-        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
-    )  # fmt: skip
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def measure_apart(way: Way, arguments: argparse.Namespace) -> dict[str, float]:
+    names = ("preset", "pairs", "queue_size", "threads", "steps", "device")
+    given = [f"--{name}={getattr(arguments, name)}" for name in names]
+    return in_own_process(__file__, "--only", way.name, *given, OMP_WAIT_POLICY="PASSIVE")
 
 
 def _wait(device: torch.device) -> None:
@@ -184,7 +175,7 @@ def table(ways: list[Way], rounds: list[dict[str, dict[str, float]]], pairs: int
     return markdown_table(("step", "pairs/s (min–max)", "times plain", "peak memory, GiB"), rows, "lrrr")
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cuda = torch.cuda.is_available()
     parser.add_argument("--preset", default="base", choices=preset_names())
@@ -203,18 +194,16 @@ def main() -> int:
     ways = [PLAIN, *(BETWEEN if arguments.stages else ()), PROJECT]
     if arguments.only:
         print(json.dumps(measure(next(way for way in [*ways, *BETWEEN] if way.name == arguments.only), arguments)))
-        return 0
-    rounds = [{way.name: in_own_process(way, arguments) for way in ways} for _ in range(arguments.rounds)]
+        return
+    rounds = [{way.name: measure_apart(way, arguments) for way in ways} for _ in range(arguments.rounds)]
     project = [found[PROJECT.name] for found in rounds]
     where = f"{platform.machine()}, {arguments.device}, {arguments.threads} threads, torch {torch.__version__}"
     print(f"FLIP {arguments.preset}, {arguments.pairs} pairs, queue {arguments.queue_size}; {where}\n")
     print(table(ways, rounds, arguments.pairs))
     mfu, rate = (statistics.median(found[key] for found in project) for key in ("mfu", "matrix_rate"))
     print(f"\nproject: {mfu:.0%} of the measured matrix rate, {rate / 1e12:.2f} TFLOP/s")
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"machine": where, "rounds": rounds}, indent=1))
-    return 0
+    write_json(arguments.out, {"machine": where, "rounds": rounds})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

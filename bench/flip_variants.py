@@ -22,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from harness import write_json
+
 from facecaption_ml.flip.model.presets import preset_names
 from facecaption_ml.flip.training.config import TEXT_COLUMNS, TrainingConfig
 from facecaption_ml.flip.training.options import TrainingOptions
@@ -74,7 +76,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
     return markdown_table(("variant", "learns from", "pairs", "steps", "R@1", "R@5", "R@10"), rows, "llrrrrr")
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", type=Path, default=Path(".facecaption/store"))
     parser.add_argument("--preset", default="tiny", choices=preset_names())
@@ -93,14 +95,9 @@ def main() -> int:
     where = f"{test} test pairs, {platform.machine()}"
     print(f"{arguments.preset}, {arguments.seeds} seeds, {where}; percent, mean ± standard deviation\n")
     print(table(found))
-    if arguments.out:
-        kept = ("held_out", "steps", "pairs", "best_epoch", "data_version", "version", "seconds")
-        report = {
-            variant: [{name: config[name] for name in kept} for config in configs] for variant, configs in found.items()
-        }
-        arguments.out.write_text(json.dumps(report, indent=1))
-    return 0
+    kept = ("held_out", "steps", "pairs", "best_epoch", "data_version", "version", "seconds")
+    write_json(arguments.out, {v: [{name: config[name] for name in kept} for config in found[v]] for v in found})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from harness import write_json
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from backfills import launch
@@ -121,7 +121,7 @@ def queueing(deployment: Deployment, name: str, seconds: float = 60) -> float:
     return (time.monotonic() - started) / max(queued() - before, 1)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shards", type=int, default=5000)
     parser.add_argument("--materialized", type=int, default=1000, help="shards that are done already")
@@ -151,10 +151,8 @@ def main() -> int:
             deployment.stop()
             postgres.close()
     print(f"{found['runs']:,} runs of {arguments.shards_per_run} shards")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(found, indent=1))
-    return 0
+    write_json(arguments.out, found)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

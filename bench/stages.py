@@ -11,11 +11,9 @@ of 60. Decoding of JPEG files is not in these figures: it is the processor's wor
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from harness import write_json
 
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
 from facecaption_ml.attributes.prediction import AttributePredictor
@@ -104,7 +103,7 @@ def rate(work: Work, device: str, rounds: int) -> list[float]:
     return rates[1:]
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
@@ -129,10 +128,8 @@ def main() -> int:
         spread = f"{middle:,.1f} ({min(ours):,.1f} to {max(ours):,.1f})"
         rows.append((stage, spread, f"{beside:,.1f}", f"{middle / beside:.1f}"))
     print(markdown_table(("stage", "batched, rows/s (min to max)", "one by one", "ratio"), rows, "lrrr"))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(found, indent=1))
-    return 0
+    write_json(arguments.out, found)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -17,9 +17,6 @@ the captions of ours.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import random
 import statistics
 import time
@@ -27,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nltk
+from harness import machine, write_json
 
 from facecaption_ml.captions import CaptionGrammar, caption_seed, check_faithful
 from facecaption_ml.captions.template.grammar import BUNDLED
@@ -139,9 +137,7 @@ def main() -> None:
     ]
     print(markdown_table(("way", "captions a second", "ours is faster by", "says the labels"), rows, "lrrl"))
     print(f"\ncheck_faithful: {checked:,.0f} texts a second; every caption of ours passed.")
-    if options.out:
-        machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-        options.out.write_text(json.dumps({"machine": machine, "medians": medians, "rounds": rounds}, indent=1) + "\n")
+    write_json(options.out, {"machine": machine(), "medians": medians, "rounds": rounds})
 
 
 if __name__ == "__main__":

@@ -18,13 +18,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import re
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from harness import clocked, in_own_process, machine, write_json
 from template_captions import label_sets
 
 from facecaption_ml.captions import CaptionGrammar, caption_seed
@@ -139,29 +135,11 @@ def plain(data: Iterator[pl.DataFrame]) -> dict:
     }
 
 
-def peak_mb() -> float:
-    """Highest resident memory of this process; not from ``getrusage`` on Linux, which counts the parent's before the exec."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-
-
 def measure_here(way: str, rows: int, data: Path) -> dict:
     """What the timed process does."""
-    idle, start, processor = peak_mb(), time.perf_counter(), time.process_time()
     source = worst_frames(rows) if way == "worst" else frames(data, rows)
-    result = plain(source) if way == "plain" else ours(source)
-    wall, cpu = time.perf_counter() - start, time.process_time() - processor
-    return {"way": way, "rows": rows, "wall_s": wall, "cpu_s": cpu, "peak_mb": peak_mb(), "idle_mb": idle, **result}
-
-
-def measure(way: str, rows: int, data: Path) -> dict:
-    command = [sys.executable, __file__, "--measure", way, str(rows), "--data", str(data)]
-    process = subprocess.run(command, capture_output=True, text=True)
-    if process.returncode:
-        raise SystemExit(f"{way}, {rows} rows failed:\n{process.stderr[-2000:]}")
-    return json.loads(process.stdout)
+    result, taken = clocked(lambda: (plain if way == "plain" else ours)(source))
+    return {"way": way, "rows": rows, **taken, **result}
 
 
 def row(run: dict) -> list[str]:
@@ -197,7 +175,7 @@ def main() -> None:
         plan = [("ours", options.captions // part) for part in (8, 4, 2, 1)]
         plan += [("plain", options.plain), ("ours", options.plain)] if options.plain else []
         plan += [("worst", options.worst)] if options.worst else []
-        runs = [measure(way, rows, data) for way, rows in dict.fromkeys(plan)]
+        runs = [in_own_process(__file__, "--measure", *part, "--data", data) for part in dict.fromkeys(plan)]
     heads = ("way", "rows", "wall s", "CPU s", "CPU µs a row", "peak MB", "scratch MB", "4-grams", "unique")
     print(markdown_table(heads, map(row, runs), "l" + "r" * 8))
     compared = [run for run in runs if run["rows"] == options.plain and run["way"] != "worst"]
@@ -208,9 +186,7 @@ def main() -> None:
     print(
         f"\nCPU time = {base:.1f} s + {1e6 * slope:.1f} µs a row; 15,000,000 rows on that line: {base + 15e6 * slope:,.0f} s"
     )
-    if options.out:
-        machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-        options.out.write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
+    write_json(options.out, {"machine": machine(), "runs": runs})
 
 
 if __name__ == "__main__":

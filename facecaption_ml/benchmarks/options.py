@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
-
-
-@dataclass(frozen=True)
-class ProbeTraining:
-    """One training of one probe."""
-
-    epochs: int
-    learning_rate: float
-    batch_size: int
-    weight_decay: float = 0.05
-    seed: int = 0
 
 
 class ProbeOptions(BaseModel):
@@ -81,12 +68,7 @@ class ProbeProtocol(ProbeOptions, SharedProbeOptions):
         cls, task: ProbeOptions, shared: SharedProbeOptions | None = None, *, seed: int = 0, device: str = "cpu"
     ) -> ProbeProtocol:
         """The protocol of a task's options and the shared ones."""
-        common = {name: getattr(shared or SharedProbeOptions(), name) for name in SharedProbeOptions.model_fields}
-        return cls(**task.model_dump(), **common, seed=seed, device=device)
-
-    def training(self, run: int) -> ProbeTraining:
-        """The training of the ``run``-th probe, counted from 0."""
-        return ProbeTraining(self.epochs, self.learning_rate, self.batch_size, self.weight_decay, self.seed + run)
+        return cls(**task.model_dump(), **(shared or SharedProbeOptions()).model_dump(), seed=seed, device=device)
 
     def describe(self, validated: bool) -> dict[str, str]:
         """For the record of a result. ``validated``: an epoch was chosen on a validation split."""
@@ -105,12 +87,6 @@ class ProbeProtocol(ProbeOptions, SharedProbeOptions):
         }
 
 
-PROBE_OPTIONS: Final[Mapping[str, type[ProbeOptions]]] = {
-    "retrieval": RetrievalProbeOptions,
-    "attributes": AttributeProbeOptions,
-    "sketches": SketchProbeOptions,
-}
-"""The options of each task's probes."""
 RETRIEVAL: Final = ProbeProtocol.of(RetrievalProbeOptions())
 ATTRIBUTES: Final = ProbeProtocol.of(AttributeProbeOptions())
 SKETCHES: Final = ProbeProtocol.of(SketchProbeOptions())

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from facecaption_ml.decoding import as_rgb
 from facecaption_ml.pretrained import load_checkpoint
-
-if TYPE_CHECKING:
-    import torch
 
 EXAMPLE: Final = "Salesforce/blip-itm-base-coco"
 
@@ -56,7 +53,9 @@ class BlipMatcher:
     def _match(self, images: Sequence[np.ndarray | bytes], texts: Sequence[str]) -> npt.NDArray[np.float32]:
         distinct = {id(image): image for image in images}
         row = {key: at for at, key in enumerate(distinct)}
-        seen = self._encode([as_rgb(image) for image in distinct.values()])
+        pictures = [as_rgb(image) for image in distinct.values()]
+        pixels = self._processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        seen = self._model.vision_model(pixel_values=pixels.to(self._model.device)).last_hidden_state
         tokenizer = self._processor.tokenizer
         tokens = tokenizer(
             list(texts),
@@ -73,8 +72,3 @@ class BlipMatcher:
         ).last_hidden_state
         probabilities = self._model.itm_head(read[:, 0]).float().softmax(-1)[:, 1]
         return probabilities.cpu().numpy()
-
-    def _encode(self, images: list[np.ndarray]) -> torch.Tensor:
-        """[N, 1 + patches, width] states of the vision tower."""
-        pixels = self._processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
-        return self._model.vision_model(pixel_values=pixels.to(self._model.device)).last_hidden_state

@@ -89,7 +89,7 @@ class ClipIqa:
         pixels = self._processor(images=[as_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
             states = self._model.get_image_features(pixel_values=pixels.to(self._model.device))
-            features = torch.nn.functional.normalize(_pooled(states).float(), dim=-1)
+            features = torch.nn.functional.normalize(states.pooler_output.float(), dim=-1)
             similarity = self._model.logit_scale.float().exp() * features @ self._texts.T
             probabilities = similarity.reshape(len(images), len(self.pairs), 2).softmax(-1)[..., 0]
         return probabilities.cpu().numpy().astype(np.float32)
@@ -104,9 +104,4 @@ class ClipIqa:
             states = self._model.get_text_features(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             )
-        return torch.nn.functional.normalize(_pooled(states).float(), dim=-1)
-
-
-def _pooled(states: Any) -> torch.Tensor:
-    """The projected features: transformers 5 wraps them in an output record, earlier ones gave the tensor."""
-    return states.pooler_output if hasattr(states, "pooler_output") else states
+        return torch.nn.functional.normalize(states.pooler_output.float(), dim=-1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
@@ -12,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from facecaption_ml.markdown import escape_cell, markdown_table
-from facecaption_ml.schemas import SchemaError
 from facecaption_ml.statistics.ngrams import words
-from facecaption_ml.statistics.report import Report
+from facecaption_ml.statistics.report import Report, require_columns, shown
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ COMPARISON_SCHEMA: Final[Mapping[str, type[pl.DataType]]] = {
     "natural": pl.Boolean,
     "relevant": pl.Boolean,
 }
-_COLUMNS: Final = ("box", "caption")
 _PER_PIXEL: Final = 1024
 _HEADINGS: Final = (
     "data set", "figures", "samples", "mean resolution", "annotations", "aligned", "texts", "mean words", "natural",
@@ -68,9 +67,7 @@ class ComparisonTally:
 
     @classmethod
     def _of_frame(cls, frame: pl.DataFrame) -> ComparisonTally:
-        for name in _COLUMNS:
-            if name not in frame.columns:
-                raise SchemaError(f"table facecaption_dataset: column {name!r} is missing")
+        require_columns(frame, ("box", "caption"))
         left, top, right, bottom = (frame["box"].arr.get(i).cast(pl.Float64) for i in range(4))
         lengths = words(frame["caption"]).list.len()
         return cls(
@@ -82,13 +79,7 @@ class ComparisonTally:
         )
 
     def merge(self, other: ComparisonTally) -> ComparisonTally:
-        return ComparisonTally(
-            self.samples + other.samples,
-            self.width + other.width,
-            self.height + other.height,
-            self.text_samples + other.text_samples,
-            self.words + other.words,
-        )
+        return ComparisonTally(*map(operator.add, astuple(self), astuple(other)))
 
     def row(self, name: str) -> dict[str, Any]:
         """The measured row (:data:`COMPARISON_SCHEMA`), null where there is nothing to measure.
@@ -141,14 +132,12 @@ def comparison_markdown(table: pl.DataFrame) -> str:
         cells = [
             f"**{name}**" if row["origin"] == MEASURED else name,
             row["origin"],
-            _count(row["samples"]),
+            shown(row["samples"]),
             _resolution(row),
-            _count(row["annotations"]),
-            _mark(row["aligned"]),
-            _count(row["text_samples"]),
+            *(shown(row[column]) for column in ("annotations", "aligned", "text_samples")),
             "–" if row["mean_words"] is None else f"{row['mean_words']:.3g}",
-            _mark(row["natural"]),
-            _mark(row["relevant"]),
+            shown(row["natural"]),
+            shown(row["relevant"]),
         ]
         rows.append(cells)
     return markdown_table(_HEADINGS, rows, "llrrrcrrcc") + "\n"
@@ -171,8 +160,8 @@ def comparison_figure(table: pl.DataFrame) -> Figure:
     from facecaption_ml.statistics import figures
 
     figure, (axes,) = figures.new_figure(6.4, 3.8)
-    shown = table.filter(pl.col("mean_words").is_not_null() & (pl.col("text_samples") > 0))
-    for row in shown.iter_rows(named=True):
+    with_text = table.filter(pl.col("mean_words").is_not_null() & (pl.col("text_samples") > 0))
+    for row in with_text.iter_rows(named=True):
         measured = row["origin"] == MEASURED
         colour = figures.COLOURS[1] if measured else figures.COLOURS[0]
         axes.plot(
@@ -197,7 +186,8 @@ def comparison_figure(table: pl.DataFrame) -> Figure:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_ylim(min([8, *(shown["mean_words"] * 0.8)]), max([100, *(shown["mean_words"] * 1.2)]))
+    means = with_text["mean_words"]
+    axes.set_ylim(min([8, *(means * 0.8)]), max([100, *(means * 1.2)]))
     axes.set_yticks([10, 20, 30, 50, 100], ["10", "20", "30", "50", "100"])
     axes.yaxis.minorticks_off()
     axes.margins(x=0.12)
@@ -206,15 +196,7 @@ def comparison_figure(table: pl.DataFrame) -> Figure:
     return figure
 
 
-def _count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
-
-
 def _resolution(row: Mapping[str, Any]) -> str:
     if row["mean_width"] is None or row["mean_height"] is None:
         return "–"
     return f"{row['mean_width']:.0f} × {row['mean_height']:.0f}{' or more' if row['at_least'] else ''}"
-
-
-def _mark(value: bool | None) -> str:
-    return {True: "yes", False: "no", None: "–"}[value]

@@ -66,7 +66,10 @@ def self_bleu(texts: Sequence[Text]) -> float | None:
         precisions = []
         for of_order, best in zip(counts, highest, strict=True):
             own = of_order[number]
-            matches = sum(min(count, _highest_elsewhere(best[gram], count)) for gram, count in own.items())
+            matches = 0
+            for gram, count in own.items():
+                first, second = best[gram]
+                matches += min(count, second if count == first else first)
             precisions.append((matches, max(1, own.total())))
         scores.append(_bleu(precisions, len(text), _closest_other_length(lengths, len(text))))
     return math.fsum(scores) / len(scores)
@@ -84,11 +87,6 @@ def _two_highest(counts: Sequence[Counter[Gram]]) -> dict[Gram, tuple[int, int]]
             first, second = best.get(gram, (0, 0))
             best[gram] = (count, first) if count > first else (first, max(second, count))
     return best
-
-
-def _highest_elsewhere(best: tuple[int, int], own: int) -> int:
-    first, second = best
-    return second if own == first else first
 
 
 def _closest_other_length(lengths: Sequence[int], own: int) -> int:

@@ -16,14 +16,13 @@ import polars as pl
 
 from facecaption_ml.decoding import UndecodableImage, as_rgb
 from facecaption_ml.schemas import IMAGE
-from facecaption_ml.statistics.report import Report, frame_markdown
+from facecaption_ml.statistics.report import SOURCES, Report, frame_markdown
 from facecaption_ml.statistics.sampling import hashed_sample, sample_key
-from facecaption_ml.statistics.score_distribution import ScoreDistribution, roc_auc
+from facecaption_ml.statistics.score_distribution import SUMMARY_COLUMNS, ScoreDistribution, roc_auc
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SOURCES: Final = ("caption", "template_caption", "alt_text")
 _BATCH: Final = 16  # faces
 _PROBABILITIES: Final = (0.0, 1.0, 1000)
 # Matchers are often nearly certain, so their order is told apart on the scale of log odds; float32 ends at ±17 or so.
@@ -36,13 +35,7 @@ MATCHING_SCHEMA: Final = {
     "scored": pl.Int64,
     "no_text": pl.Int64,
     "unreadable": pl.Int64,
-    "mean": pl.Float64,  # of the probability that the text matches its own face
-    "sd": pl.Float64,
-    "median": pl.Float64,
-    "p05": pl.Float64,
-    "p25": pl.Float64,
-    "p75": pl.Float64,
-    "p95": pl.Float64,
+    **SUMMARY_COLUMNS,  # of the probability that the text matches its own face
     "mismatched": pl.Int64,  # faces scored with a text of another face
     "mismatched_mean": pl.Float64,
     "mismatched_median": pl.Float64,
@@ -113,7 +106,10 @@ class MatchingSummary:
         """
         rows = faces.sort("face_id")
         ids = rows["face_id"].to_list()
-        texts = {source: [_text(value) for value in rows[source].to_list()] for source in self.sources}
+        texts = {
+            source: [text if text and text.strip() else None for text in rows[source].to_list()]
+            for source in self.sources
+        }
         others = {source: other_texts(ids, texts[source], seed) for source in self.sources}
         images = rows["image"].struct.field("bytes").to_list()
         for start in range(0, len(ids), _BATCH):
@@ -191,21 +187,20 @@ def matching_sample(
     crops: Iterable[pl.DataFrame],
     limit: int | None = 1000,
     seed: int = 0,
-    sources: Sequence[str] = SOURCES,
 ) -> pl.DataFrame:
     """At most ``limit`` faces of ``facecaption_dataset`` frames with their pictures of ``face_crops`` frames.
 
-    Chosen by face_id, whatever the order of the rows; columns face_id, image and ``sources``. ``limit`` bounds the
+    Chosen by face_id, whatever the order of the rows; columns face_id, image and ``SOURCES``. ``limit`` bounds the
     memory, for the chosen pictures are held together. A face without a crop has a null image.
     """
-    columns = ["face_id", *sources]
+    columns = ["face_id", *SOURCES]
     rows = ((row[0], row) for frame in pairs for row in frame.select(columns).rows())
     chosen = [row for _, row in hashed_sample(rows, limit, seed)]
     faces = pl.DataFrame(chosen, schema=dict.fromkeys(columns, pl.String), orient="row")
     wanted = faces.select("face_id")
     images = [frame.select("face_id", "image").join(wanted, on="face_id", how="semi") for frame in crops]
     held = pl.concat([pl.DataFrame(schema={"face_id": pl.String, "image": IMAGE}), *images])
-    return faces.join(held, on="face_id", how="left").select("face_id", "image", *sources)
+    return faces.join(held, on="face_id", how="left").select("face_id", "image", *SOURCES)
 
 
 def other_texts(face_ids: Sequence[str], texts: Sequence[str | None], seed: int = 0) -> list[str | None]:
@@ -220,7 +215,9 @@ def other_texts(face_ids: Sequence[str], texts: Sequence[str | None], seed: int 
     for place, at in enumerate(circle):
         for step in range(1, min(len(circle), _PARTNERS_TRIED)):
             other = circle[(place + step) % len(circle)]
-            if texts[other] != texts[at] and _picture(face_ids[other]) != _picture(face_ids[at]):
+            # Faces of one picture, whose sample_id stands before the last underscore, share its alternative text.
+            of_picture, of_other = (face_ids[face].rpartition("_")[0] for face in (at, other))
+            if texts[other] != texts[at] and of_other != of_picture:
                 paired[at] = texts[other]
                 break
     return paired
@@ -248,18 +245,15 @@ def matching_table(summary: MatchingSummary) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=MATCHING_SCHEMA)
 
 
-def matching_figure(summary: MatchingSummary, names: Mapping[str, str] | None = None) -> Figure:
-    """Figure 5: (a) texts with their own faces, (b) texts with other faces, one outline per source.
-
-    ``names`` gives the sources other names in the legend.
-    """
+def matching_figure(summary: MatchingSummary) -> Figure:
+    """Figure 5: (a) texts with their own faces, (b) texts with other faces, one outline per source."""
     from facecaption_ml.statistics import figures
 
     figure, panes = figures.new_figure(width=10.0, panels=2)
     labels = ("(a) matching score with the own face", "(b) matching score with another face")
     for axes, label, kind in zip(panes, labels, ("own", "other"), strict=True):
         counts = {
-            (names or {}).get(source, source): getattr(scores, kind).probabilities.rebin(0.0, 1.0, 40)[1]
+            source: getattr(scores, kind).probabilities.rebin(0.0, 1.0, 40)
             for source, scores in summary.sources.items()
         }
         figures.distributions(axes, np.linspace(0, 1, 41).tolist(), counts, label)
@@ -278,17 +272,8 @@ def _matched(matcher: Matcher, pairs: list[tuple[np.ndarray, str]]) -> npt.NDArr
     return probabilities
 
 
-def _text(value: str | None) -> str | None:
-    return value if value and value.strip() else None
-
-
 def _decoded(data: bytes | None) -> np.ndarray | None:
     try:
         return None if data is None else as_rgb(data)
     except UndecodableImage:
         return None
-
-
-def _picture(face_id: str) -> str:
-    """The sample_id of a face_id: faces of one picture share its alt text."""
-    return face_id.rpartition("_")[0]

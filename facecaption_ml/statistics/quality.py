@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from facecaption_ml.decoding import UndecodableImage, as_rgb, decode_image
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.statistics.report import Report, frame_markdown
 from facecaption_ml.statistics.sampling import crops_of, hashed_sample, sampled_faces
-from facecaption_ml.statistics.score_distribution import ScoreDistribution
+from facecaption_ml.statistics.score_distribution import SUMMARY_COLUMNS, ScoreDistribution
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
@@ -47,13 +46,7 @@ QUALITY_SCHEMA: Final = {
     "scored": pl.Int64,
     "unreadable": pl.Int64,  # no picture could be decoded
     "undefined": pl.Int64,  # the metric has no score for it: too small, or one flat colour
-    "mean": pl.Float64,
-    "sd": pl.Float64,
-    "median": pl.Float64,
-    "p05": pl.Float64,
-    "p25": pl.Float64,
-    "p75": pl.Float64,
-    "p95": pl.Float64,
+    **SUMMARY_COLUMNS,
 }
 
 
@@ -93,10 +86,6 @@ class MetricSummary:
     unreadable: int = 0
     undefined: int = 0
 
-    @property
-    def images(self) -> int:
-        return self.scores.n + self.unreadable + self.undefined
-
 
 @dataclass
 class QualitySummary:
@@ -123,13 +112,14 @@ class QualitySummary:
         """
         for scorer in scorers:
             for metric in scorer.metrics:
-                self._metric(metric)
+                bins = _BINS.get(metric, _PROBABILITIES)
+                self.metrics.setdefault(metric, MetricSummary(ScoreDistribution(*bins)))
         for batch, unreadable in _batches(self._counted(pictures, on_progress, total)):
             self.reasons.update(unreadable)
             for scorer in scorers:
                 scores = scorer.score(batch)
                 for metric, column in zip(scorer.metrics, scores.T, strict=True):
-                    summary = self._metric(metric)
+                    summary = self.metrics[metric]
                     known = np.isfinite(column)
                     summary.scores.add(column[known])
                     summary.undefined += int((~known).sum())
@@ -143,11 +133,6 @@ class QualitySummary:
             if on_progress:
                 on_progress(self.sampled, total)
             yield picture
-
-    def _metric(self, name: str) -> MetricSummary:
-        if name not in self.metrics:
-            self.metrics[name] = MetricSummary(ScoreDistribution(*_BINS.get(name, _PROBABILITIES)))
-        return self.metrics[name]
 
 
 def measure_quality(
@@ -193,10 +178,13 @@ def quality_report(
 ) -> Report:
     """The statistic ``image_quality``; ``clip`` names the checkpoint of CLIP-IQA."""
     table = quality_table(data_sets)
+    reasons = [(name, *item) for name, summary in data_sets.items() for item in sorted(summary.reasons.items())]
+    columns = {"data_set": pl.String, "reason": pl.String, "pictures": pl.Int64}
+    unreadable = pl.DataFrame(reasons, schema=columns, orient="row")
     by_clip = f"CLIP-IQA by `{clip}`.\n\n" if table["metric"].str.starts_with("clip_iqa").any() else ""
     return Report(
         title="Picture quality",
-        tables={"image_quality": table, "unreadable": _unreadable(data_sets)},
+        tables={"image_quality": table, "unreadable": unreadable},
         markdown="" if table.is_empty() else by_clip + frame_markdown(table, _SHOWN_COLUMNS),
         figure=quality_figure(data_sets) if any(summary.sampled for summary in data_sets.values()) else None,
         made_from=made_from,
@@ -212,8 +200,9 @@ def folder_pictures(folder: str | Path, limit: int | None = None, seed: int = 0)
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise PictureFolderError(f"{str(folder)!r} is no folder; name folders of JPEG, PNG, WebP or GIF files")
-    files = hashed_sample(((path.relative_to(root).as_posix(), path) for path in _picture_files(root)), limit, seed)
-    return (_read(path) for _, path in files)
+    pictures = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir())
+    chosen = hashed_sample(((path.relative_to(root).as_posix(), path) for path in pictures), limit, seed)
+    return (_read(path) for _, path in chosen)
 
 
 def quality_table(data_sets: Mapping[str, QualitySummary]) -> pl.DataFrame:
@@ -223,7 +212,7 @@ def quality_table(data_sets: Mapping[str, QualitySummary]) -> pl.DataFrame:
             "data_set": name,
             "metric": metric,
             "better": "lower" if metric == BRISQUE else "higher",
-            "images": part.images,
+            "images": part.scores.n + part.unreadable + part.undefined,
             "scored": part.scores.n,
             "unreadable": part.unreadable,
             "undefined": part.undefined,
@@ -248,24 +237,9 @@ def quality_figure(data_sets: Mapping[str, QualitySummary]) -> Figure:
         counts: dict[str, list[int]] = {}
         for name, summary in data_sets.items():
             part = summary.metrics.get(metric)
-            counts[name] = part.scores.rebin(low, high, _FIGURE_BINS)[1] if part else [0] * _FIGURE_BINS
+            counts[name] = part.scores.rebin(low, high, _FIGURE_BINS) if part else [0] * _FIGURE_BINS
         figures.distributions(axes, edges, counts, f"({letter}) {label}")
     return figure
-
-
-def _unreadable(data_sets: Mapping[str, QualitySummary]) -> pl.DataFrame:
-    """Pictures that could not be read, by what was wrong."""
-    rows = [(name, *item) for name, summary in data_sets.items() for item in sorted(summary.reasons.items())]
-    return pl.DataFrame(rows, schema={"data_set": pl.String, "reason": pl.String, "pictures": pl.Int64}, orient="row")
-
-
-def _picture_files(root: Path) -> Iterator[Path]:
-    """Folder by folder, each in the order of its names: the same whatever the file system."""
-    for folder, subfolders, names in os.walk(root):
-        subfolders.sort()
-        for name in sorted(names):
-            if Path(name).suffix.lower() in SUFFIXES:
-                yield Path(folder, name)
 
 
 def _read(path: Path) -> bytes | None:

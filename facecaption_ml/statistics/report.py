@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from facecaption_ml.markdown import escape_cell, markdown_table
+from facecaption_ml.schemas import SchemaError
 from facecaption_ml.statistics import figures
 from facecaption_ml.storage.store import Store, StoreError
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PREFIX: Final = "statistics"
+SOURCES: Final = ("caption", "template_caption", "alt_text")
+"""The columns of ``facecaption_dataset`` with a text of the face."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def card_sections(store: Store, names: Sequence[str], rows: int) -> tuple[str, d
     A statistic that is not there or cannot be read is one line instead of a section, and one that was measured on another
     number of rows than the ``rows`` of ``facecaption_dataset`` now says so: nothing here holds a release up.
     """
-    sections, shown, missing = [], {}, []
+    sections, pictures, missing = [], {}, []
     for name in names:
         try:
             if not store.exists(key(name, f"{name}.json")):
@@ -98,21 +101,28 @@ def card_sections(store: Store, names: Sequence[str], rows: int) -> tuple[str, d
             missing.append(f"- `{name}` is not part of this card: {line}")
             continue
         sections.append(text)
-        shown.update(drawn)
-    return "\n\n".join([*sections, *(["\n".join(missing)] if missing else [])]), shown
+        pictures.update(drawn)
+    return "\n\n".join([*sections, *(["\n".join(missing)] if missing else [])]), pictures
+
+
+def require_columns(frame: pl.DataFrame, names: Sequence[str]) -> None:
+    """Raises SchemaError for a frame of ``facecaption_dataset`` without one of the columns."""
+    for name in names:
+        if name not in frame.columns:
+            raise SchemaError(f"table facecaption_dataset: column {name!r} is missing")
 
 
 def frame_markdown(frame: pl.DataFrame, columns: Mapping[str, str] | None = None) -> str:
     """A frame as a Markdown table; ``columns`` chooses columns and gives their headings. Null is shown as "–"."""
     headings = columns or {name: name for name in frame.columns}
-    rows = ([_cell(row[name]) for name in headings] for row in frame.iter_rows(named=True))
+    rows = ([shown(row[name]) for name in headings] for row in frame.iter_rows(named=True))
     align = "".join("r" if frame.schema[name].is_numeric() else "l" for name in headings)
     return markdown_table(list(headings.values()), rows, align)
 
 
 def transposed_markdown(frame: pl.DataFrame, by: str) -> str:
     """A frame with few rows as a Markdown table with a column for each of them, headed by its value of ``by``."""
-    rows = {name: [_cell(value) for value in frame[name]] for name in frame.columns}
+    rows = {name: [shown(value) for value in frame[name]] for name in frame.columns}
     head = [by, *rows.pop(by)]
     return markdown_table(
         head, [[name.replace("_", " "), *cells] for name, cells in rows.items()], "l" + "r" * len(frame)
@@ -142,7 +152,8 @@ def _parquet(frame: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _cell(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a cell of a Markdown table."""
     if value is None:
         return "–"
     if isinstance(value, bool):

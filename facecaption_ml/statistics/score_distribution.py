@@ -8,10 +8,13 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 _UNIT: Final = 1 << 30
 """Scores are summed as whole multiples of 2^-30, so that no order of adding them changes a sum."""
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+SUMMARY_COLUMNS: Final = dict.fromkeys(("mean", "sd", "median", "p05", "p25", "p75", "p95"), pl.Float64)
+"""What ``summary_stats`` gives, as columns of a table."""
 
 
 @dataclass
@@ -35,11 +38,6 @@ class ScoreDistribution:
     @property
     def n(self) -> int:
         return int(self.counts.sum())
-
-    @property
-    def edges(self) -> npt.NDArray[np.float64]:
-        """[bins + 1] borders of the bins, ascending."""
-        return np.linspace(self.low, self.high, self.bins + 1)
 
     def add(self, scores: npt.ArrayLike) -> None:
         """Count ``scores`` (any shape). Raises ValueError for one that is not finite."""
@@ -73,16 +71,17 @@ class ScoreDistribution:
         inside = (share * n - (cumulated[place] - self.counts[place])) / self.counts[place]
         return float(self.low + (place + min(max(inside, 0.0), 1.0)) * (self.high - self.low) / self.bins)
 
-    def rebin(self, low: float, high: float, bins: int) -> tuple[list[float], list[int]]:
-        """Edges [bins + 1] and counts [bins] for a figure; what lies outside is counted in the first or last bin."""
-        middles = (self.edges[:-1] + self.edges[1:]) / 2
+    def rebin(self, low: float, high: float, bins: int) -> list[int]:
+        """Counts [bins] for a figure; what lies outside is counted in the first or last bin."""
+        edges = np.linspace(self.low, self.high, self.bins + 1)
+        middles = (edges[:-1] + edges[1:]) / 2
         place = np.floor((middles - low) * (bins / (high - low))).astype(np.int64).clip(0, bins - 1)
         counts = np.zeros(bins, np.int64)
         np.add.at(counts, place, self.counts)
-        return np.linspace(low, high, bins + 1).tolist(), counts.tolist()
+        return counts.tolist()
 
     def summary_stats(self) -> dict[str, float | None]:
-        """mean, sd, median and the quantiles p05, p25, p75, p95."""
+        """As :data:`SUMMARY_COLUMNS`."""
         quantiles = {f"p{round(share * 100):02d}": self.quantile(share) for share in QUANTILES}
         return {"mean": self.mean, "sd": self.sd, "median": quantiles.pop("p50"), **quantiles}
 

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from facecaption_ml.statistics.report import Report, frame_markdown, transposed_markdown
+from facecaption_ml.statistics.ngrams import stable_hashes
+from facecaption_ml.statistics.report import SOURCES, Report, frame_markdown, transposed_markdown
 from facecaption_ml.statistics.text_tally import (
     LONGEST,
     ORDERS,
-    SOURCES,
     TENTHS,
+    LabelTally,
     SourceStatistics,
-    tally,
+    SourceTally,
+    batches,
 )
 from facecaption_ml.taxonomy import CATEGORIES
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 MEMORY_BUDGET: Final = 512 << 20
 _SMALLEST_BUDGET: Final = 4096
+_BYTES_PER_RECORD: Final = 64  # of the three sources' buffers and one sort, for each 4-gram of a buffer
 PUBLISHED_SHARES: Final[Mapping[str, float]] = {
     "elementary": 0.267,
     "beard": 0.149,
@@ -128,7 +131,18 @@ class TextStatistics:
             raise ValueError(f"sample is {sample}, should be 0 or more")
         scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="text-statistics-", dir=scratch) as folder:
-            labels, sources = tally(frames, Path(folder), seed, sample, memory_budget, total, on_progress)
+            capacity = memory_budget // _BYTES_PER_RECORD
+            labels = LabelTally()
+            sources = {source: SourceTally(Path(folder, source), capacity, sample) for source in SOURCES}
+            for batch in batches(frames):
+                if batch["face_id"].null_count():
+                    raise ValueError("facecaption_dataset: column 'face_id' has nulls")
+                keys = stable_hashes(batch["face_id"].to_list(), seed)
+                labels.add(batch["labels"])
+                for source, of_source in sources.items():
+                    of_source.add(batch[source], batch["face_id"], keys)
+                if on_progress:
+                    on_progress(labels.faces, total)
             return cls(
                 rows=labels.faces,
                 labels={category: labels.labels[category] for category in CATEGORIES},
@@ -180,7 +194,7 @@ class TextStatistics:
                 "share": _ratio(count, total),
                 "published_share": PUBLISHED_SHARES[category],
                 "share_of_faces": _ratio(self.faces_with[category], self.rows),
-                **{f"mentioned_by_{name}": dict(s.mentions)[category] for name, s in self.sources.items()},
+                **{f"mentioned_by_{name}": s.mentions[category] for name, s in self.sources.items()},
             }
             for category, count in self.labels.items()
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,20 +13,18 @@ import numpy as np
 import polars as pl
 
 from facecaption_ml.captions import find_attributes
-from facecaption_ml.schemas import SchemaError
 from facecaption_ml.statistics.diversity import distinct_n, moving_average_ttr, self_bleu
 from facecaption_ml.statistics.ngrams import (
     PLACES,
     DistinctHashes,
     gram_hashes,
-    stable_hashes,
     word_hashes,
     words,
 )
+from facecaption_ml.statistics.report import SOURCES, require_columns
 from facecaption_ml.taxonomy import CATEGORIES, FEMALE
 
-COLUMNS: Final = ("face_id", "caption", "template_caption", "alt_text", "labels")
-SOURCES: Final = ("caption", "template_caption", "alt_text")
+COLUMNS: Final = ("face_id", *SOURCES, "labels")
 LONGEST: Final = 200
 """Texts of this many words or more share the last bin of the histogram; totals and means count them in full."""
 TENTHS: Final = range(1, 11)
@@ -34,7 +32,6 @@ GRAM: Final = 4
 ORDERS: Final = (1, 2, 3, 4)
 BATCH_ROWS: Final = 20_000
 _BATCH_BYTES: Final = 32 << 20
-_BYTES_PER_RECORD: Final = 64  # of the three sources' buffers and one sort, for each 4-gram of a buffer
 CATEGORY_OF: Final = {name: category for category, names in CATEGORIES.items() for name in names} | {
     FEMALE: "elementary"  # counts as a label like Male
 }
@@ -55,9 +52,7 @@ class SourceStatistics:
     distinct: tuple[float | None, ...]  # for each of ORDERS
     moving_average_ttr: float | None
     self_bleu: float | None
-    mentions: tuple[
-        tuple[str, float | None], ...
-    ]  # category, share of the sampled texts that assert one of its attributes
+    mentions: Mapping[str, float | None]  # category → share of the sampled texts that assert one of its attributes
 
 
 class LabelTally:
@@ -139,31 +134,6 @@ class SourceTally:
         )
 
 
-def tally(
-    frames: Iterable[pl.DataFrame],
-    scratch: Path,
-    seed: int,
-    sample: int,
-    memory_budget: int,
-    total: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> tuple[LabelTally, dict[str, SourceTally]]:
-    """Read all frames once; for the arguments and errors see ``TextStatistics.of``."""
-    capacity = memory_budget // _BYTES_PER_RECORD
-    labels = LabelTally()
-    sources = {source: SourceTally(scratch / source, capacity, sample) for source in SOURCES}
-    for batch in batches(frames):
-        if batch["face_id"].null_count():
-            raise ValueError("facecaption_dataset: column 'face_id' has nulls")
-        keys = stable_hashes(batch["face_id"].to_list(), seed)
-        labels.add(batch["labels"])
-        for source, of_source in sources.items():
-            of_source.add(batch[source], batch["face_id"], keys)
-        if on_progress:
-            on_progress(labels.faces, total)
-    return labels, sources
-
-
 def batches(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """The rows of the frames cut anew, so that small frames cost little and large ones little memory.
 
@@ -172,9 +142,7 @@ def batches(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     waiting: list[pl.DataFrame] = []
     rows, size = 0, 0.0
     for frame in frames:
-        for name in COLUMNS:
-            if name not in frame.columns:
-                raise SchemaError(f"table facecaption_dataset: column {name!r} is missing")
+        require_columns(frame, COLUMNS)
         narrow = frame.select(COLUMNS)
         row_bytes = narrow.estimated_size() / max(narrow.height, 1)
         for piece in narrow.iter_slices(max(1, min(BATCH_ROWS, int(_BATCH_BYTES / max(row_bytes, 1))))):
@@ -187,9 +155,9 @@ def batches(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         yield pl.concat(waiting)
 
 
-def _mentions(texts: Sequence[str]) -> tuple[tuple[str, float | None], ...]:
+def _mentions(texts: Sequence[str]) -> dict[str, float | None]:
     mentions: Counter[str] = Counter()
     for text in texts:
         asserted, _ = find_attributes(text)
         mentions.update({CATEGORY_OF[name] for name in asserted})
-    return tuple((category, mentions[category] / len(texts) if texts else None) for category in CATEGORIES)
+    return {category: mentions[category] / len(texts) if texts else None for category in CATEGORIES}

@@ -11,19 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_folders import empty_store, s3_options
+from dataset_folders import ON_BOTH
 from examples import examples
 from facecaption_ml.benchmarks.datasets import pictures as module
 from facecaption_ml.benchmarks.datasets.data import Rgb
 from facecaption_ml.benchmarks.datasets.pictures import JoinedPictures, KeptPictures, StoredPictures, content_version
 from facecaption_ml.decoding import decode_image
 from facecaption_ml.storage.store import Store, StoreError
+from servers import s3_options
 from tone_world import picture_of, stored, tones_of
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return empty_store(request, tmp_path)
 
 
 class Drawn:
@@ -46,6 +42,7 @@ def tones(images: Sequence[Rgb | None]) -> list[int | None]:
 # -- stored -----------------------------------------------------------------------------------------------------------
 
 
+@ON_BOTH
 def test_stored_pictures_come_back_by_row_and_what_is_gone_or_damaged_is_none(store: Store) -> None:
     known = tones_of(6)
     pictures = stored(store, "pictures", known, damaged=[2])
@@ -64,8 +61,7 @@ def test_a_store_that_cannot_be_reached_is_no_damaged_picture(s3_server: dict[st
         StoredPictures(refused, ["a.jpg"], [1]).read([0])
 
 
-def test_the_version_differs_where_a_name_an_order_or_a_size_does(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
+def test_the_version_differs_where_a_name_an_order_or_a_size_does(store: Store) -> None:
     given = [(["a", "b"], [1, 2]), (["a", "b"], [1, 3]), (["b", "a"], [1, 2]), (["a"], [1]), (["a", "c"], [1, 2])]
     versions = [StoredPictures(store, keys, sizes).version for keys, sizes in given]
     assert len(set(versions)) == len(given)
@@ -102,6 +98,7 @@ def test_a_part_may_stand_twice_and_its_version_counts() -> None:
 # -- kept -------------------------------------------------------------------------------------------------------------
 
 
+@ON_BOTH
 def test_kept_pictures_are_drawn_once_and_the_same_ever_after(store: Store) -> None:
     first = Drawn(150)
     kept = KeptPictures(first, store)
@@ -115,8 +112,7 @@ def test_kept_pictures_are_drawn_once_and_the_same_ever_after(store: Store) -> N
     assert (again.version, list(again.names)) == (first.version, list(first.names))
 
 
-def test_other_versions_are_kept_apart(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
+def test_other_versions_are_kept_apart(store: Store) -> None:
     KeptPictures(Drawn(3), store).read([0])
     other = Drawn(3, "2")
     KeptPictures(other, store).read([0])
@@ -124,8 +120,7 @@ def test_other_versions_are_kept_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "empty", "other bytes", "fewer"])
-def test_a_damaged_file_of_kept_pictures_is_drawn_anew(tmp_path: Path, fault: str) -> None:
-    store = Store(str(tmp_path))
+def test_a_damaged_file_of_kept_pictures_is_drawn_anew(store: Store, fault: str) -> None:
     KeptPictures(Drawn(70), store).read([0])
     key = store.keys("1/")[0]
     whole = store.read_bytes(key)
@@ -139,9 +134,9 @@ def test_a_damaged_file_of_kept_pictures_is_drawn_anew(tmp_path: Path, fault: st
     assert store.read_bytes(key) == whole
 
 
-def test_a_drawn_picture_that_is_none_is_named_and_never_shifts_the_others(tmp_path: Path) -> None:
+def test_a_drawn_picture_that_is_none_is_named_and_never_shifts_the_others(store: Store) -> None:
     with pytest.raises(ValueError, match=r"^drawing 3 does not decode, so it cannot be kept with the others$"):
-        KeptPictures(Drawn(6, missing=[3]), Store(str(tmp_path))).read([5])
+        KeptPictures(Drawn(6, missing=[3]), store).read([5])
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=12), st.integers(1, 30))

@@ -192,13 +192,8 @@ def test_an_ablation_is_mean_and_standard_deviation_over_training_seeds() -> Non
     values, others = [0.51, 0.55, 0.47], [0.30, 0.31]
     results = [*seeded("flip_template", others), *seeded("flip", values)]
     table = ablation_table(results)
-    assert [column.heading.lines[0] for column in table.columns] == [
-        "Data set",
-        "Setting",
-        "Metric",
-        "FLIP",
-        "FLIP*",
-    ]
+    headings = [column.heading.lines[0] for column in table.columns]
+    assert headings == ["Data set", "Setting", "Metric", "FLIP", "FLIP*"]
     assert [cell.lines[0] for cell in table.rows[0].cells] == [
         "Drawn sample", "text → image", "R@5",
         f"{100 * mean(values):.2f} ± {100 * stdev(values):.2f}",

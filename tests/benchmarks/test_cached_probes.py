@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from facecaption_ml.attributes.evaluation import average_precision
 from facecaption_ml.benchmarks.datasets.data import PairData, Source
-from facecaption_ml.benchmarks.encoders.features import FeatureCache, Reencoded
+from facecaption_ml.benchmarks.encoders.features import FeatureCache
 from facecaption_ml.benchmarks.encoders.models import FlipEncoder
 from facecaption_ml.benchmarks.options import ATTRIBUTES, RETRIEVAL
 from facecaption_ml.benchmarks.tasks.attributes import normed_layers, scores, train_attribute_probe
@@ -22,12 +20,7 @@ from facecaption_ml.benchmarks.tasks.retrieval import SplitPairs, pair_ranks, tr
 from facecaption_ml.ranking import recall_of_ranks
 from facecaption_ml.storage.store import Store
 from stub_models import TEXTS, micro_flip
-from tone_world import labelled, splits_of, stored, tones_of
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "data"))
+from tone_world import encoded_anew, labelled, splits_of, stored, tones_of
 
 
 def half(values: np.ndarray) -> np.ndarray:
@@ -56,15 +49,15 @@ def test_a_retrieval_probe_on_cached_features_is_that_of_encoding_anew_in_every_
     train, test = (SplitPairs.of(data, cache, split, layers=False) for split in ("train", "test"))
     probe, trained = train_retrieval_probe(train, None, PAIRS_PROTOCOL, run=1)
 
-    slow, again = PairProbe(16, 16, PAIRS_PROTOCOL.seed + 1), Reencoded(encoder, pictures)
+    slow = PairProbe(16, 16, PAIRS_PROTOCOL.seed + 1)
     kept = half if rounded else np.asarray
 
     def loss_of(rows: Tensor, epoch: int) -> Tensor:
-        images = torch.from_numpy(kept(again.features(rows.tolist()).pooled))
+        images = torch.from_numpy(kept(encoded_anew(encoder, pictures, rows.tolist()).pooled))
         words = torch.from_numpy(kept(encoder.encode_texts([texts[row] for row in rows.tolist()])))
         return slow.loss(slow.images(images), slow.texts(words), torch.from_numpy(train.caption_ids)[rows])
 
-    slowly = train_probe(slow, loss_of, count, PAIRS_PROTOCOL.training(1))
+    slowly = train_probe(slow, loss_of, count, PAIRS_PROTOCOL, PAIRS_PROTOCOL.seed + 1)
     assert trained.losses == pytest.approx(slowly.losses, rel=tolerance)
     for name, weight in slow.state_dict().items():
         torch.testing.assert_close(probe.state_dict()[name], weight, atol=tolerance, rtol=0, msg=name)
@@ -88,11 +81,11 @@ def test_an_attribute_probe_on_cached_features_is_that_of_encoding_anew_in_every
         [normed_layers(train.views[0])], target, np.arange(count), None, LABELS_PROTOCOL, run=0
     )
 
-    slow, again = AttributeProbe(6, 16, 40, LABELS_PROTOCOL.seed), Reencoded(encoder, data.pictures)
+    slow = AttributeProbe(6, 16, 40, LABELS_PROTOCOL.seed)
     kept = half if rounded else np.asarray
 
     def vectors(rows: list[int]) -> Tensor:
-        found = again.features(rows).layers
+        found = encoded_anew(encoder, data.pictures, rows).layers
         assert found is not None
         return torch.from_numpy(kept(F.layer_norm(torch.from_numpy(kept(found)), (16,)).numpy()))
 
@@ -100,7 +93,7 @@ def test_an_attribute_probe_on_cached_features_is_that_of_encoding_anew_in_every
         labels = torch.from_numpy(target).float()[rows]
         return F.binary_cross_entropy_with_logits(slow(vectors(rows.tolist())), labels)
 
-    slowly = train_probe(slow, loss_of, count, LABELS_PROTOCOL.training(0))
+    slowly = train_probe(slow, loss_of, count, LABELS_PROTOCOL, LABELS_PROTOCOL.seed)
     assert trained.losses == pytest.approx(slowly.losses, rel=tolerance)
     assert trained.losses[-1] < trained.losses[0]
     for name, weight in slow.state_dict().items():

@@ -10,24 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_folders import empty_store
+from dataset_folders import ON_BOTH
 from examples import examples
 from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
 from facecaption_ml.benchmarks.encoders import features
-from facecaption_ml.benchmarks.encoders.features import FOLDER, FeatureCache, FeatureError, Reencoded
+from facecaption_ml.benchmarks.encoders.features import FOLDER, FeatureCache, FeatureError
 from facecaption_ml.benchmarks.tasks.protocol import SplitFeatures
 from facecaption_ml.storage.store import Store
-from tone_world import ToneModel, cache_of, picture_of, stored, tones_of
+from tone_world import ToneModel, cache_of, encoded_anew, picture_of, stored, tones_of
 
 ROUNDED = 1e-3  # of features in half precision: 11 bits
-
-
-@pytest.fixture
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """A folder; or, with the parameter "s3", a bucket."""
-    if getattr(request, "param", "folder") == "folder":
-        return Store(str(tmp_path / "data"))
-    return empty_store(request, tmp_path)
 
 
 @pytest.fixture
@@ -41,17 +33,11 @@ def chunk_keys(store: Store, kind: str = "") -> list[str]:
     return [key for key in store.keys(f"{FOLDER}/") if f"/{kind}" in key]
 
 
-def test_encoding_anew_names_a_picture_that_does_not_decode(store: Store) -> None:
-    pictures = stored(store, "pictures", tones_of(3), damaged=[1])
-    with pytest.raises(FeatureError, match=r"pictures/0001\.png does not decode"):
-        Reencoded(ToneModel(), pictures).features([0, 1])
-
-
 # -- what is kept -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
+@ON_BOTH
 def test_a_second_call_encodes_nothing_and_gives_the_same(store: Store) -> None:
     pictures, rows = stored(store, "pictures", tones_of(20), damaged=[7]), [19, 3, 3, 7, 12]
     first = cache_of(store)
@@ -94,7 +80,7 @@ def test_rows_come_back_in_the_order_asked_for_as_direct_encoding_gives_them(
             found = cache.pictures(thirty, rows, layers=layers)
             assert found.readable.tolist() == [row not in DAMAGED for row in rows]
             assert not found.pooled[~found.readable].any()
-            direct = Reencoded(ToneModel(), thirty).features([row for row in rows if row not in DAMAGED])
+            direct = encoded_anew(ToneModel(), thirty, [row for row in rows if row not in DAMAGED])
             np.testing.assert_allclose(found.pooled[found.readable], direct.pooled, rtol=ROUNDED, atol=ROUNDED)
             assert (found.layers is not None) == layers
             if found.layers is not None and direct.layers is not None:
@@ -117,7 +103,7 @@ def test_another_task_shares_the_chunks_that_are_there(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
+@ON_BOTH
 def test_an_interrupted_run_goes_on_with_the_next_chunk(store: Store) -> None:
     pictures, texts = stored(store, "pictures", tones_of(30)), [str(n) for n in range(10)]
     whole = cache_of(store)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,31 +10,20 @@ import pytest
 
 from dataset_folders import (
     LFWA_NAMES,
-    empty_store,
+    ON_BOTH,
     lfwa_csv,
     lfwa_labels,
     matlab_5,
     matlab_73,
     put,
+    refused,
     split_names,
     write_lfw_pictures,
 )
-from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError
 from facecaption_ml.benchmarks.datasets.lfwa import read_lfwa
 from facecaption_ml.benchmarks.datasets.matlab import cell_strings, read_matlab
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return empty_store(request, tmp_path)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "data"))
-
 
 ORDER = np.random.default_rng(5).permutation(40)
 SPOKEN = [ATTRIBUTES[i].replace("_", " ").lower() for i in ORDER]
@@ -74,6 +62,7 @@ def test_lfwa_is_read_from_matlab_files_of_both_versions(folder: Store, write: W
     assert data.source.excluded == {}
 
 
+@ON_BOTH
 def test_lfwa_is_the_same_whatever_file_it_came_from(store: Store) -> None:
     write_lfw_pictures(store)
     paths = [name.replace("\\", "/") for name in LFWA_NAMES]
@@ -142,11 +131,8 @@ def test_a_wrong_variable_of_lfwa_is_named(
 ) -> None:
     write_lfw_pictures(folder)
     write_lfwa(folder, write, **changes)
-    with pytest.raises(BenchmarkDataError, match=r"^lfwa: ") as error:
+    with refused("lfwa", words):
         read_lfwa(folder)
-    assert "\n" not in str(error.value)
-    for word in words:
-        assert word in str(error.value)
 
 
 def test_matlab_texts_come_back_whatever_their_characters(write: Write) -> None:
@@ -168,9 +154,8 @@ def test_a_damaged_matlab_file_is_named(
     write_lfw_pictures(folder)
     write_lfwa(folder, write)
     folder.write_bytes(file, damage(folder.read_bytes(file)))
-    with pytest.raises(BenchmarkDataError, match=rf"^lfwa: .*{file}: .*MATLAB") as error:
+    with refused("lfwa", [f"{file}: ", "MATLAB"]):
         read_lfwa(folder)
-    assert "\n" not in str(error.value)
 
 
 GOOD = lfwa_csv(LFWA_NAMES, lfwa_labels()).decode()
@@ -195,7 +180,5 @@ def test_what_is_wrong_with_csv_labels_is_named(folder: Store, files: Mapping[st
         put(folder, key, text)
     if "list_attr_lfwa.csv" in files and files["list_attr_lfwa.csv"] != GOOD:
         put(folder, "list_attr_lfwa_test.csv", GOOD)
-    with pytest.raises(BenchmarkDataError, match=r"^lfwa: ") as error:
+    with refused("lfwa", words):
         read_lfwa(folder)
-    for word in words:
-        assert word in str(error.value)

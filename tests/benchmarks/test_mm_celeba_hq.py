@@ -10,26 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataset_folders import (
-    captions_by_name,
-    empty_store,
-    split_names,
-    write_mm_celeba_hq,
-)
-from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError
+from dataset_folders import ON_BOTH, captions_by_name, refused, split_names, write_mm_celeba_hq
 from facecaption_ml.benchmarks.datasets.mm_celeba_hq import read_mm_celeba_hq
 from facecaption_ml.storage.store import Store
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return empty_store(request, tmp_path)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "data"))
-
 
 TEN = [f"Caption number {number}." for number in range(10)]
 
@@ -55,6 +38,7 @@ def test_mm_celeba_hq_is_read_in_every_layout(folder: Store, pictures: str, text
     assert data.source.excluded == {}
 
 
+@ON_BOTH
 def test_mm_celeba_hq_is_read_from_s3(store: Store) -> None:
     write_mm_celeba_hq(store, {n: [f"{n}."] for n in range(30)}, {"train": range(20), "test": range(20, 30)})
     data = read_mm_celeba_hq(store)
@@ -90,7 +74,7 @@ class _Opens:
 def test_a_pickle_can_call_nothing(folder: Store, tmp_path: Path, protocol: int) -> None:
     write_mm_celeba_hq(folder, {0: TEN, 1: TEN}, {"train": [0], "test": [1]})
     folder.write_bytes("train/filenames.pickle", pickle.dumps(["0", _Opens(tmp_path / "opened")], protocol))
-    with pytest.raises(BenchmarkDataError, match=r"^mm_celeba: .*train/filenames\.pickle.*open"):
+    with refused("mm_celeba", ["train/filenames.pickle", "open"]):
         read_mm_celeba_hq(folder)
     assert not (tmp_path / "opened").exists()
 
@@ -112,7 +96,7 @@ def test_a_pickle_can_call_nothing(folder: Store, tmp_path: Path, protocol: int)
 def test_what_is_no_pickled_list_of_names_is_named(folder: Store, data: bytes) -> None:
     write_mm_celeba_hq(folder, {0: TEN, 1: TEN}, {"train": [0], "test": [1]})
     folder.write_bytes("test/filenames.pickle", data)
-    with pytest.raises(BenchmarkDataError, match=r"^mm_celeba: .*test/filenames\.pickle.*names"):
+    with refused("mm_celeba", ["test/filenames.pickle", "names"]):
         read_mm_celeba_hq(folder)
 
 
@@ -137,7 +121,5 @@ def test_what_mm_celeba_hq_cannot_do_without_is_named(folder: Store, gone: str, 
     write_mm_celeba_hq(folder, {0: TEN, 1: TEN}, {"train": [0], "test": [1]})
     for key in folder.keys(gone):
         folder.delete(key)
-    with pytest.raises(BenchmarkDataError, match=r"^mm_celeba: ") as error:
+    with refused("mm_celeba", words):
         read_mm_celeba_hq(folder)
-    for word in words:
-        assert word in str(error.value)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from examples import examples
-from facecaption_ml.benchmarks.options import ProbeTraining
+from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.benchmarks.tasks.probes import (
     AttributeProbe,
     PairProbe,
@@ -115,24 +115,6 @@ def test_an_attribute_probe_combines_its_vectors_and_goes_through_one_layer() ->
     assert AttributeProbe(4, 6, 4, seed=0).weights.tolist() == [0.25] * 4, "it starts with their mean"
 
 
-def test_a_layer_norm_with_scale_and_shift_gives_the_same_family_of_functions() -> None:
-    """For any scale γ and shift β there are a head's weights that give the same logits without them."""
-    rng = np.random.default_rng(0)
-    vectors, scale, shift = rng.normal(size=(5, 3, 6)), rng.normal(size=6), rng.normal(size=6)
-    affine = AttributeProbe(3, 6, 4, seed=0)
-    with torch.no_grad():
-        affine.weights.copy_(torch.tensor([0.5, -1.0, 2.0]))
-    wanted = affine(torch.from_numpy(slow_layer_norm(vectors) * scale + shift))
-    plain = AttributeProbe(3, 6, 4, seed=1)
-    with torch.no_grad():
-        plain.weights.copy_(affine.weights)
-        plain.head.weight.copy_(affine.head.weight * torch.from_numpy(scale))
-        plain.head.bias.copy_(
-            affine.head.bias + affine.weights.sum() * (affine.head.weight @ torch.from_numpy(shift).float())
-        )
-    torch.testing.assert_close(plain(torch.from_numpy(slow_layer_norm(vectors))), wanted, atol=1e-5, rtol=1e-5)
-
-
 # -- training -----------------------------------------------------------------------------------------------------------
 
 
@@ -161,27 +143,31 @@ def loss_of_line(line: Line, seen: list[tuple[int, list[int]]] | None = None) ->
     return loss_of
 
 
-def slow_training(line: Line, training: ProbeTraining, orders: list[tuple[int, list[int]]]) -> tuple[np.ndarray, float]:
+def quick(epochs: int) -> ProbeProtocol:
+    return ProbeProtocol(epochs=epochs, learning_rate=0.1, batch_size=4)
+
+
+def slow_training(line: Line, protocol: ProbeProtocol, orders: list[tuple[int, list[int]]]) -> tuple[np.ndarray, float]:
     """AdamW (Loshchilov and Hutter, ICLR 2019, Algorithm 2) by hand, its rate a half cosine from the first step to 0."""
     points, heights = POINTS.numpy().astype(np.float64), HEIGHTS.numpy().astype(np.float64)
     w = np.array([*line.weight.tolist(), line.bias.item()], np.float64)
     first, second = np.zeros(4), np.zeros(4)
     for step, (_, rows) in enumerate(orders):
-        rate = training.learning_rate * 0.5 * (1 + math.cos(math.pi * step / len(orders)))
+        rate = protocol.learning_rate * 0.5 * (1 + math.cos(math.pi * step / len(orders)))
         x = np.column_stack([points[rows], np.ones(len(rows))])
         gradient = 2 * x.T @ (x @ w - heights[rows]) / len(rows)
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
         step_size = (first / (1 - 0.9 ** (step + 1))) / (np.sqrt(second / (1 - 0.999 ** (step + 1))) + 1e-8)
-        w = w - rate * training.weight_decay * w - rate * step_size
+        w = w - rate * protocol.weight_decay * w - rate * step_size
     return w, rate
 
 
 def test_training_is_adamw_with_a_cosine_to_0_worked_by_hand() -> None:
     line, seen = Line(), []
-    training = ProbeTraining(epochs=25, learning_rate=0.1, batch_size=4, weight_decay=0.05, seed=3)
+    protocol = quick(25)
     wanted = Line()
-    trained = train_probe(line, loss_of_line(line, seen), 10, training)
-    weights, last_rate = slow_training(wanted, training, seen)
+    trained = train_probe(line, loss_of_line(line, seen), 10, protocol, 3)
+    weights, last_rate = slow_training(wanted, protocol, seen)
     np.testing.assert_allclose([*line.weight.tolist(), line.bias.item()], weights, atol=1e-4)
     assert len(seen) == 25 * 3
     assert last_rate < 0.1 * 5e-4, "the cosine ends at 0 over all steps"
@@ -191,7 +177,7 @@ def test_training_is_adamw_with_a_cosine_to_0_worked_by_hand() -> None:
 
 def test_every_epoch_sees_every_row_once_in_an_order_of_its_own() -> None:
     line, seen = Line(), []
-    train_probe(line, loss_of_line(line, seen), 10, ProbeTraining(4, 0.1, batch_size=4, seed=1))
+    train_probe(line, loss_of_line(line, seen), 10, quick(4), 1)
     orders = [list(itertools.chain(*(rows for epoch, rows in seen if epoch == number))) for number in range(4)]
     assert all(sorted(order) == list(range(10)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
@@ -204,14 +190,14 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_rows_not_its_batches() -> Non
         kept.append((len(rows), 1.0 + len(kept)))
         return line.bias * 0 + kept[-1][1]
 
-    trained = train_probe(line, loss_of, 10, ProbeTraining(1, 0.1, batch_size=4))
+    trained = train_probe(line, loss_of, 10, quick(1), 0)
     assert [size for size, _ in kept] == [4, 4, 2]
     assert trained.losses == [pytest.approx((4 * 1 + 4 * 2 + 2 * 3) / 10)]
 
 
 def trained_line(seed: int) -> list[float]:
     line = Line()
-    train_probe(line, loss_of_line(line), 10, ProbeTraining(2, 0.1, batch_size=4, seed=seed))
+    train_probe(line, loss_of_line(line), 10, quick(2), seed)
     return [*line.weight.tolist(), line.bias.item()]
 
 
@@ -236,7 +222,7 @@ def test_the_best_validation_epochs_weights_are_kept_of_equals_the_later(scores:
         after.append({name: value.clone() for name, value in line.state_dict().items()})
         return scores[len(after) - 1]
 
-    trained = train_probe(line, loss_of_line(line), 10, ProbeTraining(3, 0.1, batch_size=4), score)
+    trained = train_probe(line, loss_of_line(line), 10, quick(3), 0, score)
     assert (trained.epoch, trained.validation) == (epoch, max(scores))
     assert all(torch.equal(line.state_dict()[name], value) for name, value in after[epoch - 1].items())
     assert not torch.equal(after[0]["weight"], after[1]["weight"])
@@ -244,9 +230,9 @@ def test_the_best_validation_epochs_weights_are_kept_of_equals_the_later(scores:
 
 def test_asking_for_a_score_changes_no_step() -> None:
     plain, scored = Line(), Line()
-    train_probe(plain, loss_of_line(plain), 10, ProbeTraining(3, 0.1, batch_size=4))
+    train_probe(plain, loss_of_line(plain), 10, quick(3), 0)
     rising = itertools.count()
-    train_probe(scored, loss_of_line(scored), 10, ProbeTraining(3, 0.1, batch_size=4), lambda: float(next(rising)))
+    train_probe(scored, loss_of_line(scored), 10, quick(3), 0, lambda: float(next(rising)))
     assert torch.equal(plain.weight, scored.weight)
 
 
@@ -255,9 +241,9 @@ def test_a_loss_that_is_no_number_and_no_rows_are_one_line() -> None:
     with pytest.raises(
         FaceCaptionError, match=r"^the probe's loss is nan in epoch 1: a lower learning rate is needed$"
     ):
-        train_probe(line, lambda rows, epoch: line.bias * math.nan, 10, ProbeTraining(2, 0.1, 4))
+        train_probe(line, lambda rows, epoch: line.bias * math.nan, 10, quick(2), 0)
     with pytest.raises(ValueError, match=r"^a probe needs rows to train on$"):
-        train_probe(line, loss_of_line(line), 0, ProbeTraining(2, 0.1, 4))
+        train_probe(line, loss_of_line(line), 0, quick(2), 0)
 
 
 # -- what all tasks share ---------------------------------------------------------------------------------------------

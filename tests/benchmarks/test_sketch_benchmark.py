@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from PIL import Image
 from facecaption_ml.benchmarks.datasets.data import Episode, EpisodeData
 from facecaption_ml.benchmarks.encoders.features import FeatureError
 from facecaption_ml.benchmarks.options import SKETCHES, ProbeProtocol
-from facecaption_ml.benchmarks.result import BenchmarkResult
 from facecaption_ml.benchmarks.tasks.figures import episode_strip
 from facecaption_ml.benchmarks.tasks.probes import PairProbe
 from facecaption_ml.benchmarks.tasks.protocol import Measured
@@ -31,23 +29,14 @@ from facecaption_ml.benchmarks.tasks.sketches import (
 )
 from facecaption_ml.ranking import percentile_of_ranks, reciprocal_of_ranks
 from facecaption_ml.storage.store import Store
-from tone_world import ToneModel, cache_of, drawings
+from tone_world import ToneModel, cache_of, drawings, values
 
 QUICK = SKETCHES.model_copy(update={"epochs": 2, "batch_size": 32, "runs": 1})
 MODES = (SKETCH, TEXT, BOTH)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "data"))
-
-
 def measure(data: EpisodeData, store: Store, protocol: ProbeProtocol = QUICK) -> Measured:
     return measure_sketches(data, cache_of(store), protocol)
-
-
-def values(result: BenchmarkResult) -> dict[tuple[str, str], float | None]:
-    return {(m.setting, m.metric): m.value for m in result.measurements}
 
 
 # -- numbers worked by hand -------------------------------------------------------------------------------------------
@@ -108,15 +97,7 @@ def test_the_course_of_hand_made_drawings_of_different_lengths() -> None:
     ranks = sketch_ranks(plain_probe(), HAND, SKETCH)
     percentile, reciprocal = course(ranks, HAND, 5, grid=(0.2, 0.25, 0.5, 0.75, 0.99, 1.0))
     assert percentile == pytest.approx([(0 + 1) / 8, (0 + 1) / 8, (2 + 1) / 8, (3 + 1) / 8, (3 + 1) / 8, 1.0])
-    wanted = [
-        (1 / 5 + 1 / 4) / 2,
-        (1 / 5 + 1 / 4) / 2,
-        (1 / 3 + 1 / 4) / 2,
-        (1 / 2 + 1 / 4) / 2,
-        (1 / 2 + 1 / 4) / 2,
-        1.0,
-    ]
-    assert reciprocal == pytest.approx(wanted)
+    assert reciprocal == pytest.approx([*((1 / rank + 1 / 4) / 2 for rank in (5, 5, 3, 2, 2)), 1.0])
 
 
 @pytest.mark.parametrize("stages", [3, 20, 49, 70])
@@ -131,7 +112,7 @@ def test_the_course_reaches_each_stage_at_its_own_share_in_spite_of_rounding(sta
 @pytest.mark.parametrize("photos", [2, 3, 8])
 def test_chance_is_one_half_and_the_mean_of_one_over_every_rank(store: Store, photos: int) -> None:
     result = measure(drawings(store, 4, photos), store).result
-    chance = {(m.setting, m.metric): m.value for m in result.baselines["chance"]}
+    chance = values(result.baselines["chance"])
     harmonic = sum(1 / rank for rank in range(1, photos + 1))
     for mode in MODES:
         assert chance[mode, "m@A"] == pytest.approx(
@@ -153,7 +134,7 @@ def test_the_more_is_drawn_the_better_its_photo_is_found(store: Store) -> None:
     assert quarters[0] < 0.6 < quarters[2]
     assert quarters[3] == pytest.approx(1.0)
     assert list(curve) == [share / 20 for share in range(1, 21)]
-    found = values(result)
+    found = values(result.measurements)
     assert found[SKETCH, "m@B"] == pytest.approx(np.mean(quarters)), "drawings of one length count alike"
     assert found[SKETCH, "m@A"] > 0.8
     assert {m.runs for m in result.measurements} == {2}
@@ -169,7 +150,7 @@ def test_text_is_learned_and_helps_an_early_sketch(store: Store) -> None:
     """At a rate that does move weights in so few steps."""
     protocol = QUICK.model_copy(update={"epochs": 15, "learning_rate": 2e-3})
     result = measure(drawings(store, 120, 40), store, protocol).result
-    found, chance = values(result), {(m.setting, m.metric): m.value for m in result.baselines["chance"]}
+    found, chance = values(result.measurements), values(result.baselines["chance"])
     assert found[TEXT, "m@B"] > 4 * chance[TEXT, "m@B"]
     early = {mode: dict(result.curves[f"{mode}, m@B"])[0.25] for mode in (SKETCH, BOTH)}
     assert early[BOTH] > early[SKETCH] + 0.1
@@ -182,7 +163,7 @@ def test_the_test_split_is_not_looked_at_in_training(store: Store) -> None:
         data, captions=[*data.captions[:20], *reversed(data.captions[20:32]), *data.captions[32:]]
     )
     first, second = (measure(own, store).result for own in (data, other))
-    found, again = values(first), values(second)
+    found, again = values(first.measurements), values(second.measurements)
     assert all(found[SKETCH, metric] == again[SKETCH, metric] for metric in ("m@A", "m@B"))
     assert found[BOTH, "m@B"] != again[BOTH, "m@B"]
     assert first.protocol["epoch"] == "best on the validation split"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import random
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +27,8 @@ from facecaption_ml.statistics.quality import (
     quality_table,
 )
 from facecaption_ml.statistics.sampling import hashed_sample
+from png_files import png
+from tiny_checkpoints import save_clip
 
 Rgb = np.ndarray
 
@@ -48,40 +48,8 @@ def brisque() -> Brisque:
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of two tiny random towers with a real tokenizer, as save_pretrained writes it."""
-    import torch
-    from transformers import (
-        CLIPConfig,
-        CLIPImageProcessor,
-        CLIPModel,
-        CLIPProcessor,
-        CLIPTextConfig,
-        CLIPTokenizer,
-        CLIPVisionConfig,
-    )
-
-    folder = tmp_path_factory.mktemp("clip")
-    letters = "abcdefghijklmnopqrstuvwxyz.,-"
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={token: at for at, token in enumerate(tokens)}, merges=[])
-    tower: dict[str, Any] = {
-        "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-    }  # fmt: skip
-    text = CLIPTextConfig(
-        **tower, vocab_size=len(tokens), max_position_embeddings=77, eos_token_id=len(tokens) - 1,
-        bos_token_id=len(tokens) - 2, pad_token_id=len(tokens) - 1,
-    )  # fmt: skip
-    vision = CLIPVisionConfig(**tower, image_size=32, patch_size=8)
-    torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(8)  # initial weights are so small that every picture would score alike
-    model.save_pretrained(folder)
-    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    CLIPProcessor(processor, tokenizer).save_pretrained(folder)
-    return folder
+    """Initial weights are so small that every picture would score alike."""
+    return save_clip(tmp_path_factory.mktemp("clip"), spread=8)
 
 
 def test_clip_iqa_is_the_softmax_of_scaled_cosines(clip_folder: Path) -> None:
@@ -93,10 +61,8 @@ def test_clip_iqa_is_the_softmax_of_scaled_cosines(clip_folder: Path) -> None:
     assert found.shape == (5, len(prompt_pairs()))
     assert found.dtype == np.float32
 
-    model, processor = (
-        CLIPModel.from_pretrained(clip_folder).double().eval(),
-        AutoProcessor.from_pretrained(clip_folder),
-    )
+    model = CLIPModel.from_pretrained(clip_folder).double().eval()
+    processor = AutoProcessor.from_pretrained(clip_folder)
     for picture, row in zip(pictures, found, strict=True):
         pixels = processor(images=picture, return_tensors="pt")["pixel_values"].double()
         for pair, score in zip(prompt_pairs(), row, strict=True):
@@ -154,14 +120,6 @@ def test_a_clip_without_some_weights_is_refused(clip_folder: Path, tmp_path: Pat
     (tmp_path / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(WeightsNotReachable, match=r"^no weights from "):
         ClipIqa.load(tmp_path)
-
-
-def png(picture: Rgb) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def test_a_data_set_has_a_row_per_metric(brisque: Brisque, clip_folder: Path) -> None:

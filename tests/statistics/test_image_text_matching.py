@@ -28,8 +28,9 @@ from facecaption_ml.statistics.matching import (
     matching_table,
     other_texts,
 )
+from tiny_checkpoints import save_blip
 
-WORDS = (
+WORDS = [
     "a",
     "woman",
     "man",
@@ -44,46 +45,14 @@ WORDS = (
     "photo",
     "of",
     "news",
-)
+]
 IMAGE = pl.Struct({"bytes": pl.Binary, "path": pl.String})
 FACES: dict[str, Any] = {"face_id": pl.String, "image": IMAGE, **dict.fromkeys(SOURCES, pl.String)}
 
 
 @pytest.fixture(scope="module")
 def blip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random BLIP with a real word-piece tokenizer, as save_pretrained writes it."""
-    import torch
-    from transformers import (
-        BertTokenizer,
-        BlipConfig,
-        BlipForImageTextRetrieval,
-        BlipImageProcessor,
-        BlipProcessor,
-        BlipTextConfig,
-        BlipVisionConfig,
-    )
-
-    folder = tmp_path_factory.mktemp("blip")
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"abcdefghijklmnopqrstuvwxyz"]
-    vocabulary = {token: at for at, token in enumerate(dict.fromkeys(tokens))}
-    tokenizer = BertTokenizer(vocab=vocabulary)
-    # The default spread of initial weights is so small that every pair would score alike.
-    tower: dict[str, Any] = {
-        "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "initializer_range": 0.3,
-    }  # fmt: skip
-    text = BlipTextConfig(
-        **tower, encoder_hidden_size=24, vocab_size=len(vocabulary), max_position_embeddings=24, pad_token_id=0,
-        bos_token_id=2, sep_token_id=3, eos_token_id=3,
-    )  # fmt: skip
-    vision = BlipVisionConfig(**tower, image_size=32, patch_size=8)
-    torch.manual_seed(0)
-    model = BlipForImageTextRetrieval(
-        BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), image_text_hidden_size=16)
-    )
-    model.save_pretrained(folder)
-    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
-    return folder
+    return save_blip(tmp_path_factory.mktemp("blip"), WORDS)
 
 
 def portraits(count: int) -> list[np.ndarray]:
@@ -111,7 +80,7 @@ def test_blip_matches_as_its_own_forward_pass_says(blip_folder: Path) -> None:
             no, yes = model(tokens["input_ids"], pixels, attention_mask=tokens["attention_mask"]).itm_score[0].tolist()
         assert chance == pytest.approx(1 / (1 + math.exp(no - yes)), abs=1e-4)
     same_text = BlipMatcher.load(blip_folder).match(pictures, ["a man with glasses"] * 4)
-    assert np.ptp(found[:2]) > 0.01, "texts must tell"
+    assert np.ptp(found[[0, 1, 4]]) > 0.01, "texts must tell"
     assert np.ptp(same_text) > 0.01, "pictures must tell"
 
 
@@ -138,9 +107,6 @@ def test_a_checkpoint_without_a_matching_head_is_refused(blip_folder: Path, tmp_
     assert "\n" not in str(caught.value)
     with pytest.raises(WeightsNotReachable, match=r"^no weights from .*Salesforce/blip-itm-base-coco"):
         BlipMatcher.load(tmp_path / "nowhere")
-    (tmp_path / "config.json").unlink()
-    with pytest.raises(WeightsNotReachable, match=r"^no weights from "):
-        BlipMatcher.load(tmp_path)
 
 
 class Brightness:
@@ -221,13 +187,8 @@ def test_an_empty_shard_and_no_shard_give_empty_rows() -> None:
     assert dict(table.schema) == MATCHING_SCHEMA
     assert matcher.calls == 0
     for row in table.rows(named=True):
-        assert (row["faces"], row["mean"], row["median"], row["mismatched_mean"], row["auc"]) == (
-            0,
-            None,
-            None,
-            None,
-            None,
-        )
+        assert row["faces"] == 0
+        assert {row[name] for name in ("mean", "median", "mismatched_mean", "auc")} == {None}
     assert len(matching_figure(summary).axes) == 2
 
 
@@ -304,6 +265,6 @@ def test_blip_scores_a_sample_from_end_to_end(blip_folder: Path) -> None:
     assert 0 < row["mean"] < 1
     from facecaption_ml.statistics import figures
 
-    svg = figures.files(matching_figure(summary, {"caption": "FaceCaption"}), "matching")["matching.svg"].decode()
-    for text in ("FaceCaption (n = 4)", "alt_text (n = 3)", "another face"):
+    svg = figures.files(matching_figure(summary), "matching")["matching.svg"].decode()
+    for text in ("caption (n = 4)", "alt_text (n = 3)", "another face"):
         assert text in svg

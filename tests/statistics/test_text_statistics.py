@@ -33,13 +33,7 @@ from facecaption_ml.statistics.text import (
 from facecaption_ml.statistics.text_tally import LONGEST, SOURCES, batches
 from facecaption_ml.taxonomy import ATTRIBUTES, CATEGORIES
 
-SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "face_id": pl.String,
-    "caption": pl.String,
-    "template_caption": pl.String,
-    "alt_text": pl.String,
-    "labels": pl.List(pl.String),
-}
+SCHEMA = {**dict.fromkeys(("face_id", *SOURCES), pl.String), "labels": pl.List(pl.String)}
 TINY = 4096  # bytes: 64 records in a buffer, so that even small data go through the scratch disk
 
 
@@ -290,11 +284,8 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
 
 
 def test_hashes_are_the_same_on_every_machine() -> None:
-    known = [
-        "a9572f91bc974d84",
-        "2000bc7f1bb1b421",
-        "563d1cc24c6ceceb",
-    ]  # BLAKE2b, 8 bytes little-endian, key of 16 zeros
+    # BLAKE2b, 8 bytes little-endian, key of 16 zeros
+    known = ["a9572f91bc974d84", "2000bc7f1bb1b421", "563d1cc24c6ceceb"]
     assert [f"{h:016x}" for h in stable_hashes(["", "face", "人"])] == known
     program = "from facecaption_ml.statistics.ngrams import stable_hashes; print(*stable_hashes(['face', 'e']))"
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
@@ -411,7 +402,6 @@ def test_progress_counts_rows_and_the_figure_has_three_panels(rows: list[tuple],
     assert seen == sorted(seen)
     figure = result.figure()
     assert [axes.get_title()[:3] for axes in figure.axes] == ["(a)", "(b)", "(c)"]
-    assert np.asarray(figure.axes[2].lines[0].get_ydata()).tolist() == [
-        unique for _, unique in result.sources["caption"].curve
-    ]
+    drawn = np.asarray(figure.axes[2].lines[0].get_ydata()).tolist()
+    assert drawn == [unique for _, unique in result.sources["caption"].curve]
     assert figures.files(figure, "text_statistics").keys() == {"text_statistics.svg", "text_statistics.png"}

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
-from facecaption_ml.benchmarks.datasets.data import LabelData, PairData
+from facecaption_ml.benchmarks.datasets.data import BenchmarkDataError, LabelData, PairData
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
-from servers import s3_options
 
 CELEBA_FLAT = ("img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt")
 CELEBA_RELEASED = ("Img/img_align_celeba", "Anno/list_attr_celeba.txt", "Eval/list_eval_partition.txt")
 LFWA_NAMES = [f"{person}\\{person}_{number:04d}.jpg" for person in ("Al_Bo", "Cy_Dee") for number in (1, 2, 3)]
 
 
-def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """In a folder, or on S3 where the fixture's parameter says so."""
-    if request.param == "folder":
-        return Store(str(tmp_path / "data"))
-    return Store(f"s3://data/{tmp_path.name}", s3_options(request.getfixturevalue("s3_server")))
+ON_BOTH = pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
+
+
+@contextmanager
+def refused(folder: str, words: Sequence[str]) -> Iterator[None]:
+    """One line that names the folder at fault and has all of the words."""
+    with pytest.raises(BenchmarkDataError, match=rf"^{folder}: .*$") as error:
+        yield
+    message = str(error.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == []
 
 
 def split_names(data: LabelData | PairData) -> dict[str, list[str]]:

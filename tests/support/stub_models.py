@@ -25,10 +25,10 @@ def micro_flip(seed: int = 0, version: str = "micro", **towers: object) -> Flip:
     return Flip(micro_model(seed, **towers), tokenizer, {"version": version} if version else {}, "cpu", "fp32")
 
 
-def random_images(count: int, seed: int = 0, side: int | None = None) -> list[np.ndarray]:
-    """RGB uint8 of ``side``, or of sides that differ."""
-    rng = np.random.default_rng(seed)
-    sides = [(side, side) if side else tuple(rng.integers(12, 50, 2).tolist()) for _ in range(count)]
+def random_images(count: int) -> list[np.ndarray]:
+    """RGB uint8 of sides that differ."""
+    rng = np.random.default_rng(0)
+    sides = [tuple(rng.integers(12, 50, 2).tolist()) for _ in range(count)]
     return [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in sides]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,8 @@ _VISION: Final[dict[str, Any]] = {"image_size": 32, "patch_size": 8}
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz.,-"
 
 
-def save_clip(folder: Path) -> Path:
+def save_clip(folder: Path, spread: float = 1.0) -> Path:
+    """``spread`` multiplies the initial weights."""
     import torch
     from transformers import (
         CLIPConfig,
@@ -32,16 +34,19 @@ def save_clip(folder: Path) -> Path:
     )  # fmt: skip
     vision = CLIPVisionConfig(**_TOWER, **_VISION)
     torch.manual_seed(0)
-    CLIPModel(
-        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
-    ).save_pretrained(folder)
+    model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16))
+    with torch.no_grad():
+        for matrix in (parameter for parameter in model.parameters() if parameter.ndim > 1):
+            matrix.mul_(spread)
+    model.save_pretrained(folder)
     pixels = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     tokenizer = CLIPTokenizer(vocab={token: at for at, token in enumerate(tokens)}, merges=[])
     CLIPProcessor(pixels, tokenizer).save_pretrained(folder)
     return folder
 
 
-def save_blip(folder: Path) -> Path:
+def save_blip(folder: Path, words: Sequence[str] = ("man", "woman", "person", "smiling", "hat")) -> Path:
+    """``words`` are those that the tokenizer knows, beside the letters."""
     import torch
     from transformers import (
         BertTokenizer,
@@ -53,16 +58,18 @@ def save_blip(folder: Path) -> Path:
         BlipVisionConfig,
     )
 
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "man", "woman", "person", "smiling", "hat", *_LETTERS]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *_LETTERS]
+    vocabulary = {token: at for at, token in enumerate(dict.fromkeys(tokens))}
     tower = {**_TOWER, "initializer_range": 0.3}  # the default is so small that every pair would score alike
     text = BlipTextConfig(
-        **tower, encoder_hidden_size=24, vocab_size=len(tokens), max_position_embeddings=24, pad_token_id=0,
+        **tower, encoder_hidden_size=24, vocab_size=len(vocabulary), max_position_embeddings=24, pad_token_id=0,
         bos_token_id=2, sep_token_id=3, eos_token_id=3,
     )  # fmt: skip
     vision = BlipVisionConfig(**tower, **_VISION)
     torch.manual_seed(0)
     config = BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), image_text_hidden_size=16)
     BlipForImageTextRetrieval(config).save_pretrained(folder)
-    tokenizer = BertTokenizer(vocab={token: at for at, token in enumerate(tokens)})
-    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
+    BlipProcessor(
+        BlipImageProcessor(size={"height": 32, "width": 32}), BertTokenizer(vocab=vocabulary)
+    ).save_pretrained(folder)
     return folder

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from facecaption_ml.benchmarks.datasets.data import Episode, EpisodeData, LabelData, PairData, Source
+from facecaption_ml.benchmarks.datasets.data import Episode, EpisodeData, LabelData, PairData, Pictures, Source
 from facecaption_ml.benchmarks.datasets.pictures import StoredPictures
 from facecaption_ml.benchmarks.encoders.features import FeatureCache
-from facecaption_ml.benchmarks.encoders.models import ImageFeatures, layer_names
+from facecaption_ml.benchmarks.encoders.models import FrozenModel, ImageFeatures, layer_names
+from facecaption_ml.benchmarks.result import Measurement
 from facecaption_ml.flip.pairs.augmentation import plain_view
 from facecaption_ml.storage.store import Store
+from png_files import png
 
 BLOCKS = 16
 PAPER = 128  # of a block that is not drawn yet
@@ -29,9 +29,7 @@ def tones_of(count: int, seed: int = 0) -> Tones:
 def picture_of(tones: Tones) -> bytes:
     """A PNG of 16 × 16 px."""
     image = np.repeat(np.repeat(tones.reshape(4, 4), 4, axis=0), 4, axis=1)
-    buffer = io.BytesIO()
-    Image.fromarray(np.stack([image] * 3, axis=-1)).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return png(np.stack([image] * 3, axis=-1))
 
 
 def caption_of(tones: Tones) -> str:
@@ -55,16 +53,16 @@ def splits_of(*counts: int) -> dict[str, npt.NDArray[np.int64]]:
     return {name: np.arange(bounds[i], bounds[i + 1]) for i, name in enumerate(names)}
 
 
-def pairs(store: Store, *counts: int, captions: int = 1, damaged: Sequence[int] = (), seed: int = 0) -> PairData:
+def pairs(store: Store, *counts: int, captions: int = 1, damaged: Sequence[int] = ()) -> PairData:
     """Pictures with so many ``captions`` each: the tones, then the tones made a little lighter."""
-    tones = tones_of(sum(counts), seed)
+    tones = tones_of(sum(counts))
     texts = [tuple(caption_of(np.minimum(own, 250) + n) for n in range(captions)) for own in tones]
     return PairData(Source("tones", f"{counts}"), stored(store, "pairs", tones, damaged), texts, splits_of(*counts))
 
 
-def labelled(store: Store, *counts: int, damaged: Sequence[int] = (), seed: int = 0) -> LabelData:
+def labelled(store: Store, *counts: int, damaged: Sequence[int] = ()) -> LabelData:
     """Attribute i is whether the blocks i and i + 5 together are lighter than the paper."""
-    tones = tones_of(sum(counts), seed)
+    tones = tones_of(sum(counts))
     first, second = np.arange(40) % BLOCKS, (np.arange(40) + 5) % BLOCKS
     labels = tones[:, first].astype(int) + tones[:, second] > 2 * PAPER
     return LabelData(Source("tones", f"{counts}"), stored(store, "labels", tones, damaged), labels, splits_of(*counts))
@@ -77,10 +75,9 @@ def drawings(
     captions: bool = True,
     damaged_photos: Sequence[int] = (),
     damaged_sketches: Sequence[int] = (),
-    seed: int = 0,
 ) -> EpisodeData:
     """One drawing of each photo, block after block; drawing i has ``stages[i % len(stages)]`` stages."""
-    tones = tones_of(sum(counts), seed)
+    tones = tones_of(sum(counts))
     episodes, pages = [], []
     for row, own in enumerate(tones):
         steps = stages[row % len(stages)]
@@ -138,6 +135,16 @@ class ToneModel:
             words = text.split()
             own[: len(words)] = [int(word) for word in words]
         return ((tones - PAPER) / 64 @ self._turns[1]).astype(np.float32)
+
+
+def values(measurements: Iterable[Measurement]) -> dict[tuple[str, str], float | None]:
+    """By setting and metric."""
+    return {(m.setting, m.metric): m.value for m in measurements}
+
+
+def encoded_anew(model: FrozenModel, pictures: Pictures, rows: Sequence[int]) -> ImageFeatures:
+    """The slow way, as a probe's training would go without a cache; every picture has to decode."""
+    return model.encode_images([image for image in pictures.read(rows) if image is not None])
 
 
 def cache_of(store: Store, model: ToneModel | None = None, batch_size: int = 32) -> FeatureCache:

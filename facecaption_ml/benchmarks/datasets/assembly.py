@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ NO_SPLIT = "in no split"
 BOTH_SPLITS = "in both splits"
 NOT_LABELLED = "not labelled"
 NO_CAPTION = "no caption"
+_NOTHING: Mapping[str, int] = {}
 
 
 def usable_names(
@@ -61,43 +63,62 @@ def split_names(lists: Mapping[str, Iterable[str]]) -> tuple[dict[str, str], int
 def label_data(
     folder: DataFolder,
     name: str,
-    keys: Sequence[str],
-    labels: npt.NDArray[np.bool_],
-    splits: Sequence[str],
-    excluded: Mapping[str, int],
+    pictures: Mapping[str, str],
+    labels: Mapping[str, Sequence[bool] | npt.NDArray[np.bool_]],
+    split_of: Mapping[str, str],
+    excluded: Mapping[str, int] = _NOTHING,
 ) -> LabelData:
-    """The pictures ``keys`` with ``labels`` bool [N, 40] and the split of each. Raises as LabelData does."""
-    pictures, rows = folder.stored_pictures(keys), _rows(splits)
-    version = content_version((pictures.version, np.packbits(labels).tobytes().hex(), *splits))
-    source = Source(name, version, _counted(excluded))
-    try:
-        return LabelData(source, pictures, labels, rows)
-    except BenchmarkDataError as error:
-        raise folder.error(f"{error}{exclusions(excluded)}") from error
+    """The pictures (keys by name) that have 40 labels and a split. Raises as LabelData does.
+
+    The others are counted, beside what is ``excluded`` already.
+    """
+    names, lacking = usable_names(pictures, labels, split_of, NOT_LABELLED)
+    counts, splits = _counted(excluded, lacking), [split_of[name] for name in names]
+    stored = folder.stored_pictures([pictures[name] for name in names])
+    values = np.array([labels[name] for name in names], bool).reshape(-1, 40)
+    version = content_version((stored.version, np.packbits(values).tobytes().hex(), *splits))
+    with blaming(folder, counts):
+        return LabelData(Source(name, version, counts), stored, values, _rows(splits))
 
 
 def pair_data(
     folder: DataFolder,
     name: str,
-    keys: Sequence[str],
-    captions: Sequence[tuple[str, ...]],
-    splits: Sequence[str],
-    excluded: Mapping[str, int],
+    pictures: Mapping[str, str],
+    captions: Mapping[str, Iterable[str]],
+    split_of: Mapping[str, str],
+    excluded: Mapping[str, int] = _NOTHING,
     notes: Sequence[str] = (),
+    undescribed: str = NO_CAPTION,
 ) -> PairData:
-    """The pictures ``keys`` with the captions and the split of each. Raises as PairData does."""
-    pictures, rows = folder.stored_pictures(keys), _rows(splits)
-    counted = (part for texts in captions for part in (str(len(texts)), *texts))
-    source = Source(name, content_version((pictures.version, *splits, *counted)), _counted(excluded), notes)
+    """The pictures (keys by name) that have captions and a split. Raises as PairData does.
+
+    The others are counted as by ``usable_names``; names without any caption in ``captions`` are listed only.
+    """
+    texts_of = {name: tuple(texts) for name, texts in captions.items()}
+    described = {name for name, texts in texts_of.items() if texts}
+    names, lacking = usable_names(pictures, described, split_of, undescribed, captions)
+    counts, splits = _counted(excluded, lacking), [split_of[name] for name in names]
+    stored = folder.stored_pictures([pictures[name] for name in names])
+    kept = [texts_of[name] for name in names]
+    lengths_and_texts = (part for texts in kept for part in (str(len(texts)), *texts))
+    version = content_version((stored.version, *splits, *lengths_and_texts))
+    with blaming(folder, counts):
+        return PairData(Source(name, version, counts, notes), stored, kept, _rows(splits))
+
+
+@contextmanager
+def blaming(folder: DataFolder, excluded: Mapping[str, int]) -> Iterator[None]:
+    """An error of the data that is made names the folder it is made from, and what was excluded."""
     try:
-        return PairData(source, pictures, captions, rows)
+        yield
     except BenchmarkDataError as error:
         raise folder.error(f"{error}{exclusions(excluded)}") from error
 
 
 def exclusions(excluded: Mapping[str, int]) -> str:
     """What was excluded, as the end of a message; nothing where nothing was."""
-    counts = ", ".join(f"{count:,} {reason}" for reason, count in _counted(excluded).items())
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(excluded.items()) if count)
     return f" (left out: {counts})" if counts else ""
 
 
@@ -107,5 +128,6 @@ def _rows(splits: Sequence[str]) -> dict[str, Rows]:
     return {split: rows for split, rows in by_split.items() if len(rows)}
 
 
-def _counted(excluded: Mapping[str, int]) -> dict[str, int]:
-    return {reason: count for reason, count in sorted(excluded.items()) if count}
+def _counted(*excluded: Mapping[str, int]) -> dict[str, int]:
+    total = sum(map(Counter, excluded), Counter[str]())  # without what is zero
+    return dict(sorted(total.items()))

@@ -6,18 +6,18 @@ also in ``Eval/``.
 
 from __future__ import annotations
 
-from typing import Final
-
-import numpy as np
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from facecaption_ml.attributes.celeba import parse_attributes, parse_partition
 from facecaption_ml.attributes.data import AttributeDataError
-from facecaption_ml.benchmarks.datasets.assembly import NOT_LABELLED, label_data, usable_names
+from facecaption_ml.benchmarks.datasets.assembly import label_data
 from facecaption_ml.benchmarks.datasets.data import SPLITS, LabelData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
 from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec
 from facecaption_ml.storage.store import Store
 
+T = TypeVar("T")
 CELEBA: Final = FolderSpec("celeba", "CelebA: pictures, list_attr_celeba, list_eval_partition")
 
 
@@ -28,16 +28,7 @@ def read_celeba_labels(store: Store) -> LabelData:
     """
     folder = DataFolder(store, CELEBA.name)
     pictures, split_of = celeba_pictures(folder), official_split(folder)
-    labels = attribute_labels(folder)
-    names, excluded = usable_names(pictures.keys(), labels.keys(), split_of.keys(), NOT_LABELLED)
-    return label_data(
-        folder,
-        "celeba",
-        [pictures[name] for name in names],
-        np.array([labels[name] for name in names], bool).reshape(-1, 40),
-        [split_of[name] for name in names],
-        excluded,
-    )
+    return label_data(folder, "celeba", pictures, attribute_labels(folder), split_of)
 
 
 def celeba_pictures(folder: DataFolder) -> dict[str, str]:
@@ -47,19 +38,19 @@ def celeba_pictures(folder: DataFolder) -> dict[str, str]:
 
 def official_split(folder: DataFolder) -> dict[str, str]:
     """The split of each picture by file name."""
-    key = folder.require("the official splits", "list_eval_partition.txt", "Eval/list_eval_partition.txt")
-    try:
-        partition = parse_partition(folder.text(key), folder.address(key))
-    except AttributeDataError as error:
-        raise folder.error(error) from error
+    partition = _parsed(folder, parse_partition, "the official splits", "list_eval_partition.txt", "Eval/")
     return {name: SPLITS[number] for name, number in partition.items()}
 
 
 def attribute_labels(folder: DataFolder) -> dict[str, list[bool]]:
     """The 40 labels of each picture by file name, in the order of ``taxonomy.ATTRIBUTES``."""
-    key = folder.require("the 40 attribute labels", "list_attr_celeba.txt", "Anno/list_attr_celeba.txt")
+    return _parsed(folder, parse_attributes, "the 40 attribute labels", "list_attr_celeba.txt", "Anno/")
+
+
+def _parsed(folder: DataFolder, parse: Callable[[str, str], T], what: str, file: str, released: str) -> T:
+    key = folder.require(what, file, f"{released}{file}")
     try:
-        return parse_attributes(folder.text(key), folder.address(key))
+        return parse(folder.text(key), folder.address(key))
     except AttributeDataError as error:
         raise folder.error(error) from error
 

@@ -7,17 +7,10 @@ The first is the layout that FLIP's authors read (``CelebA_Caption_train.json`` 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
-from facecaption_ml.benchmarks.datasets.assembly import (
-    BOTH_SPLITS,
-    NO_CAPTION,
-    NOT_LABELLED,
-    pair_data,
-    split_names,
-    usable_names,
-)
+from facecaption_ml.benchmarks.datasets.assembly import BOTH_SPLITS, NOT_LABELLED, pair_data, split_names
 from facecaption_ml.benchmarks.datasets.celeba import CELEBA, attribute_labels, celeba_pictures, official_split
 from facecaption_ml.benchmarks.datasets.data import PairData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
@@ -71,7 +64,7 @@ def _from_annotations(folder: DataFolder, given: DataFolder, pictures: Mapping[s
         excluded[_NAMELESS] += nameless
     split_of, excluded[BOTH_SPLITS] = split_names(listed)
     captions = {name: listed[split][name] for name, split in split_of.items()}
-    return _pairs(folder, pictures, captions, split_of, excluded, [])
+    return pair_data(folder, _NAME, pictures, captions, split_of, excluded)
 
 
 def _annotations(entries: Any, given: DataFolder, key: str) -> tuple[_Captions, int]:
@@ -99,7 +92,7 @@ def _from_one_file(folder: DataFolder, given: DataFolder, pictures: Mapping[str,
         text = value.get("overall_caption") if isinstance(value, dict) else value
         captions.setdefault(_file_name(path), {}).update(dict.fromkeys(_texts(text)))
     note = f"Captions are those of {_BY_PICTURE}, not CelebA-Caption's; the split is CelebA's."
-    return _pairs(folder, pictures, captions, split_of, Counter(), [note])
+    return pair_data(folder, _NAME, pictures, captions, split_of, notes=[note])
 
 
 def _from_labels(folder: DataFolder, pictures: Mapping[str, str], seed: int) -> PairData:
@@ -107,33 +100,16 @@ def _from_labels(folder: DataFolder, pictures: Mapping[str, str], seed: int) -> 
     from facecaption_ml.captions.template.grammar import bundled_grammar
 
     split_of, labels = official_split(folder), attribute_labels(folder)
-    names, excluded = usable_names(pictures.keys(), labels.keys(), split_of.keys(), NOT_LABELLED)
     grammar = bundled_grammar()
-    captions = []
-    for name in names:
+    captions: dict[str, list[str]] = {name: [] for name in labels}
+    for name in labels.keys() & pictures.keys():
         held = [attribute for attribute, has in zip(ATTRIBUTES, labels[name], strict=True) if has]
         gender: Gender = "male" if "Male" in held else "female"
         drawn = caption_seed(name, grammar.version, seed)
-        captions.append((grammar.caption(settle_conflicts(held)[0], gender, drawn),))
+        captions[name].append(grammar.caption(settle_conflicts(held)[0], gender, drawn))
     origin = f"grammar {grammar.version}, seed {seed}"
     note = f"Captions were generated from the true labels ({origin}); they are not CelebA-Caption's."
-    keys, splits = [pictures[name] for name in names], [split_of[name] for name in names]
-    return pair_data(folder, _NAME, keys, captions, splits, excluded, [note])
-
-
-def _pairs(
-    folder: DataFolder,
-    pictures: Mapping[str, str],
-    captions: _Captions,
-    split_of: Mapping[str, str],
-    excluded: Counter[str],
-    notes: Sequence[str],
-) -> PairData:
-    described = {name for name, texts in captions.items() if texts}
-    names, lacking = usable_names(pictures.keys(), described, split_of.keys(), NO_CAPTION, captions.keys())
-    texts = [tuple(captions[name]) for name in names]
-    keys, splits = [pictures[name] for name in names], [split_of[name] for name in names]
-    return pair_data(folder, _NAME, keys, texts, splits, excluded + lacking, notes)
+    return pair_data(folder, _NAME, pictures, captions, split_of, notes=[note], undescribed=NOT_LABELLED)
 
 
 def _texts(value: Any) -> list[str]:

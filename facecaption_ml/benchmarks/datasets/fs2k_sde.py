@@ -20,6 +20,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from facecaption_ml.benchmarks.datasets.assembly import exclusions
@@ -34,7 +35,7 @@ from facecaption_ml.benchmarks.datasets.sketch_assembly import (
     assemble,
     tested_on,
 )
-from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec
+from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec, OpenOptions
 from facecaption_ml.storage.store import Store
 
 FS2K: Final = FolderSpec("fs2k", "FS2K, whose photos FS2K-SDE's and User-SDE's drawings show")
@@ -52,10 +53,8 @@ def read_fs2k_sde(store: Store, number: int, photos: Store, describe: Describe |
     A photo without caption in the files is described by ``describe``, and excluded and counted where others have captions
     and nothing describes it; without any, only sketches can be asked with. Excluded and counted are also episodes whose
     photo is absent or does not decode (where it must be described) and those without sketches. Raises BenchmarkDataError
-    naming the folder for what is missing or malformed, ValueError for another number.
+    naming the folder for what is missing or malformed.
     """
-    if number not in _PHOTO_FOLDERS:
-        raise ValueError(f"FS2K-SDE has the parts 1 and 2, not {number}")
     folders = SketchFolders(DataFolder(store, FS2K_SDE.name), DataFolder(photos, FS2K.name))
     excluded: Counter[str] = Counter()
     prefixes = (f"dataset{number}/", "")
@@ -227,35 +226,24 @@ def _captions_by_photo(folder: DataFolder, *keys: str) -> dict[str, str]:
 # -- data sets -------------------------------------------------------------------------------------------------------
 
 
-def _open_part(number: int, folders: Mapping[str, Store], describe: Describe | None) -> EpisodeData:
-    return read_fs2k_sde(folders[FS2K_SDE.name], number, folders[FS2K.name], describe)
+def _open_part(number: int, folders: Mapping[str, Store], options: OpenOptions) -> EpisodeData:
+    return read_fs2k_sde(folders[FS2K_SDE.name], number, folders[FS2K.name], options.describe)
 
 
-def _open_user_sde(folders: Mapping[str, Store], describe: Describe | None) -> EpisodeData:
-    trained_on = _open_part(1, folders, describe)
-    return read_user_sde(folders[USER_SDE.name], trained_on, folders[FS2K.name], describe)
+def _open_user_sde(folders: Mapping[str, Store], options: OpenOptions) -> EpisodeData:
+    trained_on = _open_part(1, folders, options)
+    return read_user_sde(folders[USER_SDE.name], trained_on, folders[FS2K.name], options.describe)
 
 
-DATA_SETS: Final = (
+_PARTS: Final = tuple(
     DataSetSpec(
-        name="fs2k_sde1",
+        name=f"fs2k_sde{number}",
         task="sketches",
-        title="FS2K-SDE1",
+        title=f"FS2K-SDE{number}",
         folders=(FS2K_SDE, FS2K),
-        open=lambda folders, options: _open_part(1, folders, options.describe),
-    ),
-    DataSetSpec(
-        name="fs2k_sde2",
-        task="sketches",
-        title="FS2K-SDE2",
-        folders=(FS2K_SDE, FS2K),
-        open=lambda folders, options: _open_part(2, folders, options.describe),
-    ),
-    DataSetSpec(
-        name="user_sde",
-        task="sketches",
-        title="User-SDE",
-        folders=(USER_SDE, FS2K_SDE, FS2K),
-        open=lambda folders, options: _open_user_sde(folders, options.describe),
-    ),
+        open=partial(_open_part, number),
+    )
+    for number in _PHOTO_FOLDERS
 )
+_USER: Final = DataSetSpec("user_sde", "sketches", "User-SDE", (USER_SDE, FS2K_SDE, FS2K), open=_open_user_sde)
+DATA_SETS: Final = (*_PARTS, _USER)

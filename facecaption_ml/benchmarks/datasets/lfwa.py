@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,13 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from facecaption_ml.benchmarks.datasets.assembly import (
-    BOTH_SPLITS,
-    NOT_LABELLED,
-    label_data,
-    split_names,
-    usable_names,
-)
+from facecaption_ml.benchmarks.datasets.assembly import BOTH_SPLITS, label_data, split_names
 from facecaption_ml.benchmarks.datasets.data import LabelData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
 from facecaption_ml.benchmarks.datasets.matlab import MatlabError, cell_strings, read_matlab, real_matrix
@@ -61,11 +54,9 @@ def read_lfwa(store: Store) -> LabelData:
     tables = folder.find(_LABELS) is None and folder.find(*_TABLES.values()) is not None
     lists = _from_tables(folder) if tables else _from_matlab(folder)
     split_of, twice = split_names(lists.names)
-    names, excluded = usable_names(files.keys(), lists.labels.keys(), split_of.keys(), NOT_LABELLED)
-    excluded += Counter({BOTH_SPLITS: twice, _LISTED_TWICE: lists.repeated})
-    labels = np.array([lists.labels[name] for name in names], bool).reshape(-1, 40)
-    keys, splits = [files[name] for name in names], [split_of[name] for name in names]
-    return label_data(folder, "lfwa", keys, labels, splits, excluded)
+    return label_data(
+        folder, "lfwa", files, lists.labels, split_of, {BOTH_SPLITS: twice, _LISTED_TWICE: lists.repeated}
+    )
 
 
 def _from_matlab(folder: DataFolder) -> _Lists:

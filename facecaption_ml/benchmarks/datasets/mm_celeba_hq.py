@@ -9,16 +9,9 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections import Counter
 from typing import Any, Final
 
-from facecaption_ml.benchmarks.datasets.assembly import (
-    BOTH_SPLITS,
-    NO_CAPTION,
-    pair_data,
-    split_names,
-    usable_names,
-)
+from facecaption_ml.benchmarks.datasets.assembly import BOTH_SPLITS, pair_data, split_names
 from facecaption_ml.benchmarks.datasets.data import PairData
 from facecaption_ml.benchmarks.datasets.folder import DataFolder
 from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec
@@ -40,11 +33,8 @@ def read_mm_celeba_hq(store: Store) -> PairData:
     split_of, twice = split_names({split: _split_list(folder, split) for split in ("train", "test")})
     wanted = [name for name in files if name in pictures]
     read = zip(wanted, folder.read_all([files[name] for name in wanted]), strict=True)
-    captions = {name: lines for name, lines in ((name, _lines(data)) for name, data in read) if lines}
-    names, excluded = usable_names(pictures.keys(), captions.keys(), split_of.keys(), NO_CAPTION, files.keys())
-    keys, splits = [pictures[name] for name in names], [split_of[name] for name in names]
-    excluded += Counter({BOTH_SPLITS: twice})
-    return pair_data(folder, "mm_celeba_hq", keys, [captions[name] for name in names], splits, excluded)
+    captions = dict.fromkeys(files, ()) | {name: _lines(data) for name, data in read}
+    return pair_data(folder, "mm_celeba_hq", pictures, captions, split_of, {BOTH_SPLITS: twice})
 
 
 def _caption_files(folder: DataFolder) -> dict[str, str]:

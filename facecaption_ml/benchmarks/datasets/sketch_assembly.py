@@ -9,9 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from facecaption_ml.benchmarks.datasets.assembly import exclusions
+from facecaption_ml.benchmarks.datasets.assembly import blaming
 from facecaption_ml.benchmarks.datasets.data import (
-    BenchmarkDataError,
     Describe,
     Episode,
     EpisodeData,
@@ -88,10 +87,8 @@ class Episodes:
         parts = (f"{split} {e.photo} {e.sketches}" for split, e in zip(self.splits, self.episodes, strict=True))
         version = content_version([self.photos.version, self.sketches.version, *parts, "", *self.captions])
         source = Source(name, version, self.excluded, self.notes)
-        try:
+        with blaming(folder, self.excluded):
             return EpisodeData(source, self.photos, self.sketches, self.episodes, self.captions, rows)
-        except BenchmarkDataError as error:
-            raise folder.error(f"{error}{exclusions(self.excluded)}") from error
 
 
 def assemble(

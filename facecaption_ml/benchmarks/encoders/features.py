@@ -204,24 +204,6 @@ class FeatureCache:
         self._store.write_bytes(key, buffer.getvalue())
 
 
-class Reencoded:
-    """The slow way, as a probe's training would go without a cache: the model runs anew on every batch of every epoch.
-
-    The reference that tests and ``bench/benchmark_probes.py`` hold the cached features against.
-    """
-
-    def __init__(self, model: FrozenModel, pictures: Pictures) -> None:
-        self.model, self._pictures = model, pictures
-
-    def features(self, rows: Sequence[int]) -> ImageFeatures:
-        """Raises FeatureError for a picture that does not decode."""
-        images = self._pictures.read(rows)
-        for row, image in zip(rows, images, strict=True):
-            if image is None:
-                raise FeatureError(f"{self._pictures.names[row]} does not decode")
-        return self.model.encode_images([image for image in images if image is not None])
-
-
 def _empty(count: int, like: PictureFeatures) -> PictureFeatures:
     return PictureFeatures(
         np.zeros((count, *like.pooled.shape[1:]), np.float16),

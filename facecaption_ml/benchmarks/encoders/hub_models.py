@@ -88,25 +88,17 @@ def load(name: str, checkpoint: str | Path, device: str = "cpu", precision: str 
     model, processor = load_checkpoint(spec.model_class, checkpoint, spec.checkpoint, device)
     vision, text = model.config.vision_config, model.config.text_config
     dtype = str(compute_dtype(precision, torch.device(device))).removeprefix("torch.")
+    pixels = processor.image_processor  # ALIGN's configuration says 600 pixels, but its preprocessing cuts out 289
     return HubModel(
         name=name,
         version=f"{weights_version(model)}-{dtype}",
-        side=_side(processor.image_processor),
+        side=int((pixels.crop_size if pixels.do_center_crop else pixels.size)["height"]),
         layer_names=layer_names(vision.num_hidden_layers) if spec.has_layers else [],
         model=model,
         processor=processor,
-        text_length=min(int(text.max_position_embeddings), _own_length(processor.tokenizer)),
+        # A tokenizer without a limit of its own gives a number beyond all sense.
+        text_length=min(int(text.max_position_embeddings), int(processor.tokenizer.model_max_length), 512),
         image_states=spec.image_states,
         text_states=spec.text_states,
         precision=precision,
     )
-
-
-def _side(preprocessing: Any) -> int:
-    """Of what the preprocessing leaves of a picture: ALIGN's configuration says 600, but its own cuts out 289."""
-    return int((preprocessing.crop_size if preprocessing.do_center_crop else preprocessing.size)["height"])
-
-
-def _own_length(tokenizer: Any) -> int:
-    """The tokenizer's limit; without one, transformers gives a number beyond all sense."""
-    return min(int(tokenizer.model_max_length), 512)

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Final
 
 from facecaption_ml.benchmarks.encoders.registry import MODEL_TITLES
-from facecaption_ml.benchmarks.report.layout import model_order, task_layouts
+from facecaption_ml.benchmarks.report.layout import model_order, require_task, task_layouts
 from facecaption_ml.benchmarks.report.regression import from_snapshot
 from facecaption_ml.benchmarks.report.table import Cell, Column, Footnotes, Row, Table
 from facecaption_ml.benchmarks.report.tables import value_cell
@@ -72,10 +72,7 @@ def _by_model(results: Sequence[BenchmarkResult]) -> dict[str, dict[str, dict[Me
     by_model: dict[str, dict[str, dict[Measure, Measurement]]] = {}
     seen = set()
     for result in results:
-        if result.task not in task_layouts():
-            raise FaceCaptionError(
-                f"{result.key}: there is no task {result.task!r}; the tasks are {', '.join(task_layouts())}"
-            )
+        require_task(result)
         if SEED not in result.protocol:
             raise FaceCaptionError(f"{result.key}: its protocol has no {SEED!r}; an ablation compares results by it")
         seed = result.protocol[SEED]

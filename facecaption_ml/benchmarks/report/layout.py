@@ -11,6 +11,8 @@ from typing import Any
 
 from facecaption_ml.benchmarks.datasets.registry import DATA_SETS, data_sets
 from facecaption_ml.benchmarks.encoders.registry import MODEL_TITLES
+from facecaption_ml.benchmarks.result import BenchmarkResult
+from facecaption_ml.errors import FaceCaptionError
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,13 @@ def task_layouts() -> Mapping[str, TaskLayout]:
         task: TaskLayout(data={name: spec.title for name, spec in data_sets(task).items()}, **given)
         for task, given in _stored().items()
     }
+
+
+def require_task(result: BenchmarkResult) -> None:
+    """Raises FaceCaptionError for a result of a task that there is not."""
+    if result.task not in _stored():
+        tasks = ", ".join(_stored())
+        raise FaceCaptionError(f"{result.key}: there is no task {result.task!r}; the tasks are {tasks}")
 
 
 def model_order(ids: Iterable[str]) -> list[str]:

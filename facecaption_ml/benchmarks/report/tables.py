@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from facecaption_ml.benchmarks.encoders.registry import MODEL_TITLES
-from facecaption_ml.benchmarks.report.layout import TaskLayout, model_order, task_layouts
-from facecaption_ml.benchmarks.report.published import PublishedTable, published_table
+from facecaption_ml.benchmarks.report.layout import TaskLayout, model_order, require_task, task_layouts
+from facecaption_ml.benchmarks.report.published import PublishedRow, PublishedTable, published_table
 from facecaption_ml.benchmarks.report.table import KIND_WORDS, Cell, Column, Footnotes, Kind, Row, Table
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 from facecaption_ml.errors import FaceCaptionError
@@ -32,20 +32,16 @@ def benchmark_tables(results: Sequence[BenchmarkResult]) -> list[Table]:
     Raises FaceCaptionError for a result of an unknown task, and for two results of one model on one data set: results that
     differ in the training seed belong to ``ablation_table``.
     """
-    layouts = task_layouts()
     seen = set()
     for result in results:
-        if result.task not in layouts:
-            raise FaceCaptionError(
-                f"{result.key}: there is no task {result.task!r}; the tasks are {', '.join(layouts)}"
-            )
+        require_task(result)
         if result.key in seen:
             raise FaceCaptionError(
                 f"{result.key}: two results of one model on one data set; give ablation_table those of seeds"
             )
         seen.add(result.key)
     by_key = sorted(results, key=lambda result: result.key)
-    tables = [_task_table(task, [result for result in by_key if result.task == task]) for task in layouts]
+    tables = [_task_table(task, [result for result in by_key if result.task == task]) for task in task_layouts()]
     return [*tables, *([provenance_table(by_key)] if by_key else [])]
 
 
@@ -93,23 +89,24 @@ def _task_table(task: str, results: Sequence[BenchmarkResult], only: str = "") -
     layout, paper = task_layouts()[task], published_table(task)
     footnotes = Footnotes()
     baselines, measured, printed = _baselines(results), _measured(results), _published(paper, only)
-    numbers = [*baselines.values(), *measured.values(), *(row for _, row in printed.values())]
+    numbers = [*baselines.values(), *measured.values(), *(values for _, values in printed.values())]
     keys = _columns(layout, numbers, {result.data for result in results})
     headings = _headings(keys, layout, paper, results, footnotes)
     rows = [_row("baseline", "Learns nothing", name, values, keys, footnotes) for name, values in baselines.items()]
-    by_model = {model: values for model, values in printed.values() if model}
+    by_model = {row.model: values for row, values in printed.values() if row.model}
     for model in model_order(measured):
         name = MODEL_TITLES.get(model, model)
         rows.append(_row("measured", "Measured here", name, measured[model], keys, footnotes))
         differences = _differences(measured[model], by_model.get(model, {}))
         if differences:
-            rows.append(_delta_row(name, differences, keys))
+            cells = (Cell((differences.get(key, ""),)) for key in keys)
+            rows.append(Row("delta", "Measured here", (Cell((name,)), Cell((KIND_WORDS["delta"],)), *cells)))
     part = f"Published: {paper.source}, {paper.table}"
-    for name, (_, values) in printed.items():
+    for name, (row, values) in printed.items():
         notes = footnotes.numbers(*(note.text for note in paper.notes if name in note.rows))
-        rows.append(_row("published", part, _shown(paper, name), values, keys, footnotes, notes))
+        rows.append(_row("published", part, row.name, values, keys, footnotes, notes))
     stubs = [Column(Cell((heading,)), False) for heading in ("Model", "Numbers")]
-    remarks = [*_remarks(results, any(row.kind == "delta" for row in rows)), *(paper.remarks if printed else ())]
+    remarks = [*_remarks(results, any(one.kind == "delta" for one in rows)), *(paper.remarks if printed else ())]
     return Table(task, f"{layout.title} ({paper.table})", [*stubs, *headings], rows, remarks, footnotes.texts)
 
 
@@ -138,17 +135,13 @@ def _baselines(results: Sequence[BenchmarkResult]) -> dict[str, dict[Key, Measur
     return by_name
 
 
-def _published(paper: PublishedTable, only: str) -> dict[str, tuple[str | None, dict[Key, Measurement]]]:
-    """Model id and values by printed name."""
-    by_name: dict[str, tuple[str | None, dict[Key, Measurement]]] = {}
+def _published(paper: PublishedTable, only: str) -> dict[str, tuple[PublishedRow, dict[Key, Measurement]]]:
+    """By printed name, the row on one data set and the values on all."""
+    by_name: dict[str, tuple[PublishedRow, dict[Key, Measurement]]] = {}
     for data, rows in paper.data.items():
         for row in rows if not only or data == only else ():
-            by_name.setdefault(row.printed, (row.model, {}))[1].update(_by_key(data, row.measurements))
+            by_name.setdefault(row.printed, (row, {}))[1].update(_by_key(data, row.measurements))
     return by_name
-
-
-def _shown(paper: PublishedTable, printed: str) -> str:
-    return next(row.name for rows in paper.data.values() for row in rows if row.printed == printed)
 
 
 def _by_key(data: str, measurements: Iterable[Measurement]) -> dict[Key, Measurement]:
@@ -204,11 +197,6 @@ def _row(
 ) -> Row:
     cells = (value_cell(values.get(key), footnotes) for key in keys)
     return Row(kind, part, (Cell((name,), notes), Cell((KIND_WORDS[kind],)), *cells))
-
-
-def _delta_row(name: str, differences: Mapping[Key, str], keys: Sequence[Key]) -> Row:
-    cells = (Cell((differences.get(key, ""),)) for key in keys)
-    return Row("delta", "Measured here", (Cell((name,)), Cell((KIND_WORDS["delta"],)), *cells))
 
 
 def _differences(measured: Values, printed: Values) -> dict[Key, str]:

@@ -15,14 +15,14 @@ from facecaption_ml.attributes.evaluation import average_precision
 from facecaption_ml.benchmarks.datasets.data import LabelData
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, PictureFeatures
 from facecaption_ml.benchmarks.options import ProbeProtocol
-from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.benchmarks.result import Measurement
 from facecaption_ml.benchmarks.tasks.probes import AttributeProbe, Trained, normed, train_probe
 from facecaption_ml.benchmarks.tasks.protocol import (
-    CODE_VERSION,
     VALIDATION_ROWS,
     Measured,
     SplitFeatures,
     over_runs,
+    result_of,
     training_views,
 )
 from facecaption_ml.taxonomy import ATTRIBUTES
@@ -30,7 +30,7 @@ from facecaption_ml.taxonomy import ATTRIBUTES
 FRACTIONS: Final = (0.01, 0.02, 0.10, 0.50, 1.0)
 """Of the training split. Table 3 has 1, 2 or 10 and 100 % for CelebA, 10, 50 and 100 % for LFWA."""
 _SUBSET_STREAM: Final = 0x5B5E7
-_MAJORITY: Final = "majority class"
+_ONE_CLASS: Final = "one class only in the test split"
 Labels = npt.NDArray[np.bool_]
 
 
@@ -64,30 +64,25 @@ def measure_attributes(
             weights.append(probe.weights.detach().cpu().numpy())
         setting = f"{100 * fraction:g} %"
         measured.append(over_runs(setting, "accuracy", [accuracy for accuracy, _ in runs]))
-        measured.append(
-            over_runs(setting, "average precision", [ap for _, ap in runs], "one class only in the test split")
-        )
+        measured.append(over_runs(setting, "average precision", [ap for _, ap in runs], _ONE_CLASS))
     from facecaption_ml.benchmarks.tasks.figures import layer_weights
 
-    notes = [f"no average precision (one class only in the test split): {', '.join(undefined)}"] if undefined else []
     return Measured(
-        BenchmarkResult(
-            task="attributes",
-            model=cache.model.name,
-            data=data.source.name,
+        result_of(
+            "attributes",
+            data.source,
+            cache.model,
             measurements=measured,
-            baselines={_MAJORITY: _majority(labels, truth, fractions)},
+            baselines={"majority class": _majority(labels, truth, fractions)},
             counts={
                 "training pictures": len(train.rows),
                 "validation pictures": len(validation.rows) if validation else 0,
                 "test pictures": len(test.rows),
                 "attributes without average precision": len(undefined),
                 "did not decode": sum(part.unreadable for part in (train, validation, test) if part),
-                **{f"left out: {reason}": count for reason, count in data.source.excluded.items()},
             },
             protocol=protocol.describe(validation is not None),
-            versions={"data": data.source.version, "model": cache.model.version, "code": CODE_VERSION},
-            notes=[*data.source.notes, *notes],
+            notes=[f"no average precision ({_ONE_CLASS}): {', '.join(undefined)}"] if undefined else [],
         ),
         {"layers.png": layer_weights(cache.model.layer_names, np.stack(weights))},
     )
@@ -105,9 +100,9 @@ def train_attribute_probe(
 
     The epoch is the one with the best mean accuracy on ``validation``; the loss is the mean binary cross-entropy.
     """
-    device = views[0].device
+    device, seed = views[0].device, protocol.seed + run
     target, chosen = torch.from_numpy(labels).float().to(device), torch.from_numpy(rows)
-    probe = AttributeProbe(views[0].shape[1], views[0].shape[2], target.shape[1], protocol.seed + run).to(device)
+    probe = AttributeProbe(views[0].shape[1], views[0].shape[2], target.shape[1], seed).to(device)
 
     def loss_of(batch: Tensor, epoch: int) -> Tensor:
         at = chosen[batch]
@@ -117,7 +112,7 @@ def train_attribute_probe(
         assert validation is not None
         return float(((logits(probe, validation[0]) > 0) == validation[1]).mean())
 
-    trained = train_probe(probe, loss_of, len(rows), protocol.training(run), score if validation else None)
+    trained = train_probe(probe, loss_of, len(rows), protocol, seed, score if validation else None)
     return probe, trained
 
 
@@ -152,16 +147,10 @@ def _majority(labels: Labels, truth: Labels, fractions: Sequence[float]) -> list
     accuracy = float((truth == (labels.mean(axis=0) > 0.5)).mean())
     both = truth.any(axis=0) & ~truth.all(axis=0)
     precision = float(truth.mean(axis=0)[both].mean()) if both.any() else None
+    why = "" if both.any() else _ONE_CLASS
+    values = (("accuracy", accuracy, ""), ("average precision", precision, why))
     return [
-        measurement
+        Measurement(f"{100 * fraction:g} %", metric, value, why=reason)
         for fraction in fractions
-        for measurement in (
-            Measurement(f"{100 * fraction:g} %", "accuracy", accuracy),
-            Measurement(
-                f"{100 * fraction:g} %",
-                "average precision",
-                precision,
-                why="" if precision is not None else "one class only in the test split",
-            ),
-        )
+        for metric, value, reason in values
     ]

@@ -27,11 +27,15 @@ def layer_weights(names: Sequence[str], weights: npt.NDArray[np.float32]) -> byt
     for pool in range(_POOLS):
         at = np.arange(len(layers)) + 0.26 * (pool - 1)
         label = names[pool].rsplit(" ", 1)[1]
-        axes.bar(at, means[pool::_POOLS], 0.24, yerr=spreads[pool::_POOLS], label=label, color=figures.COLOURS[pool])
-    for container in axes.containers:
-        if hasattr(container, "errorbar") and container.errorbar is not None:
-            for bar in container.errorbar.get_children():
-                bar.set_color(figures.INK)
+        axes.bar(
+            at,
+            means[pool::_POOLS],
+            0.24,
+            yerr=spreads[pool::_POOLS],
+            label=label,
+            color=figures.COLOURS[pool],
+            ecolor=figures.INK,
+        )
     axes.axhline(0, color=figures.INK, linewidth=0.8)
     axes.set_xticks(range(len(layers)), layers)
     axes.set_ylabel("learned weight")
@@ -70,23 +74,14 @@ def episode_strip(
     across = len(pages) + 1
     drawn = Figure(figsize=(_CELL * across + 0.2, _CELL + 0.42 + 0.22 * len(ranks) + (0.35 if caption else 0)))
     drawn.patch.set_alpha(0.0)
-    lines = len(ranks)
     panes = drawn.subplots(1, across)
     for axes, page, share, place in zip(panes, pages, shares, range(len(pages)), strict=False):
         _show(axes, page)
         axes.set_title(f"{100 * share:.0f} %", fontsize=8, color=figures.INK)
         for number, (mode, of_mode) in enumerate(ranks.items()):
-            colour = figures.COLOURS[number]
-            axes.text(
-                0.5,
-                -0.1 - 0.15 * number,
-                f"{mode}: {of_mode[place]}" if place == 0 else str(of_mode[place]),
-                transform=axes.transAxes,
-                ha="center",
-                va="top",
-                fontsize=8,
-                color=colour,
-            )
+            text = f"{mode}: {of_mode[place]}" if place == 0 else str(of_mode[place])
+            look = {"ha": "center", "va": "top", "fontsize": 8, "color": figures.COLOURS[number]}
+            axes.text(0.5, -0.1 - 0.15 * number, text, transform=axes.transAxes, **look)
     _show(panes[-1], photo)
     panes[-1].set_title(f"its photo, of {gallery:,}", fontsize=8, color=figures.INK)
     if caption:
@@ -95,7 +90,7 @@ def episode_strip(
             ha="center", fontsize=8, color=figures.INK, parse_math=False,
         )  # fmt: skip
     height = drawn.get_figheight()
-    low = (0.22 * lines + 0.12 + (0.35 if caption else 0)) / height
+    low = (0.22 * len(ranks) + 0.12 + (0.35 if caption else 0)) / height
     drawn.subplots_adjust(left=0.01, right=0.99, top=1 - 0.22 / height, bottom=low, wspace=0.06)
     return figures.png(drawn)
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facecaption_ml.benchmarks.options import ProbeTraining
+from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.errors import FaceCaptionError
 
 PROJECTION: Final = 256  # FLIP's own shared space (paper §5.1)
@@ -38,27 +38,29 @@ def train_probe(
     probe: nn.Module,
     loss_of: Callable[[Tensor, int], Tensor],
     count: int,
-    training: ProbeTraining,
+    protocol: ProbeProtocol,
+    seed: int,
     score: Callable[[], float] | None = None,
 ) -> Trained:
     """Train ``probe`` in place on rows 0 … ``count`` − 1.
 
     ``loss_of(rows, epoch)`` gives the loss of int64 [B] rows in an epoch counted from 0; ``score()`` a number on validation
-    data, larger is better, after every epoch. Equal seeds give equal weights on one machine. Raises ValueError for no rows,
-    FaceCaptionError for a loss that is not finite.
+    data, larger is better, after every epoch. Equal seeds give equal weights on one machine; ``seed`` is that of this probe,
+    not the protocol's first. Raises ValueError for no rows, FaceCaptionError for a loss that is not finite.
     """
     if count < 1:
         raise ValueError("a probe needs rows to train on")
     optimiser = torch.optim.AdamW(
-        probe.parameters(), training.learning_rate, weight_decay=training.weight_decay, fused=True
+        probe.parameters(), protocol.learning_rate, weight_decay=protocol.weight_decay, fused=True
     )
-    steps = training.epochs * math.ceil(count / training.batch_size)
+    steps = protocol.epochs * math.ceil(count / protocol.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
     best: tuple[float, int, dict[str, Tensor]] | None = None
     losses = []
-    for epoch in range(training.epochs):
+    for epoch in range(protocol.epochs):
         total = 0.0
-        for rows in _order(count, training.seed, epoch).split(training.batch_size):
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+        for rows in torch.randperm(count, generator=generator).split(protocol.batch_size):
             loss = loss_of(rows, epoch)
             optimiser.zero_grad()
             loss.backward()
@@ -75,14 +77,9 @@ def train_probe(
             if best is None or reached >= best[0]:  # a split too small to tell epochs apart must not pick the first
                 best = (reached, epoch + 1, copy.deepcopy(probe.state_dict()))
     if best is None:
-        return Trained(training.epochs, losses, None)
+        return Trained(protocol.epochs, losses, None)
     probe.load_state_dict(best[2])
     return Trained(best[1], losses, best[0])
-
-
-def _order(count: int, seed: int, epoch: int) -> Tensor:
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    return torch.randperm(count, generator=generator)
 
 
 class PairProbe(nn.Module):

@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from facecaption_ml.benchmarks.datasets.data import Pictures, Rows
+from facecaption_ml.benchmarks.datasets.data import Pictures, Rows, Source
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, PictureFeatures
+from facecaption_ml.benchmarks.encoders.models import FrozenModel
 from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 
@@ -31,6 +32,27 @@ class Measured:
     figures: Mapping[str, bytes] = field(default_factory=dict)
 
 
+def result_of(
+    task: str,
+    source: Source,
+    model: FrozenModel,
+    *,
+    counts: Mapping[str, int],
+    notes: Sequence[str] = (),
+    **fields: Any,
+) -> BenchmarkResult:
+    """A result with what the reader of ``source`` left out and noted, and with the versions; ``fields`` are the others."""
+    return BenchmarkResult(
+        task,
+        model.name,
+        source.name,
+        counts={**counts, **{f"left out: {reason}": count for reason, count in source.excluded.items()}},
+        versions={"data": source.version, "model": model.version, "code": CODE_VERSION},
+        notes=[*source.notes, *notes],
+        **fields,
+    )
+
+
 @dataclass(frozen=True)
 class SplitFeatures:
     """The readable rows of a split, with their features under each view: one for evaluation, ``views`` for training."""
@@ -47,7 +69,10 @@ class SplitFeatures:
         kept = np.flatnonzero(np.all([features.readable for features in by_view], axis=0))
         if len(kept) == len(rows):
             return cls(rows, by_view, 0)
-        some = [_rows_of(features, kept) for features in by_view]
+        some = [
+            PictureFeatures(f.pooled[kept], None if f.layers is None else f.layers[kept], f.readable[kept])
+            for f in by_view
+        ]
         return cls(rows[kept], some, len(rows) - len(kept))
 
 
@@ -73,8 +98,3 @@ def chance_recall(own: npt.ArrayLike, gallery: int, k: int) -> float:
         for count in counts.tolist()
     ]
     return float(1 - np.average(misses, weights=sizes))
-
-
-def _rows_of(features: PictureFeatures, rows: npt.NDArray[np.int64]) -> PictureFeatures:
-    layers = None if features.layers is None else features.layers[rows]
-    return PictureFeatures(features.pooled[rows], layers, features.readable[rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Final
 
 import numpy as np
@@ -14,16 +15,16 @@ from torch import Tensor
 from facecaption_ml.benchmarks.datasets.data import PairData
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, Half
 from facecaption_ml.benchmarks.options import ProbeProtocol
-from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.benchmarks.result import Measurement
 from facecaption_ml.benchmarks.tasks.probes import PairProbe, Trained, train_probe
 from facecaption_ml.benchmarks.tasks.protocol import (
-    CODE_VERSION,
     KS,
     VALIDATION_ROWS,
     Measured,
     SplitFeatures,
     chance_recall,
     over_runs,
+    result_of,
     training_views,
 )
 from facecaption_ml.ranking import Ranks, recall_of_ranks, retrieval_ranks
@@ -96,10 +97,10 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
         for k in KS
     ]
     return Measured(
-        BenchmarkResult(
-            task="retrieval",
-            model=cache.model.name,
-            data=data.source.name,
+        result_of(
+            "retrieval",
+            data.source,
+            cache.model,
             measurements=measured,
             baselines={"chance": _chance(test, gallery)},
             counts={
@@ -108,11 +109,8 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
                 "test pictures": len(test.images.rows),
                 "test captions": len(test.owner),
                 "did not decode": sum(part.images.unreadable for part in (train, validation, test) if part),
-                **{f"left out: {reason}": count for reason, count in data.source.excluded.items()},
             },
             protocol={**protocol.describe(validated), "epochs chosen": ", ".join(map(str, epochs))},
-            versions={"data": data.source.version, "model": cache.model.version, "code": CODE_VERSION},
-            notes=list(data.source.notes),
         )
     )
 
@@ -124,14 +122,15 @@ def train_retrieval_probe(
 
     R@K with K half the pictures where they are fewer than 20: among 10, every epoch's R@10 would be 1.
     """
+    seed = protocol.seed + run
     images = [torch.from_numpy(view.pooled).to(protocol.device) for view in train.images.views]
     texts = torch.from_numpy(train.text).to(protocol.device)
     ids = torch.from_numpy(train.caption_ids).to(protocol.device)
-    probe = PairProbe(images[0].shape[1], texts.shape[1], protocol.seed + run).to(protocol.device)
-    chosen = _Captions(train.owner, protocol.seed + run)
+    probe = PairProbe(images[0].shape[1], texts.shape[1], seed).to(protocol.device)
+    chosen = lru_cache(maxsize=1)(partial(drawn_captions, train.owner, seed))
 
     def loss_of(rows: Tensor, epoch: int) -> Tensor:
-        captions = chosen.of(epoch)[rows]
+        captions = chosen(epoch)[rows]
         left = probe.images(images[epoch % len(images)][rows])
         return probe.loss(left, probe.texts(texts[captions]), ids[captions])
 
@@ -142,26 +141,16 @@ def train_retrieval_probe(
         return float(np.mean([value for value in recalls.values() if value is not None]))
 
     trained = train_probe(
-        probe, loss_of, len(train.images.rows), protocol.training(run), score if validation is not None else None
+        probe, loss_of, len(train.images.rows), protocol, seed, score if validation is not None else None
     )
     return probe, trained
 
 
-class _Captions:
+def drawn_captions(owner: npt.NDArray[np.int64], seed: int, epoch: int) -> Tensor:
     """Which caption of each picture an epoch learns from, int64 [N]; those of one picture stand together in ``owner``."""
-
-    def __init__(self, owner: npt.NDArray[np.int64], seed: int) -> None:
-        counts = np.bincount(owner)
-        self._first, self._counts = np.cumsum(counts) - counts, counts
-        self._seed, self._epoch = seed, -1
-        self._found = torch.empty(0, dtype=torch.int64)
-
-    def of(self, epoch: int) -> Tensor:
-        if epoch != self._epoch:
-            drawn = np.random.default_rng((_CAPTION_STREAM, self._seed, epoch)).random(len(self._counts))
-            self._found = torch.from_numpy(self._first + (drawn * self._counts).astype(np.int64))
-            self._epoch = epoch
-        return self._found
+    counts = np.bincount(owner)
+    drawn = np.random.default_rng((_CAPTION_STREAM, seed, epoch)).random(len(counts))
+    return torch.from_numpy(np.cumsum(counts) - counts + (drawn * counts).astype(np.int64))
 
 
 @torch.inference_mode()
@@ -178,15 +167,12 @@ def pair_ranks(probe: PairProbe, split: SplitPairs) -> tuple[Ranks, Ranks]:
 def _recalls(
     text_to_image: Ranks, image_to_text: Ranks, split: SplitPairs, ks: Sequence[int] = KS
 ) -> dict[tuple[str, int], float | None]:
-    recalls: dict[tuple[str, int], float | None] = {}
-    pictures, captions = len(split.images.rows), len(split.owner)
-    for setting, ranks, gallery in (
-        (TEXT_TO_IMAGE, text_to_image, pictures),
-        (IMAGE_TO_TEXT, image_to_text, captions),
-    ):
-        for k in ks:
-            recalls[setting, k] = recall_of_ranks(ranks, k, gallery) if gallery >= k else None
-    return recalls
+    asked = ((TEXT_TO_IMAGE, text_to_image, len(split.images.rows)), (IMAGE_TO_TEXT, image_to_text, len(split.owner)))
+    return {
+        (setting, k): recall_of_ranks(ranks, k, gallery) if gallery >= k else None
+        for setting, ranks, gallery in asked
+        for k in ks
+    }
 
 
 def _chance(test: SplitPairs, gallery: dict[str, int]) -> list[Measurement]:

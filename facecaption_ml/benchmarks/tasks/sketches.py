@@ -6,7 +6,7 @@ new linear layer; sketches and photos share theirs (paper Figure 6d). Each way o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,9 +19,9 @@ from torch import Tensor
 from facecaption_ml.benchmarks.datasets.data import EpisodeData
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, FeatureError, Half
 from facecaption_ml.benchmarks.options import ProbeProtocol
-from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
+from facecaption_ml.benchmarks.result import Measurement
 from facecaption_ml.benchmarks.tasks.probes import PairProbe, Trained, train_probe
-from facecaption_ml.benchmarks.tasks.protocol import CODE_VERSION, Measured, over_runs
+from facecaption_ml.benchmarks.tasks.protocol import Measured, over_runs, result_of
 from facecaption_ml.ranking import Ranks, percentile_of_ranks, reciprocal_of_ranks, retrieval_ranks
 
 SKETCH: Final = "sketch"
@@ -103,17 +103,15 @@ def measure_sketches(data: EpisodeData, cache: FeatureCache, protocol: ProbeProt
         curves |= _curves(mode, runs, test)
         shown[mode] = runs[0]
     return Measured(
-        BenchmarkResult(
-            task="sketches",
-            model=cache.model.name,
-            data=data.source.name,
+        result_of(
+            "sketches",
+            data.source,
+            cache.model,
             measurements=measured,
             baselines={"chance": _chance([m.setting for m in measured if m.metric == "m@A"], len(test.photos))},
-            counts=_counts(data, train, validation, test),
+            counts=_counts(train, validation, test),
             protocol={**protocol.describe(validated), "views": "plain", "an epoch": "every partial sketch once"},
-            versions={"data": data.source.version, "model": cache.model.version, "code": CODE_VERSION},
             curves=curves,
-            notes=list(data.source.notes),
         ),
         _figures(data, test, shown, curves, protocol.seed),
     )
@@ -123,11 +121,11 @@ def train_sketch_probe(
     train: SplitEpisodes, validation: SplitEpisodes | None, mode: str, protocol: ProbeProtocol, run: int
 ) -> tuple[PairProbe, Trained]:
     """Every partial sketch once an epoch, against its photo and the others of the batch; the epoch with the best m@B."""
-    device = torch.device(protocol.device)
+    device, seed = torch.device(protocol.device), protocol.seed + run
     photos, photo = torch.from_numpy(train.photos).to(device), torch.from_numpy(train.photo).to(device)
     text_width = train.photos.shape[1] if train.texts is None else train.texts.shape[1]
-    probe = PairProbe(train.photos.shape[1], text_width, protocol.seed + run).to(device)
-    ask = _Asking(train, mode, device)
+    probe = PairProbe(train.photos.shape[1], text_width, seed).to(device)
+    ask = _asking(train, mode, device)
 
     def loss_of(rows: Tensor, epoch: int) -> Tensor:
         return probe.loss(ask(probe, rows), probe.images(photos[photo[rows]]), photo[rows])
@@ -137,36 +135,31 @@ def train_sketch_probe(
         return reciprocal_of_ranks(sketch_ranks(probe, validation, mode))
 
     trained = train_probe(
-        probe, loss_of, len(train.sketches), protocol.training(run), score if validation is not None else None
+        probe, loss_of, len(train.sketches), protocol, seed, score if validation is not None else None
     )
     return probe, trained
 
 
-class _Asking:
-    """The queries of a split, unit rows float32 [B, 256] for rows of its sketches."""
+def _asking(split: SplitEpisodes, mode: str, device: torch.device) -> Callable[[PairProbe, Tensor], Tensor]:
+    """Gives the queries of a split, unit rows float32 [B, 256], for a probe and rows of its sketches."""
+    sketches, photo = torch.from_numpy(split.sketches).to(device), torch.from_numpy(split.photo).to(device)
+    texts = None if split.texts is None else torch.from_numpy(split.texts).to(device)
 
-    def __init__(self, split: SplitEpisodes, mode: str, device: torch.device) -> None:
-        self._sketches = torch.from_numpy(split.sketches).to(device) if mode != TEXT else None
-        self._texts = None
+    def ask(probe: PairProbe, rows: Tensor) -> Tensor:
+        parts = [probe.images(sketches[rows])] if mode != TEXT else []
         if mode != SKETCH:
-            assert split.texts is not None, "asking with text needs captions"
-            self._texts = torch.from_numpy(split.texts).to(device)
-        self._photo = torch.from_numpy(split.photo).to(device)
-
-    def __call__(self, probe: PairProbe, rows: Tensor) -> Tensor:
-        parts = []
-        if self._sketches is not None:
-            parts.append(probe.images(self._sketches[rows]))
-        if self._texts is not None:
-            parts.append(probe.texts(self._texts[self._photo[rows]]))
+            assert texts is not None, "asking with text needs captions"
+            parts.append(probe.texts(texts[photo[rows]]))
         return F.normalize(torch.stack(parts).sum(0), dim=-1)
+
+    return ask
 
 
 @torch.inference_mode()
 def sketch_ranks(probe: PairProbe, split: SplitEpisodes, mode: str) -> Ranks:
     """int64 [S]: the rank of each sketch's own photo among the split's."""
     device = probe.log_scale.device
-    ask = _Asking(split, mode, device)
+    ask = _asking(split, mode, device)
     queries = torch.cat([ask(probe, rows) for rows in torch.arange(len(split.sketches)).split(4096)]).cpu().numpy()
     photos = probe.images(torch.from_numpy(split.photos).to(device)).cpu().numpy()
     return retrieval_ranks(queries, photos, query_groups=split.photo, gallery_groups=np.arange(len(photos)))
@@ -209,27 +202,23 @@ def _curves(mode: str, runs: Sequence[Ranks], test: SplitEpisodes) -> dict[str, 
 def _chance(modes: Sequence[str], gallery: int) -> list[Measurement]:
     """Every rank equally likely: m@A one half, m@B the mean of 1 / rank."""
     reciprocal = float(np.mean(1 / np.arange(1, gallery + 1)))
-    half = Measurement("", "m@A", 0.5) if gallery > 1 else Measurement("", "m@A", None, why=_ONE_PHOTO)
+    half, why = (0.5, "") if gallery > 1 else (None, _ONE_PHOTO)
     return [
-        Measurement(mode, metric.metric, metric.value, why=metric.why)
+        measurement
         for mode in modes
-        for metric in (half, Measurement("", "m@B", reciprocal))
+        for measurement in (Measurement(mode, "m@A", half, why=why), Measurement(mode, "m@B", reciprocal))
     ]
 
 
-def _counts(
-    data: EpisodeData, train: SplitEpisodes, validation: SplitEpisodes | None, test: SplitEpisodes
-) -> dict[str, int]:
+def _counts(train: SplitEpisodes, validation: SplitEpisodes | None, test: SplitEpisodes) -> dict[str, int]:
     parts = [part for part in (train, validation, test) if part is not None]
-    excluded = {reason: sum(part.excluded[reason] for part in parts) for reason in test.excluded}
     return {
         "training sketches": len(train.sketches),
         "training photos": len(train.photos),
         "test drawings": len(np.unique(test.episode)),
         "test sketches": len(test.sketches),
         "gallery": len(test.photos),
-        **excluded,
-        **{f"left out: {reason}": count for reason, count in data.source.excluded.items()},
+        **{reason: sum(part.excluded[reason] for part in parts) for reason in test.excluded},
     }
 
 
