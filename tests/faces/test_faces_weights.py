@@ -132,7 +132,7 @@ def test_download_through_facexlib(
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/detector.pth", "http://no-such-host.invalid/detector.pth"])
 def test_failed_download_says_what_helps(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights_module, "DOWNLOAD_URLS", {"mobile0.25": url})
-    with pytest.raises(WeightsError, match="cannot download .*; give .bundled. or a local .pth file") as caught:
+    with pytest.raises(WeightsError, match=r"cannot download .*; give .bundled. or a local .pth file") as caught:
         load_weights("download", weights_folder=tmp_path)
     assert "\n" not in str(caught.value)
     assert url in str(caught.value)
