@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 _RULES: Final = {"l": "---", "r": "---:", "c": ":---:"}
+_JUSTIFY: Final = {"l": str.ljust, "r": str.rjust, "c": str.center}
 
 
 def markdown_table(
@@ -29,7 +30,7 @@ def markdown_table(
     if padded:
         widths = [max(2, *map(len, cells)) for cells in zip(*[list(columns), *body], strict=True)]
         lines = [
-            [_padded(cell, side, width) for cell, side, width in zip(line, sides, widths, strict=True)]
+            [_JUSTIFY[side](cell, width) for cell, side, width in zip(line, sides, widths, strict=True)]
             for line in lines
         ]
         lines[1] = [
@@ -41,7 +42,3 @@ def markdown_table(
 def escape_cell(text: str) -> str:
     """A text as a cell: on one line, its pipes escaped."""
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _padded(cell: str, side: str, width: int) -> str:
-    return cell.rjust(width) if side == "r" else cell.center(width) if side == "c" else cell.ljust(width)

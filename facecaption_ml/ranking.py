@@ -136,12 +136,9 @@ def _ranks_of_rows(rows: npt.NDArray, start: int, query_groups: Ranks, gallery_g
     if missing.any():
         raise ValueError(f"row {start + int(missing.argmax())} of the similarity matrix holds NaN")
     own = query_groups[start : start + len(rows), None] == gallery_groups
-    best = np.max(rows, axis=1, where=own, initial=_lowest(rows.dtype))
+    lowest = -np.inf if rows.dtype.kind == "f" else np.iinfo(rows.dtype).min
+    best = np.max(rows, axis=1, where=own, initial=lowest)
     return 1 + np.count_nonzero((rows >= best[:, None]) & ~own, axis=1)
-
-
-def _lowest(dtype: np.dtype) -> float | int:
-    return -np.inf if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).min
 
 
 def _inner_products(queries: npt.NDArray, gallery: npt.NDArray) -> npt.NDArray[np.float32]:

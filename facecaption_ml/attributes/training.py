@@ -196,8 +196,7 @@ class _Training:
     def _update_average(self) -> None:
         self.updates += 1
         decay = min(self.preset.average_decay, (1 + self.updates) / (10 + self.updates))
-        pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
-        for mean, value in pairs:
+        for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
             if mean.dtype.is_floating_point:
                 mean.lerp_(value, 1 - decay)
             else:
@@ -249,9 +248,7 @@ class _Training:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
-            "epoch": self.progress.epoch,
-            "best_loss": self.progress.best_loss,
-            "best_epoch": self.progress.best_epoch,
+            **vars(self.progress),
             "validation_losses": [losses.tolist() for losses in self.progress.validation_losses],
             "dropout_rng": torch.get_rng_state(),
         }
@@ -271,8 +268,8 @@ class _Training:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
-        history = [np.array(losses) for losses in state["validation_losses"]]
-        self.progress = _Progress(state["epoch"], state["best_loss"], state["best_epoch"], history)
+        self.progress = _Progress(**{name: state[name] for name in vars(self.progress)})
+        self.progress.validation_losses = [np.array(losses) for losses in state["validation_losses"]]
         torch.set_rng_state(state["dropout_rng"])
         logger.info("attribute_model: resuming after epoch %d", self.progress.epoch)
 

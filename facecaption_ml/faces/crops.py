@@ -120,7 +120,7 @@ def _crop_group(
         for rank, (face, outcome) in enumerate(zip(found, outcomes, strict=True)):
             if outcome is FaceOutcome.KEPT:
                 kept.append((row, picture, rank, face))
-    crops = list(pool.map(lambda job: _crop_row(job[0], job[1], job[2], job[3], rules), kept))
+    crops = list(pool.map(lambda job: _crop_row(*job, rules), kept))
     return CropTable(_frame(crops), _tally(FaceOutcome, faces), _tally(ImageOutcome, images))
 
 

@@ -9,9 +9,8 @@ from typing import Final
 
 from yarl import URL
 
-from facecaption_ml.images.failure import FetchFailure
 from facecaption_ml.images.opt_out import RobotsRules
-from facecaption_ml.images.status import FetchStatus
+from facecaption_ml.images.status import FetchFailure, FetchStatus
 
 _CACHED_ORIGINS: Final = 10_000
 

@@ -22,7 +22,7 @@ from facecaption_ml.faces.network import facexlib_network
 
 def test_bundled_network_computes_what_its_onnx_graph_computes() -> None:
     """All 56 convolutions at once: ONNX's own slow evaluator over the packaged graph against the loaded model."""
-    graph = onnx.load_model_from_string(weights_module._bundled_module().WEIGHTS)
+    graph = onnx.load_model_from_string(weights_module._bundled_onnx())
     picture = np.random.default_rng(5).uniform(-120, 130, (1, 3, 64, 96)).astype(np.float32)
     expected = dict(
         zip(["loc", "conf", "landmarks"], ReferenceEvaluator(graph).run(None, {"input": picture}), strict=True)
@@ -130,9 +130,9 @@ def test_download_through_facexlib(
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/detector.pth", "http://no-such-host.invalid/detector.pth"])
-def test_failed_download_says_which_setting_helps(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_says_what_to_give_instead(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights_module, "DOWNLOAD_URLS", {"mobile0.25": url})
-    with pytest.raises(WeightsError, match="FACECAPTION_DETECTOR_WEIGHTS") as caught:
+    with pytest.raises(WeightsError, match=r"give .bundled. or a local \.pth file") as caught:
         load_weights("download", weights_folder=tmp_path)
     assert "\n" not in str(caught.value)
     assert url in str(caught.value)

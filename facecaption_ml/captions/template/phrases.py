@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Final
 
+from facecaption_ml.captions.labels import subsets
 from facecaption_ml.captions.template.productions import GrammarError, Name, Rules, Symbols
 
 Table = tuple[tuple[float, ...], tuple[str, ...]]
@@ -88,17 +89,8 @@ class PhraseBook:
             for tail in self._ways(rest, asserted):
                 yield {f"{first} {words}".rstrip(): p for words, p in tail.items()}
             return
-        for part in _subsets(asserted & self._rules.scope[first]):
+        for part in subsets(asserted & self._rules.scope[first]):
             head = self._wordings(first, part)
             if head:
                 for tail in self._ways(rest, asserted & ~part):
                     yield {f"{h} {t}".rstrip(): p * q for h, p in head.items() for t, q in tail.items()}
-
-
-def _subsets(bits: int) -> Iterator[int]:
-    subset = bits
-    while True:
-        yield subset
-        if not subset:
-            return
-        subset = (subset - 1) & bits

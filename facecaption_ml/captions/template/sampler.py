@@ -20,7 +20,7 @@ from itertools import accumulate, combinations, permutations
 from random import Random
 from typing import Final, NamedTuple
 
-from facecaption_ml.captions.labels import BIT, names_of
+from facecaption_ml.captions.labels import BIT, each_bit, names_of, subsets
 from facecaption_ml.captions.template.phrases import PhraseBook, Table, spaced
 from facecaption_ml.captions.template.productions import GrammarError, Name, Rules
 from facecaption_ml.taxonomy import CATEGORIES
@@ -119,13 +119,10 @@ class Sampler:
             if held:
                 cuts = self._partitions.get(held) or self._cut(held)
                 units += cuts[1][bisect_right(cuts[0], draw())] if len(cuts[1]) > 1 else cuts[1][0]
-        rest = labels & ~self._in_groups
-        while rest:
-            lowest = rest & -rest
-            if lowest not in self._fits:
-                self._cut(lowest)
-            units.append(lowest)
-            rest ^= lowest
+        for bit in each_bit(labels & ~self._in_groups):
+            if bit not in self._fits:
+                self._cut(bit)
+            units.append(bit)
         if len(units) < 2:
             return units
         base = (draw(), draw(), draw(), draw(), draw())
@@ -134,10 +131,10 @@ class Sampler:
     def _choose_intro(self, held: int) -> tuple[list[float], list[tuple[int, Table]]]:
         """Which of the labels that the introduction can hold it does hold; the rest must fit the other sentences."""
         options: list[tuple[float, int, Table]] = []
-        for subset in _subsets(held):
+        for subset in subsets(held):
             table = self._book.table(self._intro, subset)
             left = held ^ subset
-            if table and all(self._fit(bit) for bit in _bits(left)):
+            if table and all(self._fit(bit) for bit in each_bit(left)):
                 options.append((SHARE ** subset.bit_count(), subset, table))
         if not options:
             raise GrammarError(f"no {self._intro.text} for {', '.join(names_of(held)) or 'a face without labels'}")
@@ -268,22 +265,7 @@ def _partitions(bits: int) -> list[tuple[int, ...]]:
     if not bits:
         return [()]
     lowest = bits & -bits
-    return [(lowest | more, *rest) for more in _subsets(bits ^ lowest) for rest in _partitions(bits ^ lowest ^ more)]
-
-
-def _subsets(bits: int) -> Iterator[int]:
-    subset = bits
-    while True:
-        yield subset
-        if not subset:
-            return
-        subset = (subset - 1) & bits
-
-
-def _bits(bits: int) -> Iterator[int]:
-    while bits:
-        yield bits & -bits
-        bits &= bits - 1
+    return [(lowest | more, *rest) for more in subsets(bits ^ lowest) for rest in _partitions(bits ^ lowest ^ more)]
 
 
 def _bounds(weights: list[float]) -> list[float]:
