@@ -62,8 +62,8 @@ class AttributeNetwork(nn.Module):
         if preset.trunk == "resnet50":
             from torchvision.models import resnet50
 
-            self.trunk = resnet50(weights=None)
-            features, self.trunk.fc = self.trunk.fc.in_features, nn.Identity()
+            self.trunk = whole = resnet50(weights=None)
+            features, whole.fc = whole.fc.in_features, nn.Identity()
         else:
             self.trunk, features = _residual(preset.widths, preset.depths, preset.grid)
         self.dropout = nn.Dropout(preset.dropout)

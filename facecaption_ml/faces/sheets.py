@@ -47,12 +47,12 @@ def contact_sheet(
     size = (_GAP + across * (cell + _GAP), _GAP + down * (cell + text_height + _GAP))
     sheet = Image.new("RGB", size, _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    for i, image in enumerate(images or [None]):
+    if not images:
+        draw.rectangle((_GAP, _GAP, _GAP + cell - 1, _GAP + cell - 1), fill=_EMPTY_CELL)
+    for i, image in enumerate(images):
         left = _GAP + i % columns * (cell + _GAP)
         top = _GAP + i // columns * (cell + text_height + _GAP)
         draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=_EMPTY_CELL)
-        if image is None:
-            break
         thumbnail = _fitted(image, cell)
         sheet.paste(thumbnail, (left + (cell - thumbnail.width) // 2, top + (cell - thumbnail.height) // 2))
         for line, text in enumerate(_wrapped(captions[i], font, cell, caption_lines) if captions is not None else ()):

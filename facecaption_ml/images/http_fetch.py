@@ -15,9 +15,8 @@ from yarl import URL
 
 from facecaption_ml.decoding import has_image_signature
 from facecaption_ml.images.addresses import CheckedResolver, checked_socket, is_allowed, literal_address
-from facecaption_ml.images.opt_out import opt_out_in_headers
+from facecaption_ml.images.opt_out import RobotsCache, opt_out_in_headers
 from facecaption_ml.images.policy import AGENT_TOKEN
-from facecaption_ml.images.robots import RobotsCache
 from facecaption_ml.images.status import FetchFailure, FetchStatus
 
 if TYPE_CHECKING:

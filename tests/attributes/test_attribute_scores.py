@@ -42,10 +42,6 @@ def test_average_precision_is_that_of_the_definition(p: np.ndarray, y: np.ndarra
         assert math.isnan(average_precision(p, y))
 
 
-def test_a_perfect_ranking_has_average_precision_one() -> None:
-    assert average_precision(np.array([0.9, 0.8, 0.2]), np.array([True, True, False])) == 1.0
-
-
 def test_the_temperature_that_spoiled_logits_is_found() -> None:
     rng = np.random.default_rng(0)
     true_logits = rng.normal(0, 2, (20_000, 3))

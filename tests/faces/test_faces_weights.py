@@ -34,16 +34,6 @@ def test_bundled_network_computes_what_its_onnx_graph_computes() -> None:
         np.testing.assert_allclose(found[name].numpy(), values, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-def test_every_convolution_is_mapped_once() -> None:
-    weights = load_weights("bundled")
-    model = facexlib_network(weights, "mobile0.25")
-    convolutions = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)]
-    assert len(convolutions) == 56
-    assert {f"{name}.weight" for name in convolutions} <= set(weights.state)
-    assert weights.version == load_weights("bundled").version
-    assert len(weights.version) == 12
-
-
 @pytest.mark.models
 def test_loading_leaves_the_package_itself_alone() -> None:
     """Importing ``retinaface`` would import onnxruntime; facexlib's tracker would import numba and filterpy."""

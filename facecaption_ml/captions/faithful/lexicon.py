@@ -134,7 +134,8 @@ class Lexicon:
         if word not in self._heads:
             entry = self._lookup(word)
             of = entry.of if entry and not entry.claims and not entry.head else {}
-            self._heads[word] = {part: bits for part, claims in of.items() if (bits := _said(claims))}
+            said = {part: {c.attribute for c in claims if c.bearing is Bearing.SAYS} for part, claims in of.items()}
+            self._heads[word] = {part: sum(bits) for part, bits in said.items() if bits}
         return self._heads[word]
 
     def part_of(self, word: str) -> str:
@@ -157,14 +158,6 @@ class Lexicon:
             denials = [Claim(c.attribute, Bearing.DENIES) for c in stem.claims if c.bearing is Bearing.SAYS]
             return Entry(claims=denials, words=(word,))
         return _UNKNOWN
-
-
-def _said(claims: list[Claim]) -> int:
-    """The attributes (bits) that claims assert."""
-    bits = 0
-    for claim in claims:
-        bits |= claim.attribute if claim.bearing is Bearing.SAYS else 0
-    return bits
 
 
 _UNKNOWN: Final = Entry(role="unknown")

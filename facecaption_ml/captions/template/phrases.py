@@ -30,6 +30,12 @@ def spaced(words: str) -> str:
     return _ARTICLE.sub(lambda m: ("an " if _VOWEL_SOUND.match(m[1]) else "a ") + m[1], text)
 
 
+def cumulated(weights: list[float]) -> list[float]:
+    """Cumulated shares; the last is exactly 1, so that a draw below 1 always falls inside."""
+    sums = list(accumulate(weights))
+    return [s / sums[-1] for s in sums[:-1]] + [1.0]
+
+
 class PhraseBook:
     """The wordings under one state of the guards (which of the labels that guards ask about are known)."""
 
@@ -47,8 +53,7 @@ class PhraseBook:
         for words, weight in wordings.items():
             text = spaced(words)
             texts[text] = texts.get(text, 0.0) + weight
-        bounds = list(accumulate(texts.values()))
-        return (*(b / bounds[-1] for b in bounds[:-1]), 1.0), tuple(texts)
+        return tuple(cumulated(list(texts.values()))), tuple(texts)
 
     def _wordings(self, name: Name, asserted: int) -> dict[str, float] | None:
         """Words (articles open) → probability; None where no derivation asserts exactly that."""

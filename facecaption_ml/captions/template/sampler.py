@@ -16,12 +16,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from itertools import accumulate, combinations, permutations
+from itertools import combinations, permutations
 from random import Random
 from typing import Final, NamedTuple
 
 from facecaption_ml.captions.labels import BIT, each_bit, names_of, subsets
-from facecaption_ml.captions.template.phrases import PhraseBook, Table, spaced
+from facecaption_ml.captions.template.phrases import PhraseBook, Table, cumulated, spaced
 from facecaption_ml.captions.template.productions import GrammarError, Name, Rules
 from facecaption_ml.taxonomy import CATEGORIES
 
@@ -138,7 +138,7 @@ class Sampler:
                 options.append((SHARE ** subset.bit_count(), subset, table))
         if not options:
             raise GrammarError(f"no {self._intro.text} for {', '.join(names_of(held)) or 'a face without labels'}")
-        choice = _bounds([w for w, _, _ in options]), [(s, t) for _, s, t in options]
+        choice = cumulated([w for w, _, _ in options]), [(s, t) for _, s, t in options]
         self._intro_choices[held] = choice
         return choice
 
@@ -147,7 +147,7 @@ class Sampler:
         options = [p for p in _partitions(held) if all(self._fit(unit) for unit in p)]
         if not options:
             raise GrammarError(f"no sentence can say {', '.join(names_of(held))}")
-        cut = _bounds([SHARE ** -len(p) for p in options]), options
+        cut = cumulated([SHARE ** -len(p) for p in options]), options
         self._partitions[held] = cut
         return cut
 
@@ -169,7 +169,7 @@ class Sampler:
         fillings = [filling for count in range(len(upcoming) + 1) for filling in self._fill(upcoming[:count], opening)]
         if not fillings:
             raise GrammarError("no sentence takes the next units; every slot needs a frame of its own")
-        plan = Plan(_bounds([weight for weight, _ in fillings]), [filling for _, filling in fillings])
+        plan = Plan(cumulated([weight for weight, _ in fillings]), [filling for _, filling in fillings])
         (self._opening_plans if opening else self._sentence_plans)[upcoming] = plan
         return plan
 
@@ -198,7 +198,7 @@ class Sampler:
             frames = by_slots.setdefault(tuple(s for s in symbols if isinstance(s, Name)), {})
             frames[frame] = frames.get(frame, 0.0) + weight
         return [
-            Shape(sum(frames.values()), slots, (tuple(_bounds(list(frames.values()))), tuple(frames)))
+            Shape(sum(frames.values()), slots, (tuple(cumulated(list(frames.values()))), tuple(frames)))
             for slots, frames in by_slots.items()
             if sum(frames.values())
         ]
@@ -266,9 +266,3 @@ def _partitions(bits: int) -> list[tuple[int, ...]]:
         return [()]
     lowest = bits & -bits
     return [(lowest | more, *rest) for more in subsets(bits ^ lowest) for rest in _partitions(bits ^ lowest ^ more)]
-
-
-def _bounds(weights: list[float]) -> list[float]:
-    """Cumulated shares; the last is exactly 1, so that a draw below 1 always falls inside."""
-    sums = list(accumulate(weights))
-    return [s / sums[-1] for s in sums[:-1]] + [1.0]
