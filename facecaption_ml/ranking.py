@@ -42,10 +42,7 @@ def recall_at_k(
 
 
 def rank_percentile(
-    similarity: npt.ArrayLike,
-    *,
-    query_groups: npt.ArrayLike | None = None,
-    gallery_groups: npt.ArrayLike | None = None,
+    similarity: npt.ArrayLike, *, query_groups: npt.ArrayLike | None = None, gallery_groups: npt.ArrayLike | None = None
 ) -> float:
     """m@A, 0 … 1: mean of (M − rank) / (M − 1), the share of the other items that are less similar.
 
@@ -57,20 +54,14 @@ def rank_percentile(
 
 
 def reciprocal_rank(
-    similarity: npt.ArrayLike,
-    *,
-    query_groups: npt.ArrayLike | None = None,
-    gallery_groups: npt.ArrayLike | None = None,
+    similarity: npt.ArrayLike, *, query_groups: npt.ArrayLike | None = None, gallery_groups: npt.ArrayLike | None = None
 ) -> float:
     """m@B, above 0 … 1: mean of 1 / rank. Raises ValueError where ``ranks`` does."""
     return reciprocal_of_ranks(ranks(similarity, query_groups=query_groups, gallery_groups=gallery_groups))
 
 
 def ranks(
-    similarity: npt.ArrayLike,
-    *,
-    query_groups: npt.ArrayLike | None = None,
-    gallery_groups: npt.ArrayLike | None = None,
+    similarity: npt.ArrayLike, *, query_groups: npt.ArrayLike | None = None, gallery_groups: npt.ArrayLike | None = None
 ) -> Ranks:
     """int64 [N]: the rank of the best item of each query in a similarity matrix [N, M], 1 … M.
 

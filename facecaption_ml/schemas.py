@@ -96,7 +96,7 @@ DATASET: Final = SHARD_TABLES[-1]
 """The table of released pairs."""
 
 OPTIONAL: Final[Mapping[str, Schema]] = {
-    DATASET: {"image": IMAGE},  # the crop, only on request
+    DATASET: {"image": IMAGE}  # the crop, only on request
 }
 
 

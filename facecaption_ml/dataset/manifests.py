@@ -157,10 +157,7 @@ def appended(frames: Iterable[pl.DataFrame], first: int, known: np.ndarray) -> I
     """``source_manifest`` frames numbered from ``first`` on, whose URLs with an id in ``known`` are marked as repeated."""
     for number, frame in enumerate(frames, start=first):
         before = pl.Series(occurs_in(_ids(frame), known), dtype=pl.Boolean)
-        yield frame.with_columns(
-            duplicate_url=pl.col("duplicate_url") | before,
-            shard=pl.lit(shard_name(number)),
-        )
+        yield frame.with_columns(duplicate_url=pl.col("duplicate_url") | before, shard=pl.lit(shard_name(number)))
 
 
 def delete_leftovers(store: Store, ledger: Ledger) -> None:

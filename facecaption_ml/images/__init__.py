@@ -22,6 +22,5 @@ __all__ = [
 ]
 
 __getattr__ = lazy_names(
-    __name__,
-    {"download": ("fetch_raw_images", "iter_fetched"), "policy": ("DownloadContext", "DownloadPolicy")},
+    __name__, {"download": ("fetch_raw_images", "iter_fetched"), "policy": ("DownloadContext", "DownloadPolicy")}
 )

@@ -84,12 +84,7 @@ class Store:
         return self.uri(key)
 
     def read_table(
-        self,
-        table: str,
-        shard: str | None = None,
-        *,
-        columns: Sequence[str] | None = None,
-        incomplete: bool = False,
+        self, table: str, shard: str | None = None, *, columns: Sequence[str] | None = None, incomplete: bool = False
     ) -> pl.DataFrame:
         """Read a table, or only some of its columns. Raises StoreError where it is absent or damaged."""
 

@@ -31,10 +31,7 @@ def slow_average_precision(p: np.ndarray, y: np.ndarray) -> float:
     return total
 
 
-@given(
-    arrays(np.float64, 30, elements=st.sampled_from([0.1, 0.2, 0.5, 0.7, 0.9])),
-    arrays(bool, 30),
-)
+@given(arrays(np.float64, 30, elements=st.sampled_from([0.1, 0.2, 0.5, 0.7, 0.9])), arrays(bool, 30))
 def test_average_precision_is_that_of_the_definition(p: np.ndarray, y: np.ndarray) -> None:
     if y.any() and not y.all():
         assert average_precision(p, y) == pytest.approx(slow_average_precision(p, y))

@@ -189,8 +189,7 @@ def test_stricter_rules_never_keep_more(corner: tuple[float, float], sides: tupl
 
 
 @pytest.mark.parametrize(
-    ("rule", "value"),
-    [("min_score", 1.1), ("min_score", -0.1), ("min_side", 0), ("margin", 3.0), ("margin", -0.1)],
+    ("rule", "value"), [("min_score", 1.1), ("min_score", -0.1), ("min_side", 0), ("margin", 3.0), ("margin", -0.1)]
 )
 def test_bad_rules_are_named(rule: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"\n{rule}\n"):

@@ -107,12 +107,6 @@ def test_same_result_whatever_is_beside_it_and_however_many_threads(
         assert_agree(d, a, pixels=1e-2, score=1e-4)
 
 
-def test_faces_come_best_first(detector: FaceDetector, photo_pixels: dict[str, np.ndarray]) -> None:
-    scores = [face.score for face in detector.detect([photo_pixels["crowd.jpg"]])[0]]
-    assert scores == sorted(scores, reverse=True)
-    assert all(0.5 < score <= 1 for score in scores)
-
-
 def test_higher_threshold_is_a_prefix(detector: FaceDetector, photo_pixels: dict[str, np.ndarray]) -> None:
     strict = FaceDetector.load(min_score=0.9)
     few = as_rows(strict.detect([photo_pixels["crowd.jpg"]])[0])
