@@ -15,7 +15,7 @@ from facecaption_ml.faces import Face, align_and_crop
 if TYPE_CHECKING:
     import numpy as np
 
-    from facecaption_ml.attributes import AttributePredictor
+    from facecaption_ml.attributes import AttributePredictor, FaceLabels
     from facecaption_ml.captions import CaptionGrammar
     from facecaption_ml.faces import FaceDetector
     from facecaption_ml.taxonomy import Gender
@@ -66,12 +66,10 @@ class PhotoCaptioner:
         crops = [align_and_crop(image, face, self.margin)[0] for face in faces]
         labelled = label_faces(self.predictor.predict(crops), threshold=self.threshold, min_labels=0)
         photo = hashlib.sha256(data).hexdigest()[:16]
-        captioned = []
-        for k, (face, crop, found) in enumerate(zip(faces, crops, labelled, strict=True)):
-            seed = caption_seed(f"{photo}_{k}", self.grammar.version, self.seed)
-            text = self.grammar.caption(found.labels, found.gender, seed)
-            captioned.append(CaptionedFace(face, found.gender, tuple(found.labels), text, crop))
-        return image, captioned
+        return image, [
+            CaptionedFace(face, found.gender, found.labels, self._text(found, f"{photo}_{k}"), crop)
+            for k, (face, crop, found) in enumerate(zip(faces, crops, labelled, strict=True))
+        ]
 
     def describe(self, image: np.ndarray) -> str:
         """A caption of the likeliest face of an RGB uint8 [H, W, 3] picture; where no face is found, of the whole picture."""
@@ -80,5 +78,7 @@ class PhotoCaptioner:
         if faces:
             return faces[0].caption
         found = label_faces(self.predictor.predict([image]), threshold=self.threshold, min_labels=0)[0]
-        photo = hashlib.sha256(data).hexdigest()[:16]
-        return self.grammar.caption(found.labels, found.gender, caption_seed(photo, self.grammar.version, self.seed))
+        return self._text(found, hashlib.sha256(data).hexdigest()[:16])
+
+    def _text(self, found: FaceLabels, key: str) -> str:
+        return self.grammar.caption(found.labels, found.gender, caption_seed(key, self.grammar.version, self.seed))

@@ -44,7 +44,12 @@ def load_checkpoint(model_class: str, name: str | Path, example: str, device: st
 
     def load(local: bool) -> tuple[Any, Any]:
         model, report = loader.from_pretrained(str(name), local_files_only=local, output_loading_info=True)
-        return _complete(model, report, refuse), _processor(transformers, str(name), local)
+        absent = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
+        misfits = sorted(str(key) for key in report.get("mismatched_keys", ()))
+        if absent or misfits:
+            fault = f"has no weight {absent[0]!r}" if absent else f"has a weight of another shape, {misfits[0]}"
+            raise refuse(f"it {fault}, so it is no {type(model).__name__}")
+        return model, transformers.AutoProcessor.from_pretrained(str(name), local_files_only=local)
 
     model, processor = load_weights(load, name, example)
     return model.to(device).eval(), processor
@@ -56,26 +61,22 @@ def load_weights(load: Callable[[bool], T], name: str | Path, example: str) -> T
     ``load`` is given whether only local files may be read, and is called in quiet: progress bars and reports of missing
     weights stay out of the log, so it must judge completeness itself. Raises WeightsNotReachable as load_checkpoint does.
     """
-    with _quiet_loading():
-        return _from_folder_or_hub(load, name, _refusal(name, example))
-
-
-def _from_folder_or_hub(load: Callable[[bool], T], name: str | Path, refuse: Callable[[str], WeightsNotReachable]) -> T:
-    """From the folder, else from the cache, else from the hub once it has answered for the name."""
+    refuse = _refusal(name, example)
     if not str(name).strip():
         raise refuse("no model is named")
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _attempt(lambda: load(True), refuse)
-    if not _HUB_NAME.fullmatch(str(name)):
+    is_folder = Path(name).expanduser().is_dir()
+    if not is_folder and not _HUB_NAME.fullmatch(str(name)):
         raise refuse("there is no such folder, and it is no name of the Hugging Face hub")
-    try:
-        return load(True)
-    except WeightsNotReachable:
-        raise
-    except Exception:  # not in the cache, or not all of it
-        _require_on_hub(str(name), refuse)
-    return _attempt(lambda: load(False), refuse)
+    with _quiet_loading():
+        if is_folder:
+            return _attempt(lambda: load(True), refuse)
+        try:
+            return load(True)
+        except WeightsNotReachable:
+            raise
+        except Exception:  # not in the cache, or not all of it
+            _require_on_hub(str(name), refuse)
+        return _attempt(lambda: load(False), refuse)
 
 
 def _require_on_hub(name: str, refuse: Callable[[str], WeightsNotReachable]) -> None:
@@ -102,19 +103,6 @@ def _attempt(step: Callable[[], T], refuse: Callable[[str], WeightsNotReachable]
         raise
     except Exception as error:
         raise refuse((str(error) or type(error).__name__).strip().splitlines()[0]) from error
-
-
-def _complete(model: Any, report: dict[str, Any], refuse: Callable[[str], WeightsNotReachable]) -> Any:
-    absent = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
-    misfits = sorted(str(key) for key in report.get("mismatched_keys", ()))
-    if absent or misfits:
-        fault = f"has no weight {absent[0]!r}" if absent else f"has a weight of another shape, {misfits[0]}"
-        raise refuse(f"it {fault}, so it is no {type(model).__name__}")
-    return model
-
-
-def _processor(transformers: Any, name: str, local: bool) -> Any:
-    return transformers.AutoProcessor.from_pretrained(name, local_files_only=local)
 
 
 def _refusal(name: str | Path, example: str) -> Callable[[str], WeightsNotReachable]:

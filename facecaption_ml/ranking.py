@@ -42,10 +42,7 @@ def recall_at_k(
 
 
 def rank_percentile(
-    similarity: npt.ArrayLike,
-    *,
-    query_groups: npt.ArrayLike | None = None,
-    gallery_groups: npt.ArrayLike | None = None,
+    similarity: npt.ArrayLike, *, query_groups: npt.ArrayLike | None = None, gallery_groups: npt.ArrayLike | None = None
 ) -> float:
     """m@A, 0 … 1: mean of (M − rank) / (M − 1), the share of the other items that are less similar.
 
@@ -57,20 +54,14 @@ def rank_percentile(
 
 
 def reciprocal_rank(
-    similarity: npt.ArrayLike,
-    *,
-    query_groups: npt.ArrayLike | None = None,
-    gallery_groups: npt.ArrayLike | None = None,
+    similarity: npt.ArrayLike, *, query_groups: npt.ArrayLike | None = None, gallery_groups: npt.ArrayLike | None = None
 ) -> float:
     """m@B, above 0 … 1: mean of 1 / rank. Raises ValueError where ``ranks`` does."""
     return reciprocal_of_ranks(ranks(similarity, query_groups=query_groups, gallery_groups=gallery_groups))
 
 
 def ranks(
-    similarity: npt.ArrayLike,
-    *,
-    query_groups: npt.ArrayLike | None = None,
-    gallery_groups: npt.ArrayLike | None = None,
+    similarity: npt.ArrayLike, *, query_groups: npt.ArrayLike | None = None, gallery_groups: npt.ArrayLike | None = None
 ) -> Ranks:
     """int64 [N]: the rank of the best item of each query in a similarity matrix [N, M], 1 … M.
 
@@ -136,12 +127,9 @@ def _ranks_of_rows(rows: npt.NDArray, start: int, query_groups: Ranks, gallery_g
     if missing.any():
         raise ValueError(f"row {start + int(missing.argmax())} of the similarity matrix holds NaN")
     own = query_groups[start : start + len(rows), None] == gallery_groups
-    best = np.max(rows, axis=1, where=own, initial=_lowest(rows.dtype))
+    lowest = -np.inf if rows.dtype.kind == "f" else np.iinfo(rows.dtype).min
+    best = np.max(rows, axis=1, where=own, initial=lowest)
     return 1 + np.count_nonzero((rows >= best[:, None]) & ~own, axis=1)
-
-
-def _lowest(dtype: np.dtype) -> float | int:
-    return -np.inf if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).min
 
 
 def _inner_products(queries: npt.NDArray, gallery: npt.NDArray) -> npt.NDArray[np.float32]:

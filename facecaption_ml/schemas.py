@@ -90,21 +90,13 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     },
 }
 
-SHARD_TABLES: Final = (
-    "source_manifest",
-    "raw_images",
-    "face_crops",
-    "face_attributes",
-    "template_captions",
-    "llm_captions",
-    "facecaption_dataset",
-)
+SHARD_TABLES: Final = tuple(SCHEMAS)
 """The tables of which every shard has one, in the order in which they are made, from the URL to the released row."""
 DATASET: Final = SHARD_TABLES[-1]
 """The table of released pairs."""
 
 OPTIONAL: Final[Mapping[str, Schema]] = {
-    DATASET: {"image": IMAGE},  # the crop, only on request
+    DATASET: {"image": IMAGE}  # the crop, only on request
 }
 
 

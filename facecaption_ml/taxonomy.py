@@ -140,16 +140,16 @@ def settle_conflicts(
     ordered = sorted(set(labels), key=lambda name: (-probabilities[name] if probabilities else 0.0, _RANK[name]))
     kept: set[str] = set()
     for name in ordered:
-        if not (_EXCLUDES[name] & kept):
+        if not (EXCLUDES[name] & kept):
             kept.add(name)
-    names = sorted(set(labels), key=_POSITION.__getitem__)
+    names = [name for name in NAMES if name in set(labels)]
     return [n for n in names if n in kept], [n for n in names if n not in kept]
 
 
-_NAMES: Final = (*ATTRIBUTES, FEMALE)
-_POSITION: Final = {name: i for i, name in enumerate(_NAMES)}
+NAMES: Final = (*ATTRIBUTES, FEMALE)
 _FIRST_MENTION: Final = [name for group in EXCLUSIVE_GROUPS for name in group]
-_RANK: Final = {n: (_FIRST_MENTION.index(n) if n in _FIRST_MENTION else len(_FIRST_MENTION)) for n in _NAMES}
-_EXCLUDES: Final = {
-    name: {other for group in EXCLUSIVE_GROUPS if name in group for other in group} - {name} for name in _NAMES
+_RANK: Final = {n: (_FIRST_MENTION.index(n) if n in _FIRST_MENTION else len(_FIRST_MENTION)) for n in NAMES}
+EXCLUDES: Final = {
+    name: {other for group in EXCLUSIVE_GROUPS if name in group for other in group} - {name} for name in NAMES
 }
+"""For each name those that it excludes."""

@@ -5,10 +5,10 @@ Names are loaded when they are first asked for, so that importing the package do
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from facecaption_ml.attributes.labels import FaceLabels, FaceOutcome, label_faces
+from facecaption_ml.lazy import lazy_names
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -22,18 +22,6 @@ if TYPE_CHECKING:
         checkpoint_folder,
     )
     from facecaption_ml.attributes.training import train_attributes
-
-_HOMES: Final = {
-    "AttributeData": "data",
-    "AttributeDataError": "data",
-    "AttributePredictor": "prediction",
-    "CheckpointError": "prediction",
-    "Evaluation": "evaluation",
-    "attribute_table": "prediction",
-    "checkpoint_folder": "prediction",
-    "read_celeba": "celeba",
-    "train_attributes": "training",
-}
 
 __all__ = [
     "ATTRIBUTES",
@@ -51,8 +39,13 @@ __all__ = [
     "train_attributes",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "celeba": ("read_celeba",),
+        "data": ("AttributeData", "AttributeDataError"),
+        "evaluation": ("Evaluation",),
+        "prediction": ("AttributePredictor", "CheckpointError", "attribute_table", "checkpoint_folder"),
+        "training": ("train_attributes",),
+    },
+)

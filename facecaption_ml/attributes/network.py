@@ -58,8 +58,12 @@ class AttributeNetwork(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
+        self.trunk: nn.Module
         if preset.trunk == "resnet50":
-            self.trunk, features = _resnet50()
+            from torchvision.models import resnet50
+
+            self.trunk = whole = resnet50(weights=None)
+            features, whole.fc = whole.fc.in_features, nn.Identity()
         else:
             self.trunk, features = _residual(preset.widths, preset.depths, preset.grid)
         self.dropout = nn.Dropout(preset.dropout)
@@ -123,12 +127,3 @@ def _residual(widths: tuple[int, ...], depths: tuple[int, ...], grid: tuple[int,
             channels = width
     pooled = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(grid), nn.Flatten())
     return pooled, channels * grid[0] * grid[1]
-
-
-def _resnet50() -> tuple[nn.Module, int]:
-    from torchvision.models import resnet50
-
-    trunk = resnet50(weights=None)
-    features = trunk.fc.in_features
-    trunk.fc = nn.Identity()
-    return trunk, features

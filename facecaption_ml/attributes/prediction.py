@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -131,7 +131,6 @@ def attribute_table(
     threshold: float = PAPER_THRESHOLD,
     min_labels: int = 6,
     batch_size: int = 64,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[pl.DataFrame, Counter[str]]:
     """``face_attributes`` rows of ``crops`` (face_id, image), and all of its rows by :class:`FaceOutcome`."""
     rows: list[dict[str, Any]] = []
@@ -154,8 +153,6 @@ def attribute_table(
                         "dropped_conflicts": list(found.dropped_conflicts),
                     }
                 )
-        if on_progress:
-            on_progress(start + len(batch), len(crops))
     return conform(pl.DataFrame(rows, schema=dict(SCHEMAS["face_attributes"])), "face_attributes"), outcomes
 
 

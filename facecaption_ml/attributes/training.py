@@ -28,11 +28,10 @@ from facecaption_ml.attributes.augmentation import augment, mix
 from facecaption_ml.attributes.calibration import fit_temperatures, sigmoid
 from facecaption_ml.attributes.data import AttributeData
 from facecaption_ml.attributes.evaluation import Evaluation, evaluate
-from facecaption_ml.attributes.fine_tuning import LEARNING_RATE_SHARE, start_from
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
 from facecaption_ml.attributes.model_card import write_model_card
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
-from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS, normalised
+from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS, CheckpointError, normalised
 from facecaption_ml.attributes.weighting import adaptive_weights
 from facecaption_ml.devices import autocast, compute_dtype
 from facecaption_ml.pretrained import weights_version
@@ -42,6 +41,8 @@ from facecaption_ml.taxonomy import ATTRIBUTES
 logger = logging.getLogger("facecaption")
 
 STATE: Final = "training_state.pt"
+_LEARNING_RATE_SHARE: Final = 0.25
+"""Of the preset's rate: what a checkpoint has learned would be lost at the rate that random weights need."""
 _TREND_WINDOW: Final = 2  # epochs on either side of the trend
 
 
@@ -138,8 +139,8 @@ class _Training:
         self.epochs, self.adaptive = epochs or preset.epochs, adaptive
         self.progress = _Progress()
         self.network = AttributeNetwork(preset).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.learning_rate = preset.learning_rate * (LEARNING_RATE_SHARE if init else 1)
-        self.init = start_from(self.network, init) if init else ""
+        self.learning_rate = preset.learning_rate * (_LEARNING_RATE_SHARE if init else 1)
+        self.init = _start_from(self.network, init) if init else ""
         self.average = copy.deepcopy(self.network).eval()
         weights = [p for p in self.network.parameters() if p.ndim > 1]
         others = [p for p in self.network.parameters() if p.ndim <= 1]  # norms and biases are not decayed
@@ -196,8 +197,7 @@ class _Training:
     def _update_average(self) -> None:
         self.updates += 1
         decay = min(self.preset.average_decay, (1 + self.updates) / (10 + self.updates))
-        pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
-        for mean, value in pairs:
+        for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
             if mean.dtype.is_floating_point:
                 mean.lerp_(value, 1 - decay)
             else:
@@ -249,9 +249,7 @@ class _Training:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
-            "epoch": self.progress.epoch,
-            "best_loss": self.progress.best_loss,
-            "best_epoch": self.progress.best_epoch,
+            **vars(self.progress),
             "validation_losses": [losses.tolist() for losses in self.progress.validation_losses],
             "dropout_rng": torch.get_rng_state(),
         }
@@ -271,8 +269,8 @@ class _Training:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
-        history = [np.array(losses) for losses in state["validation_losses"]]
-        self.progress = _Progress(state["epoch"], state["best_loss"], state["best_epoch"], history)
+        self.progress = _Progress(**{name: state[name] for name in vars(self.progress)})
+        self.progress.validation_losses = [np.array(losses) for losses in state["validation_losses"]]
         torch.set_rng_state(state["dropout_rng"])
         logger.info("attribute_model: resuming after epoch %d", self.progress.epoch)
 
@@ -301,6 +299,27 @@ class _Training:
         result.write(self.out / EVALUATION)
         write_model_card(self.out)
         return result
+
+
+def _start_from(network: AttributeNetwork, folder: Path) -> str:
+    """Give ``network`` the weights of a checkpoint folder; the version of these weights.
+
+    Raises CheckpointError where the folder holds none, or a network of another shape.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"init {folder}: {name} is missing there")
+    preset = "unknown"
+    try:
+        preset = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["preset"]["name"]
+        network.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        line = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"init {folder}: does not fit, its preset is {preset!r}: {line}") from None
+    return weights_version(folder / WEIGHTS)
 
 
 def _schedule(step: int, steps: int) -> float:

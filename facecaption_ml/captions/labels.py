@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from facecaption_ml.taxonomy import ATTRIBUTES, EXCLUSIVE_GROUPS, FEMALE, Gender, settle_conflicts
+from facecaption_ml import taxonomy
+from facecaption_ml.taxonomy import FEMALE, NAMES, Gender, settle_conflicts
 
-NAMES: Final[tuple[str, ...]] = (*ATTRIBUTES, FEMALE)
 BIT: Final[dict[str, int]] = {name: 1 << i for i, name in enumerate(NAMES)}
 MALE_BIT: Final = BIT["Male"]
 FEMALE_BIT: Final = BIT[FEMALE]
 GENDER_BITS: Final = MALE_BIT | FEMALE_BIT
-
-
-def _excluded(name: str) -> int:
-    bits = 0
-    for group in EXCLUSIVE_GROUPS:
-        if name in group:
-            for other in group:
-                bits |= BIT[other]
-    return bits & ~BIT[name]
-
-
-EXCLUDES: Final[dict[int, int]] = {BIT[name]: _excluded(name) for name in NAMES}
+FACIAL_HAIR_BITS: Final = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | BIT["5_o_Clock_Shadow"]
+EXCLUDES: Final = {BIT[name]: sum(BIT[other] for other in others) for name, others in taxonomy.EXCLUDES.items()}
 """For each attribute's bit the bits of those that exclude it."""
+
+
+def each_bit(bits: int) -> Iterator[int]:
+    """The set bits one by one, the lowest first."""
+    while bits:
+        yield bits & -bits
+        bits &= bits - 1
+
+
+def subsets(bits: int) -> Iterator[int]:
+    """Every subset of a set of bits, from the whole down to 0."""
+    subset = bits
+    while subset:
+        yield subset
+        subset = (subset - 1) & bits
+    yield 0
 
 
 def names_of(bits: int) -> tuple[str, ...]:
@@ -56,10 +62,6 @@ def label_bits(labels: Iterable[str], gender: Gender | None) -> int:
         bits |= MALE_BIT
     elif gender is not None:
         raise ValueError(f"gender is {gender!r}, should be 'male', 'female' or None")
-    rest = bits
-    while rest:
-        lowest = rest & -rest
-        if EXCLUDES[lowest] & bits:
-            return sum(BIT[name] for name in settle_conflicts(names_of(bits))[0])
-        rest ^= lowest
+    if any(EXCLUDES[bit] & bits for bit in each_bit(bits)):
+        return sum(BIT[name] for name in settle_conflicts(names_of(bits))[0])
     return bits

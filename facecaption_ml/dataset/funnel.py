@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from facecaption_ml.schemas import SHARD_TABLES
@@ -23,7 +23,13 @@ STAGES: Final = tuple(zip(SHARD_TABLES, _ROWS, strict=True))
 
 def shard_counts(store: Store, shard: str) -> dict[str, int | None]:
     """Table → rows of one shard; None where the shard of that table is not there."""
-    return {table: _count(store, table, shard) if store.has_table(table, shard) else None for table, _ in STAGES}
+
+    def count(table: str) -> int:
+        if table == "raw_images":
+            return int((store.read_table(table, shard, columns=["status"])["status"] == "ok").sum())
+        return store.row_count(table, shard)
+
+    return {table: count(table) if store.has_table(table, shard) else None for table, _ in STAGES}
 
 
 def total_counts(store: Store, shards: Sequence[str]) -> dict[str, int]:
@@ -33,15 +39,3 @@ def total_counts(store: Store, shards: Sequence[str]) -> dict[str, int]:
         for (_, label), count in zip(STAGES, shard_counts(store, shard).values(), strict=True):
             totals[label] += count or 0
     return totals
-
-
-def _count(store: Store, table: str, shard: str) -> int:
-    counter = _COUNTERS.get(table)
-    return counter(store, shard) if counter else store.row_count(table, shard)
-
-
-def _fetched(store: Store, shard: str) -> int:
-    return int((store.read_table("raw_images", shard, columns=["status"])["status"] == "ok").sum())
-
-
-_COUNTERS: Final[dict[str, Callable[[Store, str], int]]] = {"raw_images": _fetched}

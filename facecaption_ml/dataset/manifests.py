@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from facecaption_ml.dataset.sources import TABLE_SUFFIXES, SourceError, shard_name
+from facecaption_ml.dataset.sources import TABLE_SUFFIXES, SourceError, occurs_in, shard_name
 from facecaption_ml.storage.base import S3, StoreError
 from facecaption_ml.storage.objects import find_address, list_address
 from facecaption_ml.storage.store import Store
@@ -156,13 +156,8 @@ def known_ids(store: Store, before: int) -> np.ndarray:
 def appended(frames: Iterable[pl.DataFrame], first: int, known: np.ndarray) -> Iterator[pl.DataFrame]:
     """``source_manifest`` frames numbered from ``first`` on, whose URLs with an id in ``known`` are marked as repeated."""
     for number, frame in enumerate(frames, start=first):
-        ids = _ids(frame)
-        place = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
-        before = known[place] == ids if len(known) else np.zeros(len(ids), bool)
-        yield frame.with_columns(
-            duplicate_url=pl.col("duplicate_url") | pl.Series(before, dtype=pl.Boolean),
-            shard=pl.lit(shard_name(number)),
-        )
+        before = pl.Series(occurs_in(_ids(frame), known), dtype=pl.Boolean)
+        yield frame.with_columns(duplicate_url=pl.col("duplicate_url") | before, shard=pl.lit(shard_name(number)))
 
 
 def delete_leftovers(store: Store, ledger: Ledger) -> None:

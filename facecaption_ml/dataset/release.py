@@ -28,6 +28,7 @@ from facecaption_ml.taxonomy import CATEGORIES
 SPLITS: Final = ("train", "validation", "test")
 _ROWS_PER_FILE: Final = 500_000
 PREFIX: Final = "release"
+_SIZES: Final = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M")  # the hub's words
 
 
 def split_of(sample_id: str, validation_share: float, test_share: float) -> str:
@@ -268,7 +269,4 @@ def summary_json(summary: ReleaseSummary, funnel: Mapping[str, int]) -> bytes:
 
 
 def _size_category(rows: int) -> str:
-    for limit, name in ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M")):
-        if rows < limit:
-            return name
-    return "10M<n<100M"
+    return _SIZES[np.searchsorted((1e3, 1e4, 1e5, 1e6, 1e7), rows, side="right")]

@@ -65,29 +65,25 @@ class RemovalList:
         """From the lines of a list that errors call ``name``. Raises RemovalListError as ``read`` does."""
         values: dict[str, set[str]] = {kind: set() for kind in ("urls", *_PATTERNS)}
         for number, line in enumerate(map(str.strip, lines), start=1):
-            if line and not line.startswith("#"):
-                kind, value = _classify(line, name, number)
-                values[kind].add(value)
+            if not line or line.startswith("#"):
+                continue
+            kind = next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(line.lower())), "urls")
+            if kind == "urls" and "://" not in line:
+                what = f"{line[:80]!r} is no URL, host:NAME, SHA-256, sample id or face id"
+                raise RemovalListError(f"{name}, line {number}: {what}")
+            values[kind].add(line if kind == "urls" else line.lower().removeprefix("host:"))
         return cls(**{kind: frozenset(named) for kind, named in values.items()})
 
     def __or__(self, other: RemovalList) -> RemovalList:
-        return RemovalList(
-            self.urls | other.urls,
-            self.hosts | other.hosts,
-            self.sha256 | other.sha256,
-            self.sample_ids | other.sample_ids,
-            self.face_ids | other.face_ids,
-        )
+        return RemovalList(**{kind: named | getattr(other, kind) for kind, named in vars(self).items()})
 
     def __len__(self) -> int:
-        return sum(map(len, (self.urls, self.hosts, self.sha256, self.sample_ids, self.face_ids)))
+        return sum(map(len, vars(self).values()))
 
     def reason(self, url: str, face_id: str, sha256: str | None) -> str | None:
         """Why a face must go, or None: removed_url, removed_host, removed_hash, removed_sample or removed_face."""
-        if url in self.urls:
-            return "removed_url"
-        if self.hosts and self.names_host(_host_of(url)):
-            return "removed_host"
+        if self.names_url(url):
+            return "removed_url" if url in self.urls else "removed_host"
         if sha256 in self.sha256:
             return "removed_hash"
         if face_id.rpartition("_")[0] in self.sample_ids:
@@ -117,12 +113,3 @@ def _host_of(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:  # such as http://[broken, which nobody can fetch either
         return ""
-
-
-def _classify(line: str, name: str, number: int) -> tuple[str, str]:
-    for kind, pattern in _PATTERNS.items():
-        if pattern.fullmatch(line.lower()):
-            return kind, line.lower().removeprefix("host:")
-    if "://" in line:
-        return "urls", line
-    raise RemovalListError(f"{name}, line {number}: {line[:80]!r} is no URL, host:NAME, SHA-256, sample id or face id")

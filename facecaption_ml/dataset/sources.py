@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -140,14 +141,15 @@ def _shard(rows: pl.DataFrame, number: int) -> pl.DataFrame:
 
 def mark_duplicates(ids: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which ids (uint64 [N]) occurred before, in ``seen`` (sorted uint64) or earlier in ``ids``; and the new ``seen``."""
-    first = np.zeros(len(ids), bool)
-    unique, position = np.unique(ids, return_index=True)
-    first[position] = True
-    place = np.searchsorted(seen, ids)
-    known = np.zeros(len(ids), bool)
-    inside = place < len(seen)
-    known[inside] = seen[place[inside]] == ids[inside]
-    return ~first | known, np.union1d(seen, unique)
+    repeated = np.ones(len(ids), bool)
+    unique, first = np.unique(ids, return_index=True)
+    repeated[first] = occurs_in(unique, seen)
+    return repeated, np.union1d(seen, unique)
+
+
+def occurs_in(ids: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Which ids are in ``seen``, which is sorted."""
+    return np.searchsorted(seen, ids, side="right") > np.searchsorted(seen, ids)
 
 
 def _filtered(batch: pl.DataFrame, counts: ManifestCounts, allow_nsfw: bool, nsfw_values: list[str]) -> pl.DataFrame:
@@ -183,47 +185,37 @@ def _addresses(location: str, options: Mapping[str, str] | None) -> list[str]:
 
 def _read_table(name: str, columns: SourceColumns, storage_options: Mapping[str, str] | None) -> Iterator[pl.DataFrame]:
     options = reading_options(storage_options or {}) if name.startswith(S3) else None
-    kind = name.lower().rpartition(".")[2]
-    try:
-        if kind in ("jsonl", "ndjson"):
-            yield from _read_json_lines(name, columns, options)
-            return
-        if kind == "parquet":
-            scan = pl.scan_parquet(name, storage_options=options, glob=False)
-        else:
-            scan = pl.scan_csv(
-                name,
-                separator="\t" if kind == "tsv" else ",",
-                infer_schema=False,
-                truncate_ragged_lines=True,
-                encoding="utf8-lossy",
-                storage_options=options,
-                glob=False,
-            )
-        present = scan.collect_schema().names()
-        _require_url(name, present, columns)
-        wanted = [c for c in (columns.url, columns.text, columns.width, columns.height, columns.nsfw) if c in present]
-        for batch in scan.select(wanted).collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
-            yield normalise(batch, columns)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise SourceError(f"source {name}: cannot be read as {kind}: {str(error).splitlines()[0]}") from error
-
-
-def _read_json_lines(name: str, columns: SourceColumns, options: dict[str, Any] | None) -> Iterator[pl.DataFrame]:
-    """One object a line; a line that is none becomes a row without a URL (Polars' own reader stops at the first)."""
-    lines = pl.scan_csv(
+    scan_text = partial(
+        pl.scan_csv,
         name,
-        has_header=False,
-        new_columns=["line"],
-        separator="\x01",  # occurs in no JSON text, so that a line stays whole
-        quote_char=None,
         infer_schema=False,
         truncate_ragged_lines=True,
         encoding="utf8-lossy",
         storage_options=options,
         glob=False,
     )
-    wanted = (columns.url, columns.text, columns.width, columns.height, columns.nsfw)
+    kind = name.lower().rpartition(".")[2]
+    try:
+        if kind in ("jsonl", "ndjson"):
+            # The separator occurs in no JSON text, so that a line stays whole.
+            lines = scan_text(has_header=False, new_columns=["line"], separator="\x01", quote_char=None)
+            yield from _read_json_lines(name, columns, lines)
+            return
+        if kind == "parquet":
+            scan = pl.scan_parquet(name, storage_options=options, glob=False)
+        else:
+            scan = scan_text(separator="\t" if kind == "tsv" else ",")
+        present = scan.collect_schema().names()
+        _require_url(name, present, columns)
+        wanted = [column for column in columns.model_dump().values() if column in present]
+        for batch in scan.select(wanted).collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
+            yield normalise(batch, columns)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise SourceError(f"source {name}: cannot be read as {kind}: {str(error).splitlines()[0]}") from error
+
+
+def _read_json_lines(name: str, columns: SourceColumns, lines: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """One object a line; a line that is none becomes a row without a URL (Polars' own reader stops at the first)."""
     first = True
     for batch in lines.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
         rows = [_json_object(line) for line in batch["line"] if line is not None]
@@ -232,7 +224,7 @@ def _read_json_lines(name: str, columns: SourceColumns, options: dict[str, Any] 
             first = False
         values = {
             column: pl.Series([None if (v := row.get(column)) is None else str(v) for row in rows], dtype=pl.String)
-            for column in wanted
+            for column in columns.model_dump().values()
         }
         yield normalise(pl.DataFrame(values), columns)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from facecaption_ml.lazy import lazy_names
 
 if TYPE_CHECKING:
     from facecaption_ml.faces.alignment import align_and_crop, aligned_points, roll_degrees
@@ -31,30 +33,14 @@ __all__ = [
     "roll_degrees",
 ]
 
-_MODULE_OF = {
-    "CropRules": "options",
-    "CropTable": "crops",
-    "DetectionRules": "options",
-    "DetectorOptions": "options",
-    "Face": "detector",
-    "FaceDetector": "detector",
-    "FaceOutcome": "crops",
-    "ImageOutcome": "crops",
-    "WeightsError": "weights",
-    "align_and_crop": "alignment",
-    "aligned_points": "alignment",
-    "contact_sheet": "sheets",
-    "crop_table": "crops",
-    "draw_faces": "sheets",
-    "load_weights": "weights",
-    "roll_degrees": "alignment",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Loads PyTorch and OpenCV only when something here is asked for."""
-    if name in _MODULE_OF:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "alignment": ("align_and_crop", "aligned_points", "roll_degrees"),
+        "crops": ("CropTable", "FaceOutcome", "ImageOutcome", "crop_table"),
+        "detector": ("Face", "FaceDetector"),
+        "options": ("CropRules", "DetectionRules", "DetectorOptions"),
+        "sheets": ("contact_sheet", "draw_faces"),
+        "weights": ("WeightsError", "load_weights"),
+    },
+)

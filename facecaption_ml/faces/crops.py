@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -79,29 +79,17 @@ class CropTable:
         return cls(pl.concat(frames), _tally(FaceOutcome, faces), _tally(ImageOutcome, images))
 
 
-def crop_table(
-    raw: pl.DataFrame,
-    detector: FaceDetector,
-    rules: CropRules | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> CropTable:
+def crop_table(raw: pl.DataFrame, detector: FaceDetector, rules: CropRules | None = None) -> CropTable:
     """The face crops of ``raw`` (raw_images rows; only those with status ``ok`` are looked into).
 
     Each picture is decoded once: the detector sees it reduced, the crops come from its own pixels. ``face_id`` is
     ``{sample_id}_{k}``, k the rank of the face among all detections of its picture (score descending, then x), so that ids
-    stay the same when the rules change. ``on_progress`` is told rows done and rows in all. Memory is bounded by the
-    crops and some 128 megapixels of decoded pictures (or one picture, if it is larger).
+    stay the same when the rules change. Memory is bounded by the crops and some 128 megapixels of decoded pictures (or one
+    picture, if it is larger).
     """
     rules = rules or CropRules()
-    parts: list[CropTable] = []
-    done = 0
     with ThreadPoolExecutor(core_count(), thread_name_prefix="crops") as pool:
-        for rows in _groups(raw):
-            parts.append(_crop_group(rows, detector, rules, pool))
-            done += len(rows)
-            if on_progress is not None:
-                on_progress(done, raw.height)
-    return CropTable.concatenated(parts)
+        return CropTable.concatenated(_crop_group(rows, detector, rules, pool) for rows in _groups(raw))
 
 
 def _crop_group(

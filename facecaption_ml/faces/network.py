@@ -62,13 +62,9 @@ class FusedRetinaFace(nn.Module):
         super().__init__()
         slope = _slope(model.fpn.output1)
         self.stages = nn.ModuleList(_mobilenet(model.body) if "stage1" in model.body else _resnet(model.body))
-        self.laterals = nn.ModuleList(
-            FusedConv.folded(block[0], block[1], slope)
-            for block in (model.fpn.output1, model.fpn.output2, model.fpn.output3)
-        )
-        self.merges = nn.ModuleList(
-            FusedConv.folded(block[0], block[1], slope) for block in (model.fpn.merge1, model.fpn.merge2)
-        )
+        fpn = model.fpn
+        self.laterals = nn.ModuleList(_folded(block, slope) for block in (fpn.output1, fpn.output2, fpn.output3))
+        self.merges = nn.ModuleList(_folded(block, slope) for block in (fpn.merge1, fpn.merge2))
         self.contexts = nn.ModuleList(_Context(block) for block in (model.ssh1, model.ssh2, model.ssh3))
         heads = zip(model.ClassHead, model.BboxHead, model.LandmarkHead, strict=True)
         self.heads = nn.ModuleList(_joint_head(*level) for level in heads)
@@ -146,19 +142,10 @@ class _Context(nn.Module):
     def __init__(self, block: Any) -> None:
         super().__init__()
         slope = _slope(block.conv5X5_1)
-        narrow, middle, wide = (b[0] for b in (block.conv3X3, block.conv5X5_1, block.conv7x7_3))
-        self.shares = (narrow.out_channels, middle.out_channels)
-        self.outer = FusedConv.side_by_side(
-            FusedConv.folded(narrow, block.conv3X3[1], None),
-            FusedConv.folded(middle, block.conv5X5_1[1], None),
-            slope,
-        )
-        self.inner = FusedConv.side_by_side(
-            FusedConv.folded(block.conv5X5_2[0], block.conv5X5_2[1], None),
-            FusedConv.folded(block.conv7X7_2[0], block.conv7X7_2[1], None),
-            slope,
-        )
-        self.last = FusedConv.folded(wide, block.conv7x7_3[1], 0.0)
+        self.shares = (block.conv3X3[0].out_channels, block.conv5X5_1[0].out_channels)
+        self.outer = FusedConv.side_by_side(_folded(block.conv3X3), _folded(block.conv5X5_1), slope)
+        self.inner = FusedConv.side_by_side(_folded(block.conv5X5_2), _folded(block.conv7X7_2), slope)
+        self.last = _folded(block.conv7x7_3, 0.0)
 
     def forward(self, x: Tensor, extent: Extent | None) -> Tensor:
         three, five = self.outer(x, extent).split(self.shares, dim=1)
@@ -187,16 +174,11 @@ class _Bottleneck(nn.Module):
         self.reduce = FusedConv.folded(block.conv1, block.bn1, 0.0)
         self.spread = FusedConv.folded(block.conv2, block.bn2, 0.0)
         self.expand = FusedConv.folded(block.conv3, block.bn3, None)
-        self.shortcut = None if block.downsample is None else _folded_shortcut(block.downsample)
+        self.shortcut = None if block.downsample is None else _folded(block.downsample)
 
     def forward(self, x: Tensor, extent: Extent | None) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return self.expand(self.spread(self.reduce(x), extent)).add_(shortcut).relu_()
-
-
-def _folded_shortcut(downsample: Any) -> FusedConv:
-    conv, norm = downsample
-    return FusedConv.folded(conv, norm, None)
 
 
 class _MaxPool(nn.Module):
@@ -239,6 +221,11 @@ def _joint_head(classes: Any, boxes: Any, landmarks: Any) -> FusedConv:
     weight = torch.cat([p.weight.view(ANCHORS_PER_CELL, -1, *p.weight.shape[1:]) for p in parts], dim=1).flatten(0, 1)
     bias = torch.cat([p.bias.view(ANCHORS_PER_CELL, -1) for p in parts], dim=1).flatten()
     return FusedConv(weight, bias)
+
+
+def _folded(block: Any, slope: float | None = None) -> FusedConv:
+    """A sequence that begins with a convolution and its batch norm."""
+    return FusedConv.folded(block[0], block[1], slope)
 
 
 def _slope(block: Any) -> float:

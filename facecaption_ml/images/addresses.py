@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from facecaption_ml.images.failure import FetchFailure
-from facecaption_ml.images.status import FetchStatus
+from facecaption_ml.images.status import FetchFailure, FetchStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,13 +27,10 @@ Address = IPv4Address | IPv6Address
 _NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052, the last 32 bits are an IPv4 address
 _GLOBAL_UNICAST: Final = ip_network("2000::/3")  # RFC 4291 §2.4, all that IANA hands out so far
 # Not for the public, yet called global by some Python versions' ipaddress.
-_ALSO_SPECIAL: Final = tuple(
-    ip_network(block)
-    for block in (
-        "192.88.99.0/24",  # 6to4 relay anycast, withdrawn by RFC 7526
-        "3fff::/20",  # documentation, RFC 9637
-        "2001::/23",  # IETF protocol assignments, Teredo among them
-    )
+_ALSO_SPECIAL: Final = (
+    ip_network("192.88.99.0/24"),  # 6to4 relay anycast, withdrawn by RFC 7526
+    ip_network("3fff::/20"),  # documentation, RFC 9637
+    ip_network("2001::/23"),  # IETF protocol assignments, Teredo among them
 )
 
 _LOOKUPS_IN_FLIGHT: Final = 32
@@ -109,8 +105,8 @@ class CheckedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        replaced = self._replacement(host)
-        if replaced is not None:
+        targets = (to for pattern, to in self._connect_to.items() if fnmatchcase(host.lower(), pattern.lower()))
+        if replaced := next(targets, None):
             addresses, port = [replaced[0]], replaced[1]
         else:
             addresses = await self._cached_lookup(host)
@@ -120,12 +116,6 @@ class CheckedResolver(AbstractResolver):
                 FetchStatus.refused_address, f"{host} is at {addresses[0]}, which is not a public address"
             )
         return [_result(host, text, port) for text in allowed]
-
-    def _replacement(self, host: str) -> tuple[str, int] | None:
-        for pattern, target in self._connect_to.items():
-            if fnmatchcase(host.lower(), pattern.lower()):
-                return target
-        return None
 
     async def _cached_lookup(self, host: str) -> list[str]:
         now = time.monotonic()

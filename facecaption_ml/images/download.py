@@ -18,20 +18,19 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from facecaption_ml.images.failure import FetchFailure
 from facecaption_ml.images.host_queue import Job
 from facecaption_ml.images.http_fetch import parse_url
 from facecaption_ml.images.policy import DownloadContext
 from facecaption_ml.images.raw_images import (
-    RepeatedImages,
     Row,
     deny_by_hash,
+    mark_repeated,
     settle_without_request,
     settled_earlier,
     to_table,
 )
 from facecaption_ml.images.shard_download import Finished, ShardDownload
-from facecaption_ml.images.status import FetchStatus
+from facecaption_ml.images.status import FetchFailure, FetchStatus
 from facecaption_ml.images.stored_objects import STORED_SCHEMES, scheme_of
 from facecaption_ml.schemas import conform, empty
 
@@ -70,21 +69,21 @@ def iter_fetched(
     context = context or DownloadContext()
     rows, jobs = _plan(conform(manifest, "source_manifest"), context.denied, previous)
     waiting = {job.row for job in jobs}
-    repeated = RepeatedImages()
+    firsts: dict[str, str] = {}
     start = end = 0  # rows[start:end] are done, in order and not yet handed out
     for finished in _run_in_thread(rows, jobs, policy, context):
         for index, row in finished:
             rows[index] = row
             waiting.discard(index)
         while end < len(rows) and end not in waiting:
-            rows[end] = repeated.mark(deny_by_hash(rows[end], context.denied))
+            rows[end] = mark_repeated(deny_by_hash(rows[end], context.denied), firsts)
             end += 1
         if on_progress is not None:
             on_progress(len(rows) - len(waiting), len(rows))
         while end - start >= chunk_rows or (start < end == len(rows)):
             stop = min(start + chunk_rows, end)
             table = to_table(rows[start:stop])
-            rows[start:stop] = [_without_bytes(row) for row in rows[start:stop]]
+            rows[start:stop] = [replace(row, picture=None) for row in rows[start:stop]]  # their bytes are free
             start = stop
             yield table
 
@@ -92,7 +91,9 @@ def iter_fetched(
 def _plan(manifest: pl.DataFrame, denied: RemovalList, previous: pl.DataFrame | None) -> tuple[list[Row], list[Job]]:
     """Every row of the manifest, settled where no request is needed, and the jobs for those that are not."""
     earlier = settled_earlier(previous, denied)
-    attempts = _earlier_attempts(previous)
+    # A row that only repeats a URL has the same id and no attempts of its own.
+    tries = () if previous is None else previous.sort("attempts").select("sample_id", "attempts").iter_rows()
+    attempts: dict[str, int] = dict(tries)
     rows: list[Row] = []
     jobs: list[Job] = []
     columns = ("sample_id", "url", "alt_text", "duplicate_url")
@@ -109,17 +110,6 @@ def _plan(manifest: pl.DataFrame, denied: RemovalList, previous: pl.DataFrame | 
                 settled = row.failed(failure.status, failure.message)
         rows.append(settled or row)
     return rows, jobs
-
-
-def _earlier_attempts(previous: pl.DataFrame | None) -> dict[str, int]:
-    """Attempts by sample_id; a row that only repeats a URL has the same id and none of its own."""
-    if previous is None:
-        return {}
-    return dict(previous.sort("attempts").select("sample_id", "attempts").iter_rows())
-
-
-def _without_bytes(row: Row) -> Row:
-    return replace(row, picture=None) if row.picture else row
 
 
 def _run_in_thread(

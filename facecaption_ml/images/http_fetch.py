@@ -15,11 +15,9 @@ from yarl import URL
 
 from facecaption_ml.decoding import has_image_signature
 from facecaption_ml.images.addresses import CheckedResolver, checked_socket, is_allowed, literal_address
-from facecaption_ml.images.failure import FetchFailure
-from facecaption_ml.images.opt_out import opt_out_in_headers
+from facecaption_ml.images.opt_out import RobotsCache, opt_out_in_headers
 from facecaption_ml.images.policy import AGENT_TOKEN
-from facecaption_ml.images.robots import RobotsCache
-from facecaption_ml.images.status import FetchStatus
+from facecaption_ml.images.status import FetchFailure, FetchStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -111,7 +109,12 @@ class HttpFetcher:
                 asyncio.timeout(self._policy.total_timeout_s / 2),
                 self._final_response(origin / "robots.txt", keep_alive=True, with_opt_out=False) as response,
             ):
-                return (await _read_prefix(response, _ROBOTS_BYTES)).decode("utf-8", "replace")
+                text = bytearray()
+                async for chunk in response.content.iter_any():
+                    text += chunk
+                    if len(text) >= _ROBOTS_BYTES:
+                        break
+                return text[:_ROBOTS_BYTES].decode("utf-8", "replace")
         except TimeoutError:
             raise FetchFailure(FetchStatus.timeout, "took too long") from None
         except FetchFailure as failure:
@@ -131,8 +134,9 @@ class HttpFetcher:
             headers = None if keep_alive else {"Connection": "close"}
             try:
                 async with self._session.get(url, allow_redirects=False, headers=headers) as response:
-                    if with_opt_out and response.status < 400:
-                        self._require_no_opt_out(response)
+                    asked_out = with_opt_out and opt_out_in_headers(response.headers, AGENT_TOKEN)
+                    if asked_out and response.status < 400:
+                        raise FetchFailure(FetchStatus.opted_out, asked_out)
                     if response.status == 200:
                         yield response
                         return
@@ -148,11 +152,6 @@ class HttpFetcher:
         address = literal_address(host)
         if address is not None and not is_allowed(address, self._policy.allow_private_addresses):
             raise FetchFailure(FetchStatus.refused_address, f"{address} is not a public address")
-
-    def _require_no_opt_out(self, response: aiohttp.ClientResponse) -> None:
-        line = opt_out_in_headers(response.headers, AGENT_TOKEN)
-        if line is not None:
-            raise FetchFailure(FetchStatus.opted_out, line)
 
     async def _read(self, response: aiohttp.ClientResponse, may_stop_early: bool) -> bytes:
         """The body; given up as soon as it is known to be too large or no image."""
@@ -189,15 +188,6 @@ class HttpFetcher:
                 raise FetchFailure(FetchStatus.too_large, f"decompressed body is over max_image_bytes {limit}")
             return plain
         raise FetchFailure(FetchStatus.undecodable, f"body is not valid {encoding}")
-
-
-async def _read_prefix(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    data = bytearray()
-    async for chunk in response.content.iter_any():
-        data += chunk
-        if len(data) >= limit:
-            break
-    return bytes(data[:limit])
 
 
 def _redirect_target(url: URL, response: aiohttp.ClientResponse) -> URL:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from facecaption_ml.dataset.removals import RemovalList
 
 _MAX_ATTEMPTS: Final = 32_767  # Int16
+_SUFFIXES: Final = {b"\xff\xd8": "jpg", b"\x89P": "png", b"GI": "gif"}  # by a file's first bytes
 
 
 @dataclass(frozen=True)
@@ -97,30 +98,24 @@ def _from_table(values: dict) -> Row:
 def to_table(rows: Sequence[Row]) -> pl.DataFrame:
     """raw_images with these rows in this order."""
     pictures = [row.picture for row in rows]
-    names = [p and f"{row.sample_id}.{_extension(p.data)}" for row, p in zip(rows, pictures, strict=True)]
+    images = [
+        p and {"bytes": p.data, "path": f"{row.sample_id}.{_SUFFIXES.get(p.data[:2], 'webp')}"}
+        for row, p in zip(rows, pictures, strict=True)
+    ]
     columns = {
         "sample_id": [row.sample_id for row in rows],
         "url": [row.url for row in rows],
         "alt_text": [row.alt_text for row in rows],
         "status": [row.status.value for row in rows],
         "error": [row.error for row in rows],
-        "bytes": [p and p.data for p in pictures],
-        "path": names,
+        "image": images,
         "width": [p and p.width for p in pictures],
         "height": [p and p.height for p in pictures],
         "sha256": [row.sha256 for row in rows],
         "attempts": [min(row.attempts, _MAX_ATTEMPTS) for row in rows],
         "fetched_at": [row.fetched_at for row in rows],
     }
-    schema = {**SCHEMAS["raw_images"], "bytes": pl.Binary, "path": pl.String}
-    del schema["image"]
-    frame = pl.DataFrame(columns, schema={name: schema[name] for name in columns})
-    image = pl.when(pl.col("bytes").is_not_null()).then(pl.struct("bytes", "path")).alias("image")
-    return conform(frame.with_columns(image).drop("bytes", "path"), "raw_images")
-
-
-def _extension(data: bytes) -> str:
-    return {b"\xff\xd8": "jpg", b"\x89P": "png", b"GI": "gif"}.get(data[:2], "webp")
+    return conform(pl.DataFrame(columns, schema=dict(SCHEMAS["raw_images"])), "raw_images")
 
 
 def deny_by_hash(row: Row, denied: RemovalList) -> Row:
@@ -130,18 +125,13 @@ def deny_by_hash(row: Row, denied: RemovalList) -> Row:
     return row.failed(FetchStatus.denied, "SHA-256 is on a deny list")
 
 
-class RepeatedImages:
-    """Marks rows whose bytes an earlier row has. Rows must come in manifest order, so the first keeps its image."""
-
-    def __init__(self) -> None:
-        self._first: dict[str, str] = {}
-
-    def mark(self, row: Row) -> Row:
-        if row.sha256 is None or row.status not in (FetchStatus.ok, FetchStatus.duplicate_image):
-            return row
-        first = self._first.get(row.sha256)
-        if first is not None:
-            return row.failed(FetchStatus.duplicate_image, f"same bytes as sample {first}")
-        if row.status is FetchStatus.ok:
-            self._first[row.sha256] = row.sample_id
+def mark_repeated(row: Row, firsts: dict[str, str]) -> Row:
+    """The row, or its end where an earlier row has the same bytes. Rows must come in manifest order, so the first keeps
+    its image; ``firsts`` gathers the samples of first images by SHA-256."""
+    if row.sha256 is None or row.status not in (FetchStatus.ok, FetchStatus.duplicate_image):
         return row
+    if row.sha256 in firsts:
+        return row.failed(FetchStatus.duplicate_image, f"same bytes as sample {firsts[row.sha256]}")
+    if row.status is FetchStatus.ok:
+        firsts[row.sha256] = row.sample_id
+    return row

@@ -14,11 +14,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from facecaption_ml.decoding import UndecodableImage, image_size, verify_image
-from facecaption_ml.images.failure import FetchFailure
 from facecaption_ml.images.host_queue import HostQueue, Job
 from facecaption_ml.images.http_fetch import HttpFetcher
 from facecaption_ml.images.raw_images import Picture, Row
-from facecaption_ml.images.status import FetchStatus
+from facecaption_ml.images.status import FetchFailure, FetchStatus
 from facecaption_ml.images.stored_objects import read_stored
 
 if TYPE_CHECKING:
@@ -63,7 +62,8 @@ class ShardDownload:
         self._received: asyncio.Queue[tuple[Job, Row, bytes]]
         self._unchecked_bytes = 0
         self._room: asyncio.Event  # set while further bodies may be fetched
-        self._decoder_count = min(_MOST_DECODERS, _processors())
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._decoder_count = min(_MOST_DECODERS, processors)
         self._decoders = ThreadPoolExecutor(self._decoder_count, thread_name_prefix="decode")
         self._readers = ThreadPoolExecutor(_STORED_READS_IN_FLIGHT, thread_name_prefix="stored")
 
@@ -206,7 +206,3 @@ def _checked_row(row: Row, data: bytes, max_pixels: int) -> Row:
 def _now() -> datetime:
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""How fetching one URL can end, and what a shard's statuses add up to."""
+"""How fetching one URL can end, the exception that ends it, and what a shard's statuses add up to."""
 
 from __future__ import annotations
 
@@ -54,6 +54,23 @@ _MAY_PASS: Final = frozenset(
 )
 _FETCHED: Final = (FetchStatus.ok, FetchStatus.duplicate_image)
 _NOT_ASKED_FOR: Final = (FetchStatus.denied, FetchStatus.duplicate_url, FetchStatus.opted_out)
+
+
+class FetchFailure(Exception):  # noqa: N818
+    """Why a URL brought no picture.
+
+    ``transient`` failures are tried again within the run, after ``retry_after_s`` seconds where the server named a
+    time. (``status.may_pass`` is about the next run.)
+    """
+
+    def __init__(
+        self, status: FetchStatus, message: str, transient: bool = False, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.transient = transient
+        self.retry_after_s = retry_after_s
 
 
 def count_by_status(raw: pl.DataFrame) -> dict[str, int]:

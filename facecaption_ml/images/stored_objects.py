@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
-from facecaption_ml.images.failure import FetchFailure
-from facecaption_ml.images.status import FetchStatus
+from facecaption_ml.images.status import FetchFailure, FetchStatus
 
 if TYPE_CHECKING:
     from facecaption_ml.images.policy import DownloadContext

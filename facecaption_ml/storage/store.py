@@ -84,24 +84,19 @@ class Store:
         return self.uri(key)
 
     def read_table(
-        self,
-        table: str,
-        shard: str | None = None,
-        *,
-        columns: Sequence[str] | None = None,
-        incomplete: bool = False,
+        self, table: str, shard: str | None = None, *, columns: Sequence[str] | None = None, incomplete: bool = False
     ) -> pl.DataFrame:
         """Read a table, or only some of its columns. Raises StoreError where it is absent or damaged."""
 
         def read(parquet: Any) -> pl.DataFrame:
-            missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
+            present = parquet.schema_arrow.names
+            wanted = present if columns is None else list(columns)
+            missing = [name for name in wanted if name not in present]
             if missing:
                 raise ValueError(f"there is no column {missing[0]!r}")
-            wanted = list(columns) if columns is not None else None
             # By row groups: what was read of one is free before the next.
-            groups = [_frame(parquet.read_row_group(i, columns=wanted)) for i in range(parquet.num_row_groups)]
-            frame = pl.concat(groups) if groups else _frame(parquet.schema_arrow.empty_table())
-            return frame.select(columns) if columns is not None else frame
+            groups = [pl.DataFrame(parquet.read_row_group(i, columns=wanted)) for i in range(parquet.num_row_groups)]
+            return pl.concat(groups or [pl.DataFrame(parquet.schema_arrow.empty_table())]).select(wanted)
 
         return self._read(self.table_key(table, shard, incomplete=incomplete), read)
 
@@ -111,7 +106,7 @@ class Store:
         """The rows of a shard in order, ``batch_rows`` at a time, for tables whose pictures should not all be in memory."""
         with self.open_table(table, shard) as parquet:
             for batch in parquet.iter_batches(batch_size=batch_rows, columns=list(columns) if columns else None):
-                yield _frame(batch)
+                yield pl.DataFrame(batch)
 
     def open_table(self, table: str, shard: str) -> contextlib.AbstractContextManager[Any]:
         """The shard as a ``pyarrow.parquet.ParquetFile``, for readers of single row groups; on S3 only those travel.
@@ -130,7 +125,7 @@ class Store:
         """Columns with their types, and the number of rows, of the object as it is in the store."""
 
         def read(parquet: Any) -> tuple[dict[str, pl.DataType], int]:
-            return dict(_frame(parquet.schema_arrow.empty_table()).schema), parquet.metadata.num_rows
+            return dict(pl.DataFrame(parquet.schema_arrow.empty_table()).schema), parquet.metadata.num_rows
 
         return self._read(self.table_key(table, shard, incomplete=incomplete), read)
 
@@ -243,10 +238,3 @@ class Store:
             table, _, shard = key.removesuffix(".parquet").partition("/")
             what = f"table {table!r} has no shard {shard!r} yet" if shard else f"{table!r} is not there yet"
             raise StoreError(f"{what}: materialize it first (looked at {self.uri(key)})") from None
-
-
-def _frame(table: Any) -> pl.DataFrame:
-    """Of an Arrow table or record batch."""
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame

@@ -159,15 +159,7 @@ def test_a_wrong_celeba_folder_is_named(tmp_path: Path, name: str, change, words
 
 @pytest.mark.processes
 def test_a_missing_celeba_file_is_named_by_the_command(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "facecaption_ml.attributes",
-        "--data",
-        tmp_path,
-        "--out",
-        tmp_path / "out",
-    ]
+    command = [sys.executable, "-m", "facecaption_ml.attributes", "--data", tmp_path, "--out", tmp_path / "out"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(r"error: .*list_attr_celeba.txt: No such file.*\n", done.stderr)
@@ -185,10 +177,7 @@ def test_the_table_counts_every_crop(checkpoint: Path) -> None:
     pixels, _ = pictures(6, 9)
     bodies: list[bytes | None] = [encode_jpeg(picture) for picture in pixels[:4]] + [b"damaged", None]
     crops = pl.DataFrame(
-        {
-            "face_id": [f"{i:016x}_0" for i in range(6)],
-            "image": [{"bytes": body, "path": None} for body in bodies],
-        },
+        {"face_id": [f"{i:016x}_0" for i in range(6)], "image": [{"bytes": body, "path": None} for body in bodies]},
         schema={"face_id": pl.String, "image": SCHEMAS["face_crops"]["image"]},
     )
     frame, outcomes = attribute_table(crops, AttributePredictor.load(checkpoint), min_labels=1, batch_size=4)

@@ -139,7 +139,6 @@ def test_a_raw_answer_is_judged_as_the_pipeline_would() -> None:
         ("I'm sorry, but I can't help with that.", Failure.REFUSED),
         ("  ", Failure.EMPTY),
         (f"**{GOOD}**", Fault.MARKUP),
-        (GOOD + " It is a very nice day" * 20, Fault.LENGTH),
     ]:
         judgement = captions.judge_rewrite(answer, LABELS, "female")
         assert (judgement.caption, judgement.reason) == (None, reason)

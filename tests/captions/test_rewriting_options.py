@@ -12,7 +12,6 @@ import pytest
 from pydantic import ValidationError
 
 from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
-from facecaption_ml.captions.backends.registry import BACKENDS
 from facecaption_ml.captions.rewrite.options import RewritingOptions
 from facecaption_ml.captions.rewrite.prompt import PromptError
 from facecaption_ml.captions.rewrite.rewriting import Rewriter, open_rewriter
@@ -130,10 +129,3 @@ def test_an_error_gets_the_callers_name_of_the_option(tmp_path: Path, options: d
     with pytest.raises((ChatModelError, PromptError)) as raised, naming_fields("LLM_"):
         opened(tmp_path, **options)
     assert str(raised.value).startswith(named)
-
-
-def test_every_backend_of_the_registry_is_a_module_of_its_room() -> None:
-    room = Path(sys.modules[RewritingOptions.__base__.__module__].__file__ or "").parent  # type: ignore[union-attr]
-    for target in BACKENDS.values():
-        module, _, name = target.partition(":")
-        assert f"class {name}" in (room / f"{module}.py").read_text(encoding="utf-8")

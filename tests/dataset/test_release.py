@@ -52,9 +52,7 @@ def captions(urls: list[str]) -> pl.DataFrame:
 def fill(
     store: Store, shard: str, urls: list[str], hashes: list[str], removed: RemovalList | None = None
 ) -> Counter[str]:
-    raw = pl.DataFrame(
-        {"sample_id": [sample_id(url) for url in urls], "sha256": hashes},
-    ).with_columns(
+    raw = pl.DataFrame({"sample_id": [sample_id(url) for url in urls], "sha256": hashes}).with_columns(
         *(
             pl.lit(None, dtype=dtype).alias(name)
             for name, dtype in SCHEMAS["raw_images"].items()

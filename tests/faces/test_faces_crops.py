@@ -146,10 +146,7 @@ def test_repeated_pictures_are_counted_row_by_row(photo_files: dict[str, bytes],
     assert found.frame.height == 2
 
 
-def test_progress_and_an_empty_shard(shard: pl.DataFrame, detector: FaceDetector) -> None:
-    seen: list[tuple[int, int]] = []
-    crop_table(shard.head(2), detector, on_progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (2, 2)
+def test_an_empty_shard(shard: pl.DataFrame, detector: FaceDetector) -> None:
     nothing = crop_table(shard.clear(), detector)
     assert nothing.frame.schema == pl.Schema(SCHEMAS["face_crops"])
     assert set(nothing.faces.values()) | set(nothing.images.values()) == {0}
@@ -192,8 +189,7 @@ def test_stricter_rules_never_keep_more(corner: tuple[float, float], sides: tupl
 
 
 @pytest.mark.parametrize(
-    ("rule", "value"),
-    [("min_score", 1.1), ("min_score", -0.1), ("min_side", 0), ("margin", 3.0), ("margin", -0.1)],
+    ("rule", "value"), [("min_score", 1.1), ("min_score", -0.1), ("min_side", 0), ("margin", 3.0), ("margin", -0.1)]
 )
 def test_bad_rules_are_named(rule: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"\n{rule}\n"):

@@ -18,7 +18,7 @@ from facecaption_ml.images.addresses import (
     is_public,
     literal_address,
 )
-from facecaption_ml.images.failure import FetchFailure
+from facecaption_ml.images.status import FetchFailure
 
 SPECIAL = [
     "10.0.0.0/8",

@@ -35,10 +35,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return Store(str(tmp_path / "store"))
     server: dict[str, str] = request.getfixturevalue("s3_server")
-    return Store(
-        f"s3://data/{tmp_path.name}",
-        s3_options(server),
-    )
+    return Store(f"s3://data/{tmp_path.name}", s3_options(server))
 
 
 def test_a_table_comes_back_as_it_was(store: Store) -> None:

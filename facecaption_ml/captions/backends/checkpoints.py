@@ -98,8 +98,6 @@ def bundled_file() -> Path:
 
 def _unpacked(file: Path, cache: Path) -> Path:
     """The folder of a GGUF file's weights as safetensors, written whole or not at all."""
-    if not file.is_file():
-        raise ChatModelError(f"model: no file {file}", option="model")
     folder = cache / f"{file.stem}-{_digest(file)}"
     if (folder / "config.json").exists():
         return folder

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -167,7 +166,7 @@ class LocalChatModel:
         if not head:
             return [], rows
         # Last messages begin alike, too; a row keeps at least one token, whose logits give its first draw.
-        alike = _alike([row.ids[:-1] for row in rows])
+        alike = os.path.commonprefix([row.ids[:-1] for row in rows])  # noqa: RUF071 (of lists)
         for row in rows:
             row.ids = row.ids[len(alike) :]
         return [*self._encode(head), *alike], rows
@@ -215,7 +214,10 @@ class LocalChatModel:
             if not row.unfinished:
                 tokens.append(-1)
                 continue
-            token = _guided(row, row_logits, sampling) if row.constraint else _free(row, row_logits, sampling)
+            if row.constraint:
+                token = _guided(row, row_logits, sampling)
+            else:
+                token = _choose(_weights(row_logits, sampling.temperature), sampling.top_p, row.rng)
             tokens.append(token)
             limit = _MOST_GUIDED_TOKENS if row.constraint else sampling.max_new_tokens
             if token in self._ends:
@@ -241,12 +243,6 @@ class LocalChatModel:
 def _unfinished(rows: Sequence[_Row]) -> list[int]:
     """The places of the rows that are not at their end."""
     return [k for k, row in enumerate(rows) if row.unfinished]
-
-
-def _alike(lists: Sequence[list[int]]) -> list[int]:
-    """What all lists begin with."""
-    pairs = zip(min(lists), max(lists), strict=False)
-    return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
 
 
 def _dealt(rows: Sequence[_Row], workers: int) -> list[list[_Row]]:
@@ -288,9 +284,9 @@ def _guided(row: _Row, logits: np.ndarray, sampling: Sampling) -> int:
         missing = np.array([row.constraint.adds_missing_label(node) for node in allowed.values()])
         weights = _weights(logits[ids] + _MISSING_LABEL_BONUS * missing, sampling.temperature)
         for _ in range(min(_REFUSALS, len(ids))):
-            chosen = _choose(weights, sampling.top_p, row.rng)
-            if chosen is None:
+            if not weights.any():
                 break
+            chosen = _choose(weights, sampling.top_p, row.rng)
             token = int(ids[chosen])
             if row.constraint.accept(token, allowed[token]):
                 return token
@@ -299,24 +295,16 @@ def _guided(row: _Row, logits: np.ndarray, sampling: Sampling) -> int:
     return -1
 
 
-def _free(row: _Row, logits: np.ndarray, sampling: Sampling) -> int:
-    """A token by temperature and nucleus sampling (Holtzman et al., ICLR 2020)."""
-    chosen = _choose(_weights(logits, sampling.temperature), sampling.top_p, row.rng)
-    assert chosen is not None
-    return chosen
-
-
 def _weights(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Unnormalised probabilities, float64; at temperature 0 so steep that only the best remains."""
     scaled = logits.astype(np.float64) / max(temperature, 1e-4)
     return np.exp(scaled - scaled.max())
 
 
-def _choose(weights: np.ndarray, top_p: float, rng: random.Random) -> int | None:
-    """An index drawn from the smallest set of the likeliest whose probability reaches ``top_p``; None where all are 0."""
+def _choose(weights: np.ndarray, top_p: float, rng: random.Random) -> int:
+    """Nucleus sampling (Holtzman et al., ICLR 2020): an index drawn from the smallest set of the likeliest whose probability
+    reaches ``top_p``. Not all weights are 0."""
     total = weights.sum()
-    if total <= 0:
-        return None
     # Those below the cutoff reach half of what top_p leaves out even together, so no draw needs them: of 50,000 tokens few
     # are left to sort.
     likely = np.flatnonzero(weights > (1 - top_p) / 2 * total / len(weights))

@@ -22,11 +22,10 @@ from dataclasses import dataclass
 
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon
 from facecaption_ml.captions.faithful.parser import parse
-from facecaption_ml.captions.labels import BIT, EXCLUDES, label_bits, names_of
+from facecaption_ml.captions.labels import BIT, EXCLUDES, FACIAL_HAIR_BITS, label_bits, names_of
 from facecaption_ml.taxonomy import Gender
 
 _NO_BEARD = BIT["No_Beard"]
-_FACIAL_HAIR = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | BIT["5_o_Clock_Shadow"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def check_faithful(caption: str, labels: Sequence[str], gender: Gender | None) -
     known = label_bits(labels, gender)
     mentions = parse(caption, bundled_lexicon())
     denied = mentions.denied
-    if mentions.facial_hair and not known & _FACIAL_HAIR:
+    if mentions.facial_hair and not known & FACIAL_HAIR_BITS:
         denied |= _NO_BEARD
     missing = known & (~mentions.asserted | denied | mentions.ruled_out)
     invented = (mentions.asserted | mentions.hinted) & ~known

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from facecaption_ml.captions.labels import BIT, FEMALE_BIT, MALE_BIT
+from facecaption_ml.captions.labels import BIT, GENDER_BITS
 
 
 class Bearing(IntEnum):
@@ -67,16 +67,14 @@ class Lexicon:
         for role, phrases in data["words"].items():
             for phrase in phrases:
                 entry = self._entry(phrase)
-                if role == "possessive":
-                    entry.possessive = True
-                elif role == "mass":
-                    entry.mass = True
+                if role in ("possessive", "mass"):
+                    setattr(entry, role, True)
                 else:
                     entry.role = role
         beards = {"bare": Bearing.CLEAN_SHAVEN, "beard": Bearing.BEARD, "growth": Bearing.FACIAL_HAIR}
         for key, bearing in beards.items():
             for phrase in data["beard"][key]:
-                self._claim(phrase, Claim(BIT["No_Beard"], bearing))
+                self._entry(phrase).claims.append(Claim(BIT["No_Beard"], bearing))
         for attribute, ways in data["attributes"].items():
             self._attribute(attribute, ways)
         self._inherit_gender()
@@ -93,7 +91,7 @@ class Lexicon:
         bit = BIT[attribute]
         for key, bearing in (("says", Bearing.SAYS), ("denied_by", Bearing.DENIES), ("hints", Bearing.HINTS)):
             for phrase in ways.get(key, ()):
-                self._claim(phrase, Claim(bit, bearing))
+                self._entry(phrase).claims.append(Claim(bit, bearing))
         for key, bearing in (("with", Bearing.SAYS), ("denied_with", Bearing.DENIES)):
             for part, phrases in ways.get(key, {}).items():
                 for phrase in phrases:
@@ -104,15 +102,11 @@ class Lexicon:
         for words, entry in self._entries.items():
             for word in words if len(words) > 1 else ():
                 inner = self._entries.get((word,))
-                gender = [c for c in inner.claims if c.attribute in (MALE_BIT, FEMALE_BIT)] if inner else []
+                gender = [c for c in inner.claims if c.attribute & GENDER_BITS] if inner else []
                 entry.claims += [c for c in gender if c not in entry.claims]
 
     def _entry(self, phrase: str) -> Entry:
-        words = tuple(tokens(phrase))
-        return self._entries.setdefault(words, Entry())
-
-    def _claim(self, phrase: str, claim: Claim) -> None:
-        self._entry(phrase).claims.append(claim)
+        return self._entries.setdefault(tuple(tokens(phrase)), Entry())
 
     def items(self, words: list[str]) -> list[Entry]:
         """The words as phrases of the lexicon, the longest first; an unknown word or punctuation becomes an empty entry."""
@@ -140,7 +134,8 @@ class Lexicon:
         if word not in self._heads:
             entry = self._lookup(word)
             of = entry.of if entry and not entry.claims and not entry.head else {}
-            self._heads[word] = {part: bits for part, claims in of.items() if (bits := _said(claims))}
+            said = {part: {c.attribute for c in claims if c.bearing is Bearing.SAYS} for part, claims in of.items()}
+            self._heads[word] = {part: sum(bits) for part, bits in said.items() if bits}
         return self._heads[word]
 
     def part_of(self, word: str) -> str:
@@ -156,22 +151,13 @@ class Lexicon:
     def is_noun(self, word: str) -> bool:
         """A noun of the lexicon: a part of the face, or a thing that says something by itself."""
         entry = self._lookup(word)
-        gender = MALE_BIT | FEMALE_BIT
-        return bool(entry and (entry.head or any(not claim.attribute & gender for claim in entry.claims)))
+        return bool(entry and (entry.head or any(not claim.attribute & GENDER_BITS for claim in entry.claims)))
 
     def _unknown(self, word: str) -> Entry:
         if word.endswith("less") and (stem := self._entries.get((word[:-4],))) and stem.claims:
             denials = [Claim(c.attribute, Bearing.DENIES) for c in stem.claims if c.bearing is Bearing.SAYS]
             return Entry(claims=denials, words=(word,))
         return _UNKNOWN
-
-
-def _said(claims: list[Claim]) -> int:
-    """The attributes (bits) that claims assert."""
-    bits = 0
-    for claim in claims:
-        bits |= claim.attribute if claim.bearing is Bearing.SAYS else 0
-    return bits
 
 
 _UNKNOWN: Final = Entry(role="unknown")

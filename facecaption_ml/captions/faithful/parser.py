@@ -12,13 +12,9 @@ from dataclasses import dataclass, field
 
 from facecaption_ml.captions.faithful.lexicon import Bearing, Claim, Entry, Lexicon, tokens
 from facecaption_ml.captions.faithful.negation import negated
-from facecaption_ml.captions.labels import BIT
-from facecaption_ml.taxonomy import FEMALE
+from facecaption_ml.captions.labels import FACIAL_HAIR_BITS, GENDER_BITS
 
-SAYS, DENIES, HINTS, BEARD, FACIAL_HAIR, CLEAN_SHAVEN = Bearing
-_NO_BEARD = BIT["No_Beard"]
-_FACIAL_HAIR = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | BIT["5_o_Clock_Shadow"]
-_GENDERS = BIT["Male"] | BIT[FEMALE]
+_, DENIES, HINTS, BEARD, FACIAL_HAIR, CLEAN_SHAVEN = Bearing
 _SUBJECTS = frozenset({("he",), ("she",), ("they",), ("who",)})
 _FLUSHING = frozenset(
     {"determiner", "preposition", "verb", "copula", "contrast", "relative", "no", "without", "not", "nor"}
@@ -40,30 +36,18 @@ class Mentions:
     def add(self, claim: Claim, negative: bool) -> None:
         """Count one claim of the text; ``negative``: it stands under a negation."""
         attribute, bearing = claim
-        if bearing is SAYS:
-            if negative:
-                self.denied |= attribute
-            else:
-                self.asserted |= attribute
+        if bearing is HINTS and not negative:
+            self.hinted |= attribute
+        elif bearing is FACIAL_HAIR and not negative:
+            self.facial_hair = True
         elif bearing is DENIES:
             self.denied |= 0 if negative else attribute
-        elif bearing is HINTS:
-            if negative:
-                self.denied |= attribute
-            else:
-                self.hinted |= attribute
-        elif bearing is BEARD:
-            if negative:
-                self.asserted |= _NO_BEARD
-            else:
-                self.denied |= _NO_BEARD
-        elif (bearing is FACIAL_HAIR) == negative:  # "no facial hair", "clean-shaven"
-            self.asserted |= _NO_BEARD
-            self.ruled_out |= _FACIAL_HAIR
-        elif bearing is FACIAL_HAIR:
-            self.facial_hair = True
-        else:  # "not clean-shaven"
-            self.denied |= _NO_BEARD
+        elif negative == (bearing in (BEARD, FACIAL_HAIR)):  # said, or "no beard"
+            self.asserted |= attribute
+            if bearing in (FACIAL_HAIR, CLEAN_SHAVEN):
+                self.ruled_out |= FACIAL_HAIR_BITS
+        else:
+            self.denied |= attribute
 
 
 def parse(text: str, lexicon: Lexicon) -> Mentions:
@@ -71,13 +55,10 @@ def parse(text: str, lexicon: Lexicon) -> Mentions:
     mentions = Mentions()
     items = lexicon.items(tokens(text))
     start = 0
-    for i, item in enumerate(items):
-        if item.role == "stop":
-            if i > start:
-                _Sentence(items[start:i], mentions).parse()
-            start = i + 1
-    if start < len(items):
-        _Sentence(items[start:], mentions).parse()
+    for end in (*(i for i, item in enumerate(items) if item.role == "stop"), len(items)):
+        if end > start:
+            _Sentence(items[start:end], mentions).parse()
+        start = end + 1
     return mentions
 
 
@@ -108,7 +89,7 @@ class _Sentence:
                 self._postfix(i, item, negative)
             for claim in item.claims:
                 # a gender is told even under a negation: "there is no beard on his face"
-                self._say(claim, negative and not claim.attribute & _GENDERS, i)
+                self._say(claim, negative and not claim.attribute & GENDER_BITS, i)
             if item.of and not (item.head and self._ends_phrase(i)):
                 if not self._follows_its_noun(i, item, negative):
                     self.pending.append((item, negative))

@@ -292,10 +292,6 @@ class Syntax:
         """Has an adjective found no noun of which it says something?"""
         return any(self._bits[word] and not self._bits[word] & asserted for word in state.adjectives)
 
-    def _dangling(self, state: State) -> bool:
-        """Does an adjective still wait for its noun? After "is" it need not."""
-        return (bool(state.adjectives) or state.kind == "personal") and state.mode is not Mode.BE
-
     def _usable(self, word: str, asserted: int) -> bool:
         bits = self._bits[word]
         return not bits or bool(bits & ~asserted)
@@ -305,9 +301,9 @@ class Syntax:
         return state.text.startswith(("A ", "An ")) and state.words == state.in_sentence
 
     def _may_punctuate(self, state: State) -> bool:
-        return (
-            state.after is Ending.WORD and "mark" in self._vocabulary.follow[state.kind] and not self._dangling(state)
-        )
+        # An adjective that waits for its noun keeps punctuation away; after "is" it need not wait.
+        dangling = (state.adjectives or state.kind == "personal") and state.mode is not Mode.BE
+        return state.after is Ending.WORD and "mark" in self._vocabulary.follow[state.kind] and not dangling
 
     # What a class asks for beyond the order of classes; the others ask for nothing more.
     _RULES: ClassVar[Mapping[str, Callable[[Syntax, State, str], bool]]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
@@ -49,7 +48,8 @@ class AnswerCache:
     def __post_init__(self) -> None:
         if self.store.exists(self.key):
             frame = pl.read_parquet(io.BytesIO(self.store.read_bytes(self.key)))
-            self._answers = dict(_rows(frame))
+            for key, text, failure, fluency in frame.select(list(_SCHEMA)).iter_rows():
+                self._answers[key] = Answer(text, Failure(failure) if failure else None, "", fluency)
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -76,8 +76,3 @@ class AnswerCache:
         pl.DataFrame(rows, schema=_SCHEMA, orient="row").write_parquet(buffer)
         self.store.write_bytes(self.key, buffer.getvalue())
         self._dirty = False
-
-
-def _rows(frame: pl.DataFrame) -> Iterator[tuple[str, Answer]]:
-    for key, text, failure, fluency in frame.select(list(_SCHEMA)).iter_rows():
-        yield key, Answer(text, Failure(failure) if failure else None, "", fluency)

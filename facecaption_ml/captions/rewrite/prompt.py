@@ -39,7 +39,10 @@ class RewritingPrompt:
         self.version = f"{data['version']}-{digest[:8]}"
         self.system: str = data["system"]
         self._shown = int(data["examples_shown"])
-        self.examples = [_example(entry) for entry in data["examples"]]
+        self.examples = [
+            Example(entry["template"], entry["rewrite"], frozenset(find_attributes(entry["template"])[0]))
+            for entry in data["examples"]
+        ]
         self.vocabulary = Vocabulary(data["vocabulary"])
 
     @classmethod
@@ -65,23 +68,16 @@ class RewritingPrompt:
         shown = self.examples[: self._shown]
         if not guided:
             asserted = set(find_attributes(template)[0])
-            order = sorted(
-                range(len(self.examples)), key=lambda i: (-_jaccard(asserted, self.examples[i].attributes), i)
-            )
+
+            def similarity(example: Example) -> float:
+                return len(asserted & example.attributes) / max(len(asserted | example.attributes), 1)
+
             # The closest one last, next to the question.
-            shown = [self.examples[i] for i in reversed(order[: self._shown])]
+            shown = sorted(self.examples, key=similarity, reverse=True)[: self._shown][::-1]
         turns: list[tuple[str, str]] = [("system", self.system)]
         for example in shown:
             turns += [("user", example.template), ("assistant", example.rewrite)]
         return (*turns, ("user", template))
-
-
-def _jaccard(a: set[str], b: frozenset[str]) -> float:
-    return len(a & b) / max(len(a | b), 1)
-
-
-def _example(entry: Mapping[str, str]) -> Example:
-    return Example(entry["template"], entry["rewrite"], frozenset(find_attributes(entry["template"])[0]))
 
 
 def _read(path: Path) -> RewritingPrompt:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -40,16 +40,14 @@ class _Face:
     best: Judgement | None = None  # good
     closest: Judgement | None = None  # not good, fewest attributes wrong
 
-    def add(self, judgement: Judgement) -> None:
+    def judge(self, answer: Answer, least_fluency: float | None) -> None:
         self.attempts += 1
+        judgement = judge_rewrite(answer, self.labels, self.gender, template=self.template, least_fluency=least_fluency)
         if judgement.reason is None:
-            if self.best is None or judgement.repetition < self.best.repetition:
-                self.best = judgement
-        elif self.closest is None or (not judgement.text, judgement.distance) < (
-            not self.closest.text,
-            self.closest.distance,
-        ):
-            self.closest = judgement
+            self.best = min(self.best or judgement, judgement, key=lambda good: good.repetition)
+        else:
+            closest = self.closest or judgement
+            self.closest = min(closest, judgement, key=lambda bad: (not bad.text, bad.distance))
 
     @property
     def settled(self) -> bool:
@@ -112,7 +110,10 @@ class Rewriter:
         kept = [None if cache is None else cache.get(key) for key in keys]
         answers: Iterable[Answer | None] = kept
         if None in kept:
-            requests = [self._request(face, seed) for (face, _), seed in zip(asked, seeds, strict=True)]
+            requests = [
+                ChatRequest(self.prompt.messages(face.template, self.guided), seed, self._constraint(face))
+                for (face, _), seed in zip(asked, seeds, strict=True)
+            ]
             answers = self.model.answer(requests, self.sampling)
         for (face, _), key, before, answer in zip(asked, keys, kept, answers, strict=True):
             current = before or answer
@@ -120,19 +121,14 @@ class Rewriter:
             if cache is not None and before is None:
                 cache.put(key, current)
             if not face.settled:
-                face.add(
-                    judge_rewrite(
-                        current, face.labels, face.gender, template=face.template, least_fluency=self.least_fluency
-                    )
-                )
+                face.judge(current, self.least_fluency)
         if cache is not None:
             cache.save()
 
-    def _request(self, face: _Face, seed: int) -> ChatRequest:
-        constraint = None
-        if self.guided:
-            constraint = partial(_constraint, face.template, face.labels, face.gender, self.prompt)
-        return ChatRequest(self.prompt.messages(face.template, self.guided), seed, constraint)
+    def _constraint(self, face: _Face) -> Callable[..., Constraint] | None:
+        if not self.guided:
+            return None
+        return partial(Constraint, face.template, face.labels, face.gender, self.prompt.vocabulary)
 
     def _seed(self, template: str, attempt: int) -> int:
         text = f"{self.seed}\n{self.prompt.version}\n{attempt}\n{template}".encode()
@@ -143,20 +139,14 @@ class Rewriter:
         return answer_key(self.model.model_id, self.prompt.version, self.sampling, constraint, face.template, seed)
 
     def _table(self, rows: pl.DataFrame, faces: dict[str, _Face]) -> pl.DataFrame:
-        columns: dict[str, list[Any]] = {name: [] for name in SCHEMAS["llm_captions"]}
+        written = []
         for face_id, template in rows.select("face_id", "template_caption").iter_rows():
             face = faces[template]
             last = face.best or face.closest or Judgement(reason="not asked")
-            columns["face_id"].append(face_id)
-            columns["caption"].append(face.best.text if face.best else template)
-            columns["caption_source"].append(LLM if face.best else TEMPLATE)
-            columns["attempts"].append(face.attempts)
-            columns["missing"].append(list(last.missing))
-            columns["invented"].append(list(last.invented))
-            columns["reason"].append(last.reason)
-            columns["model"].append(self.model.model_id)
-            columns["prompt_version"].append(self.prompt.version)
-        return conform(pl.DataFrame(columns, schema=dict(SCHEMAS["llm_captions"])), "llm_captions")
+            text, source = (face.best.text, LLM) if face.best else (template, TEMPLATE)
+            what = (face.attempts, last.missing, last.invented, last.reason, self.model.model_id, self.prompt.version)
+            written.append((face_id, text, source, *what))
+        return conform(pl.DataFrame(written, schema=dict(SCHEMAS["llm_captions"]), orient="row"), "llm_captions")
 
 
 def open_rewriter(options: RewritingOptions, *, device: str, threads: int, cache: Path, seed: int) -> Rewriter | None:
@@ -197,9 +187,3 @@ def unwritten(templates: pl.DataFrame, reason: str) -> pl.DataFrame:
         prompt_version=pl.lit("none"),
     )
     return conform(kept, "llm_captions")
-
-
-def _constraint(
-    template: str, labels: Sequence[str], gender: Gender | None, prompt: RewritingPrompt, *how: Any
-) -> Constraint:
-    return Constraint(template, labels, gender, prompt.vocabulary, *how)

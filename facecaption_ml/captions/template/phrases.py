@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Final
 
+from facecaption_ml.captions.labels import subsets
 from facecaption_ml.captions.template.productions import GrammarError, Name, Rules, Symbols
 
 Table = tuple[tuple[float, ...], tuple[str, ...]]
@@ -27,6 +28,12 @@ def spaced(words: str) -> str:
     """Words as a text: punctuation closed up, every ``a(n)`` decided by the word after it."""
     text = words.replace(" ,", ",").replace(" .", ".")
     return _ARTICLE.sub(lambda m: ("an " if _VOWEL_SOUND.match(m[1]) else "a ") + m[1], text)
+
+
+def cumulated(weights: list[float]) -> list[float]:
+    """Cumulated shares; the last is exactly 1, so that a draw below 1 always falls inside."""
+    sums = list(accumulate(weights))
+    return [s / sums[-1] for s in sums[:-1]] + [1.0]
 
 
 class PhraseBook:
@@ -46,8 +53,7 @@ class PhraseBook:
         for words, weight in wordings.items():
             text = spaced(words)
             texts[text] = texts.get(text, 0.0) + weight
-        bounds = list(accumulate(texts.values()))
-        return (*(b / bounds[-1] for b in bounds[:-1]), 1.0), tuple(texts)
+        return tuple(cumulated(list(texts.values()))), tuple(texts)
 
     def _wordings(self, name: Name, asserted: int) -> dict[str, float] | None:
         """Words (articles open) → probability; None where no derivation asserts exactly that."""
@@ -88,17 +94,8 @@ class PhraseBook:
             for tail in self._ways(rest, asserted):
                 yield {f"{first} {words}".rstrip(): p for words, p in tail.items()}
             return
-        for part in _subsets(asserted & self._rules.scope[first]):
+        for part in subsets(asserted & self._rules.scope[first]):
             head = self._wordings(first, part)
             if head:
                 for tail in self._ways(rest, asserted & ~part):
                     yield {f"{h} {t}".rstrip(): p * q for h, p in head.items() for t, q in tail.items()}
-
-
-def _subsets(bits: int) -> Iterator[int]:
-    subset = bits
-    while True:
-        yield subset
-        if not subset:
-            return
-        subset = (subset - 1) & bits

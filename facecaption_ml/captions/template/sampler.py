@@ -16,12 +16,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from itertools import accumulate, combinations, permutations
+from itertools import combinations, permutations
 from random import Random
 from typing import Final, NamedTuple
 
-from facecaption_ml.captions.labels import BIT, names_of
-from facecaption_ml.captions.template.phrases import PhraseBook, Table, spaced
+from facecaption_ml.captions.labels import BIT, each_bit, names_of, subsets
+from facecaption_ml.captions.template.phrases import PhraseBook, Table, cumulated, spaced
 from facecaption_ml.captions.template.productions import GrammarError, Name, Rules
 from facecaption_ml.taxonomy import CATEGORIES
 
@@ -119,13 +119,10 @@ class Sampler:
             if held:
                 cuts = self._partitions.get(held) or self._cut(held)
                 units += cuts[1][bisect_right(cuts[0], draw())] if len(cuts[1]) > 1 else cuts[1][0]
-        rest = labels & ~self._in_groups
-        while rest:
-            lowest = rest & -rest
-            if lowest not in self._fits:
-                self._cut(lowest)
-            units.append(lowest)
-            rest ^= lowest
+        for bit in each_bit(labels & ~self._in_groups):
+            if bit not in self._fits:
+                self._cut(bit)
+            units.append(bit)
         if len(units) < 2:
             return units
         base = (draw(), draw(), draw(), draw(), draw())
@@ -134,14 +131,14 @@ class Sampler:
     def _choose_intro(self, held: int) -> tuple[list[float], list[tuple[int, Table]]]:
         """Which of the labels that the introduction can hold it does hold; the rest must fit the other sentences."""
         options: list[tuple[float, int, Table]] = []
-        for subset in _subsets(held):
+        for subset in subsets(held):
             table = self._book.table(self._intro, subset)
             left = held ^ subset
-            if table and all(self._fit(bit) for bit in _bits(left)):
+            if table and all(self._fit(bit) for bit in each_bit(left)):
                 options.append((SHARE ** subset.bit_count(), subset, table))
         if not options:
             raise GrammarError(f"no {self._intro.text} for {', '.join(names_of(held)) or 'a face without labels'}")
-        choice = _bounds([w for w, _, _ in options]), [(s, t) for _, s, t in options]
+        choice = cumulated([w for w, _, _ in options]), [(s, t) for _, s, t in options]
         self._intro_choices[held] = choice
         return choice
 
@@ -150,7 +147,7 @@ class Sampler:
         options = [p for p in _partitions(held) if all(self._fit(unit) for unit in p)]
         if not options:
             raise GrammarError(f"no sentence can say {', '.join(names_of(held))}")
-        cut = _bounds([SHARE ** -len(p) for p in options]), options
+        cut = cumulated([SHARE ** -len(p) for p in options]), options
         self._partitions[held] = cut
         return cut
 
@@ -172,7 +169,7 @@ class Sampler:
         fillings = [filling for count in range(len(upcoming) + 1) for filling in self._fill(upcoming[:count], opening)]
         if not fillings:
             raise GrammarError("no sentence takes the next units; every slot needs a frame of its own")
-        plan = Plan(_bounds([weight for weight, _ in fillings]), [filling for _, filling in fillings])
+        plan = Plan(cumulated([weight for weight, _ in fillings]), [filling for _, filling in fillings])
         (self._opening_plans if opening else self._sentence_plans)[upcoming] = plan
         return plan
 
@@ -201,7 +198,7 @@ class Sampler:
             frames = by_slots.setdefault(tuple(s for s in symbols if isinstance(s, Name)), {})
             frames[frame] = frames.get(frame, 0.0) + weight
         return [
-            Shape(sum(frames.values()), slots, (tuple(_bounds(list(frames.values()))), tuple(frames)))
+            Shape(sum(frames.values()), slots, (tuple(cumulated(list(frames.values()))), tuple(frames)))
             for slots, frames in by_slots.items()
             if sum(frames.values())
         ]
@@ -268,25 +265,4 @@ def _partitions(bits: int) -> list[tuple[int, ...]]:
     if not bits:
         return [()]
     lowest = bits & -bits
-    return [(lowest | more, *rest) for more in _subsets(bits ^ lowest) for rest in _partitions(bits ^ lowest ^ more)]
-
-
-def _subsets(bits: int) -> Iterator[int]:
-    subset = bits
-    while True:
-        yield subset
-        if not subset:
-            return
-        subset = (subset - 1) & bits
-
-
-def _bits(bits: int) -> Iterator[int]:
-    while bits:
-        yield bits & -bits
-        bits &= bits - 1
-
-
-def _bounds(weights: list[float]) -> list[float]:
-    """Cumulated shares; the last is exactly 1, so that a draw below 1 always falls inside."""
-    sums = list(accumulate(weights))
-    return [s / sums[-1] for s in sums[:-1]] + [1.0]
+    return [(lowest | more, *rest) for more in subsets(bits ^ lowest) for rest in _partitions(bits ^ lowest ^ more)]
