@@ -37,7 +37,8 @@ def face_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             kinds={"pytorch", "parquet"},
             description=(
                 "Faces found by RetinaFace, cut from the original pixels with the eyes level, in native resolution. Kept "
-                "where the score exceeds 0.98 and both sides of the box exceed 128 px (paper §3.1)."
+                f"where the score exceeds {settings.crops.min_score:g} and both sides of the box exceed "
+                f"{settings.crops.min_side} px (paper §3.1: 0.98 and 128)."
             ),
             code_version="1",
             compute=ONE_A100,

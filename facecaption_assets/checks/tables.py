@@ -31,7 +31,7 @@ FACE_CROPS: Final[Mapping[str, str]] = {
 }
 FACE_ATTRIBUTES: Final[Mapping[str, str]] = {
     "faces_conserved": "Crops in = kept + dropped by reason.",
-    "thresholds": "Every label's probability exceeds the threshold and every face has more than five labels.",
+    "thresholds": "Every label's probability exceeds the threshold, and every face has as many labels as the settings ask for.",
     "no_conflicts": "No face carries two labels that contradict each other.",
     "unique_faces": "No face id occurs twice.",
 }
@@ -125,8 +125,9 @@ def label_thresholds(attributes: pl.DataFrame, threshold: float, min_labels: int
     for row in attributes.iter_rows(named=True):
         certain = all(row[label] > threshold for label in row["labels"])
         female = row["gender"] == "female"
-        gender_right = (row["gender"] == "male") == ("Male" in row["labels"]) and (not female or row["Male"] < 0.15)
-        if not (certain and gender_right and len(row["labels"]) + female >= min_labels):
+        male_right = (row["gender"] == "male") == ("Male" in row["labels"])
+        female_right = not female or 1 - row["Male"] > threshold
+        if not (certain and male_right and female_right and len(row["labels"]) + female >= min_labels):
             bad.append(row["face_id"])
     return Check("thresholds", not bad, {"offending": len(bad), "examples": _examples(bad), "threshold": threshold})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from facecaption_ml.attributes.labels import PAPER_THRESHOLD
 import json
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -45,8 +46,8 @@ class AttributeSettings(BaseModel):
     preset: str = Field("resnet50", description="shape of the network and its training: resnet50, tiny or micro")
     init: str = Field("", description="checkpoint folder that the training fine-tunes; '': random weights")
     epochs: int = Field(0, ge=0, description="0: the preset's own number")
-    threshold: float = Field(0.85, gt=0.5, lt=1, description="a label is valid above this probability")
-    min_labels: int = Field(6, ge=1, description="fewest valid labels of a kept face (more than five)")
+    threshold: float = Field(PAPER_THRESHOLD, gt=0.5, lt=1, description="a label is valid above this probability")
+    min_labels: int = Field(6, ge=1, description="fewest valid labels of a kept face (the paper: more than five)")
 
 
 class CaptionSettings(BaseModel):
