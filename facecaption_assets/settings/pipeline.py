@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from facecaption_ml.attributes.labels import PAPER_THRESHOLD
 import json
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from facecaption_assets.settings.naming import Names
+from facecaption_ml.attributes.labels import PAPER_THRESHOLD
 from facecaption_ml.dataset.options import ShardRules, SourceColumns
 
 REMOVALS: Final = "removals.txt"
