@@ -7,20 +7,25 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
+import polars.selectors as cs
 
 from facecaption_assets.plan.rates import Rates
 
 NOT_MEASURED: Final = "not measured"
 _SINGLE_WRITE_BYTES: Final = 64e6
 _COSTS: Final = ("machine_cost", "storage_cost", "request_cost")
-TOTALLED: Final = (
-    "hours", "machine_hours", "gpu_hours", "stored_bytes", "put_requests", "get_requests", *_COSTS
-)  # fmt: skip
-_NUMBERS: Final = (
-    "rows", "passes", "rows_per_second", "gpus", "objects", "most_at_once", "stored_bytes", "picture_bytes", "writes", "opens",
-    "columns", "lists",
-)  # fmt: skip
-_WORK: Final = dict.fromkeys(("asset", "speed_origin", "machine"), pl.String()) | dict.fromkeys(_NUMBERS, pl.Float64())
+TOTALLED: Final = {
+    "hours": "hours",
+    "machine_hours": "machine hours",
+    "gpu_hours": "GPU hours",
+    "stored_bytes": "stored",
+    "put_requests": "PUT requests",
+    "get_requests": "GET requests",
+    "machine_cost": "cost of machines",
+    "storage_cost": "cost of storage",
+    "request_cost": "cost of requests",
+}
+"""The columns of a plan that add up, and the words for them."""
 _ESTIMATED: Final = (
     "asset", "rows", "passes", "rows_per_second", "speed_origin", "machine", "machines_at_once", "machine_hours", "hours",
     "gpu_hours", "stored_bytes", "put_requests", "get_requests", *_COSTS, "cost",
@@ -55,15 +60,12 @@ class Plan:
 def estimate(work: Sequence[Mapping[str, Any]], rates: Rates) -> pl.DataFrame:
     """``work``: a record for each stage, None: not known.
 
-    ``rows`` are done ``passes`` times by up to ``most_at_once`` machines of the class ``machine`` with so many ``gpus``, each
-    at ``rows_per_second``, known by ``speed_origin``. ``stored_bytes`` are written in ``objects``, ``picture_bytes`` are read
-    in each pass; ``writes``, ``opens``, ``columns`` and ``lists``: as in ``stages.Stage``.
+    ``rows`` are done ``passes`` times by ``machines_at_once`` of the class ``machine`` with so many ``gpus``, each at
+    ``rows_per_second``, known by ``speed_origin``, for the ``price`` of an hour. ``stored_bytes`` are written in ``objects``,
+    ``picture_bytes`` are read in each pass; ``writes``, ``opens``, ``columns`` and ``lists``: as in ``stages.Stage``.
     """
-    table = pl.DataFrame(work, _WORK, strict=False)
-    names = table["machine"].unique().to_list()
-    known = [[rates.get(f"{kind}.{name}") for name in names] for kind in ("machines", "price")]
-    machines = pl.DataFrame(
-        [names, *known], {"machine": pl.String, "limit": pl.Float64, "hourly": pl.Float64}, strict=False
+    table = pl.DataFrame(work, infer_schema_length=None).with_columns(
+        (cs.integer() | cs.by_dtype(pl.Null)).cast(pl.Float64)
     )
     stored, objects, writes = pl.col("stored_bytes"), pl.col("objects"), pl.col("writes")
     # An object in parts takes two POST instead of one PUT, and a PUT for each part.
@@ -75,17 +77,16 @@ def estimate(work: Sequence[Mapping[str, Any]], rates: Rates) -> pl.DataFrame:
     reads = pl.col("rows") / rates["requests.row_group_rows"] * pl.col("columns")
     pictures = pl.col("passes") * pl.col("picture_bytes") / rates["requests.picture_bytes"]
     return (
-        table.join(machines, on="machine", how="left", maintain_order="left")
-        .with_columns(
+        table.with_columns(
+            pl.col("machines_at_once").cast(pl.Int64),
             machine_hours=pl.col("rows") * pl.col("passes") / pl.col("rows_per_second") / 3600,
-            machines_at_once=pl.min_horizontal(pl.col("limit").fill_null(1), "most_at_once").cast(pl.Int64),
             put_requests=pl.when(stored.is_not_null()).then(puts),
             get_requests=pl.when(stored.is_not_null()).then(looks + reads + pictures),
         )
         .with_columns(
             hours=pl.col("machine_hours") / pl.col("machines_at_once"),
             gpu_hours=pl.col("machine_hours") * pl.col("gpus"),
-            machine_cost=pl.col("machine_hours") * pl.col("hourly"),
+            machine_cost=pl.col("machine_hours") * pl.col("price"),
             storage_cost=stored / 1e9 * rates["price.storage"] * rates["storage.months"],
             request_cost=(pl.col("put_requests") * rates["price.put"] + pl.col("get_requests") * rates["price.get"])
             / 1000,

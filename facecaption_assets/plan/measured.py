@@ -16,9 +16,6 @@ MOST_RECORDS: Final = 1000
 """Materializations that are looked at of each asset, the newest ones; a range run leaves two for each shard."""
 _PER_FETCH: Final = 100  # records hold pictures, some hundred kB each
 _LONGEST: Final = 200  # characters of a value that is kept
-_FROM_CACHE: Final = (
-    "answers from the cache"  # of llm_captions: a shard with some was written faster than a model writes
-)
 
 Latest = Mapping[str, Mapping[str, Any]]
 """Partition ("" for an asset without) → metadata of its latest materialization."""
@@ -50,9 +47,15 @@ def latest_metadata(instance: dg.DagsterInstance, asset: str) -> Latest:
             if materialization is None or (materialization.partition or "") in latest:
                 continue
             values = {name: value.value for name, value in materialization.metadata.items()}
-            metadata = {name: value for name, value in values.items() if _is_short(value)}
-            if materialization.partition is None:
-                metadata.setdefault("seconds", _seconds(instance, record.run_id, asset))
+            metadata = {
+                name: value
+                for name, value in values.items()
+                if isinstance(value, int | float) or (isinstance(value, str) and len(value) <= _LONGEST)
+            }
+            if materialization.partition is None and "seconds" not in metadata:
+                steps = instance.get_run_step_stats(record.run_id, step_keys=[asset])
+                times = (step.end_time - step.start_time for step in steps if step.start_time and step.end_time)
+                metadata["seconds"] = next(times, None)
             latest[materialization.partition or ""] = metadata
         if not page.has_more:
             break
@@ -60,19 +63,11 @@ def latest_metadata(instance: dg.DagsterInstance, asset: str) -> Latest:
     return latest
 
 
-def _is_short(value: object) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, str) and len(value) <= _LONGEST)
-
-
-def _seconds(instance: dg.DagsterInstance, run_id: str, step: str) -> float | None:
-    stats = instance.get_run_step_stats(run_id, step_keys=[step])
-    return next((one.end_time - one.start_time for one in stats if one.start_time and one.end_time), None)
-
-
 def measure(stage: Stage, by_asset: Mapping[str, Latest], store: Store) -> Measured:
     """Lists the stage's objects in ``store``."""
     materializations = by_asset[stage.asset].values()
-    timed = [metadata for metadata in materializations if not metadata.get(_FROM_CACHE)]
+    # A shard with answers from llm_captions' cache was written faster than a model writes.
+    timed = [metadata for metadata in materializations if not metadata.get("answers from the cache")]
     work = [(stage.rows_in(metadata), metadata.get("seconds")) for metadata in timed]
     rates = [rows / float(seconds) for rows, seconds in work if rows and seconds]
     devices = {str(metadata["device"]) for metadata in materializations if "device" in metadata}
@@ -86,17 +81,19 @@ def measure(stage: Stage, by_asset: Mapping[str, Latest], store: Store) -> Measu
 
 
 def _bytes_per_row(stage: Stage, latest: Latest, store: Store) -> float | None:
-    sizes = [  # of whole objects: name of the shard, bytes
+    rows = {shard: int(metadata.get("dagster/row_count", 0)) for shard, metadata in latest.items()}
+    by_shard = not stage.fixed_size and "" not in rows
+    sizes = [  # of complete objects: name of the shard, bytes
         (key.rpartition("/")[2].removesuffix(".parquet"), size)
         for prefix in stage.prefixes or (f"{stage.asset}/",)
         for key, size in store.sizes(prefix).items()
         if "/incomplete/" not in key
     ]
-    if stage.fixed_size or "" in latest:
-        rows = 1 if stage.fixed_size else int(latest.get("", {}).get("dagster/row_count", 0))
-        return sum(size for _, size in sizes) / rows if rows and sizes else None
-    rows = sum(int(latest[shard].get("dagster/row_count", 0)) for shard in {name for name, _ in sizes} & set(latest))
-    return sum(size for name, size in sizes if name in latest) / rows if rows else None
+    if by_shard:
+        sizes = [(shard, size) for shard, size in sizes if shard in rows]
+        rows[""] = sum(rows[shard] for shard in dict(sizes))
+    count = 1 if stage.fixed_size else rows[""]
+    return sum(size for _, size in sizes) / count if count and sizes else None
 
 
 def measured_funnel(latest: Mapping[str, Latest]) -> dict[str, float] | None:
