@@ -22,12 +22,11 @@ class PlanError(FaceCaptionError):
 
 @dataclass(frozen=True)
 class Rate:
-    """A number, what it counts, and where it comes from. ``date``: ISO 8601, "" where it is the user's own."""
+    """A number, what it counts, and where it comes from."""
 
     value: float
     unit: str
     origin: str
-    date: str = ""
 
 
 @dataclass
@@ -59,7 +58,10 @@ def load_rates(settings: Settings, own: Path | None) -> Rates:
     key for an unknown name and for what is no number above 0 (prices and counts may be 0, machines are whole).
     """
     data, given = bundled(), dict[str, Any]()
-    rates = {name: Rate(**entry, date=data["date"].isoformat()) for name, entry in data["rates"].items()}
+    rates = {
+        name: Rate(entry["value"], entry["unit"], f"{entry['origin']}, {data['date']}")
+        for name, entry in data["rates"].items()
+    }
     for setting, value in settings.plan.model_dump(exclude_none=True).items():
         name = setting.replace("_", ".", 1)
         rates[name] = Rate(value, rates[name].unit, f"{PREFIX}PLAN_{setting.upper()}")
