@@ -101,8 +101,8 @@ def latest_metadata(instance: dg.DagsterInstance, asset: str) -> Latest:
             materialization = record.asset_materialization
             if materialization is None or (materialization.partition or "") in latest:
                 continue
-            values: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
-            metadata = {
+            values = {name: value.value for name, value in materialization.metadata.items()}
+            metadata: dict[str, Any] = {
                 name: value
                 for name, value in values.items()
                 if isinstance(value, int | float) or (isinstance(value, str) and len(value) <= _LONGEST)

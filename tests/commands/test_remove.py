@@ -42,7 +42,7 @@ def test_a_removed_url_is_recorded_and_shown_and_a_rebuild_takes_out_row_and_pix
     from facecaption_assets.commands.instance import Pipeline
 
     again = settings_of(tmp_path, success_floor=0.0)
-    assert again.removal_list == str(path)
+    assert again.release.removal_list == str(path)
     Pipeline(again).run("raw_images", "facecaption_dataset", first=NAMES[1])
     raw = store.read_table("raw_images", NAMES[1])
     assert raw["status"].to_list()[2] == "denied"
@@ -140,9 +140,9 @@ def test_a_list_with_garbage_in_it_is_left_alone(tmp_path: Path) -> None:
 def test_a_list_of_the_users_own_wins_over_the_one_in_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "removals.txt").touch()
     monkeypatch.setenv("FACECAPTION_HOME", str(tmp_path))
-    assert load_settings().removal_list == str(tmp_path / "removals.txt")
+    assert load_settings().release.removal_list == str(tmp_path / "removals.txt")
     monkeypatch.setenv("FACECAPTION_REMOVAL_LIST", "/elsewhere.txt")
-    assert load_settings().removal_list == "/elsewhere.txt"
+    assert load_settings().release.removal_list == "/elsewhere.txt"
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_a_request_made_on_one_machine_reaches_the_runs_of_another(
     assert downloader.denied() == RemovalList(urls=frozenset({url(0, 0)}), face_ids=frozenset({face(0, 0)}))
     remove(there, [url(0, 0)], "again", dry_run=False)
     assert f"was in {address} already" in capsys.readouterr().out
-    text = read_object(address, there.storage_options).decode()
+    text = read_object(address, there.storage.options).decode()
     assert re.fullmatch(r"(# \d{4}-\d\d-\d\d asked\n\S+\n){2}", text)
 
 
