@@ -37,7 +37,13 @@ def remove(settings: Settings, lines: Sequence[str], reason: str, dry_run: bool)
     if dry_run:
         click.echo(f"dry run: nothing is recorded (the list is {path})")
     else:
-        _refuse_a_list_of_this_machine(settings)
+        # With a store on S3, runs are elsewhere or will be: they would not see a list in this HOME, which a pod even loses.
+        in_home = path == str(settings.home / REMOVALS) and not os.environ.get(f"{PREFIX}REMOVAL_LIST")
+        if settings.store_root.startswith("s3://") and in_home:
+            raise FaceCaptionError(
+                f"{PREFIX}REMOVAL_LIST is not set and the store is {settings.store_root}: nothing is recorded, since "
+                "other machines would not see it; set it to s3://BUCKET/KEY, or to a file that all of them see"
+            )
         today = datetime.datetime.now(datetime.UTC).date()
         written, known = record_requests(path, lines, reason, today, settings.storage.options)
         for line in written:
@@ -47,18 +53,6 @@ def remove(settings: Settings, lines: Sequence[str], reason: str, dry_run: bool)
         if not settings.release.removal_list:
             click.echo(f"runs with this {PREFIX}HOME read it; elsewhere set {PREFIX}REMOVAL_LIST={path}")
     _show(settings, settings.open_store(), removed)
-
-
-def _refuse_a_list_of_this_machine(settings: Settings) -> None:
-    """With a store on S3, runs are elsewhere or will be: they would not see a list in this HOME, which a pod even loses."""
-    chosen = settings.release.removal_list != str(settings.home / REMOVALS) or bool(
-        os.environ.get(f"{PREFIX}REMOVAL_LIST")
-    )
-    if settings.store_root.startswith("s3://") and not (settings.release.removal_list and chosen):
-        raise FaceCaptionError(
-            f"{PREFIX}REMOVAL_LIST is not set and the store is {settings.store_root}: nothing is recorded, since "
-            "other machines would not see it; set it to s3://BUCKET/KEY, or to a file that all of them see"
-        )
 
 
 def requested(

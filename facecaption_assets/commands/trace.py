@@ -51,13 +51,14 @@ def trace_face(settings: Settings, text: str, as_json: bool) -> None:
         click.echo(f"{sample_id} is a picture: {len(faces)} kept faces", err=True)
     for face in faces or [None]:
         steps = trail(store, shard, sample_id, face)
+        end = next((step for step in steps if step.row is None), None)
         record = {
             "face_id": face,
             "sample_id": sample_id,
             "shard": shard,
-            "outcome": _outcome(settings, steps, made, face),
+            "outcome": _outcome(settings, steps, end, made, face),
             "traced_with": {"facecaption": package_version()},
-            "stages": list(_stages(settings, steps, made)),
+            "stages": [_stage(settings, step, step is end, made) for step in reversed(steps)],  # back to the source row
         }
         click.echo(json.dumps(record, ensure_ascii=False, default=str) if as_json else "\n".join(_lines(record)))
 
@@ -67,11 +68,11 @@ def _latest(instance: dg.DagsterInstance, asset: str, shard: str) -> dict[str, A
     partitions = None if asset in _UNPARTITIONED else [shard]
     wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=partitions)
     for record in instance.fetch_materializations(wanted, limit=1).records:
-        if record.asset_materialization is not None:
-            tags = record.asset_materialization.tags or {}
+        if materialization := record.asset_materialization:
+            tags = materialization.tags or {}
             made_at = datetime.datetime.fromtimestamp(record.timestamp, datetime.UTC)
             return {
-                **{name: value.value for name, value in record.asset_materialization.metadata.items()},
+                **{name: value.value for name, value in materialization.metadata.items()},
                 "materialized": made_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
                 "run_id": record.run_id,
                 "code_version": tags.get("dagster/code_version"),
@@ -80,42 +81,38 @@ def _latest(instance: dg.DagsterInstance, asset: str, shard: str) -> dict[str, A
     return {}
 
 
-def _recorded(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: metadata[name] for name in _RECORDED if name in metadata}
-
-
-def _stages(
-    settings: Settings, steps: Sequence[Step], made: Mapping[str, Mapping[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """From the released row back to the source row."""
-    end = next((step for step in steps if step.row is None), None)
-    for step in reversed(steps):
-        facts, note = {}, None
-        if step.row is None:
-            note = "not reached" if step.has_shard else "this shard is not materialized"
-            note = "no row of it here" if step is end and step.has_shard else note
-        else:
-            row = step.row
-            facts = {name: row[name] for name in _SHOWN[step.table] if row.get(name) is not None}
-            if step.table == "face_attributes":
-                likely = [name for name in ATTRIBUTES if row[name] > settings.attributes.threshold]
-                facts["probabilities"] = {name: round(row[name], 4) for name in likely}
-                facts["attribute_model"] = _recorded(made["attribute_model"])
-        yield {
-            "asset": step.table,
-            "row": step.row is not None,
-            "facts": facts,
-            "recorded": _recorded(made[step.table]),
-            **{name: made[step.table].get(name) for name in ("materialized", "run_id", "code_version", "data_version")},
-            "note": note,
-        }
+def _stage(settings: Settings, step: Step, is_end: bool, made: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What is shown of a table. ``is_end``: it is the first without the face."""
+    recorded = {asset: {name: made[asset][name] for name in _RECORDED if name in made[asset]} for asset in made}
+    row, facts, note = step.row, {}, None
+    if row is None:
+        note = "this shard is not materialized"
+        if step.has_shard:
+            note = "no row of it here" if is_end else "not reached"
+    else:
+        facts = {name: row[name] for name in _SHOWN[step.table] if row.get(name) is not None}
+        if step.table == "face_attributes":
+            likely = [name for name in ATTRIBUTES if row[name] > settings.attributes.threshold]
+            facts["probabilities"] = {name: round(row[name], 4) for name in likely}
+            facts["attribute_model"] = recorded["attribute_model"]
+    return {
+        "asset": step.table,
+        "row": row is not None,
+        "facts": facts,
+        "recorded": recorded[step.table],
+        **{name: made[step.table].get(name) for name in ("materialized", "run_id", "code_version", "data_version")},
+        "note": note,
+    }
 
 
 def _outcome(
-    settings: Settings, steps: Sequence[Step], made: Mapping[str, Mapping[str, Any]], face_id: str | None
+    settings: Settings,
+    steps: Sequence[Step],
+    lacking: Step | None,
+    made: Mapping[str, Mapping[str, Any]],
+    face_id: str | None,
 ) -> str:
     """Whether the face is released; if not, what the first table without it knows of the reason."""
-    lacking = next((step for step in steps if step.row is None), None)
     if lacking is None:
         return "released"
     if steps[-1].row is not None:
@@ -155,8 +152,8 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
     yield f"{name} · {record['shard']} · {record['outcome']} · traced with facecaption {package_version()}"
     for depth, stage in enumerate(record["stages"]):
         indent = "   " * depth
-        versions = [("run", stage["run_id"]), ("code", stage["code_version"])]
-        versions.append(("data", stage["data_version"] and stage["data_version"][:_SHORT]))
+        data_version = (stage["data_version"] or "")[:_SHORT]
+        versions = (("run", stage["run_id"]), ("code", stage["code_version"]), ("data", data_version))
         made = [stage["materialized"] or "no record of its materialization", *(f"{a} {b}" for a, b in versions if b)]
         yield f"{indent}└─ {stage['asset']}   {' · '.join(made)}"
         yield from (f"{indent}     {key}: {_text(value)}" for key, value in stage["facts"].items())

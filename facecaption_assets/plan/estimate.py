@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from typing import Any, Final
 
 import polars as pl
 
+from facecaption_assets.machines.compute import Compute
 from facecaption_assets.plan.rates import Rates
+from facecaption_assets.plan.stages import Measured, Stage
 
 NOT_MEASURED: Final = "not measured"
 _SINGLE_WRITE_BYTES: Final = 64e6
-_COSTS: Final = ("machine_cost", "storage_cost", "request_cost")
-TOTALLED: Final = (
-    "hours", "machine_hours", "gpu_hours", "stored_bytes", "put_requests", "get_requests", *_COSTS
-)  # fmt: skip
-_NUMBERS: Final = (
-    "rows", "passes", "rows_per_second", "gpus", "objects", "most_at_once", "stored_bytes", "picture_bytes", "writes", "opens",
-    "columns", "lists",
-)  # fmt: skip
-_WORK: Final = dict.fromkeys(("asset", "speed_origin", "machine"), pl.String()) | dict.fromkeys(_NUMBERS, pl.Float64())
-_ESTIMATED: Final = (
-    "asset", "rows", "passes", "rows_per_second", "speed_origin", "machine", "machines_at_once", "machine_hours", "hours",
-    "gpu_hours", "stored_bytes", "put_requests", "get_requests", *_COSTS, "cost",
-)  # fmt: skip
+TOTALLED: Final = {
+    "hours": "hours",
+    "machine_hours": "machine hours",
+    "gpu_hours": "GPU hours",
+    "stored_bytes": "stored",
+    "put_requests": "PUT requests",
+    "get_requests": "GET requests",
+    "machine_cost": "cost of machines",
+    "storage_cost": "cost of storage",
+    "request_cost": "cost of requests",
+}
+"""The columns of a plan that add up, and the words for them."""
+Speed = tuple[float, str]
+"""Rows that a machine does in a second, NaN where nobody knows, and how it is known."""
 
 
 @dataclass(frozen=True)
@@ -52,44 +56,63 @@ class Plan:
         return {name: unknown for name, unknown in assets.items() if unknown}
 
 
-def estimate(work: Sequence[Mapping[str, Any]], rates: Rates) -> pl.DataFrame:
-    """``work``: a record for each stage, None: not known.
+def estimate(
+    stage: Stage,
+    speed: Speed,
+    machine: Compute,
+    funnel: Mapping[str, float],
+    measured: Mapping[str, Measured],
+    rates: Rates,
+    trainings: int = 0,
+) -> dict[str, Any]:
+    """A stage's row of the plan, NaN: not known. ``measured``: of this stage, and of the one whose pictures it reads.
 
-    ``rows`` are done ``passes`` times by up to ``most_at_once`` machines of the class ``machine`` with so many ``gpus``, each
-    at ``rows_per_second``, known by ``speed_origin``. ``stored_bytes`` are written in ``objects``, ``picture_bytes`` are read
-    in each pass; ``writes``, ``opens``, ``columns`` and ``lists``: as in ``stages.Stage``.
+    ``trainings``: so many FLIP variants are trained; each epoch reads every crop once.
     """
-    table = pl.DataFrame(work, _WORK, strict=False)
-    names = table["machine"].unique().to_list()
-    known = [[rates.get(f"{kind}.{name}") for name in names] for kind in ("machines", "price")]
-    machines = pl.DataFrame(
-        [names, *known], {"machine": pl.String, "limit": pl.Float64, "hourly": pl.Float64}, strict=False
+    rows, passes, objects = funnel[stage.rows], 1.0, funnel["urls"] / rates["shard.size"]
+    at_once = 1 if stage.one_step else max(1, int(objects))
+    stored = measured.get(stage.asset, Measured()).bytes_per_row * (
+        1 if stage.fixed_size else funnel[stage.stored or stage.rows]
     )
-    stored, objects, writes = pl.col("stored_bytes"), pl.col("objects"), pl.col("writes")
+    if trainings:
+        passes, objects, at_once = float(rates["flip.epochs"] * trainings), float(trainings), trainings
+        stored = float(rates["flip.bytes"] * trainings)
+    at_once = min(at_once, int(rates[f"machines.{machine.name}"]))
+    hours = rows * passes / speed[0] / 3600
     # An object in parts takes two POST instead of one PUT, and a PUT for each part.
-    parts = pl.when(stored / objects > _SINGLE_WRITE_BYTES).then(
-        stored / rates["requests.part_bytes"] + objects * writes
-    )
-    puts = objects * (writes * rates["requests.write"] + pl.col("lists")) + parts.otherwise(0.0)
-    looks = objects * rates["requests.open"] * (pl.col("opens") + writes)
-    reads = pl.col("rows") / rates["requests.row_group_rows"] * pl.col("columns")
-    pictures = pl.col("passes") * pl.col("picture_bytes") / rates["requests.picture_bytes"]
-    return (
-        table.join(machines, on="machine", how="left", maintain_order="left")
-        .with_columns(
-            machine_hours=pl.col("rows") * pl.col("passes") / pl.col("rows_per_second") / 3600,
-            machines_at_once=pl.min_horizontal(pl.col("limit").fill_null(1), "most_at_once").cast(pl.Int64),
-            put_requests=pl.when(stored.is_not_null()).then(puts),
-            get_requests=pl.when(stored.is_not_null()).then(looks + reads + pictures),
+    parts = stored / rates["requests.part_bytes"] + objects * stage.writes
+    puts = objects * (stage.writes * rates["requests.write"] + stage.lists)
+    puts += parts if stored / objects > _SINGLE_WRITE_BYTES else 0.0
+    looks = objects * rates["requests.open"] * (stage.opens + stage.writes)
+    reads = rows / rates["requests.row_group_rows"] * stage.columns
+    pictures = 0.0
+    if stage.pictures:
+        pictures = (
+            measured[stage.pictures].bytes_per_row * funnel["urls" if stage.pictures == "raw_images" else "crops"]
         )
-        .with_columns(
-            hours=pl.col("machine_hours") / pl.col("machines_at_once"),
-            gpu_hours=pl.col("machine_hours") * pl.col("gpus"),
-            machine_cost=pl.col("machine_hours") * pl.col("hourly"),
-            storage_cost=stored / 1e9 * rates["price.storage"] * rates["storage.months"],
-            request_cost=(pl.col("put_requests") * rates["price.put"] + pl.col("get_requests") * rates["price.get"])
-            / 1000,
-        )
-        .with_columns(cost=pl.when(pl.any_horizontal(pl.col(_COSTS).is_not_null())).then(pl.sum_horizontal(_COSTS)))
-        .select(_ESTIMATED)
-    )
+    gets = looks + reads + passes * pictures / rates["requests.picture_bytes"]
+    if isnan(stored):
+        puts = gets = nan
+    costs = {
+        "machine_cost": hours * rates[f"price.{machine.name}"],
+        "storage_cost": stored / 1e9 * rates["price.storage"] * rates["storage.months"],
+        "request_cost": (puts * rates["price.put"] + gets * rates["price.get"]) / 1000,
+    }
+    known = [cost for cost in costs.values() if not isnan(cost)]
+    return {
+        "asset": f"{stage.asset} × {trainings}" if trainings else stage.asset,
+        "rows": rows,
+        "passes": passes,
+        "rows_per_second": speed[0],
+        "speed_origin": speed[1],
+        "machine": machine.name,
+        "machines_at_once": at_once,
+        "machine_hours": hours,
+        "hours": hours / at_once,
+        "gpu_hours": hours * machine.gpus,
+        "stored_bytes": stored,
+        "put_requests": puts,
+        "get_requests": gets,
+        **costs,
+        "cost": sum(known) if known else nan,
+    }

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from math import isnan, nan
+from typing import Final, Literal
 
 import dagster as dg
+import polars as pl
 
-from facecaption_assets.machines import compute
-from facecaption_assets.machines.compute import CPU, EIGHT_A100, Compute
-from facecaption_assets.plan.estimate import NOT_MEASURED, Plan, estimate
-from facecaption_assets.plan.measured import MOST_RECORDS, Latest, Measured, latest_metadata, measure, measured_funnel
+from facecaption_assets.machines.compute import CPU, DOWNLOAD, EIGHT_A100, ONE_A100, Compute
+from facecaption_assets.plan.estimate import NOT_MEASURED, Plan, Speed, estimate
 from facecaption_assets.plan.rates import PlanError, Rates, bundled
-from facecaption_assets.plan.stages import FLIP, FUNNEL, STAGES, Stage
+from facecaption_assets.plan.stages import (
+    FLIP,
+    FUNNEL,
+    MOST_RECORDS,
+    STAGES,
+    Latest,
+    Measured,
+    Stage,
+    latest_metadata,
+    measure,
+    measured_funnel,
+)  # fmt: skip
 from facecaption_assets.settings import Settings
 from facecaption_ml.devices import resolve_device
 from facecaption_ml.storage.store import Store
 
 Yields = Literal["measured", "paper"]
-Speed = tuple[float | None, str]
-"""Rows that a machine does in a second, None where nobody knows, and how it is known."""
 _FLIP_PRESET: Final = "base"
 _GENERAL: Final = (
     "each stage begins when the one before it has ended; machines are paid while they work and not while they wait",
@@ -28,10 +37,8 @@ _GENERAL: Final = (
     "a speed over few rows is low, since it includes what a run does once (loading, connecting): measure on whole shards",
     "bytes a row are those of the objects in this store; pictures of another list may be larger",
     "how fast pictures arrive depends on the network and on other people's servers: measure it on a shard of your own list",
-)
-_LEFT_OUT: Final = (
     "left out: attribute_model, image_quality and image_text_matching (samples of a fixed size), the benchmarks and the "
-    "ablation, traffic, and machines that wait"
+    "ablation, traffic, and machines that wait",
 )
 
 
@@ -51,40 +58,41 @@ def make_plan(request: Request, settings: Settings, store: Store, instance: dg.D
     measured = {stage.asset: measure(stage, latest, store) for stage in STAGES}
     counts, note = _shares(request.yields, latest)
     funnel = {point: request.urls * counts[point] / counts["urls"] for point in FUNNEL}
-    machines, device = machine_classes(settings), _device(settings, measured)
-    work, notes = [], [note]
+    # Where this installation's models have run: as its shards say, else as the settings do.
+    devices = {one.device for one in measured.values() if one.device} or {resolve_device(settings.device)}
+    device = devices.pop() if len(devices) == 1 else "cpu"
+    machines, rows, notes = _machines(settings), [], [note]
     for stage in STAGES:
         machine, own = machines.get(stage.asset, CPU), measured[stage.asset]
         elsewhere = stage.asset == "llm_captions" and settings.llm.backend in ("endpoint", "none")
-        counts_here = request.as_measured or not machine.gpus or (device == "cuda" and not elsewhere)
-        speed = _speed(stage, own, machine, rates, counts_here)
-        work.append(stage_work(stage, speed, machine, funnel, measured, rates))
+        speed: Speed = (nan, NOT_MEASURED)
+        if own.rows_per_second and (request.as_measured or not machine.gpus or (device == "cuda" and not elsewhere)):
+            speed = (own.rows_per_second, "one step" if stage.one_step else f"{own.shards} shards")
+        elif machine.gpus and stage.reference:
+            speed = (reference_speed(stage, machine, rates), "reference")
+        rows.append(estimate(stage, speed, machine, funnel, measured, rates))
         notes += _notes(stage, own, speed, machine, device)
     if request.variants:
-        speed = _flip_speed(latest_metadata(instance, FLIP.asset), request, device, rates)
         held_out = settings.release.validation_share + settings.release.test_share
         pairs = {"pairs": funnel["released"] * (1 - held_out)}
-        work.append(flip_work(speed, request.variants, funnel | pairs, measured, rates))
-        notes.append(_flip_note(speed, held_out))
-    stages = estimate(work, rates)
-    unpriced = sorted(set(stages["machine"].filter(stages["machine_cost"].is_null() & stages["hours"].is_not_null())))
-    notes += [
-        *_GENERAL,
-        *(f"no price for machines of the class {name}: their cost is not in the totals" for name in unpriced),
-        _LEFT_OUT,
-        *(
-            f"{name} = {rate.value:,.10g} {rate.unit} ({', '.join(filter(None, (rate.origin, rate.date)))})"
-            for name, rate in rates.used().items()
-        ),
-    ]
-    return Plan(request.urls, rates.currency, funnel, stages, notes)
+        speed = _flip_speed(latest_metadata(instance, FLIP.asset), request, device, rates)
+        rows.append(estimate(FLIP, speed, EIGHT_A100, funnel | pairs, measured, rates, request.variants))
+        how = f"{speed[0]:,.1f} pairs/s here stand for one machine with {EIGHT_A100.gpus} A100"
+        if speed[1] == "reference":
+            how = f"preset {_FLIP_PRESET} at the reference speed, whatever FACECAPTION_FLIP_PRESET is"
+        notes.append(
+            f"{FLIP.asset}: {how}; every epoch has the training split's pairs: released faces without {held_out:.0%} of them"
+        )
+    stages = pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
+    used = (f"{name} = {rate.value:,.10g} {rate.unit} ({rate.origin})" for name, rate in rates.used().items())
+    return Plan(request.urls, rates.currency, funnel, stages, [*notes, *_GENERAL, *used])
 
 
-def machine_classes(settings: Settings) -> dict[str, Compute]:
+def _machines(settings: Settings) -> dict[str, Compute]:
     """Asset → the class of machine that its tags name."""
     from facecaption_assets.definitions import build_definitions
 
-    classes = {item.name: item for item in vars(compute).values() if isinstance(item, Compute)}
+    classes = {machine.name: machine for machine in (CPU, DOWNLOAD, ONE_A100, EIGHT_A100)}
     assets = [one for one in build_definitions(settings).assets or () if isinstance(one, dg.AssetsDefinition)]
     tagged = [(key.to_user_string(), one.op.tags.get("facecaption/compute")) for one in assets for key in one.keys]
     return {key: classes[name] for key, name in tagged if name in classes}
@@ -106,22 +114,6 @@ def _shares(wanted: Yields | None, latest: Mapping[str, Latest]) -> tuple[Mappin
     )
 
 
-def _device(settings: Settings, measured: Mapping[str, Measured]) -> str:
-    """Where this installation's models have run: as its shards say, else as the settings do."""
-    devices = {one.device for one in measured.values() if one.device}
-    if len(devices) == 1:
-        return devices.pop()
-    return "cpu" if devices or settings.device == "cpu" else resolve_device(settings.device, settings.threads)
-
-
-def _speed(stage: Stage, own: Measured, machine: Compute, rates: Rates, counts_here: bool) -> Speed:
-    if own.rows_per_second and counts_here:
-        return own.rows_per_second, "one step" if stage.one_step else f"{own.shards} shards"
-    if machine.gpus and stage.reference:
-        return reference_speed(stage, machine, rates), "reference"
-    return None, NOT_MEASURED
-
-
 def reference_speed(stage: Stage, machine: Compute, rates: Rates) -> float:
     """Rows a second of a machine with one A100; detection cannot outrun the decoding of its pictures."""
     speed = rates[f"reference.h200.{stage.reference}"] * rates["factor.a100"]
@@ -141,48 +133,6 @@ def _flip_speed(trained: Latest, request: Request, device: str, rates: Rates) ->
     return EIGHT_A100.gpus * alone * rates["flip.scaling"], "reference"
 
 
-def stage_work(
-    stage: Stage,
-    speed: Speed,
-    machine: Compute,
-    funnel: Mapping[str, float],
-    measured: Mapping[str, Measured],
-    rates: Rates,
-) -> dict[str, Any]:
-    """A record for ``estimate``; ``measured``: of this stage, and of the one whose pictures it reads."""
-    shards = funnel["urls"] / rates["shard.size"]
-    size = measured.get(stage.asset, Measured()).bytes_per_row
-    picture_size = measured[stage.pictures].bytes_per_row if stage.pictures else 0
-    pictures = funnel["urls" if stage.pictures == "raw_images" else "crops"]
-    return {
-        **vars(stage),
-        "rows": funnel[stage.rows],
-        "passes": 1,
-        "rows_per_second": speed[0],
-        "speed_origin": speed[1],
-        "machine": machine.name,
-        "gpus": machine.gpus,
-        "objects": shards,
-        "most_at_once": 1 if stage.one_step else max(1, int(shards)),
-        "stored_bytes": size and size * (1 if stage.fixed_size else funnel[stage.stored or stage.rows]),
-        "picture_bytes": picture_size and picture_size * pictures,
-    }
-
-
-def flip_work(
-    speed: Speed, variants: int, funnel: Mapping[str, float], measured: Mapping[str, Measured], rates: Rates
-) -> dict[str, Any]:
-    """Trainings of so many variants on the funnel's ``pairs``; each epoch reads every crop once."""
-    return {
-        **stage_work(FLIP, speed, EIGHT_A100, funnel, measured, rates),
-        "asset": f"{FLIP.asset} × {variants}",
-        "passes": rates["flip.epochs"] * variants,
-        "stored_bytes": rates["flip.bytes"] * variants,
-        "objects": variants,
-        "most_at_once": variants,
-    }
-
-
 def _notes(stage: Stage, own: Measured, speed: Speed, machine: Compute, device: str) -> Iterator[str]:
     rate, origin = f"{own.rows_per_second or 0:,.1f} rows/s", speed[1]
     if origin == NOT_MEASURED:
@@ -196,14 +146,5 @@ def _notes(stage: Stage, own: Measured, speed: Speed, machine: Compute, device: 
         yield f"{stage.asset}: {rate} here stand for one machine of the class {machine.name}"
     if own.cached:
         yield f"{stage.asset}: {own.cached} shards are not counted, their answers were kept from an earlier run"
-    if own.bytes_per_row is None:
+    if isnan(own.bytes_per_row):
         yield f"{stage.asset}: nothing stored here to measure bytes by: storage and requests not in the totals"
-
-
-def _flip_note(speed: Speed, held_out: float) -> str:
-    pairs = f"every epoch has the training split's pairs: released faces without {held_out:.0%} of them"
-    if speed[1] == "reference":
-        return (
-            f"{FLIP.asset}: preset {_FLIP_PRESET} at the reference speed, whatever FACECAPTION_FLIP_PRESET is; {pairs}"
-        )
-    return f"{FLIP.asset}: {speed[0]:,.1f} pairs/s here stand for one machine with {EIGHT_A100.gpus} A100; {pairs}"

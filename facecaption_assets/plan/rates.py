@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -22,12 +22,11 @@ class PlanError(FaceCaptionError):
 
 @dataclass(frozen=True)
 class Rate:
-    """A number, what it counts, and where it comes from. ``date``: ISO 8601, "" where it is the user's own."""
+    """A number, what it counts, and where it comes from."""
 
     value: float
     unit: str
     origin: str
-    date: str = ""
 
 
 @dataclass
@@ -41,10 +40,6 @@ class Rates:
     def __getitem__(self, name: str) -> float:
         self._used.add(name)
         return self.by_name[name].value
-
-    def get(self, name: str) -> float | None:
-        """None where there is none."""
-        return self[name] if name in self.by_name else None
 
     def used(self) -> dict[str, Rate]:
         """Those looked up so far, in the order of ``plan.toml``."""
@@ -62,28 +57,28 @@ def load_rates(settings: Settings, own: Path | None) -> Rates:
     A file has the names of plan.toml, as tables (``[price]`` with ``cpu = 0.08``) or dotted. Raises PlanError naming file and
     key for an unknown name and for what is no number above 0 (prices and counts may be 0, machines are whole).
     """
-    data = bundled()
-    rates = {name: Rate(**entry, date=data["date"].isoformat()) for name, entry in data["rates"].items()}
-    for name, rate in rates.items():
-        setting = name.replace(".", "_")
-        value = getattr(settings.plan, setting, None)
-        if value is not None:
-            rates[name] = replace(rate, value=value, date="", origin=f"{PREFIX}PLAN_{setting.upper()}")
-    given = {} if own is None else _read(own)
+    data, given = bundled(), dict[str, Any]()
+    rates = {
+        name: Rate(entry["value"], entry["unit"], f"{entry['origin']}, {data['date']}")
+        for name, entry in data["rates"].items()
+    }
+    for setting, value in settings.plan.model_dump(exclude_none=True).items():
+        name = setting.replace("_", ".", 1)
+        rates[name] = Rate(value, rates[name].unit, f"{PREFIX}PLAN_{setting.upper()}")
+    if own is not None:
+        try:
+            given = tomllib.loads(own.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise PlanError(f"--prices {own}: cannot be read: {error}") from error
     currency = str(given.pop("currency", data["currency"]))
     for name, value in _flat(given):
         if name not in rates:
             close = difflib.get_close_matches(name, rates, n=1)
             raise PlanError(f"--prices {own}: no rate {name!r}" + (f": did you mean {close[0]}?" if close else ""))
-        rates[name] = replace(rates[name], value=_number(own, name, value), date="", origin=str(own))
+        if (wanted := _expected(name, value)) is not None:
+            raise PlanError(f"--prices {own}: {name} is {value!r}: it should be a {wanted}")
+        rates[name] = Rate(float(value), rates[name].unit, str(own))
     return Rates(currency, rates)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PlanError(f"--prices {path}: cannot be read: {error}") from error
 
 
 def _flat(given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -94,13 +89,11 @@ def _flat(given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, value["value"] if isinstance(value, Mapping) else value
 
 
-def _number(path: Path | None, name: str, value: Any) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
-    wanted = "number above 0"
+def _expected(name: str, value: Any) -> str | None:
+    """The kind of number that a rate should be, None where ``value`` is of that kind."""
+    is_number = type(value) in (int, float) and 0 <= value < float("inf")
     if name.startswith("machines."):
-        wanted, is_number = "whole number of at least 1", is_number and value == int(value)
-    elif name.startswith(_MAY_BE_ZERO):
-        wanted = "number of at least 0"
-    if not is_number or (value == 0 and not name.startswith(_MAY_BE_ZERO)):
-        raise PlanError(f"--prices {path}: {name} is {value!r}: it should be a {wanted}")
-    return float(value)
+        return None if is_number and value >= 1 and value == int(value) else "whole number of at least 1"
+    if name.startswith(_MAY_BE_ZERO):
+        return None if is_number else "number of at least 0"
+    return None if is_number and value > 0 else "number above 0"

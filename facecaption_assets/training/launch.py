@@ -7,8 +7,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,13 +39,15 @@ def training_config(
 
     Raises SettingsError naming a setting that cannot be.
     """
-    from facecaption_ml.flip.training.config import TrainingConfig
+    from pydantic import ValidationError
 
-    with _naming_settings():
-        options = settings.flip
-        threads = options.threads or max(1, (settings.threads or os.cpu_count() or 1) // processes)
+    from facecaption_ml.flip.errors import named_options
+    from facecaption_ml.flip.training.config import TrainingConfig, first_fault
+
+    threads = settings.flip.threads or max(1, (settings.threads or os.cpu_count() or 1) // processes)
+    try:
         return TrainingConfig(
-            options=options.model_copy(update={"threads": threads}),
+            options=settings.flip.model_copy(update={"threads": threads}),
             store=settings.store_root,
             storage_options=settings.storage.options,
             shards=tuple(shards),
@@ -56,6 +57,11 @@ def training_config(
             key_prefix=key_prefix,
             versions=dict(versions),
         )
+    except ValidationError as error:
+        options = [str(part) for part in error.errors()[0]["loc"]]
+        raise SettingsError(_in_settings(first_fault(error), options)) from None
+    except FaceCaptionError as error:
+        raise SettingsError(_in_settings(str(error), named_options(error))) from error
 
 
 def process_count(settings: Settings) -> int:
@@ -133,26 +139,8 @@ def _killed(config: TrainingConfig, error: str) -> str:
     return f"a training process was killed (exit status {status[1] if status else 'unknown'}); {kept if step else none}"
 
 
-@contextmanager
-def _naming_settings() -> Iterator[None]:
-    """Within the block, errors of the library name settings, not options."""
-    from pydantic import ValidationError
-
-    from facecaption_ml.flip.errors import named_options
-    from facecaption_ml.flip.training.config import first_fault
-
-    try:
-        yield
-    except ValidationError as error:
-        options = [str(part) for part in error.errors()[0]["loc"]]
-        raise SettingsError(_in_settings(first_fault(error), options)) from None
-    except FaceCaptionError as error:
-        raise SettingsError(_in_settings(str(error), named_options(error))) from error
-
-
 def _in_settings(line: str, options: Iterable[str]) -> str:
     """The line with the settings' names in the place of those of ``options``."""
-
     for option in options:
         group = _GROUP if option in TrainingOptions.model_fields else ""
         if group or option == "seed":  # others are no settings

@@ -8,10 +8,12 @@ keep in step. Of the shard that has the face, single row groups are read.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import polars as pl
 
@@ -22,6 +24,7 @@ from facecaption_ml.storage.store import Store
 _BY_SAMPLE: Final = ("source_manifest", "raw_images")
 _ID: Final = re.compile(r"(?P<sample>[0-9a-f]{16})(?:_(?P<rank>\d+))?")
 _AT_ONCE: Final = 16  # shards that are looked into side by side
+_T = TypeVar("_T")
 
 
 class UnknownFaceError(FaceCaptionError):
@@ -58,16 +61,15 @@ def parse_id(text: str) -> tuple[str, str | None]:
 def find_shard(store: Store, sample_id: str, face_id: str | None) -> str:
     """The shard that holds a face, or a source row. Raises UnknownFaceError where none does."""
     of_face = pl.col("face_id") == face_id if face_id else pl.col("face_id").str.starts_with(f"{sample_id}_")
-    released = _first_shard(store, DATASET, of_face)
-    if released is not None:
-        return released
     # A repeated URL has a row in each place; the first is the one that was fetched.
-    own = (pl.col("sample_id") == sample_id) & ~pl.col("duplicate_url")
-    shard = _first_shard(store, "source_manifest", own)
-    if shard is None:
-        shards = len(store.shards("source_manifest"))
-        raise UnknownFaceError(f"no source row has the id {sample_id} ({shards} shards under {store.root})")
-    return shard
+    of_sample = (pl.col("sample_id") == sample_id) & ~pl.col("duplicate_url")
+    for table, condition in ((DATASET, of_face), ("source_manifest", of_sample)):
+        read = partial(store.read_table, table, columns=condition.meta.root_names())
+        for shard, frame in over_shards(store, table, read):
+            if not frame.filter(condition).is_empty():
+                return shard
+    shards = len(store.shards("source_manifest"))
+    raise UnknownFaceError(f"no source row has the id {sample_id} ({shards} shards under {store.root})")
 
 
 def faces_of(store: Store, shard: str, sample_id: str) -> list[str]:
@@ -80,15 +82,16 @@ def faces_of(store: Store, shard: str, sample_id: str) -> list[str]:
 
 def trail(store: Store, shard: str, sample_id: str, face_id: str | None) -> list[Step]:
     """A step for each table of ``SHARD_TABLES``; those that need a face have no row where ``face_id`` is None."""
-    return [_step(store, table, shard, sample_id, face_id) for table in SHARD_TABLES]
+    steps = []
+    for table in SHARD_TABLES:
+        key, value = ("sample_id", sample_id) if table in _BY_SAMPLE else ("face_id", face_id)
+        has_shard = store.has_table(table, shard)
+        steps.append(Step(table, has_shard, _row(store, table, shard, key, value) if value and has_shard else None))
+    return steps
 
 
-def _step(store: Store, table: str, shard: str, sample_id: str, face_id: str | None) -> Step:
-    """The first row of the face or sample, by row groups: the ids of each, and everything of the one that has it."""
-    key, value = ("sample_id", sample_id) if table in _BY_SAMPLE else ("face_id", face_id)
-    has_shard = store.has_table(table, shard)
-    if value is None or not has_shard:
-        return Step(table, has_shard, None)
+def _row(store: Store, table: str, shard: str, key: str, value: str) -> dict[str, Any] | None:
+    """The first with ``value``, by row groups: the ids of each, and everything of the one that has it."""
     columns = [name for name in SCHEMAS[table] if name != "image" or table in ("raw_images", "face_crops")]
     with store.open_table(table, shard) as parquet:
         for group in range(parquet.num_row_groups):
@@ -96,20 +99,15 @@ def _step(store: Store, table: str, shard: str, sample_id: str, face_id: str | N
             if value in ids:
                 row = parquet.read_row_group(group, columns=columns).slice(ids.index(value), 1).to_pylist()[0]
                 image = row.pop("image", None)
-                return Step(table, True, {**row, "bytes": len(image["bytes"])} if image and image["bytes"] else row)
-    return Step(table, True, None)
+                return {**row, "bytes": len(image["bytes"])} if image and image["bytes"] else row
+    return None
 
 
-def _first_shard(store: Store, table: str, condition: pl.Expr) -> str | None:
-    """The first with a row that meets ``condition``; only its columns are read."""
-
-    def holds(shard: str) -> bool:
-        frame = store.read_table(table, shard, columns=condition.meta.root_names())
-        return not frame.filter(condition).is_empty()
-
+def over_shards(store: Store, table: str, look: Callable[[str], _T]) -> Iterator[tuple[str, _T]]:
+    """``look`` at every shard of a table, several at once: the shards in order, with what it gave of each."""
     shards = store.shards(table)
-    pool = ThreadPoolExecutor(_AT_ONCE, "search")
+    pool = ThreadPoolExecutor(_AT_ONCE, "shards")
     try:
-        return next((shard for shard, held in zip(shards, pool.map(holds, shards), strict=True) if held), None)
+        yield from zip(shards, pool.map(look, shards), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Final, TypeVar
+from typing import Final
 
 import polars as pl
 
+from facecaption_ml.dataset.provenance import over_shards
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError, list_text
-from facecaption_ml.schemas import SCHEMAS, SHARD_TABLES
+from facecaption_ml.schemas import SCHEMAS, SHARD_TABLES, empty
 from facecaption_ml.storage.base import StoreError
 from facecaption_ml.storage.objects import open_parent
 from facecaption_ml.storage.store import Store
 
 _BY_FACE: Final = tuple(table for table in SHARD_TABLES if "face_id" in SCHEMAS[table])
-_AT_ONCE: Final = 16  # shards that are looked into side by side
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -76,25 +74,20 @@ def record_requests(
 
 def holdings(store: Store, removed: RemovalList) -> list[Holding]:
     """The shards that hold something of ``removed``, in order. Ids, URLs and hashes are read, no pixels."""
-    return [held for held in _over_shards(store, lambda shard: _holding(store, shard, removed)) if held is not None]
+    looked = over_shards(store, "source_manifest", lambda shard: _holding(store, shard, removed))
+    return [held for _, held in looked if held is not None]
 
 
 def copies(store: Store, removed: RemovalList, held: Sequence[Holding]) -> dict[str, str]:
     """URL → SHA-256 of pictures that equal removed ones byte for byte, but that ``removed`` does not name."""
     hashes = sorted(frozenset().union(*(holding.sha256 for holding in held)))
-
-    def look(shard: str) -> dict[str, str]:
-        pictures = [_raw_images(store, shard, incomplete) for incomplete in (False, True)] if hashes else []
-        same = [raw.filter(pl.col("sha256").is_in(hashes)) for raw in pictures if raw is not None]
-        other = [raw.filter(~_named(raw, removed)) for raw in same]
-        return {url: sha256 for raw in other for url, sha256 in raw.select("url", "sha256").iter_rows()}
-
-    return {url: sha256 for part in _over_shards(store, look) for url, sha256 in part.items()}
-
-
-def _over_shards(store: Store, look: Callable[[str], _T]) -> Iterator[_T]:
-    with ThreadPoolExecutor(_AT_ONCE, "shards") as pool:
-        yield from pool.map(look, store.shards("source_manifest"))
+    same: dict[str, str] = {}
+    if not hashes:
+        return same
+    for _, raw in over_shards(store, "source_manifest", lambda shard: pl.concat(_raw_images(store, shard).values())):
+        others = raw.filter(pl.col("sha256").is_in(hashes) & ~_named(raw, removed))
+        same.update(others.select("url", "sha256").iter_rows())
+    return same
 
 
 def _named(source: pl.DataFrame, removed: RemovalList) -> pl.Series:
@@ -109,40 +102,39 @@ def _named(source: pl.DataFrame, removed: RemovalList) -> pl.Series:
     return named.fill_null(False)
 
 
-def _raw_images(store: Store, shard: str, incomplete: bool) -> pl.DataFrame | None:
-    if not store.has_table("raw_images", shard, incomplete=incomplete):
-        return None
+def _raw_images(store: Store, shard: str) -> dict[str, pl.DataFrame]:
+    """``raw_images`` and, of an unfinished shard, ``raw_images/incomplete``; without rows where there is none."""
     columns = ["sample_id", "url", "sha256", "status"]
-    return store.read_table("raw_images", shard, columns=columns, incomplete=incomplete)
+    return {
+        table: store.read_table("raw_images", shard, columns=columns, incomplete=incomplete)
+        if store.has_table("raw_images", shard, incomplete=incomplete)
+        else empty("raw_images").select(columns)
+        for table, incomplete in (("raw_images", False), ("raw_images/incomplete", True))
+    }
 
 
 def _holding(store: Store, shard: str, removed: RemovalList) -> Holding | None:
-    rows: dict[str, int] = {}
-    pictures: dict[str, int] = {}
     manifest = store.read_table("source_manifest", shard, columns=["sample_id", "url"])
-    raw, kept = (_raw_images(store, shard, incomplete) for incomplete in (False, True))
-    images = [frame.select("sample_id", "url", "sha256") for frame in (raw, kept) if frame is not None]
-    source = pl.concat([manifest.with_columns(sha256=pl.lit(None, pl.String)), *images])
+    raw = _raw_images(store, shard)
+    source = pl.concat([manifest, *raw.values()], how="diagonal")
+    named = source.filter(_named(source, removed))
+    samples = named["sample_id"].unique().to_list()
     of_faces = {face_id.rpartition("_")[0] for face_id in removed.face_ids}
-    samples = set(source.filter(_named(source, removed))["sample_id"])
-    rows["source_manifest"] = int(manifest["sample_id"].is_in(list(samples)).sum())
-    shown = samples | (of_faces & set(source["sample_id"]))
+    shown = [*samples, *(of_faces & set(source["sample_id"]))]
     if not shown:
         return None
-    hashes = frozenset(source.filter(pl.col("sample_id").is_in(list(samples)))["sha256"].drop_nulls())
-    if raw is not None:
-        rows["raw_images"] = int(raw["sample_id"].is_in(list(samples)).sum())
-        fetched = raw.filter(pl.col("sample_id").is_in(list(shown)) & (pl.col("status") == "ok"))
-        pictures["raw_images"] = len(fetched)
+    rows = {"source_manifest": int(manifest["sample_id"].is_in(samples).sum())}
+    if store.has_table("raw_images", shard):
+        rows["raw_images"] = int(raw["raw_images"]["sample_id"].is_in(samples).sum())
+    fetched = (pl.col("sample_id").is_in(shown) & (pl.col("status") == "ok")).sum()
+    pictures = {table: int(frame.select(fetched).item()) for table, frame in raw.items()}
     for table in _BY_FACE:
         if store.has_table(table, shard):
             ids = store.read_table(table, shard, columns=["face_id"])["face_id"]
-            held = ids.str.slice(0, 16).is_in(list(samples)) | ids.is_in(list(removed.face_ids))
+            held = ids.str.slice(0, 16).is_in(samples) | ids.is_in(list(removed.face_ids))
             rows[table] = int(held.sum())
-            with_pixels = table == "face_crops" or "image" in store.stored_schema(table, shard)[0]
-            if with_pixels and rows[table]:
+            if table == "face_crops" or "image" in store.stored_schema(table, shard)[0]:
                 pictures[table] = rows[table]
-    if kept is not None:
-        held = kept["sample_id"].is_in(list(shown)) & (kept["status"] == "ok")
-        pictures["raw_images/incomplete"] = int(held.sum())
-    return Holding(shard, rows, {table: count for table, count in pictures.items() if count}, hashes)
+    pictures["raw_images/incomplete"] = pictures.pop("raw_images/incomplete")  # the last to be shown
+    hashes = source.filter(pl.col("sample_id").is_in(samples))["sha256"].drop_nulls()
+    return Holding(shard, rows, {table: count for table, count in pictures.items() if count}, frozenset(hashes))

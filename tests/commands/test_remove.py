@@ -22,11 +22,12 @@ from facecaption_ml.storage.objects import read_object
 from facecaption_ml.storage.store import Store
 from small_dataset import NAMES, face, picture, settings_of, url
 
+Captured = pytest.CaptureFixture[str]
 TODAY = datetime.date(2026, 5, 4)
 
 
 def test_a_removed_url_is_recorded_and_shown_and_a_rebuild_takes_out_row_and_pixels(
-    settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    settings: Settings, capsys: Captured, tmp_path: Path
 ) -> None:
     remove(settings, [url(1, 2)], "asked by letter", dry_run=False)
     shown = capsys.readouterr().out
@@ -42,7 +43,7 @@ def test_a_removed_url_is_recorded_and_shown_and_a_rebuild_takes_out_row_and_pix
     from facecaption_assets.commands.instance import Pipeline
 
     again = settings_of(tmp_path, success_floor=0.0)
-    assert again.removal_list == str(path)
+    assert again.release.removal_list == str(path)
     Pipeline(again).run("raw_images", "facecaption_dataset", first=NAMES[1])
     raw = store.read_table("raw_images", NAMES[1])
     assert raw["status"].to_list()[2] == "denied"
@@ -50,13 +51,13 @@ def test_a_removed_url_is_recorded_and_shown_and_a_rebuild_takes_out_row_and_pix
     assert store.read_table("facecaption_dataset", NAMES[1])["face_id"].to_list() == [face(1, 0)]
 
 
-def test_a_dry_run_records_nothing(settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_dry_run_records_nothing(settings: Settings, capsys: Captured, tmp_path: Path) -> None:
     remove(settings, [url(0, 0)], "", dry_run=True)
     assert "dry run" in capsys.readouterr().out
     assert not (tmp_path / "removals.txt").exists()
 
 
-def test_a_copy_under_another_url_is_pointed_out(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_copy_under_another_url_is_pointed_out(settings: Settings, capsys: Captured) -> None:
     remove(settings, [url(0, 0)], "", dry_run=True)
     hash_of_both = hashlib.sha256(picture(0, 0)).hexdigest()
     assert (
@@ -66,7 +67,7 @@ def test_a_copy_under_another_url_is_pointed_out(settings: Settings, capsys: pyt
 
 
 def test_a_face_leaves_the_release_and_the_command_says_that_its_crop_stays(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    settings: Settings, capsys: Captured
 ) -> None:
     remove(settings, [face(0, 2)], "", dry_run=True)
     shown = capsys.readouterr().out
@@ -88,7 +89,7 @@ def test_what_is_shown_is_what_a_rebuild_leaves_out(settings: Settings, line: st
 
 
 def test_something_that_no_shard_holds_is_recorded_all_the_same(
-    settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    settings: Settings, capsys: Captured, tmp_path: Path
 ) -> None:
     remove(settings, ["https://example.org/1.jpg"], "", dry_run=False)
     assert "no shard" in capsys.readouterr().out
@@ -140,9 +141,9 @@ def test_a_list_with_garbage_in_it_is_left_alone(tmp_path: Path) -> None:
 def test_a_list_of_the_users_own_wins_over_the_one_in_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "removals.txt").touch()
     monkeypatch.setenv("FACECAPTION_HOME", str(tmp_path))
-    assert load_settings().removal_list == str(tmp_path / "removals.txt")
+    assert load_settings().release.removal_list == str(tmp_path / "removals.txt")
     monkeypatch.setenv("FACECAPTION_REMOVAL_LIST", "/elsewhere.txt")
-    assert load_settings().removal_list == "/elsewhere.txt"
+    assert load_settings().release.removal_list == "/elsewhere.txt"
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def on_s3(s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_request_made_on_one_machine_reaches_the_runs_of_another(
-    on_s3: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    on_s3: dict[str, str], tmp_path: Path, capsys: Captured
 ) -> None:
     address = f"{on_s3['store']}/removals.txt"
     here, there = (settings_of(tmp_path / name, **on_s3, removal_list=address, deny_list=address) for name in "ab")
@@ -167,7 +168,7 @@ def test_a_request_made_on_one_machine_reaches_the_runs_of_another(
     assert downloader.denied() == RemovalList(urls=frozenset({url(0, 0)}), face_ids=frozenset({face(0, 0)}))
     remove(there, [url(0, 0)], "again", dry_run=False)
     assert f"was in {address} already" in capsys.readouterr().out
-    text = read_object(address, there.storage_options).decode()
+    text = read_object(address, there.storage.options).decode()
     assert re.fullmatch(r"(# \d{4}-\d\d-\d\d asked\n\S+\n){2}", text)
 
 
@@ -195,9 +196,7 @@ def test_with_a_store_on_s3_a_list_in_home_is_refused(
     assert url(0, 0) in path.read_text()
 
 
-def test_pictures_of_an_unfinished_shard_are_found_by_their_hash(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pictures_of_an_unfinished_shard_are_found_by_their_hash(settings: Settings, capsys: Captured) -> None:
     store, removed = Store(settings.store_root), hashlib.sha256(picture(1, 0)).hexdigest()
     store.write_table("raw_images", store.read_table("raw_images", NAMES[1]), NAMES[1], incomplete=True)
     store.delete(store.table_key("raw_images", NAMES[1]))

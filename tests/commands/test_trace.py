@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,22 @@ from facecaption_ml.schemas import SCHEMAS, empty
 from facecaption_ml.storage.store import Store
 from small_dataset import NAMES, face, url
 
-
-def traced(settings: Settings, text: str, capsys: pytest.CaptureFixture[str]) -> list[dict]:
-    trace_face(settings, text, as_json=True)
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+Traced = Callable[[str], list[dict]]
 
 
-def test_a_released_face_leads_back_to_its_url_with_every_version(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (found,) = traced(settings, face(1, 2), capsys)
+@pytest.fixture
+def traced(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Traced:
+    """The records of a face, or of each face of a sample."""
+
+    def trace(text: str) -> list[dict]:
+        trace_face(settings, text, as_json=True)
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return trace
+
+
+def test_a_released_face_leads_back_to_its_url_with_every_version(traced: Traced) -> None:
+    (found,) = traced(face(1, 2))
     assert (found["outcome"], found["shard"]) == ("released", NAMES[1])
     stages = {stage["asset"]: stage for stage in found["stages"]}
     assert list(stages) == [
@@ -45,10 +52,8 @@ def test_a_released_face_leads_back_to_its_url_with_every_version(
     assert found["traced_with"]["facecaption"]
 
 
-def test_a_dropped_face_is_traced_as_far_as_it_came_with_the_reason(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (found,) = traced(settings, face(0, 0, 1), capsys)
+def test_a_dropped_face_is_traced_as_far_as_it_came_with_the_reason(traced: Traced) -> None:
+    (found,) = traced(face(0, 0, 1))
     assert "face_attributes has no row of it: dropped as too_few_labels" in found["outcome"]
     reached = {stage["asset"]: stage["row"] for stage in found["stages"]}
     assert reached["face_crops"]
@@ -56,21 +61,19 @@ def test_a_dropped_face_is_traced_as_far_as_it_came_with_the_reason(
     assert not reached["facecaption_dataset"]
 
 
-def test_a_picture_that_did_not_arrive_says_why(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    (found,) = traced(settings, face(1, 1), capsys)
+def test_a_picture_that_did_not_arrive_says_why(traced: Traced) -> None:
+    (found,) = traced(face(1, 1))
     assert found["outcome"] == "not released: the picture was not kept: timeout, no answer within 10 s"
 
 
-def test_a_sample_id_traces_every_face_of_its_picture(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    found = traced(settings, sample_id(url(0, 0)), capsys)
+def test_a_sample_id_traces_every_face_of_its_picture(traced: Traced) -> None:
+    found = traced(sample_id(url(0, 0)))
     assert [record["face_id"] for record in found] == [face(0, 0), face(0, 0, 1)]
 
 
-def test_a_row_that_is_older_than_what_it_was_made_from_is_said_to_be(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_row_that_is_older_than_what_it_was_made_from_is_said_to_be(settings: Settings, traced: Traced) -> None:
     Store(settings.store_root).write_table("face_crops", empty("face_crops"), NAMES[0])
-    (found,) = traced(settings, face(0, 2), capsys)
+    (found,) = traced(face(0, 2))
     assert found["outcome"].startswith("released, but face_crops has no row of it any more")
 
 
@@ -81,12 +84,12 @@ def test_the_tree_shows_the_way_to_a_person(settings: Settings, capsys: pytest.C
         assert words in shown
 
 
-def test_the_search_reads_no_pixels(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_search_reads_no_pixels(settings: Settings, traced: Traced) -> None:
     """With the pictures of the other shard gone, a face is still found."""
     store = Store(settings.store_root)
     for table in ("raw_images", "face_crops"):
         Path(store.uri(store.table_key(table, NAMES[0]))).write_bytes(b"damaged")
-    assert traced(settings, face(1, 0), capsys)[0]["outcome"] == "released"
+    assert traced(face(1, 0))[0]["outcome"] == "released"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from facecaption_ml.flip.pairs.reader import caption_id
 from facecaption_ml.storage.store import Store, StoreError
 from pair_stores import colour, picture, row_of, write_crops, write_pairs
 
+NewLoader = Callable[..., PairLoader]
+Reads = Counter[tuple[str, int]]
 BROKEN = (3, 17, 18, 41)
 
 
@@ -37,7 +39,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def new_loader() -> Iterator[Callable[..., PairLoader]]:
+def new_loader() -> Iterator[NewLoader]:
     """Makes loaders, small by default, and closes them."""
     with contextlib.ExitStack() as stack:
 
@@ -52,9 +54,9 @@ def new_loader() -> Iterator[Callable[..., PairLoader]]:
 
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     """Counts every row group of face_crops that is read, by shard and number."""
-    counted: Counter[tuple[str, int]] = Counter()
+    counted: Reads = Counter()
     opened = Store.open_table
 
     class Watched:
@@ -92,6 +94,12 @@ def rows(batches: Sequence[PairBatch]) -> list[int]:
     return [row_of(face) for batch in batches for face in batch.face_ids]
 
 
+def assert_own_pictures(batch: PairBatch) -> None:
+    assert batch.texts == [f"person {row}" for row in rows([batch])]
+    seen = batch.images.float().mean((2, 3))
+    assert (seen - torch.tensor([colour(row) for row in rows([batch])])).abs().max() < 6
+
+
 def loader_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(("read", "decode"))]
 
@@ -99,7 +107,7 @@ def loader_threads() -> list[str]:
 # -- what a batch is -------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_holds_pictures_with_their_own_texts(store: Store, new_loader: Callable[..., PairLoader]) -> None:
+def test_a_batch_holds_pictures_with_their_own_texts(store: Store, new_loader: NewLoader) -> None:
     loader = new_loader(write_pairs(store, [35, 20]), augment=False)
     batches = list(loader.epoch(0))
     assert len(batches) == loader.batches_per_epoch == 6
@@ -107,14 +115,12 @@ def test_a_batch_holds_pictures_with_their_own_texts(store: Store, new_loader: C
         assert batch.images.shape == (8, 3, 16, 16)
         assert batch.images.dtype == torch.uint8
         assert batch.caption_ids.dtype == torch.int64
-        assert batch.texts == [f"person {row}" for row in rows([batch])]
+        assert_own_pictures(batch)
         assert batch.caption_ids.tolist() == [caption_id(text) for text in batch.texts]
-        seen = batch.images.float().mean((2, 3))
-        assert (seen - torch.tensor([colour(row) for row in rows([batch])])).abs().max() < 6
     assert len(set(rows(batches))) == 48
 
 
-def test_views_differ_between_epochs_and_not_within_one(store: Store, new_loader: Callable[..., PairLoader]) -> None:
+def test_views_differ_between_epochs_and_not_within_one(store: Store, new_loader: NewLoader) -> None:
     source = write_pairs(store, [24])
     loader = new_loader(source, batch_size=24)
     (first,), (second,), (again,) = (list(loader.epoch(epoch)) for epoch in (0, 1, 0))
@@ -127,7 +133,7 @@ def test_views_differ_between_epochs_and_not_within_one(store: Store, new_loader
     assert not torch.equal(plain.images, first.images)
 
 
-def test_the_view_of_a_face_depends_on_seed_and_epoch_only(store: Store, new_loader: Callable[..., PairLoader]) -> None:
+def test_the_view_of_a_face_depends_on_seed_and_epoch_only(store: Store, new_loader: NewLoader) -> None:
     index = PairIndex.build(write_pairs(store, [30, 30]))
 
     def views(**changes: Any) -> dict[str, torch.Tensor]:
@@ -144,7 +150,7 @@ def test_the_view_of_a_face_depends_on_seed_and_epoch_only(store: Store, new_loa
 
 
 def test_training_views_are_decoded_larger_than_plain_ones(
-    store: Store, new_loader: Callable[..., PairLoader], monkeypatch: pytest.MonkeyPatch
+    store: Store, new_loader: NewLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sides: list[int] = []
     decode = data.decode_for
@@ -159,9 +165,7 @@ def test_training_views_are_decoded_larger_than_plain_ones(
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
-def test_threads_change_nothing(
-    store: Store, new_loader: Callable[..., PairLoader], threads: int, prefetch: int
-) -> None:
+def test_threads_change_nothing(store: Store, new_loader: NewLoader, threads: int, prefetch: int) -> None:
     source = write_pairs(store, [35, 30], broken=BROKEN)
     expected = list(new_loader(source).epoch(2))
     loader = new_loader(source, threads=threads, prefetch=prefetch)
@@ -170,7 +174,7 @@ def test_threads_change_nothing(
 
 @pytest.mark.processes
 def test_a_process_of_its_own_changes_nothing_and_outlives_a_signal_to_the_group(
-    store: Store, new_loader: Callable[..., PairLoader]
+    store: Store, new_loader: NewLoader
 ) -> None:
     source = write_pairs(store, [35, 30], broken=BROKEN)
     here = new_loader(source)
@@ -192,7 +196,7 @@ def test_a_process_of_its_own_changes_nothing_and_outlives_a_signal_to_the_group
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_ranks_share_an_epoch_without_overlap_and_read_a_row_group_once(
-    store: Store, new_loader: Callable[..., PairLoader], reads: Counter[tuple[str, int]], world_size: int
+    store: Store, new_loader: NewLoader, reads: Reads, world_size: int
 ) -> None:
     index = PairIndex.build(write_pairs(store, [35, 30, 28]))
     seen: list[int] = []
@@ -211,7 +215,7 @@ def test_ranks_share_an_epoch_without_overlap_and_read_a_row_group_once(
 
 
 def test_resume_gives_the_next_batches_and_reads_no_window_before_them(
-    store: Store, new_loader: Callable[..., PairLoader], reads: Counter[tuple[str, int]]
+    store: Store, new_loader: NewLoader, reads: Reads
 ) -> None:
     index = PairIndex.build(write_pairs(store, [40, 40], broken=BROKEN))
     loader = new_loader(index)
@@ -227,9 +231,7 @@ def test_resume_gives_the_next_batches_and_reads_no_window_before_them(
 # -- pictures that do not decode -----------------------------------------------------------------------------------------
 
 
-def test_a_picture_that_does_not_decode_is_counted_and_replaced(
-    store: Store, new_loader: Callable[..., PairLoader]
-) -> None:
+def test_a_picture_that_does_not_decode_is_counted_and_replaced(store: Store, new_loader: NewLoader) -> None:
     loader = new_loader(write_pairs(store, [48], broken=BROKEN), augment=False)
     batches = list(loader.epoch(0))
     assert len(batches) == 6
@@ -238,12 +240,10 @@ def test_a_picture_that_does_not_decode_is_counted_and_replaced(
     assert not set(found) & set(BROKEN)
     assert len(found) - len(set(found)) == loader.undecodable == sum(batch.undecodable for batch in batches) == 4
     for batch in batches:  # the stand-in brings its own picture and text
-        assert batch.texts == [f"person {row}" for row in rows([batch])]
-        seen = batch.images.float().mean((2, 3))
-        assert (seen - torch.tensor([colour(row) for row in rows([batch])])).abs().max() < 6
+        assert_own_pictures(batch)
 
 
-def test_a_stand_in_belongs_to_the_same_window(store: Store, new_loader: Callable[..., PairLoader]) -> None:
+def test_a_stand_in_belongs_to_the_same_window(store: Store, new_loader: NewLoader) -> None:
     source = write_pairs(store, [60], broken=[row for row in range(60) if row % 10 != 4])
     batches = list(new_loader(source, window_row_groups=1, batch_size=10).epoch(0))
     assert [len(set(batch.face_ids)) for batch in batches] == [1] * 6
@@ -251,7 +251,7 @@ def test_a_stand_in_belongs_to_the_same_window(store: Store, new_loader: Callabl
     assert [batch.undecodable for batch in batches] == [9] * 6
 
 
-def test_stand_ins_are_drawn_from_the_whole_window(store: Store, new_loader: Callable[..., PairLoader]) -> None:
+def test_stand_ins_are_drawn_from_the_whole_window(store: Store, new_loader: NewLoader) -> None:
     source = write_pairs(store, [80], broken=range(0, 80, 2))
     (batch,) = new_loader(source, window_row_groups=8, batch_size=80).epoch(0)
     assert batch.undecodable == 40
@@ -259,7 +259,7 @@ def test_stand_ins_are_drawn_from_the_whole_window(store: Store, new_loader: Cal
     assert len(stand_ins) > 15  # of 40 drawn from 40, 25 are different on average; some stand twice or thrice
 
 
-def test_no_picture_that_decodes_is_one_clear_line(store: Store, new_loader: Callable[..., PairLoader]) -> None:
+def test_no_picture_that_decodes_is_one_clear_line(store: Store, new_loader: NewLoader) -> None:
     loader = new_loader(write_pairs(store, [20], broken=range(20)))
     with pytest.raises(StoreError, match=r"^none of 16 pictures decodes.*face_crops.*materialize"):
         next(loader.epoch(0))
@@ -274,9 +274,7 @@ def test_less_than_one_global_batch_is_one_clear_line(store: Store) -> None:
 # -- reading ahead -------------------------------------------------------------------------------------------------------
 
 
-def test_the_next_window_is_read_meanwhile_and_no_more(
-    store: Store, new_loader: Callable[..., PairLoader], reads: Counter[tuple[str, int]]
-) -> None:
+def test_the_next_window_is_read_meanwhile_and_no_more(store: Store, new_loader: NewLoader, reads: Reads) -> None:
     loader = new_loader(write_pairs(store, [200]), window_row_groups=4, prefetch=2)
     batches = loader.epoch(0)
     for taken in range(1, 25):
@@ -291,9 +289,7 @@ def test_the_next_window_is_read_meanwhile_and_no_more(
     batches.close()
 
 
-def test_waiting_for_batches_is_measured(
-    store: Store, new_loader: Callable[..., PairLoader], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_waiting_for_batches_is_measured(store: Store, new_loader: NewLoader, monkeypatch: pytest.MonkeyPatch) -> None:
     loader = new_loader(write_pairs(store, [16]))
     read = data.PairReader.read
     monkeypatch.setattr(data.PairReader, "read", lambda *given: (time.sleep(0.3), read(*given))[1])
@@ -309,9 +305,7 @@ def test_waiting_for_batches_is_measured(
 # -- ends and faults -----------------------------------------------------------------------------------------------------
 
 
-def test_threads_end_when_an_epoch_is_left_and_the_loader_closed(
-    store: Store, new_loader: Callable[..., PairLoader]
-) -> None:
+def test_threads_end_when_an_epoch_is_left_and_the_loader_closed(store: Store, new_loader: NewLoader) -> None:
     loader = new_loader(write_pairs(store, [100]), threads=3)
     batches = loader.epoch(0)
     expected = [next(batches), next(batches)]
@@ -325,7 +319,7 @@ def test_threads_end_when_an_epoch_is_left_and_the_loader_closed(
 
 @pytest.mark.parametrize("process", [False, True], ids=["threads", "process"])
 def test_a_fault_while_reading_reaches_the_consumer_and_everything_ends(
-    store: Store, new_loader: Callable[..., PairLoader], process: bool
+    store: Store, new_loader: NewLoader, process: bool
 ) -> None:
     index = PairIndex.build(write_pairs(store, [30, 30]))
     path = Path(store.uri("face_crops/shard-00001.parquet"))
@@ -339,7 +333,7 @@ def test_a_fault_while_reading_reaches_the_consumer_and_everything_ends(
 
 
 def test_a_fault_in_a_decoding_thread_reaches_the_consumer(
-    store: Store, new_loader: Callable[..., PairLoader], monkeypatch: pytest.MonkeyPatch
+    store: Store, new_loader: NewLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise MemoryError("no room")
@@ -385,8 +379,8 @@ def test_a_process_that_is_killed_ends_the_training_with_a_clear_line(tmp_path: 
 
 def test_from_object_storage_come_the_same_batches(
     store: Store,
-    new_loader: Callable[..., PairLoader],
-    reads: Counter[tuple[str, int]],
+    new_loader: NewLoader,
+    reads: Reads,
     s3_server: dict[str, str],
     tmp_path: Path,
 ) -> None:

@@ -91,6 +91,14 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
+@pytest.fixture
+def features(store: Store) -> FaceFeatures:
+    """Those of every crop of the store."""
+    features = FaceFeatures(store, "c0ffee")
+    features.update(ColourEncoder())
+    return features
+
+
 class FeaturesInMemory:
     """What ``nearest_faces`` asks of stored features, without a store."""
 
@@ -169,9 +177,9 @@ def test_memory_does_not_grow_with_the_faces() -> None:
         ([[1.0, float("nan"), 0.0]], 3, ["finite"]),
     ],
 )
-def test_queries_that_do_not_fit_are_named(store: Store, queries: list[list[float]], k: int, words: list[str]) -> None:
-    features = FaceFeatures(store, "c0ffee")
-    features.update(ColourEncoder())
+def test_queries_that_do_not_fit_are_named(
+    store: Store, features: FaceFeatures, queries: list[list[float]], k: int, words: list[str]
+) -> None:
     with pytest.raises(ValueError, match=words[0]) as error:
         nearest_faces(features, queries, k)
     assert all(word in str(error.value) for word in words)
@@ -193,9 +201,7 @@ def test_faces_are_found_by_what_they_look_like(store: Store) -> None:
     assert all(decode_image(face.image).shape == (20, 20, 3) for face in shown)
 
 
-def test_what_is_encoded_is_not_encoded_again(store: Store) -> None:
-    features = FaceFeatures(store, "c0ffee")
-    features.update(ColourEncoder())
+def test_what_is_encoded_is_not_encoded_again(store: Store, features: FaceFeatures) -> None:
     again = ColourEncoder()
     assert features.update(again).kept == 4
     assert again.encoded == 0
@@ -204,9 +210,7 @@ def test_what_is_encoded_is_not_encoded_again(store: Store) -> None:
     assert (again.encoded, counts.encoded, counts.kept) == (1, 1, 4)
 
 
-def test_crops_made_anew_are_encoded_anew(store: Store) -> None:
-    features = FaceFeatures(store, "c0ffee")
-    features.update(ColourEncoder())
+def test_crops_made_anew_are_encoded_anew(store: Store, features: FaceFeatures) -> None:
     write_crops(store, "shard-00001", {"d_0": "green", "c_0": "blue"}, shift=1.0)
     encoder = ColourEncoder()
     assert features.update(encoder).encoded == encoder.encoded == 2
@@ -214,9 +218,7 @@ def test_crops_made_anew_are_encoded_anew(store: Store) -> None:
     assert [face.face_id for face in found] == ["b_0", "d_0"]
 
 
-def test_a_shard_without_crops_is_forgotten(store: Store) -> None:
-    features = FaceFeatures(store, "c0ffee")
-    features.update(ColourEncoder())
+def test_a_shard_without_crops_is_forgotten(store: Store, features: FaceFeatures) -> None:
     store.delete(store.table_key("face_crops", "shard-00000"))
     counts = features.update(ColourEncoder())
     assert (counts.removed_shards, counts.searchable) == (1, 2)
@@ -268,9 +270,7 @@ def test_features_that_are_not_numbers_name_the_face(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["shard-00001.npy", "shard-00001.json"])
-def test_damaged_features_are_named(store: Store, name: str) -> None:
-    features = FaceFeatures(store, "c0ffee")
-    features.update(ColourEncoder())
+def test_damaged_features_are_named(store: Store, features: FaceFeatures, name: str) -> None:
     store.write_bytes(f"face_features/c0ffee/{name}", b"{")
     with pytest.raises(StoreError, match=name):
         nearest_faces(features, ColourEncoder().encode_texts(["red"]), 9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from facecaption_ml.flip.training.trainer import Trainer
 from facecaption_ml.storage.store import Store
 from squares import assert_same, micro_config, newest, steps_kept, write_squares
 
+LineOf = Callable[[TrainingConfig], str]
 PAIRS = 160  # 128 for training: 8 batches of 16 an epoch
 
 
@@ -40,17 +41,22 @@ def store(begun: Store, tmp_path: Path) -> Store:
     return Store(str(shutil.copytree(begun.root, tmp_path / "store")))
 
 
-def line_of(config: TrainingConfig, work: Path, capsys: pytest.CaptureFixture[str], status: int = 1) -> str:
-    """What the process says on its standard error, which is what it leaves in its file."""
-    capsys.readouterr()
-    assert run_process(config, work) == status
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    failure = first_failure(work)
-    assert failure is not None
-    assert failure.line == said.strip()
-    assert all(option in failure.line for option in failure.options)
-    return said.strip()
+@pytest.fixture
+def line_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> LineOf:
+    """What a training that fails says on its standard error, which is what it leaves in its file."""
+
+    def run(config: TrainingConfig) -> str:
+        capsys.readouterr()
+        assert run_process(config, tmp_path / "work") == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        failure = first_failure(tmp_path / "work")
+        assert failure is not None
+        assert failure.line == said.strip()
+        assert all(option in failure.line for option in failure.options)
+        return said.strip()
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -60,8 +66,7 @@ def line_of(config: TrainingConfig, work: Path, capsys: pytest.CaptureFixture[st
 )
 def test_weights_that_are_infinite_stop_the_training(
     store: Store,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    line_of: LineOf,
     monkeypatch: pytest.MonkeyPatch,
     step: int,
     where: str,
@@ -76,7 +81,7 @@ def test_weights_that_are_infinite_stop_the_training(
                 self.state.model.image_projection.weight[0, 0] = torch.inf
 
     monkeypatch.setattr(Trainer, "_update", spoil)
-    line = line_of(micro_config(store), tmp_path / "work", capsys)
+    line = line_of(micro_config(store))
     assert line.startswith(where)
     assert "the checkpoint after step 3 is intact" in line
     assert "lower peak_learning_rate" in line
@@ -84,11 +89,9 @@ def test_weights_that_are_infinite_stop_the_training(
     assert_same(newest(store), before)
 
 
-def test_an_absurd_learning_rate_leaves_no_spoiled_checkpoint(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_absurd_learning_rate_leaves_no_spoiled_checkpoint(store: Store, line_of: LineOf) -> None:
     config = micro_config(store, peak_learning_rate=1e38, warm_up_steps=0, checkpoint_minutes=0, fresh=True)
-    line = line_of(config, tmp_path / "work", capsys)
+    line = line_of(config)
     assert "not finite" in line
     assert "step 1" in line
     assert "1e+38" in line
@@ -105,10 +108,10 @@ def test_an_absurd_learning_rate_leaves_no_spoiled_checkpoint(
     ],
 )
 def test_another_setting_is_named(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: dict[str, Any], named: str
+    store: Store, tmp_path: Path, line_of: LineOf, given: dict[str, Any], named: str
 ) -> None:
     before = newest(store)
-    line = line_of(micro_config(store, **given), tmp_path / "work", capsys)
+    line = line_of(micro_config(store, **given))
     assert named in line
     assert "set fresh=true" in line
     assert_same(newest(store), before)
@@ -117,27 +120,25 @@ def test_another_setting_is_named(
     assert not list((tmp_path / "work").glob("failure-*"))
 
 
-def test_another_preset_is_named(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_preset_is_named(store: Store, line_of: LineOf) -> None:
     same = micro_config(store).options.reproducibility_fields()
-    line = line_of(micro_config(store, **{**same, "preset": "tiny"}), tmp_path / "work", capsys)
+    line = line_of(micro_config(store, **{**same, "preset": "tiny"}))
     assert "preset micro, now it is tiny" in line
 
 
-def test_a_checkpoint_of_an_earlier_version_is_not_resumed(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_of_an_earlier_version_is_not_resumed(store: Store, line_of: LineOf) -> None:
     path = Path(store.uri("flip_training/flip/step-00000003.json"))
     record = json.loads(path.read_text())
     record["settings"] = record.pop("reproducibility")
     path.write_text(json.dumps(record))
-    line = line_of(micro_config(store), tmp_path / "work", capsys)
+    line = line_of(micro_config(store))
     assert "earlier version" in line
     assert "set fresh=true" in line
 
 
-def test_other_pairs_are_noticed(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_pairs_are_noticed(store: Store, line_of: LineOf) -> None:
     write_squares(store, PAIRS, extra=" Or so.")
-    line = line_of(micro_config(store), tmp_path / "work", capsys)
+    line = line_of(micro_config(store))
     assert "other pairs" in line
     assert "set fresh=true" in line
     assert steps_kept(store) == [2, 3]
@@ -155,18 +156,18 @@ def test_other_pairs_are_noticed(store: Store, tmp_path: Path, capsys: pytest.Ca
     ],
 )
 def test_a_training_that_cannot_start_says_why(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: dict[str, Any], named: str
+    store: Store, line_of: LineOf, given: dict[str, Any], named: str
 ) -> None:
-    assert named in line_of(micro_config(store, **given, fresh=True), tmp_path / "work", capsys)
+    assert named in line_of(micro_config(store, **given, fresh=True))
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pt", "json"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+    store: Store, tmp_path: Path, line_of: LineOf, ending: str
 ) -> None:
     damaged = Path(store.uri(f"flip_training/flip/step-00000003.{ending}"))
     damaged.write_bytes(damaged.read_bytes()[:100])
-    line = line_of(micro_config(store), tmp_path / "work", capsys)
+    line = line_of(micro_config(store))
     assert str(damaged) in line
     assert "remove step-00000003.json there to resume after step 2" in line
     Path(store.uri("flip_training/flip/step-00000003.json")).unlink()
@@ -217,12 +218,10 @@ def test_the_command_names_a_file_it_cannot_read(tmp_path: Path, capsys: pytest.
         assert name in said
 
 
-def test_a_store_that_cannot_be_written_is_one_line(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_store_that_cannot_be_written_is_one_line(store: Store, line_of: LineOf) -> None:
     shutil.rmtree(store.uri("flip_training"))
     Path(store.uri("flip_training")).write_text("a file where a folder is due")
-    line = line_of(micro_config(store, max_steps=1), tmp_path / "work", capsys)
+    line = line_of(micro_config(store, max_steps=1))
     assert "cannot write" in line
     assert store.uri("flip_training") in line
 

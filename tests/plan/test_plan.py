@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,18 +17,17 @@ from examples import examples
 from facecaption_assets.commands.plan import read_count, show_plan
 from facecaption_assets.machines.compute import CPU, DOWNLOAD, EIGHT_A100, ONE_A100
 from facecaption_assets.plan.estimate import TOTALLED, Plan, estimate
-from facecaption_assets.plan.measured import Measured
-from facecaption_assets.plan.planning import Request, flip_work, make_plan, reference_speed, stage_work
+from facecaption_assets.plan.planning import Request, make_plan, reference_speed
 from facecaption_assets.plan.rates import PlanError, Rates, bundled, load_rates
 from facecaption_assets.plan.report import as_markdown
-from facecaption_assets.plan.stages import FUNNEL, STAGES, Stage
+from facecaption_assets.plan.stages import FLIP, FUNNEL, STAGES, Measured, Stage
 from facecaption_assets.settings import Settings, load_settings
 from facecaption_ml.storage.store import Store
 from small_dataset import make_data_set, settings_of
 
 MILLION = 1_000_000
 CROPS = next(stage for stage in STAGES if stage.asset == "face_crops")
-Values = list[float | None]
+Values = list[float]
 
 
 def rates_of(own: Path | None = None) -> Rates:
@@ -39,16 +40,16 @@ def planned(urls: int, speeds: Values, sizes: Values, stages: tuple[Stage, ...] 
     funnel = {point: urls * paper[point] / paper["urls"] for point in FUNNEL}
     funnel["pairs"] = funnel["released"]
     measured = {stage.asset: Measured(bytes_per_row=size) for stage, size in zip(STAGES, sizes, strict=True)}
-    work = [
-        stage_work(stage, (speed, "given"), ONE_A100, funnel, measured, rates)
+    rows = [
+        estimate(stage, (speed, "given"), ONE_A100, funnel, measured, rates)
         for stage, speed in zip(stages, speeds, strict=True)
     ]
-    work.append(flip_work((1000.0, "given"), 3, funnel, measured, rates))
-    return Plan(urls, rates.currency, funnel, estimate(work, rates))
+    rows.append(estimate(FLIP, (1000.0, "given"), EIGHT_A100, funnel, measured, rates, trainings=3))
+    return Plan(urls, rates.currency, funnel, pl.DataFrame(rows).fill_nan(None))
 
 
 def per_stage(values: st.SearchStrategy[float]) -> st.SearchStrategy[Values]:
-    return st.lists(st.none() | values, min_size=len(STAGES), max_size=len(STAGES))
+    return st.lists(st.just(nan) | values, min_size=len(STAGES), max_size=len(STAGES))
 
 
 SPEEDS, SIZES = per_stage(st.floats(0.01, 1e6)), per_stage(st.floats(1, 1e6))
@@ -60,7 +61,7 @@ def test_twice_the_urls_take_twice_the_machine_hours(urls: int, speeds: Values, 
     once, twice = planned(urls, speeds, sizes), planned(2 * urls, speeds, sizes)
     hours = [plan.stages["machine_hours"].to_list() for plan in (once, twice)]
     assert [None if value is None else pytest.approx(2 * value) for value in hours[0]] == hours[1]
-    assert [value is None for value in hours[0]] == [speed is None for speed in [*speeds, 1000.0]]
+    assert [value is None for value in hours[0]] == [isnan(speed) for speed in [*speeds, 1000.0]]
     assert twice.totals["gpu_hours"] == pytest.approx(2 * once.totals["gpu_hours"])
 
 
@@ -79,7 +80,7 @@ def test_totals_are_the_sums_of_the_stages_and_say_which_they_lack(speeds: Value
 def test_by_hand() -> None:
     expected = {"machines.a100": 8, "price.a100": 4.0, "price.storage": 0.023, "storage.months": 1}
     assert {name: rates_of()[name] for name in expected} == expected
-    sizes: Values = [{"face_crops": 20_000.0, "raw_images": 50_000.0}.get(stage.asset) for stage in STAGES]
+    sizes: Values = [{"face_crops": 20_000.0, "raw_images": 50_000.0}.get(stage.asset, nan) for stage in STAGES]
     crops, flip = planned(50 * MILLION, [100.0], sizes, (CROPS,)).stages.iter_rows(named=True)
     assert crops["rows"] == 37 * MILLION
     assert crops["machine_hours"] == pytest.approx(37e6 / 100 / 3600)

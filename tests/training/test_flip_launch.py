@@ -29,8 +29,8 @@ def train(
     """One run of an asset that trains as in a pod; the result, the lines of failures, and the run's log."""
     settings = load_settings(profile="sample", executor="kubernetes")
 
-    @dg.asset(retry_policy=retries.training_retry_policy(settings))
-    @retries.no_retry_on_user_error(settings)
+    @dg.asset(retry_policy=retries.training_retry_policy(settings.deploy))
+    @retries.no_retry_on_user_error(settings.deploy)
     def training(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         config = micro_config(store, **{"epochs": 1, **given})
         checkpoint = run_training(context, dg.PipesSubprocessClient(), config, work, 1)
@@ -89,9 +89,8 @@ def test_a_run_that_run_retries_have_started_trains_nothing(store: Store, tmp_pa
     ],
 )
 def test_a_setting_that_cannot_be_is_named(given: dict[str, Any], named: str) -> None:
-    settings = load_settings(profile="sample", **given)
     with pytest.raises(SettingsError) as error:
-        training_config(settings, "flip", ["shard-00000"], {}, 1)
+        training_config(load_settings(profile="sample", **given), "flip", ["shard-00000"], {}, 1)
     assert str(error.value).startswith(named)
 
 
