@@ -14,6 +14,15 @@ def test_a_table_has_a_heading_a_rule_and_a_line_for_each_row() -> None:
     assert markdown_table(("name",), []) == "| name |\n| --- |"
 
 
+def test_a_padded_table_has_lines_of_one_length() -> None:
+    text = markdown_table(("n", "longer", "c"), [("1,000", "x", "middle")], "rlc", padded=True)
+    assert text.splitlines() == [
+        "|     n | longer |   c    |",
+        "| ----: | ------ | :----: |",
+        "| 1,000 | x      | middle |",
+    ]
+
+
 def test_rows_and_alignments_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="row 1 has 1 cells for 2 columns"):
         markdown_table(("a", "b"), [("1", "2"), ("3",)])
