@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
-from facecaption_assets.settings import Settings
+from facecaption_assets.settings import SETTINGS, Settings
 
 _REDACTED: Final = "[redacted]"
 _MOST_CHARACTERS: Final = 500
@@ -106,7 +106,8 @@ def innermost_error(error: Any) -> Any:
 
 def known_secrets(settings: Settings) -> frozenset[str]:
     """The values of secret settings, and of environment variables whose names speak of a secret."""
-    own = [value.get_secret_value() for value in dict(settings).values() if isinstance(value, SecretStr)]
+    values = (setting.value(settings) for setting in SETTINGS.values())
+    own = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
     around = [value for name, value in os.environ.items() if _SECRET_NAMES.search(name)]
     return frozenset(value for value in (*own, *around) if len(value) >= _SHORTEST_SECRET)
 

@@ -386,7 +386,7 @@ def test_quality_folders_are_read_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, value: str, folders: dict[str, str]
 ) -> None:
     monkeypatch.setenv("FACECAPTION_QUALITY_FOLDERS", value)
-    assert load_settings().quality_folders == {name: Path(path) for name, path in folders.items()}
+    assert load_settings().statistics.quality_folders == {name: Path(path) for name, path in folders.items()}
 
 
 @pytest.mark.parametrize(

@@ -192,12 +192,12 @@ def test_a_misspelt_key_of_a_tag_is_refused() -> None:
     [("in_process", "in_process"), ("multiprocess", "multiprocess"), ("kubernetes", "kubernetes")],
 )
 def test_the_executor_is_a_setting(executor: str, name: str) -> None:
-    assert build_executor(load_settings(executor=executor)).name == name
+    assert build_executor(load_settings(executor=executor).deploy).name == name
 
 
 def test_pods_are_productions_and_a_laptop_has_none() -> None:
-    assert production().executor == "kubernetes"
-    assert load_settings(profile="sample").executor == load_settings(profile="photos").executor == "in_process"
+    assert production().deploy.executor == "kubernetes"
+    assert {load_settings(profile=profile).deploy.executor for profile in ("sample", "photos")} == {"in_process"}
 
 
 def test_the_executors_settings_reach_dagster_k8s() -> None:
@@ -206,7 +206,7 @@ def test_the_executors_settings_reach_dagster_k8s() -> None:
     chosen = production(
         k8s_image="registry.example.org/x:1", executor_steps=5, k8s_env_secrets="one, two", k8s_namespace="faces"
     )
-    definition = build_executor(chosen)
+    definition = build_executor(chosen.deploy)
     found = process_config({"config": definition.config_schema.config_type}, {"config": {}})
     assert found.success, found.errors
     config = definition.apply_config_mapping({"config": {}}).value["config"]

@@ -31,8 +31,8 @@ class Tries:
         """How often it was tried, and whether it succeeded in the end."""
         left, tried = list(errors), []
 
-        @dg.asset(retry_policy=retry_policy(self.settings))
-        @no_retry_on_user_error(self.settings)
+        @dg.asset(retry_policy=retry_policy(self.settings.deploy))
+        @no_retry_on_user_error(self.settings.deploy)
         def failing(context: dg.AssetExecutionContext) -> None:
             tried.append(context.retry_number)
             if left:
@@ -151,4 +151,4 @@ def test_a_shard_that_is_always_short_of_memory_holds_up_no_other(
     assert done == [SHARDS[0], SHARDS[2]]
     (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     assert failure.user_failure_data
-    assert "shard-00001: MemoryError: no memory for the crops" in (failure.user_failure_data.description or "")
+    assert "shard-00001: internal error: MemoryError: no memory" in (failure.user_failure_data.description or "")

@@ -113,7 +113,7 @@ _LAUNCHER_ONLY = (
 
 def step_context(settings: Settings, tag: Mapping[str, Any]) -> K8sContainerContext:
     """Of a step: the run's, then the executor's, then the asset's own, as k8s_job_executor merges them."""
-    executor = kubernetes_config(settings)
+    executor = kubernetes_config(settings.deploy)
     own = K8sContainerContext(
         service_account_name=executor.get("service_account_name"),
         env_secrets=executor.get("env_secrets"),

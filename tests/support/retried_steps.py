@@ -33,23 +33,23 @@ def steps() -> dg.JobDefinition:
     """The job of every asset here."""
     settings, folder = load_settings(profile="sample"), Path(os.environ["LOST_STEPS"])
 
-    @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings))
-    @retries.no_retry_on_user_error(settings)
+    @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings.deploy))
+    @retries.no_retry_on_user_error(settings.deploy)
     def hungry(context: dg.AssetExecutionContext) -> None:
         """Takes 400 MiB beside what Python needs."""
         note(folder, "hungry")
         context.log.info(f"the last byte is {(bytearray(b'x') * (400 * MIB))[-1]}")  # one allocation, all written
 
-    @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings))
-    @retries.no_retry_on_user_error(settings)
+    @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings.deploy))
+    @retries.no_retry_on_user_error(settings.deploy)
     def evicted(context: dg.AssetExecutionContext) -> None:
         """Is told to stop, as a pod is whose node is taken away."""
         if note(folder, "evicted") == 1:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
 
-    @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings))
-    @retries.no_retry_on_user_error(settings)
+    @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings.deploy))
+    @retries.no_retry_on_user_error(settings.deploy)
     def misled(context: dg.AssetExecutionContext) -> None:
         """What it needs is not there."""
         note(folder, "misled")
@@ -83,7 +83,7 @@ def steps() -> dg.JobDefinition:
         [hungry, evicted, misled, killed],
         jobs=[dg.define_asset_job("steps")],
         resources={"store": store},
-        executor=build_executor(settings),
+        executor=build_executor(settings.deploy),
     )
     return made.resolve_job_def("steps")
 
