@@ -17,6 +17,7 @@ from typing import Any, Final
 import dagster as dg
 from pydantic import SecretStr
 
+from facecaption_assets.automation.jobs import sensor_status
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from facecaption_assets.settings import SETTINGS, Settings
@@ -54,9 +55,7 @@ def failure_alert_sensor(settings: Settings) -> dg.SensorDefinition:
 
     @dg.run_failure_sensor(
         name="failure_alerts",
-        default_status=dg.DefaultSensorStatus.RUNNING
-        if settings.automation.enabled
-        else dg.DefaultSensorStatus.STOPPED,
+        default_status=sensor_status(settings),
         description="One line in the log, and a JSON object to FACECAPTION_ALERT_WEBHOOK, for each failed run.",
     )
     def failure_alerts(context: dg.RunFailureSensorContext) -> None:
