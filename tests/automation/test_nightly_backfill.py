@@ -20,8 +20,6 @@ from facecaption_assets.partitions import SHARD_ASSETS
 from facecaption_assets.settings import Settings, SettingsError, load_settings
 from nightly_context import NightlyContext
 
-LAST = SHARD_ASSETS[-1]
-
 
 @cache
 def code_location(**more: int) -> tuple[Settings, dg.Definitions]:
@@ -29,6 +27,10 @@ def code_location(**more: int) -> tuple[Settings, dg.Definitions]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return settings, build_definitions(settings)
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 
 
 class Night:
@@ -52,9 +54,8 @@ class Night:
                 self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=shard, tags=tags))
 
     def run(self, first: str, last: str, status: dg.DagsterRunStatus) -> dg.DagsterRun:
-        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
         job = self.definitions.resolve_job_def("shard_pipeline")
-        run = self.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        run = self.instance.create_run_for_job(job, tags=range_tags(first, last), status=dg.DagsterRunStatus.STARTED)
         if status == dg.DagsterRunStatus.FAILURE:
             self.instance.report_run_failed(run)
         return run
@@ -82,14 +83,9 @@ class Night:
         ]
 
     def backlog(self) -> Backlog:
-        settings = self.settings
-        return find_backlog(
-            self.instance,
-            self.repository,
-            self.now,
-            settings.automation.nightly_attempts,
-            timedelta(days=settings.automation.nightly_days),
-        )
+        given = self.settings.automation
+        memory = timedelta(days=given.nightly_days)
+        return find_backlog(self.instance, self.repository, self.now, given.nightly_attempts, memory)
 
 
 def test_missing_shards_are_built_in_ranges_from_the_first_asset_that_is_missing() -> None:
@@ -189,11 +185,8 @@ def _fail_in_a_run(night: Night, shard: str) -> None:
     def failing_run() -> None:
         failing()
 
-    ends = {
-        "dagster/asset_partition_range_start": night.shards[0],
-        "dagster/asset_partition_range_end": night.shards[-1],
-    }
-    assert not failing_run.execute_in_process(instance=night.instance, raise_on_error=False, tags=ends).success
+    tags = range_tags(night.shards[0], night.shards[-1])
+    assert not failing_run.execute_in_process(instance=night.instance, raise_on_error=False, tags=tags).success
 
 
 def test_success_ends_the_failures_of_a_shard() -> None:

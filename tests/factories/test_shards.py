@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,26 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import polars as pl
 import pytest
 
-from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork, shard_asset
-from facecaption_assets.machines.compute import CPU
+from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork
 from facecaption_assets.resources.data import StoreResource
 from facecaption_assets.settings import load_settings
-from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store
-
-KEY = dg.AssetKey("template_captions")
-SHARDS = ["shard-00000", "shard-00001", "shard-00002"]
-RANGE = {"dagster/asset_partition_range_start": SHARDS[0], "dagster/asset_partition_range_end": SHARDS[-1]}
-
-
-def rows(shard: str) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"face_id": [f"{shard}_0"], "template_caption": ["A person."], "labels": [[]], "gender": [None]},
-        schema=dict(SCHEMAS["template_captions"]),
-    )
+from small_shards import KEY, RANGE, SHARDS, rows, small_shard_asset
 
 
 class World:
@@ -44,19 +29,14 @@ class World:
         (folder / "home").mkdir(exist_ok=True)
         self.instance = dg.DagsterInstance.local_temp(str(folder / "home"))
         self.instance.add_dynamic_partitions("shards", SHARDS)
-        self.raising: set[str] = set()
-        self.failing_check: set[str] = set()
-        self.warning_check: set[str] = set()
-        self.rejected: set[str] = set()
+        self.raising, self.failing_check, self.warning_check, self.rejected = (set[str]() for _ in range(4))
         self.opened = 0
-        self.computed: list[str] = []
 
     @contextlib.contextmanager
     def open_work(self, work: ShardWork) -> Iterator[ShardFunction]:
         self.opened += 1
 
         def compute(shard: str) -> ShardResult:
-            self.computed.append(shard)
             if shard in self.raising:
                 raise OSError(errno.ENOSPC, "the disk is full")
             checks = [
@@ -70,20 +50,9 @@ class World:
     def run(self, **kwargs: object) -> dg.ExecuteInProcessResult:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            asset = shard_asset(
-                name="template_captions",
-                open_work=self.open_work,
-                deps=[],
-                checks={"hard": "must hold", "soft": "should hold"},
-                group="captions",
-                kinds={"polars"},
-                description="under test",
-                code_version="1",
-                compute=CPU,
-                settings=load_settings(profile="sample"),
-            )
+            settings = load_settings(profile="sample")
             return dg.materialize(
-                [asset],
+                [small_shard_asset(self.open_work, settings, hard="must hold", soft="should hold")],
                 instance=self.instance,
                 resources={"store": StoreResource(root=self.store.root)},
                 raise_on_error=False,
@@ -212,14 +181,11 @@ world.run(tags=test_shards.RANGE)
 @pytest.mark.processes
 def test_a_killed_process_keeps_the_shards_it_had_done(tmp_path: Path) -> None:
     code = _KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout
-    assert process.stdout.readline().strip() == "second shard"
-    time.sleep(0.2)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline().strip() == "second shard"
+        time.sleep(0.2)
+        process.kill()
     world = World(tmp_path)
     assert world.materialized() == [SHARDS[0]]
     assert world.store.shards("template_captions") == [SHARDS[0]]

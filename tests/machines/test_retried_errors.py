@@ -9,15 +9,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork, shard_asset
-from facecaption_assets.machines.compute import CPU
+from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork
 from facecaption_assets.machines.retries import is_transient, no_retry_on_user_error, retry_policy
 from facecaption_assets.resources.data import StoreResource
 from facecaption_assets.settings import Settings, SettingsError, load_settings
 from facecaption_ml.storage.store import StoreError
-from retried_steps import RANGE, SHARDS, rows
-
-KEY = dg.AssetKey("template_captions")
+from small_shards import KEY, RANGE, SHARDS, rows, small_shard_asset
 
 
 class Tries:
@@ -113,18 +110,7 @@ class Shards:
 
     def run(self) -> tuple[dg.ExecuteInProcessResult, list[str]]:
         """The result, and the shards that count as done."""
-        asset = shard_asset(
-            name="template_captions",
-            open_work=self.open_work,
-            deps=[],
-            checks={"hard": "must hold"},
-            group="captions",
-            kinds={"polars"},
-            description="under test",
-            code_version="1",
-            compute=CPU,
-            settings=self.settings,
-        )
+        asset = small_shard_asset(self.open_work, self.settings, hard="must hold")
         store = StoreResource(root=str(self.folder / "store"))
         with dg.DagsterInstance.ephemeral() as instance:
             instance.add_dynamic_partitions("shards", SHARDS)

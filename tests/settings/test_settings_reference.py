@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from facecaption_assets.commands.cli import main
@@ -19,11 +19,6 @@ def test_the_page_is_what_the_command_prints() -> None:
     assert result.output == PAGE.read_text(encoding="utf-8"), "facecaption settings --markdown > docs/settings.md"
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_every_setting_has_a_description_and_a_line(name: str) -> None:
-    setting = SETTINGS[name]
-    assert (setting.info.description or "").strip()
-    rows = [
-        line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{setting.variable}` |")
-    ]
-    assert len(rows) == 1
+def test_every_setting_has_one_line() -> None:
+    named = re.findall(r"^\| `(FACECAPTION_\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(named) == sorted(setting.variable for setting in SETTINGS.values())
