@@ -38,14 +38,12 @@ SETTINGS = production(
 GPU_IMAGE = "ACCOUNT.dkr.ecr.REGION.amazonaws.com/facecaption:0.1.0-cuda"
 
 
-def job_of(asset: str) -> dict[str, Any]:
-    found: dict[str, Any] = as_job(step_context(SETTINGS, pod_configs(definitions())[asset]), asset)
-    return found
+def job_of(asset: str) -> Any:
+    return as_job(step_context(SETTINGS, pod_configs(definitions())[asset]), asset)
 
 
-def pod_of(asset: str) -> dict[str, Any]:
-    pod: dict[str, Any] = job_of(asset)["spec"]["template"]["spec"]
-    return pod
+def pod_of(asset: str) -> Any:
+    return job_of(asset)["spec"]["template"]["spec"]
 
 
 @pytest.mark.parametrize("asset", ASSETS)

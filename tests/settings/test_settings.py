@@ -1,11 +1,18 @@
+"""Profiles, environment and groups of the settings; docs/settings.md is what ``facecaption settings --markdown`` prints."""
+
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from facecaption_assets.commands.cli import main
 from facecaption_assets.settings import PROFILES, SETTINGS, SettingsError, load_settings
+
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def test_the_papers_values_are_the_defaults() -> None:
@@ -126,3 +133,14 @@ def test_a_copy_with_other_values_leaves_the_rest(tmp_path: Path) -> None:
     assert settings.deploy.executor == "in_process"
     with pytest.raises(KeyError):
         settings.replaced(no_such_setting=1)
+
+
+def test_the_page_is_what_the_command_prints() -> None:
+    result = CliRunner().invoke(main, ["settings", "--markdown"])
+    assert result.exit_code == 0
+    assert result.output == PAGE.read_text(encoding="utf-8"), "facecaption settings --markdown > docs/settings.md"
+
+
+def test_every_setting_has_one_line() -> None:
+    named = re.findall(r"^\| `(FACECAPTION_\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(named) == sorted(setting.variable for setting in SETTINGS.values())
