@@ -329,7 +329,7 @@ def test_a_statistic_that_fails_leaves_the_others_and_is_named(
     failed = run_statistics(Pipeline(settings_of(store)))
     assert isinstance(failed, RunFailedError)
     assert "text_statistics" in str(failed)
-    assert "the rest goes on without it: cannot write" in capsys.readouterr().err
+    assert "the rest continues without it: cannot write" in capsys.readouterr().err
     for name in set(STATISTICS_ASSETS) - {"text_statistics"}:
         assert store.exists(f"statistics/{name}/{name}.json")
 

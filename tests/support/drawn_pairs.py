@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from facecaption_ml.captions import template_caption
+from facecaption_ml.captions import CaptionGrammar, caption_seed
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.sample.portraits import draw_portrait
 from facecaption_ml.schemas import SCHEMAS
@@ -32,9 +32,10 @@ def face(number: int, side: int = 64) -> dict[str, Any]:
     labels = LABELS[number % 3]
     gender: Gender = "male" if "Male" in labels else "female"
     picture = encode_jpeg(draw_portrait(frozenset(labels), number, side).image)
-    caption = template_caption(labels, gender, number)
+    face_id, grammar = f"{number:016x}_0", CaptionGrammar.load()
+    caption = grammar.caption(labels, gender, caption_seed(face_id, grammar.version, 0))
     texts = {"caption": caption, "template_caption": caption}
-    return {"face_id": f"{number:016x}_0", "image": {"bytes": picture}, "labels": labels, "gender": gender, **texts}
+    return {"face_id": face_id, "image": {"bytes": picture}, "labels": labels, "gender": gender, **texts}
 
 
 def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
