@@ -8,7 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from facecaption_ml.captions import CaptionGrammar, caption_seed
+from facecaption_ml.captions import caption_seed
+from facecaption_ml.captions.template.template import bundled_grammar
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.sample.portraits import draw_portrait
 from facecaption_ml.schemas import SCHEMAS
@@ -32,7 +33,7 @@ def face(number: int, side: int = 64) -> dict[str, Any]:
     labels = LABELS[number % 3]
     gender: Gender = "male" if "Male" in labels else "female"
     picture = encode_jpeg(draw_portrait(frozenset(labels), number, side).image)
-    face_id, grammar = f"{number:016x}_0", CaptionGrammar.load()
+    face_id, grammar = f"{number:016x}_0", bundled_grammar()
     caption = grammar.caption(labels, gender, caption_seed(face_id, grammar.version, 0))
     texts = {"caption": caption, "template_caption": caption}
     return {"face_id": face_id, "image": {"bytes": picture}, "labels": labels, "gender": gender, **texts}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import dagster as dg
 import polars as pl
 
@@ -24,8 +22,7 @@ def rows(shard: str) -> pl.DataFrame:
 
 def small_shard_asset(open_work: ShardOpener, settings: Settings, **checks: str) -> dg.AssetsDefinition:
     """``checks``: names to descriptions."""
-    given: dict[str, Any] = {"deps": [], "group": "captions", "kinds": {"polars"}, "description": "under test"}
     return shard_asset(
-        name="template_captions", open_work=open_work, checks=checks, code_version="1", compute=CPU, settings=settings,
-        **given,
+        name="template_captions", open_work=open_work, checks=checks, settings=settings, compute=CPU, code_version="1",
+        deps=[], group="captions", kinds={"polars"}, description="under test",
     )  # fmt: skip
