@@ -11,9 +11,9 @@ from facecaption_assets.assets.flip import flip_assets
 from facecaption_assets.assets.release import release_assets
 from facecaption_assets.assets.source import source_assets
 from facecaption_assets.assets.statistics import statistics_assets
-from facecaption_assets.automation import BENCHMARK_JOBS, FLIP_TRAINING, MANIFEST_INTAKE, RELEASE, SHARD_PIPELINE
 from facecaption_assets.automation.alerts import failure_alert_sensor
 from facecaption_assets.automation.conditions import automated, summaries_sensor
+from facecaption_assets.automation.jobs import BENCHMARK_JOBS, FLIP_TRAINING, MANIFEST_INTAKE, RELEASE, SHARD_PIPELINE
 from facecaption_assets.automation.schedules import schedules
 from facecaption_assets.automation.sensors import new_manifests_sensor
 from facecaption_assets.factories.code_links import with_code_links

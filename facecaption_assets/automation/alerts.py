@@ -17,9 +17,10 @@ from typing import Any, Final
 import dagster as dg
 from pydantic import SecretStr
 
+from facecaption_assets.automation.jobs import sensor_status
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
-from facecaption_assets.settings import Settings
+from facecaption_assets.settings import SETTINGS, Settings
 
 _REDACTED: Final = "[redacted]"
 _MOST_CHARACTERS: Final = 500
@@ -54,9 +55,7 @@ def failure_alert_sensor(settings: Settings) -> dg.SensorDefinition:
 
     @dg.run_failure_sensor(
         name="failure_alerts",
-        default_status=dg.DefaultSensorStatus.RUNNING
-        if settings.automation.enabled
-        else dg.DefaultSensorStatus.STOPPED,
+        default_status=sensor_status(settings),
         description="One line in the log, and a JSON object to FACECAPTION_ALERT_WEBHOOK, for each failed run.",
     )
     def failure_alerts(context: dg.RunFailureSensorContext) -> None:
@@ -106,7 +105,8 @@ def innermost_error(error: Any) -> Any:
 
 def known_secrets(settings: Settings) -> frozenset[str]:
     """The values of secret settings, and of environment variables whose names speak of a secret."""
-    own = [value.get_secret_value() for value in dict(settings).values() if isinstance(value, SecretStr)]
+    values = (setting.value(settings) for setting in SETTINGS.values())
+    own = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
     around = [value for name, value in os.environ.items() if _SECRET_NAMES.search(name)]
     return frozenset(value for value in (*own, *around) if len(value) >= _SHORTEST_SECRET)
 

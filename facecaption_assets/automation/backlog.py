@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -51,9 +51,9 @@ class Task:
 class Backlog:
     """Shards that want building, in order of registration; ``quarantined`` have failed too often, ``running`` are in a run."""
 
-    tasks: Sequence[Task] = field(default_factory=list)
-    quarantined: Sequence[str] = field(default_factory=list)
-    running: Sequence[str] = field(default_factory=list)
+    tasks: Sequence[Task] = ()
+    quarantined: Sequence[str] = ()
+    running: Sequence[str] = ()
 
     def within(self, most: int) -> list[Task]:
         """At most ``most`` tasks, in order of registration: missing shards first, then failed ones, then stale ones.
@@ -74,11 +74,14 @@ def find_backlog(
     assert SHARDS.name
     registered = list(instance.get_dynamic_partitions(SHARDS.name))
     position = {shard: number for number, shard in enumerate(registered)}
-    made = [_latest(instance, name) for name in SHARD_ASSETS]
-    limits = [_outdated_before(instance, repository, number, made[number]) for number in range(len(SHARD_ASSETS))]
+    nodes = [repository.asset_graph.get(dg.AssetKey(name)) for name in SHARD_ASSETS]
+    parents = [[number for number, other in enumerate(nodes) if other.key in node.parent_keys] for node in nodes]
+    log, kind = instance.event_log_storage, dg.DagsterEventType.ASSET_MATERIALIZATION
+    made = [log.get_latest_storage_id_by_partition(node.key, kind) for node in nodes]
+    limits = [_outdated_before(instance, repository, *one) for one in zip(SHARD_ASSETS, made, strict=True)]
     failures = _failures(instance, registered, position, made, now - memory)
-    running = _running(instance, registered, position)
-    parents = [_partitioned_parents(repository, name) for name in SHARD_ASSETS]
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    running = {shard for run in unfinished for shard in shards_of_run(run.tags, position, registered)}
     tasks, quarantined = [], []
     for shard in registered:
         needed = _first_stage(shard, made, limits, parents)
@@ -108,28 +111,14 @@ def _first_stage(
     return None if first is None else (first, "stale")
 
 
-def _latest(instance: dg.DagsterInstance, name: str) -> Mapping[str, int]:
-    """The number in the event log of each shard's latest materialization."""
-    return instance.event_log_storage.get_latest_storage_id_by_partition(
-        dg.AssetKey(name), dg.DagsterEventType.ASSET_MATERIALIZATION
-    )
-
-
-def _partitioned_parents(repository: dg.RepositoryDefinition, name: str) -> list[int]:
-    keys = {key.to_user_string() for key in repository.asset_graph.get(dg.AssetKey(name)).parent_keys}
-    return [number for number, other in enumerate(SHARD_ASSETS) if other in keys]
-
-
 def _outdated_before(
-    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, number: int, made: Mapping[str, int]
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, name: str, made: Mapping[str, int]
 ) -> int:
     """Materializations with a smaller number are of other code, or of an older model than there is; 0: none is."""
-    graph = repository.asset_graph
-    node = graph.get(dg.AssetKey(SHARD_ASSETS[number]))
+    node = repository.asset_graph.get(dg.AssetKey(name))
     limit = _code_changed_at(instance, node.key, node.code_version, sorted(made.values()))
     for key in node.parent_keys:
-        parent = graph.get(key)
-        if not parent.is_partitioned and key != dg.AssetKey("source_manifest"):
+        if not repository.asset_graph.get(key).is_partitioned and key != dg.AssetKey("source_manifest"):
             record = instance.get_asset_records([key])
             latest = record[0].asset_entry.last_materialization_storage_id if record else None
             limit = max(limit, latest or 0)
@@ -194,8 +183,3 @@ def _failures(
             for shard in shards_of_run(run.tags, position, registered):
                 runs_of.setdefault(shard, set()).add(run.run_id)
     return Counter({shard: len(runs) for shard, runs in runs_of.items()})
-
-
-def _running(instance: dg.DagsterInstance, registered: Sequence[str], position: Mapping[str, int]) -> set[str]:
-    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
-    return {shard for run in runs for shard in shards_of_run(run.tags, position, registered)}

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from facecaption_assets.automation.jobs import sensor_status
 from facecaption_assets.automation.schedules import checked_cron
 from facecaption_assets.partitions import STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
@@ -61,10 +62,9 @@ def tables_condition() -> dg.AutomationCondition:
 
 def summaries_sensor(settings: Settings) -> dg.AutomationConditionSensorDefinition:
     """The sensor that looks at these conditions, every 30 s."""
-    running = dg.DefaultSensorStatus.RUNNING if settings.automation.enabled else dg.DefaultSensorStatus.STOPPED
     return dg.AutomationConditionSensorDefinition(
         "summaries",
         target=dg.AssetSelection.assets(*_SUMMARIES, TABLES),
-        default_status=running,
+        default_status=sensor_status(settings),
         description="Statistics and release once a day if a shard is newer, benchmark_tables after benchmarks.",
     )

@@ -1,8 +1,9 @@
-"""Jobs over the assets."""
+"""Jobs over the assets, and whether what asks for them is on from the start."""
 
 import dagster as dg
 
 from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, STATISTICS_ASSETS
+from facecaption_assets.settings import Settings
 
 MANIFEST_INTAKE = dg.define_asset_job(
     "manifest_intake",
@@ -48,3 +49,7 @@ BENCHMARK_JOBS = (
         description="The tables of every benchmark that has been measured.",
     ),
 )
+
+
+def sensor_status(settings: Settings) -> dg.DefaultSensorStatus:
+    return dg.DefaultSensorStatus.RUNNING if settings.automation.enabled else dg.DefaultSensorStatus.STOPPED

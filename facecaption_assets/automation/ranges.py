@@ -35,10 +35,7 @@ def shards_of_run(tags: Mapping[str, str], position: Mapping[str, int], register
 
     ``position`` is the place of each shard in ``registered``.
     """
-    first, last = (
-        tags.get(RANGE_START_TAG, tags.get(PARTITION_TAG, "")),
-        tags.get(RANGE_END_TAG, tags.get(PARTITION_TAG, "")),
-    )
+    first, last = (tags.get(tag, tags.get(PARTITION_TAG, "")) for tag in (RANGE_START_TAG, RANGE_END_TAG))
     if first not in position or last not in position:
         return []
     return registered[position[first] : position[last] + 1]

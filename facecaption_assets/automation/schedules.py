@@ -51,7 +51,7 @@ def _nightly_backfill(settings: Settings) -> dg.ScheduleDefinition:
         name="nightly_backfill",
         job=SHARD_PIPELINE,
         cron_schedule=checked_cron(settings, "nightly_cron"),
-        execution_timezone=settings.automation.timezone,
+        execution_timezone=nightly.timezone,
         default_status=_status(settings),
         description=(
             f"Builds at most {nightly.nightly_shards:,} shards: missing ones, then those that have failed fewer than "
@@ -65,26 +65,19 @@ def _nightly_backfill(settings: Settings) -> dg.ScheduleDefinition:
             yield dg.SkipReason(f"backfill {busy} is building shards; the nightly backfill waits for its end")
             return
         assert context.repository_def
-        backlog = find_backlog(
-            instance,
-            context.repository_def,
-            now,
-            settings.automation.nightly_attempts,
-            timedelta(days=settings.automation.nightly_days),
-        )
+        memory = timedelta(days=nightly.nightly_days)
+        backlog = find_backlog(instance, context.repository_def, now, nightly.nightly_attempts, memory)
         awaited = awaited_shards(instance, settings, now)
         wanted = [task for task in backlog.tasks if task.reason != "missing" or task.stage or task.shard not in awaited]
         left = len(backlog.tasks) - len(wanted)
         backlog = replace(backlog, tasks=wanted)
-        chosen = backlog.within(settings.automation.nightly_shards)
+        chosen = backlog.within(nightly.nightly_shards)
         line = (
             f"{len(chosen):,} of {len(backlog.tasks):,} shards to build, {len(backlog.running):,} at work, "
-            f"{len(backlog.quarantined):,} quarantined after {settings.automation.nightly_attempts} failures"
+            f"{len(backlog.quarantined):,} quarantined after {nightly.nightly_attempts} failures"
             + (f", {left:,} new ones left to new_manifests" if left else "")
         )
-        logger.info(
-            "nightly_backfill: %s", line + (f": {', '.join(backlog.quarantined[:5])}" if backlog.quarantined else "")
-        )
+        logger.info("nightly_backfill: %s", ": ".join(filter(None, (line, ", ".join(backlog.quarantined[:5])))))
         if not chosen:
             yield dg.SkipReason(line)
         assert SHARDS.name

@@ -8,18 +8,18 @@ the cursor holds what waits to be, and a sensor without one does nothing twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import dagster as dg
 
 from facecaption_assets.automation.backlog import UNFINISHED
-from facecaption_assets.automation.jobs import MANIFEST_INTAKE, SHARD_PIPELINE
+from facecaption_assets.automation.jobs import MANIFEST_INTAKE, SHARD_PIPELINE, sensor_status
 from facecaption_assets.automation.ranges import chunks, range_request
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.settings import PREFIX, Settings
-from facecaption_ml.dataset.manifests import IngestedManifest, Ledger, Manifest, list_manifests
+from facecaption_ml.dataset.manifests import Ledger, Manifest, list_manifests
 from facecaption_ml.errors import naming
 
 SOURCE: Final = dg.AssetKey("source_manifest")
@@ -56,9 +56,7 @@ def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
         name="new_manifests",
         jobs=[MANIFEST_INTAKE, SHARD_PIPELINE],
         minimum_interval_seconds=_INTERVAL_S,
-        default_status=dg.DefaultSensorStatus.RUNNING
-        if settings.automation.enabled
-        else dg.DefaultSensorStatus.STOPPED,
+        default_status=sensor_status(settings),
         description=(
             f"Manifests under FACECAPTION_MANIFEST_INBOX ({settings.automation.manifest_inbox or 'not set'}) become shards "
             f"after the last one, and their shards runs of {settings.source.shards_per_run}."
@@ -67,14 +65,17 @@ def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
     def new_manifests(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if not settings.automation.manifest_inbox:
             return dg.SensorResult(skip_reason="FACECAPTION_MANIFEST_INBOX is not set: there is nothing to watch")
-        store = settings.open_store()
-        ledger = Ledger.read(store)
+        ledger = Ledger.read(settings.open_store())
         cursor = Cursor.read(context.cursor)
         with naming(f"{PREFIX}MANIFEST_INBOX"):
             manifests = list_manifests(settings.automation.manifest_inbox, settings.storage.options)
         new = [manifest for manifest in manifests if not ledger.find(manifest)][:_MOST_WAITING]
         done = [entry for entry in ledger.manifests if entry.id in cursor.asked]
-        requests = [request for entry in done for request in _runs_of_shards(entry, settings.source.shards_per_run)]
+        requests = [
+            range_request(names[0], names[-1], f"{entry.id}:{names[0]}...{names[-1]}", "new")
+            for entry in done
+            for names in chunks(entry.names, settings.source.shards_per_run)
+        ]
         stable = [manifest for manifest in new if cursor.waiting.get(manifest.location) == manifest.version]
         run, blocked = _next_run(context.instance, stable, settings.automation.manifest_attempts)
         if run:
@@ -83,18 +84,10 @@ def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
         waiting = {manifest.location: manifest.version for manifest in new}
         kept = sorted(asked & {manifest.id for manifest in new})
         line = f"{len(manifests):,} manifests, {len(new):,} not ingested" + (f"; {blocked}" if blocked else "")
-        return dg.SensorResult(
-            run_requests=requests,
-            skip_reason=None if requests else line,
-            cursor=Cursor(waiting, kept).text(),
-        )
+        cursor = Cursor(waiting, kept)
+        return dg.SensorResult(requests, skip_reason=None if requests else line, cursor=cursor.text())
 
     return new_manifests
-
-
-def _runs_of_shards(entry: IngestedManifest, size: int) -> Iterator[dg.RunRequest]:
-    for names in chunks(entry.names, size):
-        yield range_request(names[0], names[-1], f"{entry.id}:{names[0]}...{names[-1]}", "new")
 
 
 def _next_run(
@@ -110,17 +103,14 @@ def _next_run(
     for manifest in stable:
         tried = len(instance.get_runs(dg.RunsFilter(tags={MANIFEST_TAG: manifest.id}), limit=attempts))
         if tried < attempts:
-            return _run_request(manifest, tried), ""
+            config = {"manifest": manifest.location, "version": manifest.version}
+            request = dg.RunRequest(
+                run_key=f"{manifest.id}:{tried}",
+                job_name=MANIFEST_INTAKE.name,
+                run_config={"ops": {"source_manifest": {"config": config}}},
+                tags={MANIFEST_TAG: manifest.id},
+            )
+            return request, ""
         left_alone.append(manifest.location)
     logger.warning("new_manifests: left alone after %d failed runs: %s", attempts, ", ".join(left_alone[:5]))
     return None, f"{len(left_alone)} left alone after {attempts} failed runs, such as {left_alone[0]}"
-
-
-def _run_request(manifest: Manifest, tried: int) -> dg.RunRequest:
-    config = {"manifest": manifest.location, "version": manifest.version}
-    return dg.RunRequest(
-        run_key=f"{manifest.id}:{tried}",
-        job_name=MANIFEST_INTAKE.name,
-        run_config={"ops": {"source_manifest": {"config": config}}},
-        tags={MANIFEST_TAG: manifest.id},
-    )

@@ -53,8 +53,7 @@ def defined(results: Sequence[BenchmarkResult]) -> Check:
 
 def stored(store: Store, written: Mapping[str, bytes]) -> Check:
     """``written`` maps keys to what was written under them."""
-    wrong = [key for key, data in written.items() if store.read_bytes(key) != data]
-    return Check.none_listed("stored", wrong)
+    return Check.none_listed("stored", [key for key, data in written.items() if store.read_bytes(key) != data])
 
 
 def no_regression(compared: Regressions | str) -> Check:

@@ -76,27 +76,22 @@ def unique_at_most_all(table: pl.DataFrame, curve: pl.DataFrame) -> Check:
 
 def quality_conserved(table: pl.DataFrame, sampled: Mapping[str, int]) -> Check:
     """``sampled``: data set → pictures that were taken from it."""
+    columns = table.select("data_set", "metric", "images", "scored", "unreadable", "undefined")
     wrong = [
         f"{data_set}: {metric}"
-        for data_set, metric, images, *parts in table.select(
-            "data_set", "metric", "images", "scored", "unreadable", "undefined"
-        ).iter_rows()
+        for data_set, metric, images, *parts in columns.iter_rows()
         if sum(parts) != images or images != sampled[data_set]
     ]
     return Check("sample_conserved", not wrong, {"wrong": wrong, **sampled})
 
 
 def quality_in_range(table: pl.DataFrame) -> Check:
-    probabilities = pl.col("metric").str.starts_with("clip_iqa")
-    return _in_range(table, probabilities, "metric")
+    return _in_range(table, pl.col("metric").str.starts_with("clip_iqa"), "metric")
 
 
 def matching_conserved(table: pl.DataFrame, sampled: int) -> Check:
-    wrong = [
-        source
-        for source, faces, *parts in table.select("source", "faces", "scored", "no_text", "unreadable").iter_rows()
-        if sum(parts) != faces or faces != sampled
-    ]
+    faces, parts = pl.col("faces"), pl.sum_horizontal("scored", "no_text", "unreadable")
+    wrong = table.filter((parts != faces) | (faces != sampled))["source"].to_list()
     return Check("sample_conserved", not wrong, {"wrong": wrong, "sampled": sampled})
 
 

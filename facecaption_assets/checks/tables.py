@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import polars as pl
@@ -60,23 +60,25 @@ FACECAPTION_RELEASE: Final[Mapping[str, str]] = {
 
 def conserved(name: str, entered: int, kept: int, dropped: Mapping[str, int]) -> Check:
     """Rows in = rows kept + rows dropped, by reason."""
-    return Check(
-        name,
-        entered == kept + sum(dropped.values()),
-        {"in": entered, "kept": kept, **{f"dropped: {reason}": count for reason, count in sorted(dropped.items())}},
-    )
+    by_reason = {f"dropped: {reason}": count for reason, count in sorted(dropped.items())}
+    return Check(name, entered == kept + sum(dropped.values()), {"in": entered, "kept": kept, **by_reason})
 
 
 def unique(frame: pl.DataFrame, column: str, name: str) -> Check:
     """No value of ``column`` occurs twice; nulls do not count."""
     repeated = frame.select(column).drop_nulls().group_by(column).len().filter(pl.col("len") > 1)[column].sort()
-    return Check(name, repeated.is_empty(), {"repeated": len(repeated), "examples": _examples(repeated.to_list())})
+    examples = [str(value) for value in repeated.head(_EXAMPLES)]
+    return Check(name, repeated.is_empty(), {"repeated": len(repeated), "examples": examples})
 
 
 def none_of(name: str, frame: pl.DataFrame, offends: pl.Expr, show: str, **metadata: Any) -> Check:
     """No row of ``frame`` fulfils ``offends``; offending values of the column ``show`` are given as examples."""
-    bad = frame.filter(offends)
-    return Check(name, bad.is_empty(), {"offending": len(bad), "examples": _examples(bad[show].to_list()), **metadata})
+    return _none(name, frame.filter(offends)[show].to_list(), **metadata)
+
+
+def _none(name: str, offending: Sequence[Any], **metadata: Any) -> Check:
+    examples = [str(value) for value in offending[:_EXAMPLES]]
+    return Check(name, not offending, {"offending": len(offending), "examples": examples, **metadata})
 
 
 def rows_conserved(manifest: pl.DataFrame, raw: pl.DataFrame) -> Check:
@@ -96,9 +98,7 @@ def denials_honoured(raw: pl.DataFrame, denied: RemovalList) -> Check:
     kept = raw.filter(pl.col("status") == "ok").select("url", "sample_id", "sha256")
     # No face yet: an id that names a face must not match its picture.
     bad = [url for url, sample_id, sha256 in kept.iter_rows() if denied.reason(url, f"{sample_id}_", sha256)]
-    return Check(
-        "denials_honoured", not bad, {"offending": len(bad), "examples": _examples(bad), "listed": len(denied)}
-    )
+    return _none("denials_honoured", bad, listed=len(denied))
 
 
 def removals_honoured(released: pl.DataFrame, sha256_of: Mapping[str, str | None], removed: RemovalList) -> Check:
@@ -108,9 +108,7 @@ def removals_honoured(released: pl.DataFrame, sha256_of: Mapping[str, str | None
         for face_id, url in released.select("face_id", "url").iter_rows()
         if removed.reason(url, face_id, sha256_of.get(face_id.rpartition("_")[0]))
     ]
-    return Check(
-        "removals_honoured", not bad, {"offending": len(bad), "examples": _examples(bad), "listed": len(removed)}
-    )
+    return _none("removals_honoured", bad, listed=len(removed))
 
 
 def crop_thresholds(crops: pl.DataFrame, min_score: float, min_side: int) -> Check:
@@ -129,7 +127,7 @@ def label_thresholds(attributes: pl.DataFrame, threshold: float, min_labels: int
         female_right = not female or 1 - row["Male"] > threshold
         if not (certain and male_right and female_right and len(row["labels"]) + female >= min_labels):
             bad.append(row["face_id"])
-    return Check("thresholds", not bad, {"offending": len(bad), "examples": _examples(bad), "threshold": threshold})
+    return _none("thresholds", bad, threshold=threshold)
 
 
 def no_conflicts(attributes: pl.DataFrame) -> Check:
@@ -138,7 +136,7 @@ def no_conflicts(attributes: pl.DataFrame) -> Check:
         for face_id, labels, gender in attributes.select("face_id", "labels", "gender").iter_rows()
         if settle_conflicts([*labels, *([FEMALE] if gender == "female" else [])])[1]
     ]
-    return Check("no_conflicts", not bad, {"offending": len(bad), "examples": _examples(bad)})
+    return _none("no_conflicts", bad)
 
 
 def faithful(captions: pl.DataFrame) -> Check:
@@ -147,13 +145,13 @@ def faithful(captions: pl.DataFrame) -> Check:
         for face_id, caption, labels, gender in captions.iter_rows()
         if not check_faithful(caption, labels, gender).faithful
     ]
-    return Check("faithful", not bad, {"offending": len(bad), "examples": _examples(bad)})
+    return _none("faithful", bad)
 
 
 def clean_text(captions: pl.DataFrame) -> Check:
     """``captions``: face_id, caption."""
     bad = [f"{face_id}: {text}" for face_id, text in captions.select("face_id", "caption").iter_rows() if unclean(text)]
-    return Check("clean_text", not bad, {"offending": len(bad), "examples": _examples(bad)})
+    return _none("clean_text", bad)
 
 
 def explained(final: pl.DataFrame, template: pl.DataFrame) -> Check:
@@ -166,15 +164,10 @@ def explained(final: pl.DataFrame, template: pl.DataFrame) -> Check:
 
 def acceptance(written: int, captions: int, floor: float) -> Check:
     rate = written / captions if captions else 1.0
-    return Check(
-        "acceptance", rate >= floor, {"rate": round(rate, 4), "floor": floor, "from the LLM": written}, blocks=False
-    )
+    metadata = {"rate": round(rate, 4), "floor": floor, "from the LLM": written}
+    return Check("acceptance", rate >= floor, metadata, blocks=False)
 
 
 def one_split_per_url(released: pl.DataFrame) -> Check:
     per_url = released.group_by("url").agg(pl.col("split").n_unique())
     return none_of("one_split_per_url", per_url, pl.col("split") > 1, "url")
-
-
-def _examples(values: Collection[Any]) -> list[str]:
-    return [str(value) for value in list(values)[:_EXAMPLES]]

@@ -9,7 +9,6 @@ from typing import Any
 
 import dagster as dg
 
-from facecaption_assets.factories.check import check_specs
 from facecaption_assets.machines.compute import Compute
 from facecaption_assets.machines.retries import no_retry_on_user_error, retry_policy
 from facecaption_assets.settings import Settings
@@ -41,9 +40,11 @@ def configured_asset(
 
     def decorate(function: Callable[..., dg.MaterializeResult]) -> dg.AssetsDefinition:
         name = given.get("name") or function.__name__
+        partitions = given.get("partitions_def") if blocking else None
         metadata: dict[str, Any] = {"dagster/code_references": _code_reference(defined_by or function)}
         if table:
-            metadata["dagster/column_schema"] = table_schema(table)
+            columns = [dg.TableColumn(column, str(dtype)) for column, dtype in SCHEMAS[table].items()]
+            metadata["dagster/column_schema"] = dg.TableSchema(columns)
         return dg.asset(
             **given,
             owners=[f"team:{team}"],
@@ -52,16 +53,14 @@ def configured_asset(
             op_tags=machine.op_tags,
             retry_policy=retries(settings.deploy),
             required_resource_keys={"store", *resources},
-            check_specs=check_specs(name, checks, given.get("partitions_def") if blocking else None, blocking=blocking),
+            check_specs=[
+                dg.AssetCheckSpec(check, asset=name, description=text, partitions_def=partitions, blocking=blocking)
+                for check, text in checks.items()
+            ],
             metadata=metadata,
         )(no_retry_on_user_error(settings.deploy)(function))
 
     return decorate
-
-
-def table_schema(table: str) -> dg.TableSchema:
-    """A table's columns for the Dagster UI."""
-    return dg.TableSchema(columns=[dg.TableColumn(name, str(dtype)) for name, dtype in SCHEMAS[table].items()])
 
 
 def _code_reference(function: Callable[..., Any]) -> dg.CodeReferencesMetadataValue:

@@ -28,32 +28,15 @@ class Check:
         return cls(name, not lines, {"count": len(lines), "lines": list(lines[:_SHOWN]), **more}, blocks)
 
     @property
-    def severity(self) -> dg.AssetCheckSeverity:
-        return dg.AssetCheckSeverity.ERROR if self.blocks else dg.AssetCheckSeverity.WARN
+    def _fields(self) -> dict[str, Any]:
+        severity = dg.AssetCheckSeverity.ERROR if self.blocks else dg.AssetCheckSeverity.WARN
+        passed, metadata = bool(self.passed), dict(self.metadata)
+        return {"check_name": self.name, "passed": passed, "severity": severity, "metadata": metadata}
 
     def result(self) -> dg.AssetCheckResult:
         """For a MaterializeResult."""
-        return dg.AssetCheckResult(
-            check_name=self.name, passed=bool(self.passed), severity=self.severity, metadata=dict(self.metadata)
-        )
+        return dg.AssetCheckResult(**self._fields)
 
     def evaluation(self, asset: str, partition: str) -> dg.AssetCheckEvaluation:
         """For the event log: of one partition of ``asset``."""
-        return dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey(asset),
-            check_name=self.name,
-            passed=bool(self.passed),
-            metadata=dict(self.metadata),
-            severity=self.severity,
-            partition=partition,
-        )
-
-
-def check_specs(
-    asset: str, texts: Mapping[str, str], partitions: dg.PartitionsDefinition | None = None, *, blocking: bool = False
-) -> list[dg.AssetCheckSpec]:
-    """The declared checks of an asset: names to descriptions."""
-    return [
-        dg.AssetCheckSpec(name, asset=asset, description=text, partitions_def=partitions, blocking=blocking)
-        for name, text in texts.items()
-    ]
+        return dg.AssetCheckEvaluation(asset_key=dg.AssetKey(asset), partition=partition, **self._fields)

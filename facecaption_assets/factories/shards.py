@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import dagster as dg
@@ -104,15 +105,12 @@ def shard_asset(
     )
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         work = ShardWork(context.resources.store.open(), settings, context)
-        again = retries_left(context, settings.deploy)
-        recorder = _Recorder(
-            context, name, code_version, {*checks, *SCHEMA}, RANGE_START_TAG in context.run.tags, again
-        )
+        recorder = _Recorder(work, name, code_version, {*checks, *SCHEMA})
         before = recorder.finished_before() if context.retry_number else set()
         shards = [shard for shard in context.partition_keys if shard not in before]
         with open_work(work) as compute_shard:
             for number, shard in enumerate(shards, start=1):
-                recorder.run(shard, lambda shard=shard: _compute_and_write(work, name, shard, compute_shard))  # type: ignore[misc]
+                recorder.run(shard, partial(_compute_and_write, work, name, shard, compute_shard))
                 logger.info("%s %s: %s (%d of %d)", name, shard, recorder.last_line, number, len(shards))
         return recorder.result()
 
@@ -156,18 +154,10 @@ def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame, *,
 class _Recorder:
     """Records shards as they end and says at the end how the step ends."""
 
-    def __init__(
-        self,
-        context: dg.AssetExecutionContext,
-        asset: str,
-        code_version: str,
-        checks: set[str],
-        in_range: bool,
-        retries_left: bool,
-    ) -> None:
-        self._context, self._asset, self._code_version = context, asset, code_version
-        self._checks, self._in_range = checks, in_range
-        self._retries_left = retries_left
+    def __init__(self, work: ShardWork, asset: str, code_version: str, checks: set[str]) -> None:
+        self._context, self._asset, self._code_version, self._checks = work.context, asset, code_version, checks
+        self._in_range = RANGE_START_TAG in work.context.run.tags
+        self._retries_left = retries_left(work.context, work.settings.deploy)
         self._failures: dict[str, str] = {}
         self._evaluated: list[tuple[str, Check]] = []
         self.last_line = ""
@@ -175,10 +165,8 @@ class _Recorder:
     def run(self, shard: str, work: Callable[[], ShardResult]) -> None:
         try:
             result = work()
-        except Exception as error:  # any fault of one shard must leave the others alone
-            if self._retries_left and is_transient(
-                error
-            ):  # unless another try, with more memory, may do without the fault
+        except Exception as error:  # any fault of one shard must leave the others alone,
+            if self._retries_left and is_transient(error):  # unless another try, with more memory, may do without it
                 raise
             self._fail(shard, describe(error), traceback.format_exc())
             return
@@ -221,13 +209,10 @@ class _Recorder:
 
     def result(self) -> dg.MaterializeResult:
         if self._failures:
-            first = next(iter(self._failures.items()))
-            names = ", ".join(self._failures)
-            raise dg.Failure(
-                description=f"{len(self._failures)} shard(s) of {self._asset} failed: {names}; {first[0]}: {first[1]}",
-                metadata={shard: dg.MetadataValue.text(reason) for shard, reason in self._failures.items()},
-                allow_retries=False,
-            )
+            shard, reason = next(iter(self._failures.items()))
+            failed = f"{len(self._failures)} shard(s) of {self._asset} failed: {', '.join(self._failures)}"
+            metadata = {name: dg.MetadataValue.text(why) for name, why in self._failures.items()}
+            raise dg.Failure(f"{failed}; {shard}: {reason}", metadata=metadata, allow_retries=False)
         return dg.MaterializeResult(check_results=[self._summary(name) for name in sorted(self._checks)])
 
     def _fail(self, shard: str, reason: str, trace: str | None, metadata: Mapping[str, Any] | None = None) -> None:
@@ -242,7 +227,5 @@ class _Recorder:
         """The result that the step owes: of its one shard, or of all of a range together."""
         named = [(shard, check) for shard, check in self._evaluated if check.name == name]
         failed = [shard for shard, check in named if not check.passed]
-        metadata: dict[str, Any] = (
-            dict(named[0][1].metadata) if len(named) == 1 else {"shards": len(named), "failed": failed}
-        )
+        metadata = named[0][1].metadata if len(named) == 1 else {"shards": len(named), "failed": failed}
         return Check(name, not failed, metadata, blocks=named[0][1].blocks if named else True).result()

@@ -5,7 +5,7 @@ Dagster tries a step again after any error; here every other error is final, sin
 
 import errno
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from typing import Final, ParamSpec, TypeVar
 
@@ -44,11 +44,12 @@ def retries_left(context: dg.AssetExecutionContext, settings: DeploySettings) ->
 
 def is_transient(error: BaseException) -> bool:
     """Whether another try may go better: memory ran out here or on a GPU, or a process that the step had started was killed."""
-    return any(
-        isinstance(found, MemoryError | BrokenExecutor | ChildProcessError)
-        or (isinstance(found, OSError) and found.errno == errno.ENOMEM)
-        or (type(found).__name__ == "OutOfMemoryError" and type(found).__module__.startswith("torch"))
-        for found in _with_causes(error)
+    kind = type(error)
+    return (
+        isinstance(error, MemoryError | BrokenExecutor | ChildProcessError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (kind.__name__ == "OutOfMemoryError" and kind.__module__.startswith("torch"))
+        or (error.__cause__ is not None and is_transient(error.__cause__))
     )
 
 
@@ -78,9 +79,3 @@ def no_retry_on_user_error(settings: DeploySettings) -> Callable[[Callable[P, T]
         return decorated
 
     return decorate
-
-
-def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 
+from asset_runs import run_asset
 from drawn_pairs import SHORT, fill
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.partitions import ABLATION, SEEDS, VARIANTS
@@ -35,22 +34,10 @@ QUICK: dict[str, Any] = {
 def materialize(store: Store, asset: str, key: str | None = None) -> dict[str, Any]:
     """The metadata of a run that must end well."""
     settings = load_settings(profile="sample", home=Path(store.root).parent / "home", store=store.root, **QUICK)
-    with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
-        warnings.simplefilter("ignore")
-        done = (
-            build_definitions(settings)
-            .resolve_implicit_global_asset_job_def()
-            .execute_in_process(
-                instance=instance,
-                asset_selection=[dg.AssetKey(asset)],
-                partition_key=ABLATION.get_partition_key_from_str(key) if key else None,
-            )
-        )
-        (event,) = done.get_asset_materialization_events()
-    checks = {found.check_name: found for found in done.get_asset_check_evaluations()}
-    assert checks["stored"].passed
-    version = (event.materialization.tags or {}).get("dagster/data_version", "")
-    return {**{name: value.value for name, value in event.materialization.metadata.items()}, "data version": version}
+    outcome = run_asset(build_definitions(settings), asset, key)
+    assert not outcome.failure
+    assert outcome.checks["stored"].passed
+    return {**outcome.metadata, "data version": outcome.data_version}
 
 
 @pytest.fixture(scope="module")

@@ -9,33 +9,22 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from drawn_pairs import face, table
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.partitions import SHARDS
 from facecaption_assets.settings import load_settings
-from facecaption_ml.captions import CaptionGrammar, caption_seed
-from facecaption_ml.schemas import SCHEMAS, empty
+from facecaption_ml.schemas import empty
 from facecaption_ml.storage.store import Store
 from llm_server import ChatServer, running_chat_server
 
 SHARD_NAMES = ["shard-00000", "shard-00001"]
-LABELS = (["Male", "Black_Hair", "Smiling"], ["Blond_Hair", "Young"], ["Eyeglasses", "Wearing_Hat", "Male"])
 
 
 @pytest.fixture
 def server() -> Iterator[ChatServer]:
     with running_chat_server() as running:
         yield running
-
-
-def template_captions(count: int) -> pl.DataFrame:
-    grammar, rows = CaptionGrammar.load(), []
-    for k in range(count):
-        labels, face_id = LABELS[k % 3], f"{k:016x}_0"
-        gender = "male" if "Male" in labels else "female"
-        text = grammar.caption(labels, gender, caption_seed(face_id, grammar.version, 0))
-        rows.append((face_id, text, labels, gender))
-    return pl.DataFrame(rows, dict(SCHEMAS["template_captions"]), orient="row")
 
 
 def pipeline(home: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> tuple[Pipeline, Store]:
@@ -45,7 +34,7 @@ def pipeline(home: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) ->
     assert SHARDS.name
     made.instance.add_dynamic_partitions(SHARDS.name, SHARD_NAMES)
     store = Store(loaded.store_root)
-    store.write_table("template_captions", template_captions(6), SHARD_NAMES[0])
+    store.write_table("template_captions", table("template_captions", [face(k) for k in range(6)]), SHARD_NAMES[0])
     store.write_table("template_captions", empty("template_captions"), SHARD_NAMES[1])
     return made, store
 
@@ -80,22 +69,14 @@ def test_an_endpoint_that_is_well_rewrites_and_is_asked_only_once(
 def test_an_endpoint_that_is_ill_costs_the_rewrites_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer, behaviour: str, reason: str
 ) -> None:
-    made, store = pipeline(
-        tmp_path,
-        monkeypatch,
-        llm_backend="endpoint",
-        llm_endpoint=server.url(behaviour),
-        llm_model="m",
-        llm_attempts=1,
-    )
+    given = {"llm_backend": "endpoint", "llm_model": "m", "llm_attempts": 1}
+    made, store = pipeline(tmp_path, monkeypatch, llm_endpoint=server.url(behaviour), **given)
     made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
     found = store.read_table("llm_captions", SHARD_NAMES[0])
     assert set(found["caption_source"]) == {"template"}
     assert set(found["reason"]) == {reason}
-    assert (
-        found["caption"].to_list()
-        == store.read_table("template_captions", SHARD_NAMES[0])["template_caption"].to_list()
-    )
+    template = store.read_table("template_captions", SHARD_NAMES[0])["template_caption"]
+    assert found["caption"].to_list() == template.to_list()
 
 
 def test_no_backend_keeps_the_template_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

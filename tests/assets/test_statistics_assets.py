@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from drawn_pairs import face, table
 from facecaption_assets.assets.release import release_assets
 from facecaption_assets.assets.statistics import statistics_assets
 from facecaption_assets.checks import statistics as checks
@@ -21,11 +22,9 @@ from facecaption_assets.commands.run import run_statistics
 from facecaption_assets.partitions import STATISTICS_ASSETS
 from facecaption_assets.resources.data import build_resources
 from facecaption_assets.settings import THIS_DATA_SET, Settings, SettingsError, load_settings
-from facecaption_ml.captions import CaptionGrammar, caption_seed
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.sample.portraits import draw_portrait
-from facecaption_ml.schemas import SCHEMAS
-from facecaption_ml.statistics.comparison import comparison_table
+from facecaption_ml.statistics.comparison import ComparisonTally, comparison_table
 from facecaption_ml.statistics.matching import MATCHING_SCHEMA
 from facecaption_ml.statistics.quality import QUALITY_SCHEMA
 from facecaption_ml.statistics.report import card_sections
@@ -33,50 +32,22 @@ from facecaption_ml.statistics.text import TABLE_SCHEMA
 from facecaption_ml.storage.store import Store
 from tiny_checkpoints import save_blip, save_clip
 
-LABELS = (["Male", "Black_Hair", "Smiling"], ["Blond_Hair", "Young"], ["Eyeglasses", "Wearing_Hat", "Male"])
 ALT_TEXTS = ("a man in the news", None, "portrait of two friends")
 
 
-def table(name: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
-    blank = dict.fromkeys(SCHEMAS[name])
-    return pl.DataFrame([{**blank, **row} for row in rows], schema=dict(SCHEMAS[name]))
-
-
-def faces(numbers: range) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Crops and released pairs; every fifth crop is not released."""
-    grammar = CaptionGrammar.load()
-    crops, pairs = [], []
-    for k in numbers:
-        face_id, labels = f"{k:016x}_0", LABELS[k % 3]
-        picture = encode_jpeg(draw_portrait(frozenset(labels), k, 72).image)
-        box = [0.0, 0.0, 140.0 + k, 150.0 + k]
-        crops.append({"face_id": face_id, "image": {"bytes": picture, "path": None}, "box": box})
-        if k % 5:
-            text = grammar.caption(
-                labels, "male" if "Male" in labels else "female", caption_seed(face_id, grammar.version, 0)
-            )
-            pairs.append(
-                {
-                    "face_id": face_id,
-                    "url": f"http://a.test/{k}",
-                    "box": box,
-                    "caption": text,
-                    "template_caption": text,
-                    "alt_text": ALT_TEXTS[k % 3],
-                    "labels": labels,
-                    "split": "train",
-                }
-            )
-    return table("face_crops", crops), table("facecaption_dataset", pairs)
-
-
 def fill(folder: Path, *cuts: range, manifest: int = 0) -> Store:
-    """A store with a shard for each range of faces, and ``manifest`` more that have not come that far."""
+    """A store with a shard for each range of faces, and ``manifest`` more that have not come that far.
+
+    Every fifth face is not released.
+    """
     store = Store(str(folder))
     for number, cut in enumerate(cuts):
-        crops, pairs = faces(cut)
-        store.write_table("face_crops", crops, f"shard-{number:05d}")
-        store.write_table("facecaption_dataset", pairs, f"shard-{number:05d}")
+        boxes = {k: [0.0, 0.0, 140.0 + k, 150.0 + k] for k in cut}
+        texts = {k: {"url": f"http://a.test/{k}", "alt_text": ALT_TEXTS[k % 3], "split": "train"} for k in cut}
+        faces = {k: {**face(k, 72), "box": boxes[k], **texts[k]} for k in cut}
+        released = [faces[k] for k in cut if k % 5]
+        store.write_table("face_crops", table("face_crops", list(faces.values())), f"shard-{number:05d}")
+        store.write_table("facecaption_dataset", table("facecaption_dataset", released), f"shard-{number:05d}")
     for number in range(len(cuts) + manifest):
         store.write_table("source_manifest", table("source_manifest", []), f"shard-{number:05d}")
     return store
@@ -183,14 +154,11 @@ def test_the_figures_are_in_the_ui_and_in_the_store(measured: Outcome) -> None:
 
 
 def test_neither_the_cut_into_shards_nor_a_second_run_changes_a_number(tmp_path: Path) -> None:
-    one = run(fill(tmp_path / "one" / "store", range(22)), "text_statistics", "image_quality", quality_sample=6)
-    many = run(
-        fill(tmp_path / "many" / "store", range(14, 22), range(7), range(7, 14)),
-        "text_statistics",
-        "image_quality",
-        quality_sample=6,
-    )
-    for name in ("text_statistics", "image_quality"):
+    names = ("text_statistics", "image_quality")
+    cuts = (range(14, 22), range(7), range(7, 14))
+    one = run(fill(tmp_path / "one" / "store", range(22)), *names, quality_sample=6)
+    many = run(fill(tmp_path / "many" / "store", *cuts), *names, quality_sample=6)
+    for name in names:
         assert one.json(name)["tables"] == many.json(name)["tables"]
     assert one.table("image_quality")["scored"].to_list() == [6]
     version = "statistics/text_statistics/text_statistics.json"
@@ -291,7 +259,7 @@ def test_the_checks_fail_where_the_numbers_do_not_add_up(measured: Outcome) -> N
     assert not checks.unique_at_most_all(text.with_columns(grams=pl.lit(1)), curve).passed
 
     comparison = measured.table("dataset_comparison")
-    published = comparison_table_rows()
+    published = comparison_table(ComparisonTally()).head(-1).to_dicts()
     assert checks.published_unchanged(comparison, published).passed
     assert not checks.published_unchanged(comparison.slice(1), published).passed
     assert not checks.published_unchanged(comparison.with_columns(pl.col("samples") + 1), published).passed
@@ -311,12 +279,6 @@ def test_the_checks_fail_where_the_numbers_do_not_add_up(measured: Outcome) -> N
     assert not checks.matching_conserved(match, 5).passed
     assert checks.matching_in_range(match).passed
     assert not checks.matching_in_range(match.with_columns(mean=pl.lit(1.5))).passed
-
-
-def comparison_table_rows() -> list[dict[str, Any]]:
-    from facecaption_ml.statistics.comparison import ComparisonTally
-
-    return comparison_table(ComparisonTally()).head(-1).to_dicts()
 
 
 def test_the_card_shows_what_there_is_and_says_what_is_not(measured: Outcome, tmp_path: Path) -> None:
@@ -367,7 +329,7 @@ def test_a_statistic_that_fails_leaves_the_others_and_is_named(
     failed = run_statistics(Pipeline(settings_of(store)))
     assert isinstance(failed, RunFailedError)
     assert "text_statistics" in str(failed)
-    assert "the rest goes on without it: cannot write" in capsys.readouterr().err
+    assert "the rest continues without it: cannot write" in capsys.readouterr().err
     for name in set(STATISTICS_ASSETS) - {"text_statistics"}:
         assert store.exists(f"statistics/{name}/{name}.json")
 
@@ -386,7 +348,7 @@ def test_quality_folders_are_read_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, value: str, folders: dict[str, str]
 ) -> None:
     monkeypatch.setenv("FACECAPTION_QUALITY_FOLDERS", value)
-    assert load_settings().quality_folders == {name: Path(path) for name, path in folders.items()}
+    assert load_settings().statistics.quality_folders == {name: Path(path) for name, path in folders.items()}
 
 
 @pytest.mark.parametrize(

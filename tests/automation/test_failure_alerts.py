@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import BaseHTTPRequestHandler
+from typing import Any, ClassVar
 
 import dagster as dg
 import pytest
@@ -17,47 +16,34 @@ from hypothesis import strategies as st
 
 from facecaption_assets.automation.alerts import failure_alert_sensor, known_secrets, redact
 from facecaption_assets.settings import load_settings
+from loopback import free_port, http_server
 
 TOKEN = "T0KENinThePath"
 RANGE = {"dagster/asset_partition_range_start": "shard-00003", "dagster/asset_partition_range_end": "shard-00007"}
 
 
-class Webhook:
-    """A server that answers every request with ``status`` and keeps what was posted."""
+class Webhook(BaseHTTPRequestHandler):
+    """Answers every request with ``status``; what was posted is kept."""
 
-    def __init__(self) -> None:
-        self.status = 200
-        self.received: list[tuple[str, dict[str, Any]]] = []
-        outer = self
+    status = 200
+    received: ClassVar[list[tuple[str, dict[str, Any]]]]
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.received.append((self.path, json.loads(body)))
-                self.send_response(outer.status)
-                if outer.status == 302:
-                    self.send_header("Location", "/elsewhere")
-                self.end_headers()
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.received.append((self.path, json.loads(body)))
+        self.send_response(self.status)
+        if self.status == 302:
+            self.send_header("Location", "/elsewhere")
+        self.end_headers()
 
-            do_GET = do_POST  # noqa: N815
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/services/{TOKEN}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+    do_GET = do_POST  # noqa: N815
 
 
 @pytest.fixture
-def webhook() -> Iterator[Webhook]:
-    server = Webhook()
-    yield server
-    server.close()
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Webhook, "received", [], raising=False)
+    with http_server(Webhook) as port:
+        yield f"http://127.0.0.1:{port}/services/{TOKEN}"
 
 
 def alert(message: str, **settings: object) -> dg.DagsterRun:
@@ -84,22 +70,19 @@ def alert(message: str, **settings: object) -> dg.DagsterRun:
         return result.dagster_run
 
 
-def test_a_failed_run_is_posted_and_logged_in_one_line(webhook: Webhook, caplog: pytest.LogCaptureFixture) -> None:
-    run = alert("the disk is full\nsecond line", alert_webhook=webhook.url, ui_url="https://dagster.example.org/")
+def test_a_failed_run_is_posted_and_logged_in_one_line(webhook: str, caplog: pytest.LogCaptureFixture) -> None:
+    run = alert("the disk is full\nsecond line", alert_webhook=webhook, ui_url="https://dagster.example.org/")
     link = f"https://dagster.example.org/runs/{run.run_id}"
-    assert webhook.received == [
-        (
-            f"/services/{TOKEN}",
-            {
-                "run_id": run.run_id,
-                "job": "shard_pipeline",
-                "step": "face_crops",
-                "error": "the disk is full",
-                "partitions": "shard-00003...shard-00007",
-                "url": link,
-            },
-        )
-    ]
+    ((path, posted),) = Webhook.received
+    assert path == f"/services/{TOKEN}"
+    assert posted == {
+        "run_id": run.run_id,
+        "job": "shard_pipeline",
+        "step": "face_crops",
+        "error": "the disk is full",
+        "partitions": "shard-00003...shard-00007",
+        "url": link,
+    }
     (line,) = [record.getMessage() for record in caplog.records if record.name == "facecaption"]
     assert line == (
         f"run {run.run_id} of shard_pipeline failed: the disk is full "
@@ -107,21 +90,19 @@ def test_a_failed_run_is_posted_and_logged_in_one_line(webhook: Webhook, caplog:
     )
 
 
-@pytest.mark.parametrize(("status", "words"), [(500, "it answered 500"), (302, "it answered 302")])
+@pytest.mark.parametrize("status", [500, 302])
 def test_a_webhook_that_refuses_is_logged_and_the_sensor_goes_on(
-    webhook: Webhook, caplog: pytest.LogCaptureFixture, status: int, words: str
+    webhook: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    webhook.status = status
-    alert("the disk is full", alert_webhook=webhook.url)
-    assert len(webhook.received) == 1
-    assert words in caplog.text
+    monkeypatch.setattr(Webhook, "status", status)
+    alert("the disk is full", alert_webhook=webhook)
+    assert len(Webhook.received) == 1
+    assert f"it answered {status}" in caplog.text
     assert TOKEN not in caplog.text
 
 
 def test_a_webhook_that_is_down_or_wrong_is_logged_and_the_sensor_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     for url, words in (
         (f"http://127.0.0.1:{port}/{TOKEN}", "Connection refused"),
         (f"ftp://example.org/{TOKEN}", "no http:// or https:// address"),
@@ -136,9 +117,7 @@ def test_a_webhook_that_is_down_or_wrong_is_logged_and_the_sensor_goes_on(caplog
 
 
 def test_a_webhook_that_does_not_answer_costs_its_time_out_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
         alert("full", alert_webhook=f"http://127.0.0.1:{silent.getsockname()[1]}/{TOKEN}", alert_timeout_s=0.3)
     assert "did not take it: TimeoutError" in caplog.text
 

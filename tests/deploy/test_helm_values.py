@@ -35,12 +35,9 @@ def instance_of_the_chart() -> dict[str, Any]:
         "compute_logs": {
             "module": "dagster_aws.s3.compute_log_manager",
             "class": VALUES["computeLogManager"]["type"],
-            "config": {
-                **{snake({key: 0}).popitem()[0]: value for key, value in logs.items()},
-                "upload_extra_args": extra,
-            },
+            "config": {**snake(logs), "upload_extra_args": extra},
         },
-        **{snake({key: 0}).popitem()[0]: snake(daemon[key]) for key in ("runMonitoring", "runRetries")},
+        **snake({key: daemon[key] for key in ("runMonitoring", "runRetries")}),
         **{key: snake(daemon[key]) for key in ("backfills", "sensors", "schedules")},
         "concurrency": snake(VALUES["concurrency"]),
         "retention": snake({key: value for key, value in VALUES["retention"].items() if key != "enabled"}),
@@ -75,9 +72,8 @@ def test_the_launchers_configuration_fits_its_schema() -> None:
 def test_what_runs_read_from_the_environment_is_there_by_name() -> None:
     needed = {"DAGSTER_LOGS_BUCKET", "DAGSTER_LOGS_ENDPOINT_URL", "FACECAPTION_PROFILE", "FACECAPTION_STORE"}
     assert needed <= set(SETTINGS_MAP["data"])
-    places = [VALUES[name] for name in COMPONENTS]
-    places += [*VALUES["dagster-user-deployments"]["deployments"], VALUES["runLauncher"]["config"]["k8sRunLauncher"]]
-    for place in places:
+    launcher = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
+    for place in (*map(VALUES.get, COMPONENTS), *VALUES["dagster-user-deployments"]["deployments"], launcher):
         assert [one["name"] for one in place["envConfigMaps"]] == [SETTINGS_MAP["metadata"]["name"]]
         assert [one["name"] for one in place["envSecrets"]] == ["facecaption-secrets"]
 
@@ -130,18 +126,9 @@ def test_the_service_account_has_an_iam_role_and_may_start_pods() -> None:
     assert account["metadata"]["name"] == VALUES["global"]["serviceAccountName"]
     assert account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].endswith("role/facecaption")
     allowed = {
-        (resource, verb)
-        for rule in by_kind["Role"]["rules"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
+        f"{verb} {name}" for rule in by_kind["Role"]["rules"] for name in rule["resources"] for verb in rule["verbs"]
     }
-    assert {
-        ("jobs", "create"),
-        ("jobs", "delete"),
-        ("pods", "create"),
-        ("pods", "list"),
-        ("pods/log", "get"),
-    } <= allowed
+    assert {"create jobs", "delete jobs", "create pods", "list pods", "get pods/log"} <= allowed
     assert by_kind["RoleBinding"]["subjects"][0]["name"] == account["metadata"]["name"]
 
 

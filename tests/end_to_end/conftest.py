@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -44,13 +43,10 @@ class Command:
     shards = SHARDS
     scenes = SCENES
     rewriting = REWRITING
+    words = staticmethod(command_line.command)
 
     def environment(self, home: Path, **settings: str) -> dict[str, str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("FACECAPTION_")}
-        return {**clean, "OMP_NUM_THREADS": "1", **SMALL_WORLD, "FACECAPTION_HOME": str(home), **settings}
-
-    def words(self, *arguments: str) -> list[str]:
-        return command_line.command(*arguments)
+        return command_line.clean_environment(home, **{**SMALL_WORLD, **settings})
 
     def run(self, home: Path, *arguments: str, **settings: str) -> command_line.Done:
         return command_line.start(*arguments, home=home, **{**SMALL_WORLD, **settings})
@@ -83,10 +79,8 @@ def rewritten(tmp_path_factory: pytest.TempPathFactory, facecaption: Command, fi
 
     def rewrite(home: Path) -> None:
         shutil.copytree(finished, home, dirs_exist_ok=True)
-        environment = facecaption.environment(home, **REWRITING)
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", REWRITE], check=True, cwd=facecaption.folder, env=environment
-        )
+        words, environment = [sys.executable, "-W", "ignore", "-c", REWRITE], facecaption.environment(home, **REWRITING)
+        subprocess.run(words, check=True, cwd=facecaption.folder, env=environment)
 
     return made_once(tmp_path_factory, "rewritten", rewrite)
 

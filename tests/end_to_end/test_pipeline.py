@@ -102,7 +102,7 @@ def test_a_released_face_is_traced_back_to_its_url(home: Path, facecaption) -> N
     stages = {stage["asset"]: stage for stage in record["stages"]}
     assert record["outcome"] == "released"
     assert set(stages) == {*TABLES, "source_manifest"}
-    assert all(stage["materialised"] for stage in stages.values())
+    assert all(stage["materialized"] for stage in stages.values())
     assert stages["source_manifest"]["facts"]["url"] == face["url"]
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -32,7 +30,7 @@ def test_a_process_killed_in_the_middle_is_completed_by_the_next_run(tmp_path: P
         if line.startswith("raw_images shard-00000"):
             break
     time.sleep(0.3)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     process.stderr.close()
     store = Store(str(tmp_path / "store"))
@@ -46,14 +44,8 @@ def test_a_process_killed_in_the_middle_is_completed_by_the_next_run(tmp_path: P
 
 def test_a_dead_network_is_not_taken_for_a_finished_shard(tmp_path: Path, facecaption) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "list.csv").write_text("URL\n" + "".join(f"http://host{i}.invalid/x.jpg\n" for i in range(6)))
-    done = facecaption.run(
-        tmp_path / "home",
-        "--profile",
-        "photos",
-        "run",
-        FACECAPTION_SOURCE=str(tmp_path / "list.csv"),
-        FACECAPTION_RETRIES="0",
-    )
+    given = {"FACECAPTION_SOURCE": str(tmp_path / "list.csv"), "FACECAPTION_RETRIES": "0"}
+    done = facecaption.run(tmp_path / "home", "--profile", "photos", "run", **given)
     assert done.returncode == 1
     assert "0.0% of the images arrived" in done.stderr
     assert "FACECAPTION_SUCCESS_FLOOR" in done.stderr.strip().splitlines()[-1]

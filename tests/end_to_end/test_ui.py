@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "facecaption_assets.definitions"}
-
-
-class Ui:
-    """A running UI."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def ask(self, query: str, **variables: object) -> dict[str, Any]:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            found = json.load(answer)
-        assert "errors" not in found, found
-        return dict(found["data"])
-
-    def wait(self, query: str, done: Any, seconds: float, **variables: object) -> Any:
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                found = done(self.ask(query, **variables))
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                found = None
-            if found:
-                return found
-            assert time.monotonic() < deadline, f"{query} did not come to its end"
-            time.sleep(1)
+from backfills import ENDED
+from loopback import free_port
+from servers import graphql, wait_until
 
 
 @pytest.fixture
-def ui(home: Path, facecaption) -> Iterator[Ui]:  # type: ignore[no-untyped-def]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def ui(home: Path, facecaption) -> Iterator[int]:  # type: ignore[no-untyped-def]
+    """The port of a running UI."""
+    port = free_port()
     process = subprocess.Popen(
         facecaption.words("ui", "--port", str(port)),
         cwd=facecaption.folder,
@@ -59,30 +27,28 @@ def ui(home: Path, facecaption) -> Iterator[Ui]:  # type: ignore[no-untyped-def]
         stderr=subprocess.DEVNULL,
     )
     try:
-        running = Ui(f"http://127.0.0.1:{port}")
         query = "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }"
-        running.wait(
-            query, lambda d: [e["loadStatus"] for e in d["workspaceOrError"]["locationEntries"]] == ["LOADED"], 90
-        )
-        yield running
+        loaded = {"workspaceOrError": {"locationEntries": [{"loadStatus": "LOADED"}]}}
+        wait_until("the code location", lambda: graphql(port, query) == loaded, 90)
+        yield port
     finally:
         process.send_signal(signal.SIGINT)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
 
 
-def test_the_ui_shows_the_lineage_and_a_backfill_over_a_range_ends_well(ui: Ui, facecaption) -> None:  # type: ignore[no-untyped-def]
-    nodes = ui.ask(
-        "{ assetNodes { assetKey { path } dependencyKeys { path } partitionStats { numMaterialized numPartitions } } }"
-    )
+def test_the_ui_shows_the_lineage_and_a_backfill_over_a_range_ends_well(ui: int, facecaption) -> None:  # type: ignore[no-untyped-def]
+    query = "{assetNodes{assetKey{path} dependencyKeys{path} partitionStats{numMaterialized numPartitions}}}"
+    nodes = graphql(ui, query)
     by_name = {node["assetKey"]["path"][0]: node for node in nodes["assetNodes"]}
     assert {key["path"][0] for key in by_name["face_attributes"]["dependencyKeys"]} == {"face_crops", "attribute_model"}
     assert by_name["facecaption_dataset"]["partitionStats"] == {"numMaterialized": 3, "numPartitions": 3}
 
-    launched = ui.ask(
+    launched = graphql(
+        ui,
         """mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) {
              ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
         p={
@@ -94,13 +60,12 @@ def test_the_ui_shows_the_lineage_and_a_backfill_over_a_range_ends_well(ui: Ui, 
     )["launchPartitionBackfill"]
     status = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
                   ... on PartitionBackfill { status runs { status tags { key value } } } } }"""
-    ended = {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
-    result = ui.wait(
-        status,
-        lambda d: d["partitionBackfillOrError"] if d["partitionBackfillOrError"]["status"] in ended else None,
-        200,
-        id=launched["backfillId"],
-    )
+
+    def ended_backfill() -> Any:
+        found = graphql(ui, status, id=launched["backfillId"])["partitionBackfillOrError"]
+        return found if found["status"] in ENDED else None
+
+    result = wait_until("the backfill's end", ended_backfill, 200)
     assert result["status"] == "COMPLETED_SUCCESS"
     ranges = []
     for run in result["runs"]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,26 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import polars as pl
 import pytest
 
-from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork, shard_asset
-from facecaption_assets.machines.compute import CPU
+from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork
 from facecaption_assets.resources.data import StoreResource
 from facecaption_assets.settings import load_settings
-from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store
-
-KEY = dg.AssetKey("template_captions")
-SHARDS = ["shard-00000", "shard-00001", "shard-00002"]
-RANGE = {"dagster/asset_partition_range_start": SHARDS[0], "dagster/asset_partition_range_end": SHARDS[-1]}
-
-
-def rows(shard: str) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"face_id": [f"{shard}_0"], "template_caption": ["A person."], "labels": [[]], "gender": [None]},
-        schema=dict(SCHEMAS["template_captions"]),
-    )
+from small_shards import KEY, RANGE, SHARDS, rows, small_shard_asset
 
 
 class World:
@@ -44,19 +29,14 @@ class World:
         (folder / "home").mkdir(exist_ok=True)
         self.instance = dg.DagsterInstance.local_temp(str(folder / "home"))
         self.instance.add_dynamic_partitions("shards", SHARDS)
-        self.raising: set[str] = set()
-        self.failing_check: set[str] = set()
-        self.warning_check: set[str] = set()
-        self.rejected: set[str] = set()
+        self.raising, self.failing_check, self.warning_check, self.rejected = (set[str]() for _ in range(4))
         self.opened = 0
-        self.computed: list[str] = []
 
     @contextlib.contextmanager
     def open_work(self, work: ShardWork) -> Iterator[ShardFunction]:
         self.opened += 1
 
         def compute(shard: str) -> ShardResult:
-            self.computed.append(shard)
             if shard in self.raising:
                 raise OSError(errno.ENOSPC, "the disk is full")
             checks = [
@@ -70,20 +50,9 @@ class World:
     def run(self, **kwargs: object) -> dg.ExecuteInProcessResult:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            asset = shard_asset(
-                name="template_captions",
-                open_work=self.open_work,
-                deps=[],
-                checks={"hard": "must hold", "soft": "should hold"},
-                group="captions",
-                kinds={"polars"},
-                description="under test",
-                code_version="1",
-                compute=CPU,
-                settings=load_settings(profile="sample"),
-            )
+            settings = load_settings(profile="sample")
             return dg.materialize(
-                [asset],
+                [small_shard_asset(self.open_work, settings, hard="must hold", soft="should hold")],
                 instance=self.instance,
                 resources={"store": StoreResource(root=self.store.root)},
                 raise_on_error=False,
@@ -94,17 +63,13 @@ class World:
         return sorted(self.instance.get_materialized_partitions(KEY))
 
     def latest_metadata(self, shard: str) -> dict[str, object]:
-        records = self.instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=KEY, asset_partitions=[shard]), limit=1
-        ).records
-        materialization = records[0].asset_materialization
-        assert materialization
-        return {name: value.value for name, value in materialization.metadata.items()}
+        wanted = dg.AssetRecordsFilter(asset_key=KEY, asset_partitions=[shard])
+        (record,) = self.instance.fetch_materializations(wanted, limit=1).records
+        return {name: value.value for name, value in record.asset_materialization.metadata.items()}  # type: ignore[union-attr]
 
     def check_outcomes(self, check: str, run: dg.ExecuteInProcessResult) -> dict[str | None, str]:
-        history = self.instance.event_log_storage.get_asset_check_execution_history(
-            dg.AssetCheckKey(KEY, check), limit=50
-        )
+        log = self.instance.event_log_storage
+        history = log.get_asset_check_execution_history(dg.AssetCheckKey(KEY, check), limit=50)
         return {record.partition: record.status.value for record in history if record.run_id == run.run_id}
 
 
@@ -138,10 +103,8 @@ def test_what_is_recorded_on_the_spot_says_which_code_made_it(world: World) -> N
     assert not world.run(tags=RANGE).success
     records = world.instance.fetch_materializations(KEY, limit=10).records
     made = [record.asset_materialization for record in records]
-    assert {(event.partition, (event.tags or {}).get("dagster/code_version")) for event in made if event} == {
-        (SHARDS[0], "1"),
-        (SHARDS[1], "1"),
-    }
+    versions = {event.partition: (event.tags or {})["dagster/code_version"] for event in made if event}
+    assert versions == dict.fromkeys(SHARDS[:2], "1")
 
 
 def test_a_range_of_one_shard_records_its_checks_for_that_shard(world: World) -> None:
@@ -212,14 +175,11 @@ world.run(tags=test_shards.RANGE)
 @pytest.mark.processes
 def test_a_killed_process_keeps_the_shards_it_had_done(tmp_path: Path) -> None:
     code = _KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout
-    assert process.stdout.readline().strip() == "second shard"
-    time.sleep(0.2)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline().strip() == "second shard"
+        time.sleep(0.2)
+        process.kill()
     world = World(tmp_path)
     assert world.materialized() == [SHARDS[0]]
     assert world.store.shards("template_captions") == [SHARDS[0]]

@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_objects import (
-    DEPLOY,
     REPOSITORY,
     as_job,
     assert_quantities,
     definitions,
+    node_groups_for,
     production,
     quantity_of,
-    read_yaml,
     run_context,
     step_context,
 )
@@ -39,14 +38,12 @@ SETTINGS = production(
 GPU_IMAGE = "ACCOUNT.dkr.ecr.REGION.amazonaws.com/facecaption:0.1.0-cuda"
 
 
-def job_of(asset: str) -> dict[str, Any]:
-    found: dict[str, Any] = as_job(step_context(SETTINGS, pod_configs(definitions())[asset]), asset)
-    return found
+def job_of(asset: str) -> Any:
+    return as_job(step_context(SETTINGS, pod_configs(definitions())[asset]), asset)
 
 
-def pod_of(asset: str) -> dict[str, Any]:
-    pod: dict[str, Any] = job_of(asset)["spec"]["template"]["spec"]
-    return pod
+def pod_of(asset: str) -> Any:
+    return job_of(asset)["spec"]["template"]["spec"]
 
 
 @pytest.mark.parametrize("asset", ASSETS)
@@ -97,17 +94,9 @@ def test_the_steps_of_one_run_go_to_different_nodes() -> None:
 
 
 def test_every_node_pool_and_taint_is_one_that_the_cluster_has() -> None:
-    groups = read_yaml(DEPLOY / "eks" / "cluster.yaml")["managedNodeGroups"]
     for asset in ASSETS:
         pod = pod_of(asset)
-        tolerated = {toleration["key"] for toleration in pod.get("tolerations", ())}
-        fitting = [
-            group["name"]
-            for group in groups
-            if pod["nodeSelector"].items() <= group["labels"].items()
-            and {taint["key"] for taint in group.get("taints", ())} <= tolerated
-        ]
-        assert fitting, asset
+        assert node_groups_for(pod["nodeSelector"], pod.get("tolerations", ())), asset
 
 
 def test_only_trainings_keep_off_spot_nodes_unless_told_otherwise() -> None:
@@ -149,26 +138,26 @@ def test_the_kubernetes_page_shows_the_table_of_the_real_definitions() -> None:
 
 @examples(30)
 @given(
-    cores=st.integers(1, 96),
-    memory=st.integers(1, 1152),
-    disk=st.integers(1, 4000),
-    gpus=st.integers(0, 8),
-    shared=st.integers(0, 256),
-    stop=st.integers(0, 600),
-    minutes=st.integers(1, 100_000),
-    spot=st.booleans(),
-)
-def test_any_machine_makes_a_valid_job(
-    cores: int, memory: int, disk: int, gpus: int, shared: int, stop: int, minutes: int, spot: bool
-) -> None:
-    machine = Compute(
-        "any", "cpu", cores, memory, disk, minutes, gpus, shared_memory_gib=shared, stop_seconds=stop, spot=spot
+    st.builds(
+        Compute,
+        st.just("any"),
+        st.just("cpu"),
+        cores=st.integers(1, 96),
+        memory_gib=st.integers(1, 1152),
+        disk_gib=st.integers(1, 4000),
+        timeout_minutes=st.integers(1, 100_000),
+        gpus=st.integers(0, 8),
+        shared_memory_gib=st.integers(0, 256),
+        stop_seconds=st.integers(0, 600),
+        spot=st.booleans(),
     )
+)
+def test_any_machine_makes_a_valid_job(machine: Compute) -> None:
     tag = get_user_defined_k8s_config({KUBERNETES: json.dumps(machine.op_tags[KUBERNETES])}).to_dict()
     job = as_job(step_context(SETTINGS, tag), "any")
-    assert job["spec"]["activeDeadlineSeconds"] == 60 * minutes
+    assert job["spec"]["activeDeadlineSeconds"] == 60 * machine.timeout_minutes
     limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
-    assert quantity_of(limits["memory"]) == memory * 2**30
+    assert quantity_of(limits["memory"]) == machine.memory_gib * 2**30
 
 
 def test_what_the_schema_would_let_pass_is_caught_here() -> None:
@@ -187,26 +176,21 @@ def test_a_misspelt_key_of_a_tag_is_refused() -> None:
         get_user_defined_k8s_config({"dagster-k8s/config": json.dumps({"pod_spec_config": {"node_selektor": {}}})})
 
 
-@pytest.mark.parametrize(
-    ("executor", "name"),
-    [("in_process", "in_process"), ("multiprocess", "multiprocess"), ("kubernetes", "kubernetes")],
-)
-def test_the_executor_is_a_setting(executor: str, name: str) -> None:
-    assert build_executor(load_settings(executor=executor)).name == name
+@pytest.mark.parametrize("executor", ["in_process", "multiprocess", "kubernetes"])
+def test_the_executor_is_a_setting(executor: str) -> None:
+    assert build_executor(load_settings(executor=executor).deploy).name == executor
 
 
 def test_pods_are_productions_and_a_laptop_has_none() -> None:
-    assert production().executor == "kubernetes"
-    assert load_settings(profile="sample").executor == load_settings(profile="photos").executor == "in_process"
+    assert production().deploy.executor == "kubernetes"
+    assert {load_settings(profile=profile).deploy.executor for profile in ("sample", "photos")} == {"in_process"}
 
 
 def test_the_executors_settings_reach_dagster_k8s() -> None:
     from dagster._config import process_config
 
-    chosen = production(
-        k8s_image="registry.example.org/x:1", executor_steps=5, k8s_env_secrets="one, two", k8s_namespace="faces"
-    )
-    definition = build_executor(chosen)
+    given = {"executor_steps": 5, "k8s_env_secrets": "one, two", "k8s_namespace": "faces"}
+    definition = build_executor(production(k8s_image="registry.example.org/x:1", **given).deploy)
     found = process_config({"config": definition.config_schema.config_type}, {"config": {}})
     assert found.success, found.errors
     config = definition.apply_config_mapping({"config": {}}).value["config"]

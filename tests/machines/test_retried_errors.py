@@ -9,15 +9,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork, shard_asset
-from facecaption_assets.machines.compute import CPU
+from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork
 from facecaption_assets.machines.retries import is_transient, no_retry_on_user_error, retry_policy
 from facecaption_assets.resources.data import StoreResource
 from facecaption_assets.settings import Settings, SettingsError, load_settings
 from facecaption_ml.storage.store import StoreError
-from retried_steps import RANGE, SHARDS, rows
-
-KEY = dg.AssetKey("template_captions")
+from small_shards import KEY, RANGE, SHARDS, rows, small_shard_asset
 
 
 class Tries:
@@ -31,8 +28,8 @@ class Tries:
         """How often it was tried, and whether it succeeded in the end."""
         left, tried = list(errors), []
 
-        @dg.asset(retry_policy=retry_policy(self.settings))
-        @no_retry_on_user_error(self.settings)
+        @dg.asset(retry_policy=retry_policy(self.settings.deploy))
+        @no_retry_on_user_error(self.settings.deploy)
         def failing(context: dg.AssetExecutionContext) -> None:
             tried.append(context.retry_number)
             if left:
@@ -113,18 +110,7 @@ class Shards:
 
     def run(self) -> tuple[dg.ExecuteInProcessResult, list[str]]:
         """The result, and the shards that count as done."""
-        asset = shard_asset(
-            name="template_captions",
-            open_work=self.open_work,
-            deps=[],
-            checks={"hard": "must hold"},
-            group="captions",
-            kinds={"polars"},
-            description="under test",
-            code_version="1",
-            compute=CPU,
-            settings=self.settings,
-        )
+        asset = small_shard_asset(self.open_work, self.settings, hard="must hold")
         store = StoreResource(root=str(self.folder / "store"))
         with dg.DagsterInstance.ephemeral() as instance:
             instance.add_dynamic_partitions("shards", SHARDS)
@@ -151,4 +137,4 @@ def test_a_shard_that_is_always_short_of_memory_holds_up_no_other(
     assert done == [SHARDS[0], SHARDS[2]]
     (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     assert failure.user_failure_data
-    assert "shard-00001: MemoryError: no memory for the crops" in (failure.user_failure_data.description or "")
+    assert "shard-00001: internal error: MemoryError: no memory" in (failure.user_failure_data.description or "")

@@ -13,16 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import retried_steps
-from cluster_objects import DEPLOY, definitions, quantity_of, read_yaml
+from cluster_objects import definitions, node_groups_for, quantity_of
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.machines.memory_growth import grown
 from facecaption_assets.machines.pod_table import pod_configs
 from facecaption_assets.settings import load_settings
-from retried_steps import RANGE, SHARDS, noted, steps
+from retried_steps import noted, steps
 from small_cluster import small_cluster
-
-KEY = dg.AssetKey("template_captions")
+from small_shards import KEY, RANGE, SHARDS
 
 
 def events(instance: dg.DagsterInstance, *kinds: dg.DagsterEventType) -> list[dg.DagsterEvent]:
@@ -125,15 +124,11 @@ def test_a_pod_without_limits_stays_without() -> None:
 @pytest.mark.parametrize("changes", [{}, {"k8s_spot": False}])
 def test_every_pod_still_fits_on_a_node_when_it_is_tried_again(changes: dict[str, Any]) -> None:
     gib = {"m6i.2xlarge": 32, "m6i.4xlarge": 64, "m6a.4xlarge": 64, "m5.4xlarge": 64, "p4de.24xlarge": 1152}
-    groups = read_yaml(DEPLOY / "eks" / "cluster.yaml")["managedNodeGroups"]
     for asset, config in pod_configs(definitions(**changes)).items():
         pod, resources = config["pod_spec_config"], grown(config["container_config"]["resources"], 2.0)
-        tolerated = {found["key"] for found in pod.get("tolerations", ())}
+        fitting = node_groups_for(pod["node_selector"], pod.get("tolerations", ()))
         sizes = [
-            min(gib[name] for name in group.get("instanceTypes", [group.get("instanceType")]))
-            for group in groups
-            if pod["node_selector"].items() <= group["labels"].items()
-            and {taint["key"] for taint in group.get("taints", ())} <= tolerated
+            min(gib[name] for name in group.get("instanceTypes", [group.get("instanceType")])) for group in fitting
         ]
         assert sizes, asset
         assert quantity_of(resources["limits"]["memory"]) < Decimal("0.9") * max(sizes) * 2**30, asset

@@ -66,10 +66,7 @@ def deployment(
 @pytest.fixture(scope="session")
 def store(deployment: Deployment, s3_server: dict[str, str]) -> Store:
     """The deployment's own."""
-    return Store(
-        deployment.environment["FACECAPTION_STORE"],
-        s3_options(s3_server),
-    )
+    return Store(deployment.environment["FACECAPTION_STORE"], s3_options(s3_server))
 
 
 @pytest.fixture(scope="session")
@@ -100,8 +97,6 @@ def _settings(home: Path, source: Path, s3: dict[str, str]) -> dict[str, str]:
         "FACECAPTION_THREADS": "1",
         "DAGSTER_LOGS_BUCKET": "data",
         "DAGSTER_LOGS_ENDPOINT_URL": s3["endpoint"],
-        "AWS_ACCESS_KEY_ID": s3["AWS_ACCESS_KEY_ID"],
-        "AWS_SECRET_ACCESS_KEY": s3["AWS_SECRET_ACCESS_KEY"],
-        "AWS_REGION": s3["AWS_REGION"],
+        **{name: value for name, value in s3.items() if name.startswith("AWS_")},
         "OMP_NUM_THREADS": "1",
     }

@@ -25,22 +25,12 @@ SHARD = "shard-00000"
 def crops(rows: int, size: int = 100_000) -> pl.DataFrame:
     """Rows with pictures of noise, which nothing compresses."""
     noise = np.random.default_rng(rows)
-    frame = pl.DataFrame({"face_id": [f"{i:016x}_0" for i in range(rows)]})
-    pictures = [{"bytes": noise.bytes(size), "path": None} for _ in range(rows)]
-    others = {
-        name: pl.Series(name, [None] * rows, dtype=dtype)  # type: ignore[arg-type]
-        for name, dtype in SCHEMAS["face_crops"].items()
-        if name not in ("face_id", "image")
-    }
-    image = pl.Series("image", pictures, dtype=SCHEMAS["face_crops"]["image"])  # type: ignore[arg-type]
-    return frame.with_columns(image, *others.values()).select(list(SCHEMAS["face_crops"]))
+    found = [{"face_id": f"{i:016x}_0", "image": {"bytes": noise.bytes(size), "path": None}} for i in range(rows)]
+    return pl.DataFrame(found, dict(SCHEMAS["face_crops"]))
 
 
 def store_at(endpoint: str, server: dict[str, str], prefix: str) -> Store:
-    return Store(
-        f"s3://data/{prefix}",
-        s3_options({**server, "endpoint": endpoint}),
-    )
+    return Store(f"s3://data/{prefix}", s3_options({**server, "endpoint": endpoint}))
 
 
 @pytest.fixture

@@ -1,11 +1,18 @@
+"""Profiles, environment and groups of the settings; docs/settings.md is what ``facecaption settings --markdown`` prints."""
+
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from facecaption_assets.commands.cli import main
 from facecaption_assets.settings import PROFILES, SETTINGS, SettingsError, load_settings
+
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def test_the_papers_values_are_the_defaults() -> None:
@@ -17,12 +24,13 @@ def test_the_papers_values_are_the_defaults() -> None:
 
 def test_the_benchmarks_are_the_papers_unless_a_profile_says_otherwise() -> None:
     settings = load_settings(profile="production")
-    probes = {
-        task: (options.epochs, options.learning_rate, options.batch_size)
-        for task in ("retrieval", "attributes", "sketches")
-        for options in [settings.benchmarks.probes(task)]
-    }
-    assert probes == {"retrieval": (20, 4e-4, 256), "attributes": (100, 0.3, 256), "sketches": (100, 1e-6, 256)}
+    for task, values in {
+        "retrieval": (20, 4e-4, 256),
+        "attributes": (100, 0.3, 256),
+        "sketches": (100, 1e-6, 256),
+    }.items():
+        options = settings.benchmarks.probes(task)
+        assert (options.epochs, options.learning_rate, options.batch_size) == values
     assert (settings.benchmarks.shared.weight_decay, settings.benchmarks.shared.views) == (0.05, 1)
     sample = load_settings(profile="sample")
     assert (sample.benchmarks.sketches.epochs, sample.benchmarks.sketches.learning_rate) == (20, 1e-3)
@@ -45,6 +53,7 @@ def test_environment_beats_profile_beats_default(monkeypatch: pytest.MonkeyPatch
         ("FACECAPTION_MIN_FACE_SCORE", "98", "FACECAPTION_MIN_FACE_SCORE is '98'"),
         ("FACECAPTION_NSFW_VALUES", "NSFW", "FACECAPTION_NSFW_VALUES is .*JSON list"),
         ("FACECAPTION_TEST_SHARE", "0.97", "nothing to train on"),
+        ("FACECAPTION_S3_ENDPOINT", "s3.example.org", "FACECAPTION_S3_ENDPOINT.*https://"),
         ("FACECAPTION_BENCHMARK_RUNS", "0", "FACECAPTION_BENCHMARK_RUNS is '0'"),
         ("FACECAPTION_BENCHMARK_CELEB", "x", "did you mean FACECAPTION_BENCHMARK_CELEBA"),
     ],
@@ -70,12 +79,6 @@ def test_an_endpoint_with_credentials_is_refused_without_showing_them(monkeypatc
     with pytest.raises(SettingsError, match=r"FACECAPTION_S3_ENDPOINT.*FACECAPTION_S3_ACCESS_KEY_ID") as caught:
         load_settings()
     assert "very-secret" not in str(caught.value)
-
-
-def test_an_endpoint_without_a_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FACECAPTION_S3_ENDPOINT", "s3.example.org")
-    with pytest.raises(SettingsError, match=r"FACECAPTION_S3_ENDPOINT.*https://"):
-        load_settings()
 
 
 def test_keys_go_to_awss_own_variables_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +109,7 @@ def test_a_group_is_the_librarys_options_class() -> None:
 def test_every_setting_has_a_variable_of_its_own_and_a_description() -> None:
     variables = [setting.variable for setting in SETTINGS.values()]
     assert len(variables) == len(set(variables)) >= 170
-    assert not [setting.variable for setting in SETTINGS.values() if not setting.info.description]
+    assert not [setting.variable for setting in SETTINGS.values() if not (setting.info.description or "").strip()]
 
 
 def test_each_setting_reaches_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,3 +133,14 @@ def test_a_copy_with_other_values_leaves_the_rest(tmp_path: Path) -> None:
     assert settings.deploy.executor == "in_process"
     with pytest.raises(KeyError):
         settings.replaced(no_such_setting=1)
+
+
+def test_the_page_is_what_the_command_prints() -> None:
+    result = CliRunner().invoke(main, ["settings", "--markdown"])
+    assert result.exit_code == 0
+    assert result.output == PAGE.read_text(encoding="utf-8"), "facecaption settings --markdown > docs/settings.md"
+
+
+def test_every_setting_has_one_line() -> None:
+    named = re.findall(r"^\| `(FACECAPTION_\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(named) == sorted(setting.variable for setting in SETTINGS.values())

@@ -19,6 +19,8 @@ from dagster._core.test_utils import create_test_daemon_workspace_context, insta
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
+from facecaption_assets.automation.alerts import innermost_error
+
 _IN_THIS_PROCESS = {
     "run_launcher": {
         "module": "dagster._core.launcher.sync_in_memory_run_launcher",
@@ -65,9 +67,7 @@ def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """The run's status; with the innermost error of a run that failed."""
     for entry in instance.all_logs(run.run_id):
         if entry.dagster_event and entry.dagster_event.is_step_failure:
-            error = entry.dagster_event.step_failure_data.error
-            while error and error.cause and (error.cls_name or "").startswith("Dagster"):
-                error = error.cause
+            error = innermost_error(entry.dagster_event.step_failure_data.error)
             return f"{run.status.value}: {error.message.strip() if error else ''}"
     return run.status.value
 

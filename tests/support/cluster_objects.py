@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -45,6 +45,17 @@ def definitions(**given: Any) -> dg.Definitions:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return build_definitions(load_settings(**{**found, **given}))
+
+
+def node_groups_for(selector: Mapping[str, str], tolerations: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """The groups of the cluster's nodes that a pod may go to."""
+    tolerated = {toleration["key"] for toleration in tolerations}
+    return [
+        group
+        for group in read_yaml(DEPLOY / "eks" / "cluster.yaml")["managedNodeGroups"]
+        if selector.items() <= group["labels"].items()
+        and {taint["key"] for taint in group.get("taints", ())} <= tolerated
+    ]
 
 
 def snake(value: Any) -> Any:
@@ -113,27 +124,21 @@ _LAUNCHER_ONLY = (
 
 def step_context(settings: Settings, tag: Mapping[str, Any]) -> K8sContainerContext:
     """Of a step: the run's, then the executor's, then the asset's own, as k8s_job_executor merges them."""
-    executor = kubernetes_config(settings)
+    executor = kubernetes_config(settings.deploy)
     own = K8sContainerContext(
         service_account_name=executor.get("service_account_name"),
         env_secrets=executor.get("env_secrets"),
         namespace=executor.get("job_namespace"),
         run_k8s_config=UserDefinedDagsterK8sConfig.from_dict(executor["step_k8s_config"]),
     )
-    return (
-        run_context().merge(own).merge(K8sContainerContext(run_k8s_config=UserDefinedDagsterK8sConfig.from_dict(tag)))
-    )
+    asset = K8sContainerContext(run_k8s_config=UserDefinedDagsterK8sConfig.from_dict(tag))
+    return run_context().merge(own).merge(asset)
 
 
 def as_job(context: K8sContainerContext, name: str, image: str = "registry.example.org/facecaption:0.1.0-cpu") -> Any:
     """The Job object of a pod in this context, as JSON goes to the cluster; checked against Kubernetes' schema."""
-    launcher = launcher_config()
-    config = DagsterK8sJobConfig(
-        job_image=image,
-        dagster_home=launcher["dagster_home"],
-        instance_config_map=launcher["instance_config_map"],
-        postgres_password_secret=launcher["postgres_password_secret"],
-    )
+    own = ("dagster_home", "instance_config_map", "postgres_password_secret")
+    config = DagsterK8sJobConfig(job_image=image, **{key: launcher_config()[key] for key in own})
     job = construct_dagster_k8s_job(
         config,
         args=["dagster", "api", "execute_step"],

@@ -34,15 +34,13 @@ def invoke(*arguments: str | Path, home: Path, **environment: str) -> Done:
 
 def start(*arguments: str | Path, home: Path, **environment: str) -> Done:
     """Run the command in a process of its own, without settings but the given ones."""
+    env = clean_environment(home, **environment)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=REPOSITORY, env=env, timeout=280)
+
+
+def clean_environment(home: Path, **settings: str) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FACECAPTION_")}
-    return subprocess.run(
-        command(*arguments),
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env={**clean, "FACECAPTION_HOME": str(home), "OMP_NUM_THREADS": "1", **environment},
-        timeout=280,
-    )
+    return {**clean, "FACECAPTION_HOME": str(home), "OMP_NUM_THREADS": "1", **settings}
 
 
 def command(*arguments: str | Path) -> list[str]:

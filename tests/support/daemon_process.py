@@ -39,20 +39,16 @@ def main(out: Path) -> None:
             with freeze_time(start + ahead):
                 list(execute_sensor_iteration(workspace, logger, None, None))
         runs = [
-            {
-                "job": run.job_name,
-                "tags": dict(run.tags),
-                "assets": sorted(key.to_user_string() for key in run.asset_selection or ()),
-                "config": run.run_config,
-            }
+            {"job": run.job_name, "tags": dict(run.tags), "config": run.run_config}
             for run in reversed(instance.get_runs())
         ]
-        ticks = [
-            {"status": tick.status.value, "error": tick.error.message if tick.error else None}
+        errors = [
+            tick.error.message
             for state in instance.all_instigator_state()
             for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
+            if tick.error
         ]
-        out.write_text(json.dumps({"runs": runs, "ticks": ticks}))
+        out.write_text(json.dumps({"runs": runs, "errors": errors}))
 
 
 main(Path(sys.argv[1]))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from facecaption_ml.captions import CaptionGrammar, caption_seed
+from facecaption_ml.captions import caption_seed
+from facecaption_ml.captions.template.template import bundled_grammar
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.sample.portraits import draw_portrait
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store
+from facecaption_ml.taxonomy import Gender
 
 SHORT: dict[str, Any] = {
     "flip_epochs": 2,
@@ -25,26 +28,31 @@ LABELS = (["Male", "Black_Hair", "Smiling"], ["Blond_Hair", "Young", "Bangs"], [
 ROWS, TRAIN = 48, 32
 
 
+def face(number: int, side: int = 64) -> dict[str, Any]:
+    """What rows of ``face_crops`` and ``facecaption_dataset`` say of a drawn face, and its gender."""
+    labels = LABELS[number % 3]
+    gender: Gender = "male" if "Male" in labels else "female"
+    picture = encode_jpeg(draw_portrait(frozenset(labels), number, side).image)
+    face_id, grammar = f"{number:016x}_0", bundled_grammar()
+    caption = grammar.caption(labels, gender, caption_seed(face_id, grammar.version, 0))
+    texts = {"caption": caption, "template_caption": caption}
+    return {"face_id": face_id, "image": {"bytes": picture}, "labels": labels, "gender": gender, **texts}
+
+
+def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The columns of a table that the rows have; the others are null."""
+    return pl.DataFrame([{column: row.get(column) for column in SCHEMAS[name]} for row in rows], dict(SCHEMAS[name]))
+
+
 def fill(folder: Path) -> Store:
     """Two shards of 24 drawn faces, a third of them held out; a third shard is in the manifest only."""
-    store, grammar = Store(str(folder)), CaptionGrammar.load()
-    for shard in range(2):
-        crops, pairs = [], []
-        for k in range(24 * shard, 24 * shard + 24):
-            face_id, labels = f"{k:016x}_0", LABELS[k % 3]
-            picture = encode_jpeg(draw_portrait(frozenset(labels), k, 64).image)
-            text = grammar.caption(
-                labels, "male" if "Male" in labels else "female", caption_seed(face_id, grammar.version, 0)
-            )
-            split = {0: "validation", 1: "test"}.get(k % 6, "train")
-            texts = {"caption": text, "template_caption": text, "alt_text": f"portrait {k}"}
-            crops.append({"face_id": face_id, "image": {"bytes": picture, "path": None}})
-            pairs.append({"face_id": face_id, "labels": labels, "split": split, **texts})
-        for name, rows in (("face_crops", crops), ("facecaption_dataset", pairs)):
-            blank = dict.fromkeys(SCHEMAS[name])
-            frame = pl.DataFrame([{**blank, **row} for row in rows], schema=dict(SCHEMAS[name]))
-            store.write_table(name, frame, f"shard-{shard:05d}")
-    manifest = pl.DataFrame(schema=dict(SCHEMAS["source_manifest"]))
-    for number in range(3):
-        store.write_table("source_manifest", manifest, f"shard-{number:05d}")
+    store = Store(str(folder))
+    for shard in range(3):
+        numbers = range(24 * shard, 24 * shard + 24)
+        store.write_table("source_manifest", table("source_manifest", []), f"shard-{shard:05d}")
+        if shard < 2:
+            splits = {0: "validation", 1: "test"}
+            faces = [face(k) | {"split": splits.get(k % 6, "train"), "alt_text": f"portrait {k}"} for k in numbers]
+            for name in ("face_crops", "facecaption_dataset"):
+                store.write_table(name, table(name, faces), f"shard-{shard:05d}")
     return store

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import gzip
 import io
-import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +15,7 @@ import polars as pl
 from PIL import Image
 
 from facecaption_ml.schemas import SCHEMAS
+from loopback import http_answer, stream_server
 
 
 def picture(number: int, format_name: str = "JPEG", size: tuple[int, int] = (40, 30)) -> bytes:
@@ -38,24 +38,16 @@ def png_bomb(side: int) -> bytes:
 
 
 def manifest(urls: list[str | None], duplicate: list[bool] | None = None) -> pl.DataFrame:
-    count = len(urls)
-    columns = {
-        "sample_id": [f"{i:016x}" for i in range(count)],
-        "url": urls,
-        "alt_text": [f"text {i}" for i in range(count)],
-        "width": [None] * count,
-        "height": [None] * count,
-        "nsfw": [None] * count,
-        "duplicate_url": duplicate or [False] * count,
-        "shard": ["00000"] * count,
-    }
-    return pl.DataFrame(columns, schema=dict(SCHEMAS["source_manifest"]))
+    repeated = duplicate or [False] * len(urls)
+    rows = [
+        {"sample_id": f"{i:016x}", "url": url, "alt_text": f"text {i}", "duplicate_url": repeated[i], "shard": "00000"}
+        for i, url in enumerate(urls)
+    ]
+    return pl.DataFrame(rows, dict(SCHEMAS["source_manifest"]))
 
 
 def reply(status: str = "200 OK", body: bytes = b"", **headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+    return http_answer(status, body, headers)
 
 
 @dataclass
@@ -150,26 +142,7 @@ class Site:
 
 @contextlib.contextmanager
 def running_site() -> Iterator[Site]:
-    """A Site served from a thread of its own."""
     site = Site()
-    started = threading.Event()
-    stops: list[Callable[[], object]] = []
-
-    async def serve() -> None:
-        server = await asyncio.start_server(site.handle, "127.0.0.1", 0)
-        site.port = server.sockets[0].getsockname()[1]
+    with stream_server(site.handle) as site.port:
         site.base = f"http://127.0.0.1:{site.port}"
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        stops.append(lambda: loop.call_soon_threadsafe(stop.set))
-        started.set()
-        await stop.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-    thread.start()
-    assert started.wait(10)
-    try:
         yield site
-    finally:
-        stops[0]()
-        thread.join(10)

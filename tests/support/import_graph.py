@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -61,22 +62,9 @@ def against_the_order(graph: Graph, package: str, rooms: Iterable[str]) -> list[
 
 
 def circles(graph: Graph) -> list[list[str]]:
-    """The groups of modules that reach each other (strongly connected components of two or more)."""
-    reached = {module: _reachable(graph, module) for module in graph}
-    groups = {
-        tuple(sorted(other for other in reached[module] if module in reached.get(other, ())))
-        for module in graph
-        if module in reached[module]
-    }
-    return [list(group) for group in sorted(groups)]
-
-
-def _reachable(graph: Graph, module: str) -> set[str]:
-    seen: set[str] = set()
-    waiting = [module]
-    while waiting:
-        for name in graph.get(waiting.pop(), ()):
-            if name not in seen:
-                seen.add(name)
-                waiting.append(name)
-    return seen
+    """The first circle of imports, if there is one."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return [error.args[1]]
+    return []

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from loopback import http_answer, stream_server
 
 
 def completion(content: Any, finish_reason: Any = "stop", **message: Any) -> dict[str, Any]:
@@ -24,10 +25,7 @@ def echo(messages: list[dict[str, str]]) -> str:
 
 def reply(status: int = 200, body: object = b"", **headers: str) -> bytes:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", **headers}
-    lines = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(data)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode() + data
+    return http_answer(f"{status} Status", data, {"Content_Type": "application/json", **headers})
 
 
 def error(message: str, code: str | None = None) -> dict[str, Any]:
@@ -50,6 +48,7 @@ class ChatServer:
     times: list[float] = field(default_factory=list)
     open_now: int = 0
     most_open: int = 0
+    granted: list[float] = field(default_factory=list)
 
     def url(self, behaviour: str = "good") -> str:
         return f"http://127.0.0.1:{self.port}/{behaviour}/v1"
@@ -132,8 +131,6 @@ class ChatServer:
             case _:
                 writer.write(FIXED[behaviour])
 
-    granted: list[float] = field(default_factory=list)
-
 
 FIXED = {
     "401": reply(401, error("Incorrect API key provided: sk-secret-1")),
@@ -174,26 +171,7 @@ FIXED = {
 
 @contextlib.contextmanager
 def running_chat_server(port: int = 0) -> Iterator[ChatServer]:
-    """A ChatServer in a thread of its own, on a free port unless one is given."""
+    """On a free port unless one is given."""
     server = ChatServer()
-    started = threading.Event()
-    stops: list[Callable[[], object]] = []
-
-    async def serve() -> None:
-        listening = await asyncio.start_server(server.handle, "127.0.0.1", port, backlog=512)
-        server.port = listening.sockets[0].getsockname()[1]
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        stops.append(lambda: loop.call_soon_threadsafe(stop.set))
-        started.set()
-        await stop.wait()
-        listening.close()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-    thread.start()
-    assert started.wait(10), "the chat server does not start"
-    try:
+    with stream_server(server.handle, port) as server.port:
         yield server
-    finally:
-        stops[0]()
-        thread.join(10)

@@ -37,23 +37,9 @@ def write_crops(
     store: Store, shard: str, rows: Sequence[int], *, broken: Sequence[int] = (), row_group_rows: int = 10
 ) -> None:
     """``broken`` rows have bytes that are no picture."""
-    found = [
-        {
-            "face_id": face_id(row),
-            "sample_id": f"{row:016x}",
-            "url": f"http://a.test/{row}.jpg",
-            "alt_text": None,
-            "image": {"bytes": b"\xff\xd8\xff broken" if row in broken else picture(row), "path": None},
-            "width": SIDE,
-            "height": SIDE,
-            "box": [0.0, 0.0, SIDE, SIDE],
-            "landmarks": [[1.0, 2.0]] * 5,
-            "score": 0.99,
-            "roll_degrees": 0.0,
-        }
-        for row in rows
-    ]
-    frame = pl.DataFrame(found, schema=dict(SCHEMAS["face_crops"]), orient="row")
+    images = [{"bytes": b"\xff\xd8\xff broken" if row in broken else picture(row), "path": None} for row in rows]
+    found = [{"face_id": face_id(row), "image": image} for row, image in zip(rows, images, strict=True)]
+    frame = pl.DataFrame(found, dict(SCHEMAS["face_crops"]))
     store.write_table("face_crops", frame, shard, row_group_rows=row_group_rows)
 
 
@@ -64,18 +50,14 @@ def write_captions(
     found = [
         {
             "face_id": face_id(row),
-            "url": f"http://a.test/{row}.jpg",
-            "box": [0.0, 0.0, SIDE, SIDE],
             "caption": text,
             "template_caption": text,
-            "alt_text": None if text is None else text.upper(),
-            "labels": [],
+            "alt_text": text and text.upper(),
             "split": (splits or {}).get(row, "train"),
         }
         for row, text in captions.items()
     ]
-    frame = pl.DataFrame(found, schema=dict(SCHEMAS["facecaption_dataset"]), orient="row")
-    store.write_table("facecaption_dataset", frame, shard)
+    store.write_table("facecaption_dataset", pl.DataFrame(found, dict(SCHEMAS["facecaption_dataset"])), shard)
 
 
 def write_pairs(
@@ -100,7 +82,7 @@ def index_of(groups: Sequence[int], store: Store) -> PairIndex:
         PairSource(store, ("shard-00000",), "caption"),
         np.zeros(len(groups), np.int32),
         np.arange(len(groups), dtype=np.int32),
-        np.concatenate([[0], np.cumsum(groups, dtype=np.int64)]).astype(np.int64),
+        np.cumsum([0, *groups], dtype=np.int64),
         np.concatenate([np.zeros(0, np.uint32), *rows]),
         Counter(pairs=int(sum(groups))),
         "version",

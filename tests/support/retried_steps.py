@@ -11,19 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import polars as pl
 
-from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork, shard_asset
+from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork
 from facecaption_assets.machines import retries
-from facecaption_assets.machines.compute import CPU, Compute
+from facecaption_assets.machines.compute import Compute
 from facecaption_assets.machines.executors import build_executor
 from facecaption_assets.resources.data import StoreResource
 from facecaption_assets.settings import load_settings
-from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import StoreError
+from small_shards import SHARDS, rows, small_shard_asset
 
-SHARDS = ["shard-00000", "shard-00001", "shard-00002"]
-RANGE = {"dagster/asset_partition_range_start": SHARDS[0], "dagster/asset_partition_range_end": SHARDS[-1]}
 TINY = Compute("tiny", "cpu", cores=1, memory_gib=1, disk_gib=1, timeout_minutes=5)
 MIB = 2**20
 retries.DELAY_S = 0.1  # type: ignore[misc]
@@ -32,24 +29,26 @@ retries.DELAY_S = 0.1  # type: ignore[misc]
 def steps() -> dg.JobDefinition:
     """The job of every asset here."""
     settings, folder = load_settings(profile="sample"), Path(os.environ["LOST_STEPS"])
+    retried = dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings.deploy))
+    final = retries.no_retry_on_user_error(settings.deploy)
 
-    @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings))
-    @retries.no_retry_on_user_error(settings)
+    @retried
+    @final
     def hungry(context: dg.AssetExecutionContext) -> None:
         """Takes 400 MiB beside what Python needs."""
         note(folder, "hungry")
         context.log.info(f"the last byte is {(bytearray(b'x') * (400 * MIB))[-1]}")  # one allocation, all written
 
-    @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings))
-    @retries.no_retry_on_user_error(settings)
+    @retried
+    @final
     def evicted(context: dg.AssetExecutionContext) -> None:
         """Is told to stop, as a pod is whose node is taken away."""
         if note(folder, "evicted") == 1:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
 
-    @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings))
-    @retries.no_retry_on_user_error(settings)
+    @retried
+    @final
     def misled(context: dg.AssetExecutionContext) -> None:
         """What it needs is not there."""
         note(folder, "misled")
@@ -66,33 +65,15 @@ def steps() -> dg.JobDefinition:
 
         yield compute
 
-    killed = shard_asset(
-        name="template_captions",
-        open_work=open_work,
-        deps=[],
-        checks={"soft": "warns"},
-        group="captions",
-        kinds={"polars"},
-        description="Its process is killed in the middle of its second shard.",
-        code_version="1",
-        compute=CPU,
-        settings=settings,
-    )
+    killed = small_shard_asset(open_work, settings, soft="warns")  # in the middle of its second shard
     store = StoreResource(root=str(folder / "store"))
     made = dg.Definitions(
         [hungry, evicted, misled, killed],
         jobs=[dg.define_asset_job("steps")],
         resources={"store": store},
-        executor=build_executor(settings),
+        executor=build_executor(settings.deploy),
     )
     return made.resolve_job_def("steps")
-
-
-def rows(shard: str) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"face_id": [f"{shard}_0"], "template_caption": ["A person."], "labels": [[]], "gender": [None]},
-        schema=dict(SCHEMAS["template_captions"]),
-    )
 
 
 def note(folder: Path, line: str) -> int:

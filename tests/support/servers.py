@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -10,27 +11,23 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from loopback import free_port, http_server
+
 REPOSITORY = Path(__file__).parents[2]
 SHARDS = 12
 """Of the deployment under test."""
 _SHARED_MEMORY = "shared_memory_type=mmap"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(what: str, found: Callable[[], Any], seconds: float, every: float = 0.5) -> Any:
@@ -149,20 +146,10 @@ def picture_server(picture: bytes) -> Iterator[PictureServer]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state = PictureServer(server.server_port)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with http_server(Handler) as port:
+        state = PictureServer(port)
         yield state
-    finally:
         state.held.clear()
-        server.shutdown()
-        server.server_close()
 
 
 # -- Dagster -------------------------------------------------------------------------------------------------------------
@@ -254,19 +241,7 @@ class Deployment:
         return [found for found in self.processes_of("spawn_main") if _parent(found) in workers]
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The answer's data. Raises AssertionError with the server's message."""
-        import json
-        import urllib.request
-
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.web_port}/graphql", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            found = json.load(answer)
-        assert "errors" not in found, found["errors"]
-        data: dict[str, Any] = found["data"]
-        return data
+        return graphql(self.web_port, query, **variables)
 
     def _loaded(self) -> bool:
         found = self.graphql("{workspaceOrError{... on Workspace{locationEntries{locationOrLoadError{__typename}}}}}")
@@ -278,6 +253,17 @@ class Deployment:
         self._processes[name] = subprocess.Popen(
             [sys.executable, *arguments], env=self.environment, stdout=log, stderr=log, cwd=self.home
         )
+
+
+def graphql(port: int, query: str, **variables: Any) -> dict[str, Any]:
+    """The data of the webserver's answer. Raises AssertionError with the server's message."""
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    address = f"http://127.0.0.1:{port}/graphql"
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found = json.load(answer)
+    assert "errors" not in found, found["errors"]
+    return dict(found["data"])
 
 
 def _parent(process: int) -> int:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 import kubernetes_validate
 import yaml
 
-from cluster_objects import assert_quantities, quantity_of
+from cluster_objects import VERSION, assert_quantities, quantity_of
+from loopback import http_server
 
-VERSION = "1.33"
 _NOT_FOUND = {"kind": "Status", "status": "Failure", "reason": "NotFound"}
 
 
@@ -69,11 +69,10 @@ class Cluster:
         return {"active": 1} if code is None else {"failed": 1} if code else {"succeeded": 1}
 
     def delete_job(self, name: str) -> dict[str, Any] | None:
-        job = self.jobs.get(name)
         process = self.processes.pop(name, None)
         if process:
             process.terminate()
-        return job if process else None
+        return self.jobs[name] if process else None
 
 
 def _resident(pid: int) -> int:
@@ -96,7 +95,7 @@ class _Api(BaseHTTPRequestHandler):
         if address.path.endswith("/log"):
             self._answer(200, "the last line of the container")
             return
-        if self._is_job():
+        if address.path.startswith("/apis/batch/v1/"):
             name = address.path.removesuffix("/status").rpartition("/")[2]
             known = name in self.cluster.jobs and name in self.cluster.processes
             job = {**self.cluster.jobs[name], "status": self.cluster.job_status(name)} if known else _NOT_FOUND
@@ -109,9 +108,6 @@ class _Api(BaseHTTPRequestHandler):
         found = self.cluster.delete_job(urlsplit(self.path).path.rpartition("/")[2])
         self._answer(200 if found else 404, found or _NOT_FOUND)
 
-    def _is_job(self) -> bool:
-        return self.path.startswith("/apis/batch/v1/")
-
     def _answer(self, status: int, content: Any) -> None:
         body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
         self.send_response(status)
@@ -120,31 +116,25 @@ class _Api(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
 
 @contextmanager
 def small_cluster(folder: Path, **environment: str) -> Iterator[tuple[Cluster, Path]]:
     """The cluster, and the kubeconfig that leads to it."""
     cluster = Cluster({"PATH": os.environ["PATH"], "HOME": str(folder), "OMP_NUM_THREADS": "1", **environment})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Api", (_Api,), {"cluster": cluster}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    config = {
+    config: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "small",
-        "clusters": [{"name": "small", "cluster": {"server": address}}],
+        "clusters": [{"name": "small", "cluster": {}}],
         "users": [{"name": "nobody", "user": {}}],
         "contexts": [{"name": "small", "context": {"cluster": "small", "user": "nobody"}}],
     }
     path = folder / "kubeconfig.yaml"
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
     try:
-        yield cluster, path
+        with http_server(type("Api", (_Api,), {"cluster": cluster})) as port:
+            config["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{port}"
+            path.write_text(yaml.safe_dump(config), encoding="utf-8")
+            yield cluster, path
     finally:
-        server.shutdown()
-        server.server_close()
         for process in cluster.processes.values():
             process.kill()

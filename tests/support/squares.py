@@ -70,23 +70,11 @@ def write_squares(store: Store, pairs: int = 400, shards: int = 2, *, extra: str
 
 def micro_config(store: Store, **given: Any) -> TrainingConfig:
     """A training of the smallest preset on one thread; every step is logged. ``given``: options and fields of the config."""
-    options: dict[str, Any] = {
-        "preset": "micro",
-        "threads": 1,
-        "precision": "fp32",
-        "log_every": 1,
-        "evaluation_pairs": 40,
-    }
-    fields: dict[str, Any] = {
-        "store": store.root,
-        "storage_options": dict(store.storage_options),
-        "shards": tuple(store.shards("facecaption_dataset")),
-        "variant": "flip",
-        "device": "cpu",
-    }
-    for name, value in given.items():
-        (options if name in TrainingOptions.model_fields else fields)[name] = value
-    return TrainingConfig(options=TrainingOptions(**options), **fields)
+    plain = {"preset": "micro", "threads": 1, "precision": "fp32", "log_every": 1, "evaluation_pairs": 40}
+    of_options = {name: given.pop(name) for name in TrainingOptions.model_fields if name in given}
+    fields: dict[str, Any] = {"variant": "flip", "device": "cpu", "shards": tuple(store.shards("facecaption_dataset"))}
+    where = {"store": store.root, "storage_options": dict(store.storage_options)}
+    return TrainingConfig(options=TrainingOptions(**{**plain, **of_options}), **{**where, **fields, **given})
 
 
 def newest(store: Store, variant: str = "flip") -> dict[str, Any]:

@@ -34,31 +34,23 @@ def random_images(count: int) -> list[np.ndarray]:
 
 def save_align(folder: Path) -> Path:
     """An EfficientNet of one small block and a BERT of two layers."""
-    from transformers import (
-        AlignConfig,
-        AlignModel,
-        AlignProcessor,
-        AlignTextConfig,
-        AlignVisionConfig,
-        BertTokenizer,
-        EfficientNetImageProcessor,
-    )
+    import transformers as hf
 
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *"abcdefghijklmnopqrstuvwxyz"]
-    text = AlignTextConfig(
+    text = hf.AlignTextConfig(
         vocab_size=len(tokens), hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=24, initializer_range=0.3,
     )  # fmt: skip
-    vision = AlignVisionConfig(
+    vision = hf.AlignVisionConfig(
         image_size=600, width_coefficient=1.0, depth_coefficient=1.0, kernel_sizes=[3], in_channels=[32],
         out_channels=[16], strides=[1], num_block_repeats=[1], expand_ratios=[1], hidden_dim=16,
         initializer_range=0.5,
     )  # fmt: skip
     torch.manual_seed(0)
-    config = AlignConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
-    AlignModel(config).save_pretrained(folder)
-    pixels = EfficientNetImageProcessor(size={"height": 40, "width": 40}, crop_size={"height": 32, "width": 32})
+    config = hf.AlignConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
+    hf.AlignModel(config).save_pretrained(folder)
+    pixels = hf.EfficientNetImageProcessor(size={"height": 40, "width": 40}, crop_size={"height": 32, "width": 32})
     pixels.do_center_crop = True
-    tokenizer = BertTokenizer(vocab={token: at for at, token in enumerate(tokens)})
-    AlignProcessor(pixels, tokenizer).save_pretrained(folder)
+    tokenizer = hf.BertTokenizer(vocab={token: at for at, token in enumerate(tokens)})
+    hf.AlignProcessor(pixels, tokenizer).save_pretrained(folder)
     return folder
