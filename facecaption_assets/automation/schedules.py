@@ -10,8 +10,8 @@ from typing import Final
 
 import dagster as dg
 
-from facecaption_assets.automation.backlog import UNFINISHED, Task, find_backlog
 from facecaption_assets.automation.jobs import BENCHMARK_JOBS, MANIFEST_INTAKE, SHARD_PIPELINE
+from facecaption_assets.automation.nightly_backfill import UNFINISHED, Task, find_backlog
 from facecaption_assets.automation.ranges import chunks, range_request
 from facecaption_assets.automation.sensors import MANIFEST_TAG
 from facecaption_assets.factories.progress import logger

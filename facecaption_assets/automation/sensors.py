@@ -14,8 +14,8 @@ from typing import Final
 
 import dagster as dg
 
-from facecaption_assets.automation.backlog import UNFINISHED
 from facecaption_assets.automation.jobs import MANIFEST_INTAKE, SHARD_PIPELINE, sensor_status
+from facecaption_assets.automation.nightly_backfill import UNFINISHED
 from facecaption_assets.automation.ranges import chunks, range_request
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.settings import PREFIX, Settings

@@ -13,7 +13,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facecaption_assets.automation.backlog import Backlog, Reason, Task, find_backlog
+from facecaption_assets.automation.nightly_backfill import Backlog, Reason, Task, find_backlog
 from facecaption_assets.automation.schedules import run_ranges
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.partitions import SHARD_ASSETS
