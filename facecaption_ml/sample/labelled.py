@@ -92,13 +92,13 @@ def draw_crop(rng: np.random.Generator, person: int, size: int = 112) -> Images:
     canvas = Canvas(np.empty((3, height, width), np.float32))
     paint_background(canvas, rng)
     # a crop has been turned upright; the landmarks leave a little roll behind
-    sitting = compose_person(canvas, labels, person, (width * 0.5, height * 0.45), scale, tilt=0.2)
-    paint_person(sitting)
+    context = compose_person(canvas, labels, person, (width * 0.5, height * 0.45), scale, tilt=0.2)
+    paint_person(context)
     if "Blurry" in labels:
-        put_out_of_focus(sitting, whole=True)
+        put_out_of_focus(context, whole=True)
     add_grain(canvas, rng, float(rng.uniform(1.0, 3.5)) * scale / 110)
     image = _as_jpeg(canvas.image(), int(rng.integers(70, 96)))
-    x0, y0, x1, y1 = face_box(sitting)
+    x0, y0, x1, y1 = face_box(context)
     w, h = (x1 - x0) * rng.uniform(0.96, 1.04), (y1 - y0) * rng.uniform(0.96, 1.04)
     cx = (x0 + x1) / 2 + rng.normal(0, 0.015) * w
     cy = (y0 + y1) / 2 + rng.normal(0, 0.015) * h

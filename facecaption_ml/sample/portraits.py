@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from facecaption_ml.sample import accessories, attire, facial_hair, features, hair, skin
 from facecaption_ml.sample.anatomy import CHIN_Y, Pose
+from facecaption_ml.sample.appearance import appearance_of
 from facecaption_ml.sample.backgrounds import add_grain, paint_background
 from facecaption_ml.sample.canvas import Array, Canvas
-from facecaption_ml.sample.looks import look_of
-from facecaption_ml.sample.sitting import Sitting, Stroke
+from facecaption_ml.sample.render_context import RenderContext, Stroke
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 _PORTRAIT_STREAM: Final = 0xFACE
@@ -56,17 +56,17 @@ def draw_portrait(labels: Collection[str], seed: int, size: int = 256) -> Portra
     paint_background(canvas, rng)
     scale = size * rng.uniform(0.285, 0.325)
     centre = (size * rng.uniform(0.46, 0.54), size * rng.uniform(0.44, 0.49))
-    sitting = compose_person(canvas, held, seed, centre, scale)
-    paint_person(sitting)
+    context = compose_person(canvas, held, seed, centre, scale)
+    paint_person(context)
     if "Blurry" in held:
-        put_out_of_focus(sitting, whole=True)
+        put_out_of_focus(context, whole=True)
     add_grain(canvas, rng, float(rng.uniform(1.0, 3.5)) * min(1.0, size / 256))
-    return Portrait(canvas.image(), face_box(sitting), features.landmarks(sitting), held, sitting.sketch())
+    return Portrait(canvas.image(), face_box(context), features.landmarks(context), held, context.sketch())
 
 
 def compose_person(
     canvas: Canvas, labels: frozenset[str], seed: int, centre: tuple[float, float], scale: float, tilt: float = 1.0
-) -> Sitting:
+) -> RenderContext:
     """A person with pose, light and look chosen, nothing painted yet.
 
     ``centre`` is the pixel between the eyes, ``scale`` pixels a head unit; ``tilt`` scales the head's roll.
@@ -74,49 +74,49 @@ def compose_person(
     rng = np.random.default_rng((_PERSON_STREAM, seed))
     yaw, pitch, roll = np.clip(rng.normal(0, (0.14, 0.06, 0.07)), (-0.32, -0.14, -0.2), (0.32, 0.14, 0.2)).tolist()
     light = float(rng.choice([-1, 1]) * rng.uniform(0.25, 1.0))
-    return Sitting(canvas, Pose(centre, scale, yaw, pitch, roll * tilt), look_of(labels, rng), rng, light)
+    return RenderContext(canvas, Pose(centre, scale, yaw, pitch, roll * tilt), appearance_of(labels, rng), rng, light)
 
 
-def paint_person(sitting: Sitting) -> None:
+def paint_person(context: RenderContext) -> None:
     """Paint the person over what is on the canvas, from back to front."""
-    hair.paint_hair_behind(sitting)
-    skin.paint_neck(sitting)
-    attire.paint_clothes(sitting)
-    attire.paint_necklace(sitting)
-    skin.paint_ears(sitting)
-    skin.paint_face(sitting)
-    skin.paint_condition(sitting)
-    features.paint_nose(sitting)
-    facial_hair.paint_beard_below_mouth(sitting)
-    features.paint_mouth(sitting)
-    facial_hair.paint_mustache(sitting)
-    features.paint_eyes(sitting)
-    features.paint_brows(sitting)
-    hair.paint_hair_front(sitting)
-    accessories.paint_glasses(sitting)
-    accessories.paint_hat(sitting)
-    accessories.paint_earrings(sitting)
+    hair.paint_hair_behind(context)
+    skin.paint_neck(context)
+    attire.paint_clothes(context)
+    attire.paint_necklace(context)
+    skin.paint_ears(context)
+    skin.paint_face(context)
+    skin.paint_condition(context)
+    features.paint_nose(context)
+    facial_hair.paint_beard_below_mouth(context)
+    features.paint_mouth(context)
+    facial_hair.paint_mustache(context)
+    features.paint_eyes(context)
+    features.paint_brows(context)
+    hair.paint_hair_front(context)
+    accessories.paint_glasses(context)
+    accessories.paint_hat(context)
+    accessories.paint_earrings(context)
 
 
-def face_box(sitting: Sitting) -> Box:
+def face_box(context: RenderContext) -> Box:
     """Forehead to chin and ear to ear, in pixels.
 
     The margins are where RetinaFace (MobileNet-0.25, WIDER FACE) sets its boxes on these drawings, in the median.
     """
-    shape = sitting.look.shape
-    rim = sitting.outline_px[sitting.outline[:, 1] > -0.62]
+    shape = context.look.shape
+    rim = context.outline_px[context.outline[:, 1] > -0.62]
     x0, y0 = rim.min(axis=0)
     x1, y1 = rim.max(axis=0)
-    top = min(sitting.pose.face([(0, -0.70)])[0, 1], y0)
-    low = max(sitting.pose.solid([(0, CHIN_Y * shape.length)], 0.6)[0, 1], y1)
+    top = min(context.pose.face([(0, -0.70)])[0, 1], y0)
+    low = max(context.pose.solid([(0, CHIN_Y * shape.length)], 0.6)[0, 1], y1)
     wide, tall = x1 - x0, low - top
     return float(x0 + 0.03 * wide), float(top - 0.069 * tall), float(x1 - 0.027 * wide), float(low + 0.017 * tall)
 
 
-def put_out_of_focus(sitting: Sitting, whole: bool) -> None:
+def put_out_of_focus(context: RenderContext, whole: bool) -> None:
     """Blur the ``whole`` picture, or only this person's head, by an amount relative to the head."""
-    canvas, pose = sitting.canvas, sitting.pose
-    sigma = float(sitting.rng.uniform(0.042, 0.07)) * pose.scale
+    canvas, pose = context.canvas, context.pose
+    sigma = float(context.rng.uniform(0.042, 0.07)) * pose.scale
     if whole:
         for plane in canvas.planes:
             _wide_blur(plane, sigma)

@@ -100,8 +100,8 @@ def scene_faces(plan: ScenePlan) -> tuple[SceneFace, ...]:
     faces = []
     for place in plan.places:
         labels = sample_labels(place.seed)
-        sitting = compose_person(canvas, labels, place.seed, place.centre, place.scale)
-        faces.append(SceneFace(face_box(sitting), landmarks(sitting), labels))
+        context = compose_person(canvas, labels, place.seed, place.centre, place.scale)
+        faces.append(SceneFace(face_box(context), landmarks(context), labels))
     return tuple(faces)
 
 
@@ -116,11 +116,11 @@ def draw_scene(seed: int) -> Scene:
     for index in sorted(range(len(plan.places)), key=lambda i: plan.places[i].scale):
         place = plan.places[index]
         labels = sample_labels(place.seed)
-        sitting = compose_person(canvas, labels, place.seed, place.centre, place.scale)
-        paint_person(sitting)
+        context = compose_person(canvas, labels, place.seed, place.centre, place.scale)
+        paint_person(context)
         if "Blurry" in labels:
-            put_out_of_focus(sitting, whole=len(plan.places) == 1)
-        faces[index] = SceneFace(face_box(sitting), landmarks(sitting), labels)
+            put_out_of_focus(context, whole=len(plan.places) == 1)
+        faces[index] = SceneFace(face_box(context), landmarks(context), labels)
     add_grain(canvas, rng, float(rng.uniform(1.0, 3.5)))
     if plan.places and rng.random() < 0.5:
         _soften(canvas)

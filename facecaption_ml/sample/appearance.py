@@ -26,7 +26,7 @@ def palettes() -> dict[str, dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """What is to be painted. Lengths are head units (see anatomy), colours float32 [3] RGB 0–255, degrees of a cue 0–1."""
 
     labels: frozenset[str]
@@ -82,7 +82,7 @@ def choose(rng: np.random.Generator, table: str, name: str, spread: float = 6.0)
     return np.clip(colour + rng.normal(0, spread, 3), 4, 252).astype(np.float32)
 
 
-def look_of(labels: Collection[str], rng: np.random.Generator) -> Look:
+def appearance_of(labels: Collection[str], rng: np.random.Generator) -> Appearance:
     """The look of a person with these positive attributes; what they leave open is drawn from ``rng``."""
     held = frozenset(labels)
     between = rng.uniform
@@ -99,7 +99,7 @@ def look_of(labels: Collection[str], rng: np.random.Generator) -> Look:
     lipstick = "Wearing_Lipstick" in held
     smiling = "Smiling" in held
     shape = _shape(held, rng)
-    return Look(
+    return Appearance(
         labels=held,
         shape=shape,
         skin=skin,

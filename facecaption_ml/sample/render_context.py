@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from facecaption_ml.sample.anatomy import Pose, outline, outline_depth
+from facecaption_ml.sample.appearance import Appearance
 from facecaption_ml.sample.canvas import Array, Canvas, Colour, Mask
-from facecaption_ml.sample.looks import Look
 
 # The order in which a person sketches a portrait, whatever order it is painted in (back to front).
 SKETCH_ORDER: Final = (
@@ -29,12 +29,12 @@ class Stroke:
 
 
 @dataclass
-class Sitting:
+class RenderContext:
     """One person being painted on one canvas."""
 
     canvas: Canvas
     pose: Pose
-    look: Look
+    look: Appearance
     rng: np.random.Generator
     light: float  # from the left (−1) to the right (1)
     face: Mask = field(init=False)
