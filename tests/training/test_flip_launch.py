@@ -43,6 +43,7 @@ def train(
     return result, [data.description or "" for data in failed if data], lines
 
 
+@pytest.mark.processes
 def test_a_killed_training_is_tried_again_and_resumes(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_killed_training_is_tried_again_and_resumes(
     assert any("resuming after step" in line for line in lines)
 
 
+@pytest.mark.processes
 def test_a_faulty_training_is_not_tried_again_and_names_the_setting(store: Store, tmp_path: Path) -> None:
     result, (failure,), _ = train(store, tmp_path / "work", queue_size=7)
     assert failure.startswith("FACECAPTION_FLIP_QUEUE_SIZE is 7, no multiple of the global batch")
@@ -94,6 +96,7 @@ def test_a_setting_that_cannot_be_is_named(given: dict[str, Any], named: str) ->
     assert str(error.value).startswith(named)
 
 
+@pytest.mark.processes
 def test_an_unfinished_training_of_another_seed_names_that_setting(store: Store, tmp_path: Path) -> None:
     assert train(store, tmp_path / "work", max_steps=1)[0].success is False  # there is no checkpoint yet
     _, (failure,), _ = train(store, tmp_path / "work", seed=1)
