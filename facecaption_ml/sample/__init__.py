@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from facecaption_ml.lazy import lazy_names
 
 if TYPE_CHECKING:
     from facecaption_ml.sample.attribute_sampling import sample_labels
@@ -14,20 +15,6 @@ if TYPE_CHECKING:
     from facecaption_ml.sample.server import SampleServer, serve_in_subprocess
     from facecaption_ml.sample.world import SampleWorld
 
-_HOMES = {
-    "Portrait": "portraits",
-    "SampleServer": "server",
-    "SampleWorld": "world",
-    "Scene": "scenes",
-    "SceneFace": "scenes",
-    "Stroke": "portraits",
-    "draw_portrait": "portraits",
-    "draw_scene": "scenes",
-    "labelled_portraits": "labelled",
-    "sample_labels": "attribute_sampling",
-    "serve_in_subprocess": "server",
-    "sketch_episode": "episodes",
-}
 __all__ = [
     "Portrait",
     "SampleServer",
@@ -43,8 +30,15 @@ __all__ = [
     "sketch_episode",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "attribute_sampling": ("sample_labels",),
+        "episodes": ("sketch_episode",),
+        "labelled": ("labelled_portraits",),
+        "portraits": ("Portrait", "Stroke", "draw_portrait"),
+        "scenes": ("Scene", "SceneFace", "draw_scene"),
+        "server": ("SampleServer", "serve_in_subprocess"),
+        "world": ("SampleWorld",),
+    },
+)
