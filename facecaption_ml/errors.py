@@ -69,6 +69,8 @@ def describe(error: BaseException) -> str:
     The place is the innermost line of this project that the error passed. The traceback is the caller's to log.
     """
     message = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        message = f"{error.filename}: {error.strerror}"
     if is_mendable(error) and message:
         return message
     kind = type(error).__name__

@@ -191,10 +191,12 @@ def load_photo_captioner(
     from facecaption_ml.photos import PhotoCaptioner
 
     device = resolve_device(settings.device, settings.threads)
+    with naming("FACECAPTION_GRAMMAR"):
+        loaded = CaptionGrammar.load(grammar)
     return PhotoCaptioner(
         FaceDetector.load(weights, device=device, weights_folder=str(settings.home / "weights")),
         AttributePredictor.load(attributes, device=device),
-        CaptionGrammar.load(grammar),
+        loaded,
         min_score=min_score,
         seed=seed,
     )

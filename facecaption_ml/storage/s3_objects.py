@@ -46,8 +46,8 @@ class S3Objects:
 
     def __init__(self, root: str, options: Mapping[str, str] | None = None) -> None:
         """Raises StoreError where the address has no bucket."""
+        self._bucket, _, self._prefix = root.removeprefix(S3).strip("/").partition("/")
         self.root = root.rstrip("/")
-        self._bucket, _, self._prefix = self.root.removeprefix(S3).partition("/")
         if not self._bucket:
             raise StoreError(f"not an S3 address: {root!r} (expected s3://bucket/prefix)")
         self._options = tuple(sorted((options or {}).items()))

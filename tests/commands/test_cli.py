@@ -136,3 +136,28 @@ def test_the_same_photograph_gets_the_same_captions(tmp_path: Path, photos: Path
     assert first.stdout == second.stdout
     assert first.returncode == 0
     assert len(json.loads(first.stdout)["faces"]) == 2
+
+
+def test_a_fault_of_the_program_says_so_and_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("five is not four")
+
+    monkeypatch.setattr("facecaption_assets.commands.status.show_status", broken)
+    done = invoke("status", home=tmp_path)
+    assert_one_line(done, "internal error", "ValueError: five is not four", "facecaption_assets/commands/cli.py, line ")
+    log = Path(done.stderr.strip().rpartition(" ")[2])
+    assert "Traceback" in log.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="five is not four"):
+        invoke("--debug", "status", home=tmp_path)
+
+
+def test_a_store_without_a_bucket(tmp_path: Path) -> None:
+    assert_one_line(invoke("status", home=tmp_path, FACECAPTION_STORE="s3://"), "s3://bucket/prefix")
+
+
+def test_a_grammar_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    done = invoke("caption", tmp_path / "photo.jpg", home=tmp_path, FACECAPTION_GRAMMAR="absent.pcfg")
+    assert_one_line(done, "FACECAPTION_GRAMMAR", "absent.pcfg")
