@@ -65,7 +65,8 @@ def configured_asset(
 
 def _code_reference(function: Callable[..., Any]) -> dg.CodeReferencesMetadataValue:
     code = inspect.unwrap(function).__code__
+    path = Path(code.co_filename).resolve()
     reference = dg.LocalFileCodeReference(
-        file_path=str(Path(code.co_filename).resolve()), line_number=code.co_firstlineno, label=function.__name__
+        file_path=str(path), line_number=code.co_firstlineno, label=f"{path.parent.name}/{path.name}"
     )
     return dg.CodeReferencesMetadataValue(code_references=[reference])
