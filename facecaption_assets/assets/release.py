@@ -32,6 +32,7 @@ from facecaption_ml.dataset.release import (
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.schemas import DATASET
+from facecaption_ml.statistics import figures
 from facecaption_ml.statistics.report import card_sections
 from facecaption_ml.storage.store import Store, StoreError
 
@@ -154,7 +155,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
 
 
 def _funnel_picture(funnel: Mapping[str, int]) -> bytes:
-    return previews.figure_png(previews.bars({stage: float(count) for stage, count in funnel.items()}, "count"))
+    return figures.png(previews.bars({stage: float(count) for stage, count in funnel.items()}, "count"))
 
 
 def _images_in_one_split(store: Store, settings: Settings) -> Check:

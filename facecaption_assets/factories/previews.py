@@ -35,12 +35,7 @@ def picture(image: np.ndarray, alt: str) -> dg.MarkdownMetadataValue:
 
 def figure(drawn: Figure, alt: str) -> dg.MarkdownMetadataValue:
     """A figure, on a transparent background."""
-    return png(figure_png(drawn), alt)
-
-
-def figure_png(drawn: Figure) -> bytes:
-    """PNG bytes of a figure."""
-    return figures.png(drawn)
+    return png(figures.png(drawn), alt)
 
 
 def png(data: bytes, alt: str) -> dg.MarkdownMetadataValue:

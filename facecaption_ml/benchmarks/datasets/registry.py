@@ -18,8 +18,6 @@ from facecaption_ml.benchmarks.datasets import (
     sample,
 )
 from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec
-from facecaption_ml.benchmarks.result import TASKS
-from facecaption_ml.markdown import markdown_table
 
 _MODULES: Final = (
     celeba_caption,
@@ -38,19 +36,3 @@ FOLDERS: Final[Mapping[str, FolderSpec]] = {folder.name: folder for spec in DATA
 def data_sets(task: str) -> Mapping[str, DataSetSpec]:
     """The data sets of a task by name, in the order of the tables; none for a task that there is not."""
     return {spec.name: spec for spec in DATA_SETS if spec.task == task}
-
-
-def data_set_table() -> str:
-    """The data sets with what they are read from, as a Markdown table for the documentation."""
-    rows = [
-        (
-            task,
-            f"`{spec.name}`",
-            spec.title,
-            "; ".join(f"`{folder.name}`" + (" (optional)" if folder.optional else "") for folder in spec.folders)
-            or "drawn, nothing to supply",
-        )
-        for task in TASKS
-        for spec in data_sets(task).values()
-    ]
-    return markdown_table(("benchmark", "data set", "in the tables", "folders"), rows)
