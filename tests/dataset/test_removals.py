@@ -2,11 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facecaption_ml.dataset.ingest import ingest
+from facecaption_ml.dataset.options import ShardRules
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError
+from facecaption_ml.dataset.sources import read_source, sample_id
+from facecaption_ml.storage.store import Store
 
 SHA256 = "ab" * 32
 
@@ -151,3 +156,18 @@ def test_no_url_of_a_list_of_images_stops_a_removal(url: str) -> None:
     removed = RemovalList(urls=frozenset({"http://a.test/"}), hosts=frozenset({"b.test"}))
     for text in (url, f"http://{url}", f"http://b.test{url}"):
         assert removed.reason(text, "0_0", None) in (None, "removed_url", "removed_host")
+
+
+def test_rows_that_were_asked_out_keep_their_place_and_id_and_nothing_else(tmp_path: Path) -> None:
+    urls = [f"http://host{number % 3}.test/{number}.jpg" for number in range(9)]
+    source = tmp_path / "list.csv"
+    source.write_text("URL,TEXT\n" + "".join(f"{url},text {number}\n" for number, url in enumerate(urls)))
+    removed = RemovalList(urls=frozenset({"http://HOST1.test:80/4.jpg#x"}), hosts=frozenset({"host2.test."}))
+    store = Store(str(tmp_path / "store"))
+    ingested = ingest(read_source(str(source)), store, ShardRules(shard_size=4), lambda *_: None, removed=removed)
+    assert (ingested.rows, ingested.taken_out) == (9, 4)
+    manifest = pl.concat([store.read_table("source_manifest", name) for name in ingested.names])
+    out = {2, 4, 5, 8}
+    assert manifest["sample_id"].to_list() == [sample_id(url) for url in urls]
+    assert manifest["url"].to_list() == ["removed" if number in out else url for number, url in enumerate(urls)]
+    assert manifest["alt_text"].to_list() == [None if number in out else f"text {number}" for number in range(9)]
