@@ -74,6 +74,14 @@ def test_a_face_leaves_every_table_of_faces_and_the_command_says_that_its_pictur
     shown = capsys.readouterr().out
     assert f"facecaption run --skip-source --first {NAMES[0]} --last {NAMES[0]}" in shown
     assert "its picture stays in raw_images" in shown
+    store = Store(settings.store_root)
+    for table in ("face_crops", "face_attributes", "template_captions", "llm_captions", "facecaption_dataset"):
+        rows = store.read_table(table, NAMES[0])
+        store.write_table(table, rows.filter(pl.col("face_id") != face(0, 2)), NAMES[0])
+    remove(settings, [face(0, 2)], "", dry_run=True)
+    shown = capsys.readouterr().out
+    assert "no shard" in shown
+    assert f"{store.uri(f'raw_images/{NAMES[0]}.parquet')} (1)" in shown  # and the picture is still named
     assert "raw_images/shard-00000.parquet (1)" in shown
 
 
