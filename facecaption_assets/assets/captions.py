@@ -170,7 +170,7 @@ def _rewritten(
 
 def _acceptance_by_shard(work: ShardWork, shard: str) -> dict[str, float]:
     """The acceptance rate of the finished shards before this one, at most ``_TREND`` of them."""
-    before = [other for other in work.store.shards("llm_captions") if other < shard][-_TREND:]
+    before = [other for other in work.store.registered_shards("llm_captions") if other < shard][-_TREND:]
     rates = {}
     for other in before:
         sources = work.store.read_table("llm_captions", other, columns=["caption_source"])["caption_source"]
