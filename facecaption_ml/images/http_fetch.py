@@ -15,8 +15,9 @@ from yarl import URL
 
 from facecaption_ml.decoding import has_image_signature
 from facecaption_ml.images.addresses import CheckedResolver, checked_socket, is_allowed, literal_address
-from facecaption_ml.images.opt_out import RobotsCache, opt_out_in_headers
+from facecaption_ml.images.opt_out import RobotsCache, decoded_robots, opt_out_in_headers
 from facecaption_ml.images.policy import AGENT_TOKEN
+from facecaption_ml.images.robots_rules import MOST_BYTES as ROBOTS_BYTES
 from facecaption_ml.images.status import FetchFailure, FetchStatus
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ _HOST_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _KEEP_ALIVE_S: Final = 5.0
 _SIGNATURE_BYTES: Final = 16
-_ROBOTS_BYTES: Final = 512 * 1024  # RFC 9309 §2.5 asks for at least 500 KiB
 
 
 def parse_url(text: str | None) -> URL:
@@ -102,25 +102,23 @@ class HttpFetcher:
             data = await self._read(response, may_stop_early=plain)
         return data if plain else await asyncio.to_thread(self._decompress, data, encoding)
 
-    async def _read_robots(self, origin: URL) -> str:
-        """The text of an origin's robots.txt, empty where there is none (4xx). Raises FetchFailure."""
+    async def _read_robots(self, origin: URL) -> bytes:
+        """The first bytes of an origin's robots.txt, empty where there is none (4xx). Raises FetchFailure."""
         try:
             async with (
                 asyncio.timeout(self._policy.total_timeout_s / 2),
                 self._final_response(origin / "robots.txt", keep_alive=True, with_opt_out=False) as response,
             ):
-                text = bytearray()
+                body = bytearray()
                 async for chunk in response.content.iter_any():
-                    text += chunk
-                    if len(text) >= _ROBOTS_BYTES:
+                    body += chunk
+                    if len(body) >= ROBOTS_BYTES:
                         break
-                return text[:_ROBOTS_BYTES].decode("utf-8", "replace")
+                return decoded_robots(
+                    bytes(body[:ROBOTS_BYTES]), ",".join(response.headers.getall("Content-Encoding", ()))
+                )
         except TimeoutError:
             raise FetchFailure(FetchStatus.timeout, "took too long") from None
-        except FetchFailure as failure:
-            if failure.status in (FetchStatus.http_client_error, FetchStatus.too_many_redirects):
-                return ""  # RFC 9309 §2.3.1.3: unavailable, so everything may be fetched
-            raise
 
     @asynccontextmanager
     async def _final_response(
