@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ada_url import URL as BrowserURL
+import ada_url
 from yarl import URL
 
 from facecaption_ml.images.status import FetchFailure, FetchStatus
 
 _MAX_LENGTH: Final = 8_000
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_NO_HOST: Final = re.compile(r"[A-Za-z]+:[/\\]{3}")  # browsers take the path's first part for the host; a list has lost it
+_NO_HOST: Final = re.compile(
+    r"[A-Za-z]+:[/\\]{3}"
+)  # browsers take the path's first part for the host; a list has lost it
 _PORT: Final = re.compile(r"https?:[/\\]*[^/\\?#]*:([0-9]+)(?:[/\\?#]|$)", re.IGNORECASE)
 _HOST_NAME: Final = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?")
 _LONGEST_NAME: Final = 254  # RFC 1035 §2.3.4, and the dot of the root
@@ -39,7 +41,7 @@ def parse_url(text: str | None, base: URL | None = None) -> URL:
     try:
         if _NO_HOST.match(text):
             raise ValueError
-        parsed = BrowserURL(text, base=None if base is None else str(base))
+        parsed = ada_url.URL(text, base=None if base is None else str(base))
     except ValueError:
         raise _invalid(_what_is_wrong(text)) from None
     if parsed.protocol not in ("http:", "https:"):
@@ -65,7 +67,7 @@ def redirect_target(location: str, base: URL) -> URL:
         raise FetchFailure(failure.status, f"redirect: {failure.message}") from None
 
 
-def _as_written(parsed: BrowserURL) -> URL:
+def _as_written(parsed: ada_url.URL) -> URL:
     """yarl's URL, which spells nothing anew; a query that is empty stays, which yarl would leave out, as part of the path."""
     parsed.username = parsed.password = parsed.hash = ""
     origin = f"{parsed.protocol}//{parsed.host}"
