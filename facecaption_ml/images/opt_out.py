@@ -7,11 +7,9 @@ that has passed, and the W3C TDM Reservation Protocol's ``tdm-reservation: 1``. 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import zlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -19,6 +17,7 @@ from typing import Final
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from facecaption_ml.images.content_coding import codings_of, decoded
 from facecaption_ml.images.robots_rules import MOST_BYTES, RobotsRules
 from facecaption_ml.images.status import FetchFailure, FetchStatus
 
@@ -30,18 +29,8 @@ _CRAWLER_NAME: Final = re.compile(r"\*|[a-z][a-z0-9_.-]*")
 _DATE_PARTS: Final = 3  # commas that a date may hold: Friday, June 25, 2010, 15:00
 _LONGEST_LINE: Final = 8_192  # characters of a header that are looked at
 _CACHED_ORIGINS: Final = 10_000
-_MOST_CODINGS: Final = 4
+_GZIP: Final = b"\x1f\x8b"
 _LARGE_FILE: Final = 32_768  # bytes; larger ones are read beside the event loop
-# A robots.txt that is not there, or that leads where this downloader does not go, forbids nothing (RFC 9309 §2.3.1.3).
-_UNAVAILABLE: Final = frozenset(
-    {
-        FetchStatus.http_client_error,
-        FetchStatus.too_many_redirects,
-        FetchStatus.invalid_url,
-        FetchStatus.refused_address,
-        FetchStatus.denied,
-    }
-)
 
 
 def opt_out_in_headers(headers: CIMultiDictProxy[str], agent_token: str, now: datetime | None = None) -> str | None:
@@ -94,40 +83,14 @@ def _date(text: str) -> datetime | None:
     return None
 
 
-def decoded_robots(body: bytes, coding: str) -> bytes:
-    """The first bytes of a robots.txt, without its content coding, which servers apply though identity was asked for.
+def decoded_robots(body: bytes, codings: Iterable[str] = ()) -> bytes:
+    """The first bytes of a robots.txt without the content codings of these lines, which servers apply though nobody asked.
 
-    ``coding``: the Content-Encoding header. A file that was compressed and is served as it lies there is read too. Raises
-    FetchFailure protocol_error for a coding that nobody here can read, so that nothing is taken for allowed by mistake.
+    A file that lies there compressed and is served as it is, is read too. Raises FetchFailure for layers without end.
     """
-    names = [name for name in (part.strip().lower() for part in coding.split(",")) if name not in ("", "identity")]
-    for name in reversed(names[:_MOST_CODINGS]):
-        body = _decoded(body, name)
-    return _inflated(body) or body if body[:2] == b"\x1f\x8b" else body
-
-
-def _decoded(body: bytes, coding: str) -> bytes:
-    if coding in ("gzip", "x-gzip", "deflate"):
-        plain = _inflated(body, bare=coding == "deflate")
-        return body if plain is None else plain  # a coding that is named and not applied
-    if coding == "br":
-        import brotli
-
-        with contextlib.suppress(brotli.error):
-            return brotli.Decompressor().process(body, output_buffer_limit=MOST_BYTES)[:MOST_BYTES]
-        return body
-    raise FetchFailure(FetchStatus.protocol_error, f"robots.txt: Content-Encoding {coding[:40]!r} cannot be read")
-
-
-def _inflated(body: bytes, bare: bool = False) -> bytes | None:
-    """What gzip or zlib data holds, its first bytes only, and with ``bare`` deflate data too; None for other data."""
-    for window in (47, -15) if bare else (47,):
-        decoder = zlib.decompressobj(window)
-        with contextlib.suppress(zlib.error):
-            plain = decoder.decompress(body, MOST_BYTES)
-            if plain or decoder.eof:  # text may look like the beginning of bare data
-                return plain
-    return None
+    names = codings_of(codings)
+    plain = decoded(body, names, MOST_BYTES, lambda _: True, cut=True)
+    return decoded(plain, ["gzip"], MOST_BYTES, lambda _: True, cut=True) if plain[:2] == _GZIP else plain
 
 
 class RobotsCache:
@@ -167,4 +130,4 @@ class RobotsCache:
                 return RobotsRules(body, self._agent_token)
             return await asyncio.to_thread(RobotsRules, body, self._agent_token)
         except FetchFailure as failure:
-            return RobotsRules(b"", self._agent_token) if failure.status in _UNAVAILABLE else failure
+            return failure
