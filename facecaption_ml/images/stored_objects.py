@@ -32,10 +32,10 @@ def read_stored(url: str, max_image_bytes: int, context: DownloadContext) -> byt
 def _read_file(url: str, max_image_bytes: int, context: DownloadContext) -> bytes:
     if context.allow_files_under is None:
         raise FetchFailure(FetchStatus.invalid_url, "file:// URLs are read only with allow_files_under set")
-    parts = urlsplit(url.strip())
-    if parts.netloc not in ("", "localhost"):
-        raise FetchFailure(FetchStatus.invalid_url, "file:// URL with a host")
     try:
+        parts = urlsplit(url.strip())
+        if parts.netloc not in ("", "localhost"):
+            raise FetchFailure(FetchStatus.invalid_url, "file:// URL with a host")
         path = Path(unquote(parts.path)).resolve(strict=True)  # follows links and "..", then looks where it ended
         if not path.is_relative_to(context.allow_files_under.resolve()):
             raise FetchFailure(FetchStatus.refused_address, "file is outside allow_files_under")
