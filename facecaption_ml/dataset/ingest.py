@@ -49,23 +49,25 @@ def ingest(
     *,
     registered: Iterable[str] = (),
     options: Mapping[str, str] | None = None,
+    counts: ManifestCounts | None = None,
 ) -> Ingested:
     """Write the shards of a list whose ``batches`` are those of ``read_source``.
 
     Without ``manifest`` it is the first source, whose shards take the place of an earlier reading of it. A ``manifest`` comes
     after the last shard and enters the ledger; one that is in it already, or has the content of one that is, is not read.
     ``registered`` are shards known elsewhere, none of which it writes over; ``options`` reach it on S3. ``on_progress`` gets
-    the rows written and 0.
+    the rows written and 0. ``counts`` are those that ``read_source`` fills.
 
     Raises SourceError where the source has no usable row or has grown into the shards of a manifest, or where the manifest
     changes while it is read or another one is ingested meanwhile: both then wrote the same shards.
     """
-    ledger, counts = Ledger.read(store), ManifestCounts()
+    ledger, counts = Ledger.read(store), counts if counts is not None else ManifestCounts()
     frames = build_shards(batches, counts=counts, **vars(rules))
     if manifest is None:
         ingested = _write(_within(frames, ledger.start), store, ledger, counts, on_progress)
         if not ingested.names:
-            raise SourceError(f"no usable row among {counts.rows}")
+            said = f"; {'; '.join(counts.lines())}" if counts.rows else ""
+            raise SourceError(f"no usable row among {counts.rows}{said}")
         return ingested
     ledger = ledger.begun(store, registered)
     ledger.write(store)
