@@ -20,6 +20,7 @@ from facecaption_assets.resources.manifests import SourceConfig, ingest_further,
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.provenance import package_version
+from facecaption_ml.dataset.sources import ManifestCounts
 from facecaption_ml.errors import naming
 from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
 from facecaption_ml.storage.store import Store
@@ -47,7 +48,8 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
     def source_manifest(context: dg.AssetExecutionContext, config: SourceConfig) -> dg.MaterializeResult:
         """The list of images to fetch, in shards.
 
-        Reads a LAION-Face style table (Parquet, CSV, TSV, JSONL; local or S3), a folder of pictures, or the sample world;
+        Reads a LAION-Face style table (Parquet, CSV, TSV, JSONL, a list of URLs; local or S3), a folder of pictures, with or
+        without a table that names them, or the sample world; counts its rows on another way than it reads them;
         leaves out NSFW rows unless allowed; marks URLs that occur more than once; registers the shards as partitions.
         With a manifest in the run's config, that one's shards are added after the last.
         """
@@ -62,9 +64,12 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
                 metadata["same content as"] = ingested.known.location
             # The shards that there were have not changed: what was made from them is not out of date.
             return _result(store, ingested, metadata, previous_data_version(context.instance))
-        batches, progress = context.resources.source.batches(), Progress("source_manifest", "rows written")
+        counts, progress = ManifestCounts(), Progress("source_manifest", "rows written")
+        batches = context.resources.source.batches(counts)
         with naming(f"{PREFIX}SOURCE"):
-            ingested = ingest(batches, store, settings.source.shards, progress, removed=removals(settings))
+            ingested = ingest(
+                batches, store, settings.source.shards, progress, removed=removals(settings), counts=counts
+            )
         _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
         return _result(store, ingested, {"source": settings.source.location})
 
@@ -75,8 +80,10 @@ def _result(
     store: Store, ingested: Ingested, metadata: Mapping[str, str], data_version: dg.DataVersion | None = None
 ) -> dg.MaterializeResult:
     counts, rows = ingested.counts, ingested.rows
-    dropped = {reason: count for reason, count in counts.by_outcome.items() if reason != "kept"}
-    conserved = checks.conserved("rows_conserved", counts.rows, rows, dropped)
+    for line in counts.lines():
+        logger.warning("source_manifest: %s", line)
+    entered = counts.rows if counts.records is None else counts.records
+    conserved = checks.conserved("rows_conserved", entered, rows, counts.dropped)
     complete = conserved.passed and rows == counts.by_outcome["kept"]
     return dg.MaterializeResult(
         metadata={
@@ -86,12 +93,31 @@ def _result(
             **previews.counts("rows", counts.by_outcome),
             "duplicate URLs": counts.duplicates,
             "taken out on request": ingested.taken_out,
+            **_reading(counts),
             "facecaption": package_version(),
             **metadata,
         },
         data_version=data_version,
         check_results=[replace(conserved, passed=complete).result()],
     )
+
+
+def _reading(counts: ManifestCounts) -> dict[str, Any]:
+    """How the files of the source were read: what was dropped, mended and passed over, with examples."""
+    said: dict[str, Any] = {"files read": counts.files, **previews.counts("repaired", counts.repaired)}
+    if counts.continued_lines:
+        said["lines within quoted fields"] = counts.continued_lines
+    for name, examples in (("dropped rows", counts.dropped_examples), ("repaired rows", counts.repaired_examples)):
+        if examples:
+            said[name] = previews.rows(["file", "place", "reason", "row"], examples)
+    if counts.passed_over:
+        kinds = [
+            (kind, count, ", ".join(counts.passed_over_examples[kind])) for kind, count in counts.passed_over.items()
+        ]
+        said["files passed over"] = previews.rows(["kind", "files", "such as"], sorted(kinds))
+    if counts.notes:
+        said["notes"] = "; ".join(counts.notes[:20])
+    return said
 
 
 def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> None:
