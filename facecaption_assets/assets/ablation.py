@@ -38,6 +38,7 @@ def ablation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         EIGHT_A100,
         team="models",
         code_version="1",
+        reads=("flip", "benchmarks.retrieval", "benchmarks.attributes", "benchmarks.sketches", "benchmarks.shared", "benchmarks.sample_pictures", "benchmarks.sample_drawings"),
         checks=_CHECKS,
         resources=["training_processes"],
         retries=training_retry_policy,

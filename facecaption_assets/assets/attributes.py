@@ -42,7 +42,7 @@ def attribute_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
     @configured_asset(
-        settings, ONE_A100, team="models", code_version="1", checks=_MODEL_CHECKS, group_name=GROUP, kinds={"pytorch"}
+        settings, ONE_A100, team="models", code_version="1", reads=_model_reads(settings), checks=_MODEL_CHECKS, group_name=GROUP, kinds={"pytorch"}
     )
     def attribute_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The predictor of the 40 attributes: trained here, or a checkpoint that the settings name.
@@ -53,6 +53,14 @@ def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
         return _provide_model(context, settings)
 
     return attribute_model
+
+
+def _model_reads(settings: Settings) -> tuple[str, ...]:
+    given = settings.attributes
+    if given.weights:
+        return ("attributes.weights",)
+    training = tuple(f"attributes.{name}" for name in type(given).model_fields if name != "min_labels")
+    return (*training, "seed", *(["sample.portraits"] if given.data == "sample" else []))
 
 
 def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
@@ -185,6 +193,7 @@ def _face_attributes(settings: Settings) -> dg.AssetsDefinition:
             f"{settings.attributes.min_labels} labels kept (paper §3.2: 0.85, more than five)."
         ),
         code_version="1",
+        reads=("attributes.threshold", "attributes.min_labels"),
         compute=ONE_A100,
         settings=settings,
         required_resources={"predictor"},

@@ -10,6 +10,7 @@ import polars as pl
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.check import Check
+from facecaption_assets.factories.file_digests import LEXICON
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
@@ -40,6 +41,8 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "conditioned on the labels (paper §3.3). A pure function of labels, grammar version, seed and face id."
             ),
             code_version="1",
+            reads=("captions.grammar", "seed"),
+            files=(LEXICON,),
             compute=CPU,
             settings=settings,
             required_resources={"grammar"},
@@ -56,6 +59,8 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "rewrite that loses or adds an attribute is not taken; the row then keeps its template caption and the reason."
             ),
             code_version="1",
+            reads=("llm.backend",) if settings.llm.backend == "none" else ("llm", "seed"),
+            files=(LEXICON,),
             compute=ONE_A100,
             settings=settings,
             required_resources={"captioner"},

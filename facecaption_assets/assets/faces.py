@@ -41,6 +41,7 @@ def face_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 f"{settings.crops.min_side} px (paper §3.1: 0.98 and 128)."
             ),
             code_version="1",
+            reads=("detector", "crops"),
             compute=ONE_A100,
             settings=settings,
             required_resources={"detector"},

@@ -41,6 +41,7 @@ def flip_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         EIGHT_A100,
         team="models",
         code_version=CODE_VERSION,
+        reads=("flip", "captions.grammar", "seed"),
         checks=checks.FLIP_CHECKPOINT,
         resources=["training_processes", "grammar"],
         retries=training_retry_policy,

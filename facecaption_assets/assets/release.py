@@ -54,6 +54,7 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "What the removal list names is left out on every rebuild."
             ),
             code_version="1",
+            reads=("release",),
             compute=CPU,
             settings=settings,
         ),
@@ -103,6 +104,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         CPU,
         team="data",
         code_version="1",
+        reads=("release", "captions.grammar", "profile"),
         checks=checks.FACECAPTION_RELEASE,
         resources=["grammar"],
         deps=[DATASET, "raw_images", *STATISTICS_ASSETS],

@@ -15,7 +15,7 @@ from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, DOWNLOAD
 from facecaption_assets.partitions import SHARDS
-from facecaption_assets.resources.data import removals
+from facecaption_assets.resources.data import SAMPLE, removals
 from facecaption_assets.resources.manifests import SourceConfig, ingest_further, previous_data_version
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
@@ -33,12 +33,18 @@ def source_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     return [_source_manifest(settings), _raw_images(settings)]
 
 
+def _world(settings: Settings) -> tuple[str, ...]:
+    """What the sample world is drawn by, where it is the source."""
+    return ("sample.scenes", "seed") if settings.source.location == SAMPLE else ()
+
+
 def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
     @configured_asset(
         settings,
         CPU,
         team="data",
         code_version="1",
+        reads=("source.location", "source.columns", "source.shards", *_world(settings)),
         checks=checks.SOURCE_MANIFEST,
         resources=["source"],
         table="source_manifest",
@@ -145,6 +151,7 @@ def _raw_images(settings: Settings) -> dg.AssetsDefinition:
             "as done."
         ),
         code_version="1",
+        reads=("download", "source.success_floor", *_world(settings)),
         compute=DOWNLOAD,
         settings=settings,
         required_resources={"downloader"},

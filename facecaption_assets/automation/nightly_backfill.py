@@ -21,7 +21,7 @@ from typing import Final, Literal
 import dagster as dg
 
 from facecaption_assets.automation.ranges import shards_of_run
-from facecaption_assets.factories.shards import CODE_VERSION
+from facecaption_assets.factories.records import CODE_VERSION_TAG as CODE_VERSION
 from facecaption_assets.partitions import SHARD_ASSETS, SHARDS
 
 Reason = Literal["missing", "failed", "stale"]

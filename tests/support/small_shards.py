@@ -23,6 +23,6 @@ def rows(shard: str) -> pl.DataFrame:
 def small_shard_asset(open_work: ShardOpener, settings: Settings, **checks: str) -> dg.AssetsDefinition:
     """``checks``: names to descriptions."""
     return shard_asset(
-        name="template_captions", open_work=open_work, checks=checks, settings=settings, compute=CPU, code_version="1",
+        name="template_captions", open_work=open_work, checks=checks, settings=settings, compute=CPU, code_version="1", reads=("seed",),
         deps=[], group="captions", kinds={"polars"}, description="under test",
     )  # fmt: skip
