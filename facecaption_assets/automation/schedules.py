@@ -141,7 +141,7 @@ def _weekly_benchmark(settings: Settings, task: str) -> dg.ScheduleDefinition:
 
     @dg.schedule(
         name=f"weekly_{asset}",
-        job=next(job for job in BENCHMARK_JOBS if job.name == f"{asset}_job"),
+        job=next(job for job in BENCHMARK_JOBS if job.name == f"benchmark_{task}"),
         cron_schedule=checked_cron(settings, "weekly_cron"),
         execution_timezone=settings.automation.timezone,
         default_status=_status(settings),

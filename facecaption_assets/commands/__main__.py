@@ -1,0 +1,22 @@
+"""``facecaption``, and ``python -m facecaption_assets.commands``: from its first line on a signal ends it with one line."""
+
+from typing import Any
+
+from facecaption_ml import interrupts
+from facecaption_ml.processes import end_with_parent
+
+
+def main() -> Any:
+    """Run the command line (``cli.main``)."""
+    return interrupts.run(_command_line)
+
+
+def _command_line() -> Any:
+    end_with_parent()
+    from facecaption_assets.commands.cli import main as command_line
+
+    return command_line(prog_name="facecaption")
+
+
+if __name__ == "__main__":
+    main()
