@@ -148,6 +148,8 @@ def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame, *,
         "schema",
         not wrong and list(schema) == written.columns and rows == len(written),
         {"columns": len(schema), "rows": rows, "rows written": len(written), "columns of another type": wrong},
+        found=f"the store gives back {rows:,} of {len(written):,} rows in {len(schema)} columns, "
+        + (f"of another type: {', '.join(wrong)}" if wrong else "each of its type"),
     )
 
 
@@ -197,7 +199,10 @@ class _Recorder:
             data = entry.get_dagster_event().event_specific_data
             if isinstance(data, dg.AssetCheckEvaluation) and data.asset_key == key and data.partition:
                 blocks = data.severity == dg.AssetCheckSeverity.ERROR
-                evaluated.append((data.partition, Check(data.check_name, data.passed, data.metadata, blocks)))
+                found = data.description or ""
+                evaluated.append(
+                    (data.partition, Check(data.check_name, data.passed, data.metadata, blocks, found=found))
+                )
             elif isinstance(data, StepMaterializationData):
                 shard = data.materialization.partition
                 if data.materialization.asset_key == key and shard and shard not in done:
@@ -225,7 +230,4 @@ class _Recorder:
 
     def _summary(self, name: str) -> dg.AssetCheckResult:
         """The result that the step owes: of its one shard, or of all of a range together."""
-        named = [(shard, check) for shard, check in self._evaluated if check.name == name]
-        failed = [shard for shard, check in named if not check.passed]
-        metadata = named[0][1].metadata if len(named) == 1 else {"shards": len(named), "failed": failed}
-        return Check(name, not failed, metadata, blocks=named[0][1].blocks if named else True).result()
+        return Check.of_shards(name, [pair for pair in self._evaluated if pair[1].name == name]).result()
