@@ -76,8 +76,8 @@ def _provide_checkpoint(context: dg.AssetExecutionContext, settings: Settings) -
     rows = sum(store.row_count(DATASET, shard) for shard in with_crops)
     return dg.MaterializeResult(
         metadata={
-            **_facts(store, config, checkpoint, data, minutes),
             **_figures(store, config, flip),
+            **_facts(store, config, checkpoint, data, minutes),
             "model card": dg.MetadataValue.md(store.read_bytes(f"{config.prefix}/MODEL_CARD.md").decode()),
         },
         data_version=dg.DataVersion(flip.version),
@@ -95,6 +95,9 @@ def _facts(
     speeds = [record["pairs_per_second"] for record in _log(store, config) if record["kind"] == "step"]
     return {
         "dagster/uri": store.uri(config.prefix),
+        "held-out retrieval": previews.rows(
+            ["split", "pairs", "direction", "R@1", "R@5", "R@10"], _recall_rows(checkpoint["held_out"])
+        ),
         "version": checkpoint["version"],
         "preset": checkpoint["preset"]["name"],
         "parameters": checkpoint["parameters"],
@@ -113,9 +116,6 @@ def _facts(
         "precision": checkpoint["precision"],
         "pairs per second": round(median(speeds), 1) if speeds else "not measured",
         "minutes": round(minutes, 1),
-        "held-out retrieval": previews.rows(
-            ["split", "pairs", "direction", "R@1", "R@5", "R@10"], _recall_rows(checkpoint["held_out"])
-        ),
         "versions": previews.rows(["of", "version"], list(checkpoint["versions"].items())),
     }
 
