@@ -66,10 +66,7 @@ class HttpFetcher:
         self._resolver = CheckedResolver(
             names, policy.allow_private_addresses, context.connect_to, proxy.host if proxy else None
         )
-        self._through_proxy: dict[str, Any] = {}
-        if proxy is not None:
-            login = aiohttp.BasicAuth(proxy.user, proxy.password, "utf-8") if proxy.user or proxy.password else None
-            self._through_proxy = {"proxy": proxy.url, "proxy_auth": login}
+        self._proxy = proxy
         connector = TolerantConnector(
             limit=policy.connections,
             limit_per_host=policy.connections_per_host,
@@ -169,8 +166,12 @@ class HttpFetcher:
         headers = {} if keep_alive else {"Connection": "close"}
         if cookie is not None:
             headers["Cookie"] = cookie
-        direct = not self._through_proxy or self._resolver.replaced(url.raw_host or "") is not None
-        through = {} if direct else self._through_proxy
+        through: dict[str, Any] = {}
+        if self._proxy is not None and self._resolver.replaced(url.raw_host or "") is None:
+            login = self._proxy.headers
+            through = {"proxy": self._proxy.url, "proxy_headers": login}
+            if url.scheme == "http":  # no tunnel: the proxy itself reads the request
+                headers |= login
         return self._session.get(url, allow_redirects=False, headers=headers or None, **through)
 
     def _require_allowed(self, url: URL) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -122,8 +122,7 @@ class TolerantConnector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        factory: partial[ResponseHandler] = partial(TolerantHandler, loop=self._loop)
-        self._factory = factory
+        self._factory = cast("partial[ResponseHandler]", partial(TolerantHandler, loop=self._loop))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -83,9 +83,7 @@ def test_silence_is_asked_again_in_the_run_and_by_the_next_one(names: NameServer
     assert fetch_raw_images(source, *policy, previous=first)["status"].to_list() == ["ok"]
 
 
-@pytest.mark.parametrize(
-    ("host", "lookups"), [("servfail.example", 3), ("refused.example", 3), ("missing.example", 1)]
-)
+@pytest.mark.parametrize(("host", "lookups"), [("servfail.example", 3), ("refused.example", 3), ("missing.example", 1)])
 def test_failures_that_may_pass_are_looked_up_again(names: NameServer, host: str, lookups: int) -> None:
     async def run() -> tuple[int, str]:
         lookup = NameLookup([names.address], 1.0, 3, 0.01)

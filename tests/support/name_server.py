@@ -37,9 +37,7 @@ class NameServer:
             return None
         code = next((code for start, code in _CODES.items() if name.startswith(start)), 0)
         found = self.addresses.get(name, ["127.0.0.1"]) if kind == _A and not code else []
-        records = [
-            b"\xc0\x0c" + struct.pack(">HHIH", _A, 1, 0, 4) + IPv4Address(address).packed for address in found
-        ]
+        records = [b"\xc0\x0c" + struct.pack(">HHIH", _A, 1, 0, 4) + IPv4Address(address).packed for address in found]
         head = query[:2] + struct.pack(">HHHHH", 0x8180 | code, 1, len(records), 0, 0)
         return head + query[12 : place + 5] + b"".join(records)
 
