@@ -14,7 +14,7 @@ from facecaption_ml.decoding import has_image_signature
 from facecaption_ml.images.addresses import CheckedResolver, is_allowed, literal_address
 from facecaption_ml.images.content_coding import codings_of, decoded
 from facecaption_ml.images.name_lookup import NameLookup
-from facecaption_ml.images.opt_out import RobotsCache, opt_out_in_headers
+from facecaption_ml.images.opt_out import RobotsCache, decoded_robots, opt_out_in_headers
 from facecaption_ml.images.policy import AGENT_TOKEN
 from facecaption_ml.images.proxy import read_proxy, say_none_is_used, unused_variable
 from facecaption_ml.images.redirect_cookies import RedirectCookies
@@ -27,6 +27,7 @@ from facecaption_ml.images.response_head import (
     is_whole,
     retry_after,
 )
+from facecaption_ml.images.robots_rules import MOST_BYTES as ROBOTS_BYTES
 from facecaption_ml.images.status import FetchFailure, FetchStatus
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _NO_CONTENT: Final = (204, 205)
 _KEEP_ALIVE_S: Final = 5.0
 _SIGNATURE_BYTES: Final = 16
-_ROBOTS_BYTES: Final = 512 * 1024  # RFC 9309 §2.5 asks for at least 500 KiB
 # Of a robots.txt: where there is none to be had, everything may be fetched (RFC 9309 §2.3.1.3). Redirects that lead nowhere
 # count among them; the row's own address is checked by itself.
 _NO_ROBOTS: Final = frozenset(
@@ -115,8 +115,8 @@ class HttpFetcher:
             return data
         return await asyncio.to_thread(decoded, data, codings, self._policy.max_image_bytes, has_image_signature)
 
-    async def _read_robots(self, origin: URL) -> str:
-        """The text of an origin's robots.txt, empty where there is none. Raises FetchFailure."""
+    async def _read_robots(self, origin: URL) -> bytes:
+        """The first bytes of an origin's robots.txt, empty where there is none. Raises FetchFailure."""
         try:
             async with (
                 asyncio.timeout(self._policy.total_timeout_s / 2),
@@ -125,14 +125,14 @@ class HttpFetcher:
                 data = bytearray()
                 async for chunk in response.content.iter_any():
                     data += chunk
-                    if len(data) >= _ROBOTS_BYTES:
+                    if len(data) >= ROBOTS_BYTES:
                         break
-                return _robots_text(bytes(data[:_ROBOTS_BYTES]), response)
+                return decoded_robots(bytes(data[:ROBOTS_BYTES]), response.headers.getall("Content-Encoding", ()))
         except TimeoutError:
             raise FetchFailure(FetchStatus.timeout, "took too long") from None
         except FetchFailure as failure:
             if failure.status in _NO_ROBOTS or (failure.redirected and not failure.status.may_pass):
-                return ""
+                return b""
             raise
 
     @asynccontextmanager
@@ -201,16 +201,6 @@ class HttpFetcher:
                 if not has_image_signature(b"".join(chunks)):
                     raise FetchFailure(FetchStatus.not_an_image, "not a JPEG, PNG, WebP or GIF file")
         return b"".join(chunks)
-
-
-def _robots_text(data: bytes, response: aiohttp.ClientResponse) -> str:
-    """The text, also of a robots.txt that came compressed; no more of it than is read of a plain one."""
-    codings = codings_of(response.headers.getall("Content-Encoding", ()))
-    try:
-        data = decoded(data, codings, _ROBOTS_BYTES, lambda _: True, cut=True)
-    except FetchFailure:
-        return ""
-    return data[:_ROBOTS_BYTES].decode("utf-8", "replace")
 
 
 def _has_body(response: aiohttp.ClientResponse) -> bool:
