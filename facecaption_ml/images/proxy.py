@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("facecaption")
 
 _VARIABLES: Final = ("http_proxy", "https_proxy", "all_proxy")
 
