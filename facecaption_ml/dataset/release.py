@@ -158,7 +158,8 @@ def _still_wanted(
     """A shard's rows that its manifest has today and no request names, and the others by reason."""
     addresses: dict[str, str | None] | None = None
     if store.has_table(SOURCE, shard):
-        addresses = dict(store.read_table(SOURCE, shard, columns=["sample_id", "url"]).iter_rows())
+        # No list of images becomes a shard without rows: such a one only registers the shard.
+        addresses = dict(store.read_table(SOURCE, shard, columns=["sample_id", "url"]).iter_rows()) or None
     sha256_of = dict(hashes.iter_rows())
     reasons: list[str | None] = []
     for face_id, url in frame.select("face_id", "url").iter_rows():
