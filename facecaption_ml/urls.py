@@ -1,10 +1,10 @@
 """One normal form of URLs and hosts, so that two spellings of one address compare equal.
 
 It is for comparing only: what is fetched, stored and shown stays as it was written. The rules are those of RFC 3986 §6.2
-(case, percent-escapes, dot segments, default ports) and, for what people and browsers write, the WHATWG URL standard (blanks
-at the ends, tabs and line ends within, numbers as IPv4 addresses, names in other scripts). Of an http(s) URL the fragment, the user
-and an empty query are left out, as they never select another picture; ``file://`` URLs compare by the bytes of their path,
-``s3://`` URLs by bucket and key, in which nothing is an escape.
+(case, percent-escapes, dot segments, default ports) and, for what people and browsers write, of the WHATWG URL standard
+(blanks at the ends, tabs and line ends within, numbers as IPv4 addresses, names in other scripts). Of an http(s) URL the
+fragment, the user and an empty query are left out, as they never select another picture; ``file://`` URLs compare by the
+bytes of their path, ``s3://`` URLs by bucket and key, in which nothing is an escape.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ SAME = {
     "http://xn--bcher-kva.example/": ("http://bücher.example", "http://BÜCHER.example", "http://XN--BCHER-KVA.example./"),
     "http://xn--fa-hia.de/": ("http://faß.de/",),
     "http://xn--ls8h.la/": ("http://💩.la",),
-    "http://127.0.0.1/": ("http://0x7f.1", "http://2130706433/", "http://0177.0.0.01/", "http://127.1", "http://１２７.0.0.1"),
+    "http://127.0.0.1/": (
+        "http://0x7f.1", "http://2130706433/", "http://0177.0.0.01/", "http://127.1", "http://１２７.0.0.1",
+    ),
     "http://[2001:db8::1]/": ("http://[2001:0DB8:0:0:0:0:0:1]:80/",),
     "http://[2001:db8::1]:8080/": ("http://[2001:DB8::0:1]:8080",),
     "file:///a%20b/%C3%A9": (
@@ -67,8 +69,8 @@ DIFFERENT = (
 )  # fmt: skip
 NO_URL = (
     None, "", "  ", "example.org", "please remove my photo", "//example.org/", "http:/example.org", "http:///a", "http://",
-    "http://[]@/", "http://[broken", "http://[1:2:3:4:5:6:7:8:9]/", "http://[p: x]", "http://a..b/", "http://.a/", "http://a b/",
-    "http://a:b/", "http://a:65536/", "http://a:0/", "http://a:" + "9" * 5000, "http://1.2.3.4.5/", "http://256.1.1.1/",
+    "http://[]@/", "http://[broken", "http://[1:2:3:4:5:6:7:8:9]/", "http://[p: x]", "http://a..b/", "http://.a/",
+    "http://a b/", "http://a:b/", "http://a:65536/", "http://a:0/", "http://a:" + "9" * 5000, "http://1.2.3.4.5/", "http://256.1.1.1/",
     "http://08.1/", "data:image/png;base64,AAAA", "http://\ud83d/", "s3://", "s3:///key", "http://a%00b/", "http://@/",
 )  # fmt: skip
 

@@ -135,7 +135,11 @@ def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> N
     for name in sorted(present - set(names)):
         instance.delete_dynamic_partition(SHARDS.name, name)
         store.delete(store.table_key("source_manifest", name))
-        logger.info("source_manifest: %s is gone from the source; its partition is removed, its tables stay", name)
+        logger.info(
+            "source_manifest: %s is gone from the source; its partition is removed, and its tables take part in nothing "
+            "and stay until `facecaption clean`",
+            name,
+        )
     instance.add_dynamic_partitions(SHARDS.name, names)
 
 

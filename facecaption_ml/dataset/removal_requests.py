@@ -85,11 +85,21 @@ def record_requests(
     return written, known
 
 
-def holdings(store: Store, removed: RemovalList) -> list[Holding]:
-    """The shards that hold something of ``removed``, in order. Ids, URLs and hashes are read, no pixels.
+@dataclass(frozen=True)
+class Survey:
+    """``held``: the shards that hold something of what is to be removed, in order. ``samples``: the ids of all rows that go,
+    of those too whose tables are clean already. ``released``: rows of the packed release that must go."""
 
-    Shards that left the source are among them, and so is what earlier requests emptied in the manifest but no rebuild has
-    taken out of the later tables yet.
+    held: list[Holding]
+    samples: frozenset[str]
+    released: int = 0
+
+
+def survey(store: Store, removed: RemovalList) -> Survey:
+    """Where what ``removed`` names is. Ids, URLs and hashes are read, no pixels.
+
+    Shards that left the source are among the holdings, and so is what earlier requests emptied in the manifest but no rebuild
+    has taken out of the later tables yet.
     """
     tables: dict[str, list[tuple[str, bool]]] = {}
     for table in SHARD_TABLES:
@@ -101,7 +111,27 @@ def holdings(store: Store, removed: RemovalList) -> list[Holding]:
     looked = over(
         sorted(tables), lambda shard: _holding(store, shard, sorted(tables[shard], key=_order), removed, registered)
     )
-    return [held for _, held in looked if held is not None]
+    everywhere = [holding for _, holding in looked]
+    samples = frozenset[str]().union(*(holding.samples for holding in everywhere))
+    held = [holding for holding in everywhere if any(holding.rows.values())]
+    return Survey(held, samples, _released(store, removed, samples))
+
+
+def holdings(store: Store, removed: RemovalList) -> list[Holding]:
+    """The shards that hold something of ``removed``, in order: see ``survey``."""
+    return survey(store, removed).held
+
+
+def _released(store: Store, removed: RemovalList, samples: frozenset[str]) -> int:
+    """Rows of the packed release that must go."""
+    number = 0
+    for key in store.keys("release/data/"):
+        with store.reading_file(key) as path:
+            rows = pl.read_parquet(path, columns=["face_id", "url"])
+        named = _named(rows.select(_SAMPLE.alias("sample_id"), "url"), removed)
+        named |= rows.select(_SAMPLE.is_in(list(samples)) | pl.col("face_id").is_in(list(removed.face_ids))).to_series()
+        number += int(named.sum())
+    return number
 
 
 def copies(store: Store, removed: RemovalList, held: Sequence[Holding]) -> dict[str, str]:
@@ -157,6 +187,8 @@ def words_of(store: Store, held: Sequence[Holding], removed: RemovalList) -> Ite
 
 def shows(store: Store, shard: str, removed: RemovalList) -> bool:
     """Whether something of a shard was taken out, or is to be: then what was kept beside its tables may hold it too."""
+    if not store.has_table(SOURCE, shard):
+        return False
     manifest = store.read_table(SOURCE, shard, columns=["sample_id", "url"])
     faces = {face_id.rpartition("_")[0] for face_id in removed.face_ids}
     return bool((_named(manifest, removed) | manifest["sample_id"].is_in(list(faces))).any())
@@ -189,7 +221,7 @@ def _order(place: tuple[str, bool]) -> tuple[bool, int]:
 
 def _holding(
     store: Store, shard: str, places: Iterable[tuple[str, bool]], removed: RemovalList, registered: frozenset[str]
-) -> Holding | None:
+) -> Holding:
     """``places``: the tables that have the shard, each with whether those are its unfinished rows."""
     by_sample: dict[tuple[str, bool], pl.DataFrame] = {}
     by_face: dict[tuple[str, bool], pl.DataFrame] = {}
@@ -202,9 +234,8 @@ def _holding(
         frame = store.read_table(table, shard, columns=columns, incomplete=incomplete)
         (by_face if table in _BY_FACE else by_sample)[table, incomplete] = frame
     addresses = [frame.select(sample_id=_SAMPLE, url="url") for frame in by_face.values() if "url" in frame.columns]
-    source = pl.concat([*by_sample.values(), *addresses], how="diagonal") if by_sample or addresses else None
-    if source is None:
-        return None
+    none = empty("raw_images").select("sample_id", "url", "sha256")
+    source = pl.concat([none, *by_sample.values(), *addresses], how="diagonal")
     named = source.filter(_named(source, removed))
     samples = frozenset(named["sample_id"])
     faces = list(removed.face_ids)
@@ -225,12 +256,6 @@ def _holding(
         rows[place] = int(held.sum())
         if "image" in store.stored_schema(table, shard, incomplete=incomplete)[0]:
             pictures[place] = rows[place]
-    if not any(rows.values()):
-        return None
-    hashes = (
-        frozenset(source.filter(pl.col("sample_id").is_in(list(samples)))["sha256"].drop_nulls())
-        if "sha256" in source.columns
-        else frozenset()
-    )
+    hashes = frozenset(source.filter(pl.col("sample_id").is_in(list(samples)))["sha256"].drop_nulls())
     pictures = {place: count for place, count in pictures.items() if count}
     return Holding(shard, rows, pictures, hashes, samples, shard in registered)

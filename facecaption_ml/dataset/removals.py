@@ -164,6 +164,7 @@ def list_text(path: str, options: Mapping[str, str] | None = None) -> str:
 
 def _normal_url(line: str) -> str:
     """A URL of a list in normal form. Raises RemovalListError for one that no picture can have."""
+    line = line.strip()
     shown, normal = line[:80], canonical_url(line)
     if re.search(r"\s#", line):
         raise RemovalListError(f"{shown!r} has a comment behind the URL: give the comment a line of its own")

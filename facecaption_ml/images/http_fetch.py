@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from facecaption_ml.images.policy import DownloadContext, DownloadPolicy
 
+_LOCALHOST: Final = re.compile(r"(?:.*\.)?localhost\.?", re.IGNORECASE)  # RFC 6761 §6.3
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _NO_CONTENT: Final = (204, 205)
 _KEEP_ALIVE_S: Final = 5.0
@@ -58,18 +60,13 @@ class HttpFetcher:
     def __init__(self, policy: DownloadPolicy, context: DownloadContext) -> None:
         self._policy, self._denied = policy, context.denied
         proxy = read_proxy(policy.proxy.get_secret_value())
-        unused = unused_variable() if proxy is None else None
-        if unused is not None:
-            say_none_is_used(unused)
+        self._unused_proxy = unused = unused_variable() if proxy is None else None
         hint = f" ({unused} is set but not used: the setting `proxy` names none)" if unused else ""
         names = NameLookup(policy.nameservers, policy.connect_timeout_s, policy.retries + 1, policy.backoff_s, hint)
         self._resolver = CheckedResolver(
             names, policy.allow_private_addresses, context.connect_to, proxy.host if proxy else None
         )
-        self._through_proxy: dict[str, Any] = {}
-        if proxy is not None:
-            login = aiohttp.BasicAuth(proxy.user, proxy.password, "utf-8") if proxy.user or proxy.password else None
-            self._through_proxy = {"proxy": proxy.url, "proxy_auth": login}
+        self._proxy = proxy
         connector = TolerantConnector(
             limit=policy.connections,
             limit_per_host=policy.connections_per_host,
@@ -103,8 +100,10 @@ class HttpFetcher:
 
     async def settle_name(self, url: URL) -> None:
         """Looks the URL's host up beforehand, so that ``fetch`` does not wait for name servers. Never fails."""
-        if url.raw_host:
-            await self._resolver.settle(url.raw_host)
+        host = url.raw_host or ""
+        if self._unused_proxy is not None and self._resolver.replaced(host) is None:
+            say_none_is_used(self._unused_proxy)
+        await self._resolver.settle(host)
 
     async def fetch(self, url: URL, keep_alive: bool = True) -> bytes:
         """The body of ``url`` without content encoding, at most ``max_image_bytes`` long, which starts like an image.
@@ -153,6 +152,8 @@ class HttpFetcher:
                     asked_out = with_opt_out and opt_out_in_headers(response.headers, AGENT_TOKEN)
                     if asked_out and response.status < 400:
                         raise FetchFailure(FetchStatus.opted_out, asked_out)
+                    if response.status == 407 and self._proxy is not None:
+                        raise FetchFailure(FetchStatus.connect_error, "HTTP 407: the proxy wants a user and a password")
                     if _has_body(response):
                         yield response
                         return
@@ -169,8 +170,12 @@ class HttpFetcher:
         headers = {} if keep_alive else {"Connection": "close"}
         if cookie is not None:
             headers["Cookie"] = cookie
-        direct = not self._through_proxy or self._resolver.replaced(url.raw_host or "") is not None
-        through = {} if direct else self._through_proxy
+        through: dict[str, Any] = {}
+        if self._proxy is not None and self._resolver.replaced(url.raw_host or "") is None:
+            login = self._proxy.headers
+            through = {"proxy": self._proxy.url, "proxy_headers": login}
+            if url.scheme == "http":  # no tunnel: the proxy itself reads the request
+                headers |= login
         return self._session.get(url, allow_redirects=False, headers=headers or None, **through)
 
     def _require_allowed(self, url: URL) -> None:
@@ -180,6 +185,9 @@ class HttpFetcher:
         address = literal_address(host)
         if address is not None and not is_allowed(address, self._policy.allow_private_addresses):
             raise FetchFailure(FetchStatus.refused_address, f"{address} is not a public address")
+        to_proxy = self._proxy is not None and self._resolver.replaced(host) is None
+        if to_proxy and not self._policy.allow_private_addresses and _LOCALHOST.fullmatch(host):
+            raise FetchFailure(FetchStatus.refused_address, f"{host} is the proxy's own machine")
 
     async def _read(self, response: aiohttp.ClientResponse, may_stop_early: bool) -> bytes:
         """The body; given up as soon as it is known to be too large or no image."""
@@ -219,8 +227,6 @@ def _next_url(url: URL, response: aiohttp.ClientResponse) -> URL:
         raise FetchFailure(FetchStatus.rate_limited, reason, True, retry_after(response.headers))
     if status >= 500:
         raise FetchFailure(FetchStatus.http_server_error, reason, True, retry_after(response.headers))
-    if status == 407:
-        raise FetchFailure(FetchStatus.connect_error, "HTTP 407: the proxy wants a user and a password")
     if status == 206:
         raise FetchFailure(FetchStatus.http_client_error, "HTTP 206 with a part of the file")
     if status == 408:

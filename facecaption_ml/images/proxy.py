@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("facecaption")
 
 _VARIABLES: Final = ("http_proxy", "https_proxy", "all_proxy")
 
@@ -26,6 +27,14 @@ class Proxy:
     host: str
     user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The login (RFC 7617), for the proxy's eyes only."""
+        if not self.user and not self.password:
+            return {}
+        login = b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return {"Proxy-Authorization": f"Basic {login}"}
 
 
 def read_proxy(text: str) -> Proxy | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -25,6 +25,8 @@ MAX_HEADERS: Final = 16_384
 _START: Final = b"HTTP/"
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.(?P<minor>\d)[ \t]+(?P<code>\d{3})(?:[ \t]+(?P<reason>.*))?")
+_SAYS_NOTHING: Final = {(b"content-length", b""), (b"transfer-encoding", b"identity")}
 _INTERIM: Final = re.compile(rb"HTTP/\d\.\d 1(?!01)\d\d")
 _TRAILER_BYTES: Final = 1024 * 1024
 _FRAMING: Final = 8  # a chunk of one byte is six bytes long
@@ -35,11 +37,13 @@ _RANGE: Final = re.compile(r"bytes\s+0-([0-9]{1,18})/([0-9]{1,18})", re.ASCII | 
 def mended(head: bytes) -> bytes:
     """A response's status line and headers, up to the empty line, in a form that every parser reads alike.
 
-    Folded lines are joined, blanks before the colon go, lines without a colon or with a name that is none are left out, equal
-    Content-Length values become one (RFC 9110 §8.6), and Transfer-Encoding: chunked overrides them (RFC 9112 §6.3). Lengths
-    that differ stay, so that the parser refuses them.
+    Folded lines are joined, blanks before the colon go, lines without a colon or with a name that is none are left out, an
+    empty Content-Length too; equal ones become one (RFC 9110 §8.6), and Transfer-Encoding: chunked overrides them (RFC 9112
+    §6.3). Lengths that differ stay, so that the parser refuses them.
     """
     status, *lines = re.split(rb"\r?\n", head.rstrip(b"\r\n"))
+    if found := _STATUS_LINE.fullmatch(status):
+        status = b"HTTP/1.%s %s %s" % (b"0" if found["minor"] == b"0" else b"1", found["code"], found["reason"] or b"")
     fields: list[tuple[bytes, bytes]] = []
     for line in lines:
         if line[:1] in (b" ", b"\t"):
@@ -48,8 +52,9 @@ def mended(head: bytes) -> bytes:
             continue
         name, colon, value = line.partition(b":")
         name = name.rstrip(b" \t")
-        if colon and _TOKEN.fullmatch(name):
-            fields.append((name, value.strip(b" \t")))
+        value = value.strip(b" \t")
+        if colon and _TOKEN.fullmatch(name) and (name.lower(), value.lower()) not in _SAYS_NOTHING:
+            fields.append((name, value))
     if any(name.lower() == b"content-length" for name, _ in fields):
         fields = _with_one_length(fields)
     return b"\r\n".join([status, *(b"%s: %s" % field for field in fields), b"", b""])
@@ -104,17 +109,18 @@ class TolerantHandler(ResponseHandler):
         self._body_bytes += len(data)
         payload = self._payload
         super().data_received(data)
-        if payload is not None and self._body_bytes > _TRAILER_BYTES + _FRAMING * payload.total_bytes:
+        if payload is None or payload.is_eof():
+            return
+        if self._body_bytes > _TRAILER_BYTES + _FRAMING * payload.total_bytes:
             self._refuse("trailers are too long")
+        if self.exception() is not None:  # else whoever reads the body would wait for it
+            payload.set_exception(aiohttp.ClientError("invalid body"))
 
     def _refuse(self, message: str) -> None:
         self._head = None
         if self.transport is not None:
             self.transport.close()
-        error = HttpProcessingError(code=400, message=message)
-        self.set_exception(error)
-        if self._payload is not None:
-            self._payload.set_exception(aiohttp.ClientPayloadError(message))
+        self.set_exception(HttpProcessingError(code=400, message=message))
 
 
 class TolerantConnector(aiohttp.TCPConnector):
@@ -122,8 +128,7 @@ class TolerantConnector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        factory: partial[ResponseHandler] = partial(TolerantHandler, loop=self._loop)
-        self._factory = factory
+        self._factory = cast("partial[ResponseHandler]", partial(TolerantHandler, loop=self._loop))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
