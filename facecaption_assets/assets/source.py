@@ -107,7 +107,9 @@ def _reading(counts: ManifestCounts) -> dict[str, Any]:
         if examples:
             said[name] = previews.rows(["file", "place", "reason", "row"], examples)
     if counts.passed_over:
-        kinds = [(kind, count, ", ".join(counts.passed_over_examples[kind])) for kind, count in counts.passed_over.items()]
+        kinds = [
+            (kind, count, ", ".join(counts.passed_over_examples[kind])) for kind, count in counts.passed_over.items()
+        ]
         said["files passed over"] = previews.rows(["kind", "files", "such as"], sorted(kinds))
     if counts.notes:
         said["notes"] = "; ".join(counts.notes[:20])

@@ -32,9 +32,12 @@ class SourceRules(BaseModel):
     model_config = _FROZEN
 
     kind: Literal["auto", "tables", "pictures"] = Field(
-        default="auto", description="what a folder with both holds; auto: a table that names its pictures, else an error"
+        default="auto",
+        description="what a folder with both holds; auto: a table that names its pictures, else an error",
     )
-    tsv_quoting: bool = Field(default=False, description="whether quotes enclose fields of a .tsv, as they do in a .csv")
+    tsv_quoting: bool = Field(
+        default=False, description="whether quotes enclose fields of a .tsv, as they do in a .csv"
+    )
 
 
 class ShardRules(BaseModel):

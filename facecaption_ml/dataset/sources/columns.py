@@ -55,7 +55,9 @@ def find_columns(
         hint = "; its first line must name its columns" if any("://" in column for column in present) else ""
         raise SourceColumnError(f"source {shown(name)}: no column {columns.url!r} for the URLs (it has {listed}){hint}")
     if "text" not in found and len(present) > len(found):
-        counts.notes.append(f"{shown(name)}: no column {columns.text!r} for the alt texts (it has {listed}); they are empty")
+        counts.notes.append(
+            f"{shown(name)}: no column {columns.text!r} for the alt texts (it has {listed}); they are empty"
+        )
     return found
 
 

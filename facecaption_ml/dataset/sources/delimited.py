@@ -166,9 +166,7 @@ class DelimitedTable:
         self.other_lines += blank + continued
         self.counts.continued_lines += continued
         rows = [self._cells(record, block.line, found) for record in records]
-        values = {
-            field: [row[place] if place < len(row) else None for row in rows] for field, place in found.items()
-        }
+        values = {field: [row[place] if place < len(row) else None for row in rows] for field, place in found.items()}
         frame = as_frame(values, [block.line + record.place for record in records])
         consumed = len(block.data) if used == len(lines) else sum(len(line.encode()) + 1 for line in lines[:used])
         return frame, consumed

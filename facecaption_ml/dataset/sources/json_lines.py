@@ -37,7 +37,9 @@ class JsonLines:
                 return list({key: None for value in values[:1000] for key in value})
         return []
 
-    def batches(self, columns: SourceColumns, *, pictures: bool = False, prefer: bool = False) -> Iterator[pl.DataFrame]:
+    def batches(
+        self, columns: SourceColumns, *, pictures: bool = False, prefer: bool = False
+    ) -> Iterator[pl.DataFrame]:
         """Typed batches with the line of each row. Raises SourceError, also where the first objects name no URL."""
         names = columns.model_dump()
         for block in self.file.blocks():

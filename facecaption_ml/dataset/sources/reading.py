@@ -31,8 +31,8 @@ def read_source(
     counts: ManifestCounts | None = None,
     pictures: bool = True,
 ) -> Iterator[pl.DataFrame]:
-    """Batches of ``source_file, source_place, url, alt_text, width, height, nsfw`` from a table, a folder of tables, a folder of
-    pictures, or one of pictures with a table that names them.
+    """Batches of ``url, alt_text, width, height, nsfw, source_place, source_file`` from a table, a folder of tables, a folder
+    of pictures, or one of pictures with a table that names them.
 
     ``location`` is local or ``s3://…``. ``counts`` gets the rows that are dropped here, what is mended and passed over, and how
     many records there are by a count of its own. Without ``pictures``, tables have to have URLs: a list from elsewhere names no
@@ -61,9 +61,7 @@ def read_source(
             counts.pass_over("picture that no table names", listing.key(name))
 
 
-def names_pictures(
-    location: str, columns: SourceColumns | None = None, rules: SourceRules | None = None
-) -> bool:
+def names_pictures(location: str, columns: SourceColumns | None = None, rules: SourceRules | None = None) -> bool:
     """Whether a table on this machine names pictures by their files, and not by URLs. Raises nothing."""
     if table_name(location) is None:
         return False
@@ -164,7 +162,7 @@ def _chosen(listing: Listing, reader: _Reader) -> Choice:
     else:
         choice = "tables"
     tables = naming or ([] if choice == "pictures" else listing.tables or listing.texts)
-    if choice != "tables" and not listing.pictures or choice == "tables" and not tables:
+    if (choice != "tables" and not listing.pictures) or (choice == "tables" and not tables):
         raise SourceError(f"source {shown(listing.root)}: there are no {choice} in it")
     left = [("table", name) for name in listing.tables if name not in set(tables)]
     left += [(".txt", name) for name in listing.texts] if tables is not listing.texts else []
