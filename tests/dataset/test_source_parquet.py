@@ -53,7 +53,10 @@ def test_lists_structs_and_bytes_that_are_no_text_cost_their_cells_or_rows(tmp_p
     rows, counts = read(path)
     assert rows == [(URLS[0], None), (URLS[1], None)]
     assert counts.repaired == {"text_not_text": 2}
-    pq.write_table(pa.table({"URL": pa.array([URLS[0].encode(), b"http://a.test/\xff"]), "TEXT": [b"caf\xe9", b"\xed\xa0\xbd"]}), path)
+    pq.write_table(
+        pa.table({"URL": pa.array([URLS[0].encode(), b"http://a.test/\xff"]), "TEXT": [b"caf\xe9", b"\xed\xa0\xbd"]}),
+        path,
+    )
     rows, counts = read(path)
     assert rows == [(URLS[0], "caf\ufffd"), ("http://a.test/\ufffd", "\ufffd\ufffd\ufffd")]
     assert [example.place for example in counts.repaired_examples] == ["row 2", "row 1", "row 2"]
@@ -94,7 +97,8 @@ def test_urls_of_megabytes_in_a_dictionary_take_no_memory(tmp_path: Path) -> Non
         "import resource, sys; from facecaption_ml.dataset.sources import *; import pyarrow.parquet;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; c = ManifestCounts();"
         "n = sum(map(len, read_source(sys.argv[1], counts=c)));"
-        "print(n, c.by_outcome['url_too_long'], c.records, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+        "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "print(n, c.by_outcome['url_too_long'], c.records, (after - before) // 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     kept, dropped, records, megabytes = map(int, done.stdout.split())
@@ -122,15 +126,15 @@ def test_the_footer_tells_when_the_reader_loses_rows(tmp_path: Path, monkeypatch
     path = tmp_path / "list.parquet"
     pq.write_table(pa.table({"URL": URLS}), path)
     framed = parquet.ParquetTable._framed
-    monkeypatch.setattr(
-        parquet.ParquetTable, "_framed", lambda *given: (frame.head(4) for frame in framed(*given))
-    )
+    monkeypatch.setattr(parquet.ParquetTable, "_framed", lambda *given: (frame.head(4) for frame in framed(*given)))
     counts = ManifestCounts()
     assert sum(map(len, read_source(str(path), counts=counts))) == 4
     assert counts.records == 6
 
 
-_cells = st.lists(st.tuples(st.text(max_size=8).map(lambda text: f"u{text}"), st.none() | st.text(max_size=8)), max_size=30)
+_cells = st.lists(
+    st.tuples(st.text(max_size=8).map(lambda text: f"u{text}"), st.none() | st.text(max_size=8)), max_size=30
+)
 
 
 @given(_cells, st.integers(1, 10), st.booleans())

@@ -111,9 +111,11 @@ def open_bytes(name: str, options: Mapping[str, str] | None = None) -> Iterator[
                 with gzip.GzipFile(fileobj=file) as unpacked:
                     yield unpacked
             case "bz2":
-                yield bz2.BZ2File(file)
+                with bz2.BZ2File(file) as unpacked:
+                    yield unpacked
             case "xz":
-                yield lzma.LZMAFile(file)
+                with lzma.LZMAFile(file) as unpacked:
+                    yield unpacked
             case "zstd":
                 import pyarrow as pa
 
