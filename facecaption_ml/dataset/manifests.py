@@ -114,8 +114,9 @@ class Ledger:
 def list_manifests(inbox: str, options: Mapping[str, str] | None = None) -> list[Manifest]:
     """The tables under a folder or ``s3://bucket/prefix``, sorted by address.
 
-    Hidden and unfinished files are skipped, and markers such as Spark's (``passed_over_kind``). Raises SourceError where the inbox is
-    not there or cannot be reached.
+    Hidden and unfinished files are skipped, and markers such as Spark's (``passed_over_kind``).
+
+    Raises SourceError where the inbox is not there or cannot be reached.
     """
     if not inbox.startswith(S3) and not Path(inbox).expanduser().is_dir():
         raise SourceError(f"inbox {inbox}: no such folder")

@@ -1,8 +1,9 @@
 """From a list of images to a manifest in shards: tables of URLs, folders of pictures, or any frames.
 
-Every row of a source ends in a shard or is dropped with a reason, by name and number; what the source holds is counted on another
-way than it is read (``ManifestCounts.records``). A source is read in batches; apart from the rows of one shard, only an 8-byte id
-per row is kept, which is what it takes to mark the URLs that occur more than once in the whole source (400 MB for 50M rows).
+Every row of a source ends in a shard or is dropped with a reason, by name and number; what the source holds is counted in
+another way than it is read (``ManifestCounts.records``). A source is read in batches; apart from the rows of one shard, only an
+8-byte id per row is kept, which is what it takes to mark the URLs that occur more than once in the whole source (400 MB for
+50M rows).
 """
 
 from facecaption_ml.dataset.options import SourceColumns, SourceRules

@@ -70,7 +70,8 @@ class ManifestCounts:
     """Rows of the source by outcome, what was mended, and what was passed over.
 
     ``records`` is how many rows the source has by a count of its own: line ends of the bytes as they come (less those that are
-    headers, blank or within a quoted field), the footer of a Parquet file, the files of a listing. It is None where nothing counted them.
+    headers, blank or within a quoted field), the footer of a Parquet file, the files of a listing. It is None where nothing
+    counted them.
     ``duplicates`` are kept rows whose URL had occurred before. ``passed_over`` counts files by kind.
     """
 
@@ -147,8 +148,9 @@ def in_words(counts: Mapping[str, int]) -> str:
 def shown(value: object) -> str:
     """A name or a row in one short line that every log and table can hold."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    text = text[: 2 * _SHOWN_CHARACTERS].encode("utf-8", "surrogateescape" if _escaped(text) else "replace")
-    line = " ".join(text.decode("utf-8", "replace").replace("\x00", "\ufffd").split())
+    text = text[: 2 * _SHOWN_CHARACTERS]
+    data = text.encode("utf-8", "surrogateescape" if _escaped(text) else "replace")
+    line = " ".join(data.decode("utf-8", "replace").replace("\x00", "\ufffd").split())
     return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…"
 
 

@@ -109,7 +109,7 @@ def _walk(root: str) -> Iterator[tuple[str, int]]:
     entered: set[tuple[int, int]] = set()
     while own or linked:
         folder = (own or linked).popleft()
-        identity = os.stat(folder)
+        identity = Path(folder).stat()
         if (identity.st_dev, identity.st_ino) in entered:
             continue
         entered.add((identity.st_dev, identity.st_ino))

@@ -34,6 +34,8 @@ class ParquetTable:
         with self._opened() as parquet:
             self.header = [str(column) for column in parquet.schema_arrow.names]
             self.rows = int(parquet.metadata.num_rows)
+            leaves = parquet.metadata.schema
+            self._leaves = {leaves.column(place).path for place in range(len(leaves))}
 
     def batches(self, found: dict[str, int]) -> Iterator[pl.DataFrame]:
         """Typed batches of the columns ``found``, by their places, with the number of each row, counted from 1.
@@ -42,7 +44,7 @@ class ParquetTable:
         """
         import pyarrow as pa
 
-        names = [self.header[place] for place in found.values()]
+        names = [self.header[place] for place in found.values() if self.header[place] in self._leaves]
         with self._opened(names) as parquet:
             schema = parquet.schema_arrow
             flat = {field: place for field, place in found.items() if not pa.types.is_nested(schema.field(place).type)}
@@ -98,7 +100,7 @@ class ParquetTable:
         )
 
     def _series(self, field: str, column: pa.Array, first: int) -> pl.Series:
-        """A column as text or numbers; values that are too long become empty before they are copied, but for their beginning."""
+        """A column as text or numbers; of values that are too long the beginning is copied."""
         import pyarrow as pa
         import pyarrow.compute as pc
 

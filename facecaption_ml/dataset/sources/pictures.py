@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,4 +78,4 @@ class NamedPictures:
 
     @staticmethod
     def _exists(address: str) -> bool:
-        return address.startswith(S3) or os.path.isfile(address)
+        return address.startswith(S3) or Path(address).is_file()

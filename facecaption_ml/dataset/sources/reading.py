@@ -31,8 +31,8 @@ def read_source(
     counts: ManifestCounts | None = None,
     pictures: bool = True,
 ) -> Iterator[pl.DataFrame]:
-    """Batches of ``source_file, source_place, url, alt_text, width, height, nsfw`` from a table, a folder of tables, a folder of
-    pictures, or one of pictures with a table that names them.
+    """Batches of ``url, alt_text, width, height, nsfw, source_place, source_file`` from a table, a folder of tables, a folder
+    of pictures, or one of pictures with a table that names them.
 
     ``location`` is local or ``s3://…``. ``counts`` gets the rows that are dropped here, what is mended and passed over, and how
     many records there are by a count of its own. Without ``pictures``, tables have to have URLs: a list from elsewhere names no

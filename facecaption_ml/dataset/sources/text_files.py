@@ -105,14 +105,17 @@ def open_bytes(name: str, options: Mapping[str, str] | None = None) -> Iterator[
     objects, key = open_parent(name, options)
     path = objects.local_path(key)
     kind = table_name(name)
-    with open(path, "rb") if path is not None else objects.open(key) as file:
+    with path.open("rb") if path is not None else objects.open(key) as file:
         match kind.compression if kind else "":
             case "gzip":
-                yield gzip.GzipFile(fileobj=file)
+                with gzip.GzipFile(fileobj=file) as unpacked:
+                    yield unpacked
             case "bz2":
-                yield bz2.BZ2File(file)
+                with bz2.BZ2File(file) as unpacked:
+                    yield unpacked
             case "xz":
-                yield lzma.LZMAFile(file)
+                with lzma.LZMAFile(file) as unpacked:
+                    yield unpacked
             case "zstd":
                 import pyarrow as pa
 
