@@ -1,6 +1,7 @@
 """The attribute predictor and the labels it gives."""
 
 import contextlib
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -42,7 +43,14 @@ def attribute_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
     @configured_asset(
-        settings, ONE_A100, team="models", code_version="1", reads=_model_reads(settings), checks=_MODEL_CHECKS, group_name=GROUP, kinds={"pytorch"}
+        settings,
+        ONE_A100,
+        team="models",
+        code_version="1",
+        reads=_model_reads(settings),
+        checks=_MODEL_CHECKS,
+        group_name=GROUP,
+        kinds={"pytorch"},
     )
     def attribute_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The predictor of the 40 attributes: trained here, or a checkpoint that the settings name.
@@ -75,10 +83,15 @@ def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
     else:
         folder = _train(settings)
     evaluation = Evaluation.read(folder / EVALUATION)
+    content = hashlib.sha256()
     for name in (WEIGHTS, CONFIG, EVALUATION, CARD):
-        store.write_bytes(f"attribute_model/{name}", (folder / name).read_bytes())
+        data = (folder / name).read_bytes()
+        store.write_bytes(f"attribute_model/{name}", data)
+        if name in (WEIGHTS, CONFIG):  # what the predictor's answers depend on
+            content.update(data)
     calibrated, (low, high) = evaluation.share_right_in_band, evaluation.band
     return dg.MaterializeResult(
+        data_version=dg.DataVersion(content.hexdigest()[:16]),
         metadata={
             "trained on": settings.attributes.weights or settings.attributes.data,
             "started from": "" if settings.attributes.weights else settings.attributes.init or "random weights",

@@ -11,6 +11,7 @@ from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import Check
+from facecaption_assets.factories.dataset_inputs import SAME_SETTINGS, DatasetInputs
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
@@ -105,7 +106,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         team="data",
         code_version="1",
         reads=("release", "captions.grammar", "profile"),
-        checks=checks.FACECAPTION_RELEASE,
+        checks={**checks.FACECAPTION_RELEASE, **SAME_SETTINGS},
         resources=["grammar"],
         deps=[DATASET, "raw_images", *STATISTICS_ASSETS],
         group_name=GROUP,
@@ -121,6 +122,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         expected, shards = store.shards("source_manifest"), store.shards(DATASET)
         if not shards:
             raise StoreError("no shard of facecaption_dataset is there yet: materialize it first")
+        inputs = DatasetInputs.of(context.instance, shards)
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
         rows = sum(store.row_count(DATASET, shard) for shard in shards)
@@ -136,11 +138,13 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
             },
             Progress("facecaption_release", "shards"),
         )
+        inputs.write(store, "facecaption_release")
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": summary.faces,
                 "dagster/uri": store.uri(PREFIX),
                 "shards": f"{len(shards)} of {len(expected)}",
+                **inputs.metadata,
                 "missing shards": ", ".join(sorted(set(expected) - set(shards))[:20]) or "none",
                 **previews.counts("split", summary.by_split),
                 "faces of repeated images left out": summary.duplicate_faces,
@@ -150,7 +154,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 "statistics in the card": ", ".join(Path(name).stem for name in pictures) or "none",
                 "data card": dg.MetadataValue.path(store.uri(f"{PREFIX}/README.md")),
             },
-            check_results=[_images_in_one_split(store, settings).result()],
+            check_results=[_images_in_one_split(store, settings).result(), inputs.check().result()],
         )
 
     return facecaption_release

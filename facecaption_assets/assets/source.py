@@ -1,7 +1,8 @@
 """From a list of URLs to raw images."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,8 @@ from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.errors import naming
 from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
+from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.storage.content import table_version
 from facecaption_ml.storage.store import Store
 
 GROUP = "source"
@@ -67,12 +70,13 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
             if ingested.known:
                 metadata["same content as"] = ingested.known.location
             # The shards that there were have not changed: what was made from them is not out of date.
-            return _result(store, ingested, metadata, previous_data_version(context.instance))
+            before = previous_data_version(context.instance) or _content(store, ingested.ledger.names)
+            return _result(store, ingested, metadata, before)
         batches, progress = context.resources.source.batches(), Progress("source_manifest", "rows written")
         with naming(f"{PREFIX}SOURCE"):
             ingested = ingest(batches, store, settings.source.shards, progress)
         _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
-        return _result(store, ingested, {"source": settings.source.location})
+        return _result(store, ingested, {"source": settings.source.location}, _content(store, ingested.names))
 
     return source_manifest
 
@@ -97,6 +101,15 @@ def _result(
         data_version=data_version,
         check_results=[replace(conserved, passed=complete).result()],
     )
+
+
+def _content(store: Store, names: Sequence[str]) -> dg.DataVersion:
+    """Of the source's shards, so that a source that was read again without a change makes nothing stale."""
+    columns = list(SCHEMAS["source_manifest"])
+    content = hashlib.sha256()
+    for name in names:
+        content.update(f"{name} {table_version(store, 'source_manifest', name, columns=columns)}\n".encode())
+    return dg.DataVersion(content.hexdigest()[:16])
 
 
 def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> None:

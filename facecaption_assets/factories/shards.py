@@ -171,7 +171,13 @@ class _Recorder:
     """Records shards as they end and says at the end how the step ends."""
 
     def __init__(self, work: ShardWork, asset: str, checks: set[str], settings: str) -> None:
-        self._work, self._context, self._asset, self._checks, self._settings = work, work.context, asset, checks, settings
+        self._work, self._context, self._asset, self._checks, self._settings = (
+            work,
+            work.context,
+            asset,
+            checks,
+            settings,
+        )
         self._instance = work.context.instance
         definition = work.context.assets_def
         self._code = definition.code_versions_by_key[definition.key] or ""
@@ -295,7 +301,12 @@ class _Recorder:
         if not evaluated:
             self._context.log_event(
                 dg.AssetCheckEvaluation(
-                    asset_key=dg.AssetKey(self._asset), partition=shard, check_name=next(iter(SCHEMA)), passed=False,
-                    severity=dg.AssetCheckSeverity.ERROR, description=reason, metadata={records.FAILURE: reason},
-                )  # fmt: skip
+                    asset_key=dg.AssetKey(self._asset),
+                    partition=shard,
+                    check_name=next(iter(SCHEMA)),
+                    passed=False,
+                    severity=dg.AssetCheckSeverity.ERROR,
+                    description=reason,
+                    metadata={records.FAILURE: reason},
+                )
             )
