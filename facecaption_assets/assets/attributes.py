@@ -1,6 +1,7 @@
 """The attribute predictor and the labels it gives."""
 
 import contextlib
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -79,10 +80,15 @@ def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
     else:
         folder = _train(settings)
     evaluation = Evaluation.read(folder / EVALUATION)
+    content = hashlib.sha256()
     for name in (WEIGHTS, CONFIG, EVALUATION, CARD):
-        store.write_bytes(f"attribute_model/{name}", (folder / name).read_bytes())
+        data = (folder / name).read_bytes()
+        store.write_bytes(f"attribute_model/{name}", data)
+        if name in (WEIGHTS, CONFIG):  # what the predictor's answers depend on
+            content.update(data)
     calibrated, (low, high) = evaluation.share_right_in_band, evaluation.band
     return dg.MaterializeResult(
+        data_version=dg.DataVersion(content.hexdigest()[:16]),
         metadata={
             "mean accuracy": round(evaluation.mean_accuracy, 4),
             "majority class": round(evaluation.majority_accuracy, 4),

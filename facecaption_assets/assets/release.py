@@ -11,6 +11,7 @@ from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import Check
+from facecaption_assets.factories.dataset_inputs import SAME_SETTINGS, DatasetInputs
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
@@ -114,7 +115,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         team="data",
         code_version="1",
         reads=("release", "captions.grammar", "profile"),
-        checks=checks.FACECAPTION_RELEASE,
+        checks={**checks.FACECAPTION_RELEASE, **SAME_SETTINGS},
         resources=["grammar"],
         table="facecaption_release",
         schema=SCHEMAS[DATASET],
@@ -132,6 +133,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         expected, shards = store.shards("source_manifest"), store.registered_shards(DATASET)
         if not shards:
             raise StoreError("no shard of facecaption_dataset is there yet: materialize it first")
+        inputs = DatasetInputs.of(context.instance, shards)
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
         rows = sum(store.row_count(DATASET, shard) for shard in shards)
@@ -148,6 +150,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
 
         progress = Progress("facecaption_release", "shards")
         summary = write_release(store, shards, card, progress, removed=removals(settings))
+        inputs.write(store, "facecaption_release")
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": summary.faces,
@@ -157,6 +160,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 ),
                 **sheets.caption_sheet(store, shards),
                 "shards": f"{len(shards)} of {len(expected)}",
+                **inputs.metadata,
                 "missing shards": ", ".join(sorted(set(expected) - set(shards))[:20]) or "none",
                 **previews.counts("split", summary.by_split),
                 "faces of repeated images left out": summary.duplicate_faces,
@@ -168,7 +172,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 "where a row comes from": "facecaption trace FACE_ID",
                 "data card": dg.MetadataValue.path(store.uri(f"{PREFIX}/README.md")),
             },
-            check_results=[_images_in_one_split(store, settings).result()],
+            check_results=[_images_in_one_split(store, settings).result(), inputs.check().result()],
         )
 
     return facecaption_release

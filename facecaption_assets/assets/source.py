@@ -1,7 +1,8 @@
 """From a list of URLs to raw images."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.sources import ManifestCounts
 from facecaption_ml.errors import naming
 from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
+from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.storage.content import table_version
 from facecaption_ml.storage.store import Store
 
 GROUP = "source"
@@ -71,7 +74,8 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
             if ingested.known:
                 metadata["same content as"] = ingested.known.location
             # The shards that there were have not changed: what was made from them is not out of date.
-            return _result(store, ingested, metadata, previous_data_version(context.instance))
+            before = previous_data_version(context.instance) or _content(store, ingested.ledger.names)
+            return _result(store, ingested, metadata, before)
         counts, progress = ManifestCounts(), Progress("source_manifest", "rows written")
         batches = context.resources.source.batches(counts)
         with naming(f"{PREFIX}SOURCE"):
@@ -79,7 +83,7 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
                 batches, store, settings.source.shards, progress, removed=removals(settings), counts=counts
             )
         _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
-        return _result(store, ingested, {"source": settings.source.location})
+        return _result(store, ingested, {"source": settings.source.location}, _content(store, ingested.names))
 
     return source_manifest
 
@@ -127,6 +131,15 @@ def _reading(counts: ManifestCounts) -> dict[str, Any]:
     if counts.notes:
         said["notes"] = "; ".join(counts.notes[:20])
     return said
+
+
+def _content(store: Store, names: Sequence[str]) -> dg.DataVersion:
+    """Of the source's shards, so that a source that was read again without a change makes nothing stale."""
+    columns = list(SCHEMAS["source_manifest"])
+    content = hashlib.sha256()
+    for name in names:
+        content.update(f"{name} {table_version(store, 'source_manifest', name, columns=columns)}\n".encode())
+    return dg.DataVersion(content.hexdigest()[:16])
 
 
 def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> None:

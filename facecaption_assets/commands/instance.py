@@ -21,6 +21,7 @@ from facecaption_assets.automation.jobs import job_of
 from facecaption_assets.commands.dead_runs import PROCESS_TAG, fail_dead_runs
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.machines.compute import pools
+from facecaption_assets.machines.executors import good_shards_go_on_here
 from facecaption_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml import interrupts
@@ -120,7 +121,11 @@ class Pipeline:
             self._definitions.resolve_job_def(job) if job else self._definitions.resolve_implicit_global_asset_job_def()
         )
         run_id = make_new_run_id()
-        with interrupts.before_end(lambda: self._cancel(run_id)), _origin(self.instance, definition.name):
+        with (
+            good_shards_go_on_here(),
+            interrupts.before_end(lambda: self._cancel(run_id)),
+            _origin(self.instance, definition.name),
+        ):
             result = definition.execute_in_process(
                 instance=self.instance,
                 asset_selection=[dg.AssetKey(name) for name in assets],

@@ -40,20 +40,21 @@ def configured_asset(
     schema: Schema | None = None,
     blocking: bool = False,
     **given: Any,
-) -> Callable[[Callable[..., dg.MaterializeResult]], dg.AssetsDefinition]:
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Makes an asset of a function; ``given`` goes to ``dg.asset`` as it is.
 
     ``compute``: the machine of its steps, before the settings are applied. ``code_version`` is its own number; the settings
-    and groups of settings that ``reads`` names and the ``files`` are added to it (``code_versions``). ``checks``: names to descriptions. ``retries``
-    gives the policy, if not that of most assets. ``defined_by``: the function whose file the asset's page leads to, if not
-    the decorated one. ``table``: whose columns the page shows; ``schema``: of one that is not in ``SCHEMAS``. The store is
-    always among the resources. Tags say the stage, what computes it, and where the pictures come from.
+    and groups of settings that ``reads`` names and the ``files`` are added to it (``code_versions``). ``checks``: names to
+    descriptions. ``retries`` gives the policy, if not that of most assets. ``defined_by``: the function whose file the
+    asset's page leads to, if not the decorated one. ``table``: whose columns the page shows; ``schema``: of one that is not
+    in ``SCHEMAS``. The store is always among the resources. Tags say the stage, what computes it, and where the pictures
+    come from.
     """
     machine = compute.under(settings.deploy)
     version = code_versions.code_version(settings, code_version, reads, files)
     line = code_versions.settings_line(settings, reads)
 
-    def decorate(function: Callable[..., dg.MaterializeResult]) -> dg.AssetsDefinition:
+    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         name = given.get("name") or function.__name__
         partitions = given.get("partitions_def") if blocking else None
         metadata: dict[str, Any] = {

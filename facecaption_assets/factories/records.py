@@ -48,6 +48,20 @@ class MadeOf:
     data: str | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
 
+    def is_older_than(self, now: MadeOf, asset: str) -> bool:
+        """Whether ``now``, the present record of its input ``asset``, has other content than this was made of.
+
+        Records without versions count by their order.
+        """
+        of = self.inputs.get(asset)
+        return now.storage_id > self.storage_id if of is None or now.data is None else of != now.data
+
+
+def latest_of(instance: dg.DagsterInstance, asset: str) -> MadeOf | None:
+    """The latest record of an asset without partitions; None where there is none."""
+    records = instance.fetch_materializations(dg.AssetKey(asset), limit=1).records
+    return _made_of(records[0]) if records else None
+
 
 def input_tags(instance: dg.DagsterInstance, parents: Iterable[dg.AssetKey], shard: str) -> dict[str, str]:
     """The tags that say of which state of its inputs a shard is made: of the same shard, or of the whole asset."""
@@ -84,7 +98,9 @@ def made_of(instance: dg.DagsterInstance, asset: str) -> dict[str, MadeOf]:
     key, kind = dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION
     latest = instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
     known = _kept(instance, asset)
-    found = {shard: known[shard] for shard, number in latest.items() if shard in known and known[shard].storage_id == number}
+    found = {
+        shard: known[shard] for shard, number in latest.items() if shard in known and known[shard].storage_id == number
+    }
     unread = sorted(set(latest) - set(found))
     for start in range(0, len(unread), _CHUNK):
         found |= _read(instance, key, {latest[shard]: shard for shard in unread[start : start + _CHUNK]})
@@ -103,16 +119,16 @@ def _read(instance: dg.DagsterInstance, key: dg.AssetKey, shards: Mapping[int, s
     wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=list(shards))
     found = {}
     for record in instance.fetch_materializations(wanted, limit=len(shards)).records:
-        event = record.asset_materialization
-        tags = (event.tags or {}) if event else {}
-        inputs = {
-            name.removeprefix(f"{INPUT_DATA_VERSION_TAG_PREFIX}/"): value
-            for name, value in tags.items()
-            if name.startswith(INPUT_DATA_VERSION_TAG_PREFIX)
-        }
-        made = MadeOf(record.storage_id, tags.get(CODE_VERSION_TAG), tags.get(DATA_VERSION_TAG), inputs)
-        found[shards[record.storage_id]] = made
+        found[shards[record.storage_id]] = _made_of(record)
     return found
+
+
+def _made_of(record: dg.EventLogRecord) -> MadeOf:
+    event = record.asset_materialization
+    tags = (event.tags or {}) if event else {}
+    prefix = f"{INPUT_DATA_VERSION_TAG_PREFIX}/"
+    inputs = {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
+    return MadeOf(record.storage_id, tags.get(CODE_VERSION_TAG), tags.get(DATA_VERSION_TAG), inputs)
 
 
 def failures_in_run(instance: dg.DagsterInstance, run_id: str, assets: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -121,7 +137,9 @@ def failures_in_run(instance: dg.DagsterInstance, run_id: str, assets: Iterable[
     for entry in instance.all_logs(run_id, of_type={dg.DagsterEventType.ASSET_OBSERVATION}):
         observed = entry.asset_observation
         if observed and observed.asset_key in keys and observed.partition and FAILURE in observed.metadata:
-            said = {name: str(value.value) for name, value in observed.metadata.items() if name in (FAILURE, "failed in")}
+            said = {
+                name: str(value.value) for name, value in observed.metadata.items() if name in (FAILURE, "failed in")
+            }
             first = said.get("failed in", observed.asset_key.to_user_string())
             failed.setdefault(observed.partition, (first, said[FAILURE].removeprefix(f"{first} failed: ")))
     return failed
@@ -132,7 +150,7 @@ def events_of(instance: dg.DagsterInstance, run_id: str, asset: str) -> dict[str
     kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
     found: dict[str, list[Any]] = {}
     for entry in instance.all_logs(run_id, of_type=kinds):
-        data = entry.get_dagster_event().event_specific_data
+        data: Any = entry.get_dagster_event().event_specific_data
         event = data.materialization if isinstance(data, StepMaterializationData) else data
         if event.asset_key == dg.AssetKey(asset) and event.partition:
             found.setdefault(event.partition, []).append(event)

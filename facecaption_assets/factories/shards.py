@@ -310,5 +310,5 @@ class _Recorder:
                     severity=dg.AssetCheckSeverity.ERROR,
                     description=reason,
                     metadata={records.FAILURE: reason},
-                )  # fmt: skip
+                )
             )

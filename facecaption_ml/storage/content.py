@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from facecaption_ml.storage.store import Store
 
 _DIGITS: Final = 16
-_BATCH_ROWS: Final = 512
+_BATCH_ROWS: Final = 4096
 NOT_CONTENT: Final[Mapping[str, frozenset[str]]] = {
     # How a download went differs from one to the next, and nothing is made from it; ``sha256`` stands for the bytes.
     "raw_images": frozenset({"error", "image", "attempts", "fetched_at"}),
