@@ -194,7 +194,8 @@ def _face_attributes(settings: Settings) -> dg.AssetsDefinition:
         description=(
             "40 calibrated probabilities of each crop and the labels that follow: "
             f"p > {settings.attributes.threshold:g}, contradictions settled, faces with at least "
-            f"{settings.attributes.min_labels} labels kept (paper §3.2: 0.85, more than five)."
+            f"{settings.attributes.min_labels} labels kept (paper §3.2: 0.85, more than five). "
+            "Set by FACECAPTION_ATTRIBUTE_THRESHOLD and FACECAPTION_MIN_LABELS."
         ),
         code_version="1",
         reads=("attributes.threshold", "attributes.min_labels"),

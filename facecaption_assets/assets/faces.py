@@ -39,7 +39,8 @@ def face_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             description=(
                 "Faces found by RetinaFace, cut from the original pixels with the eyes level, in native resolution. Kept "
                 f"where the score exceeds {settings.crops.min_score:g} and both sides of the box exceed "
-                f"{settings.crops.min_side} px (paper §3.1: 0.98 and 128)."
+                f"{settings.crops.min_side} px (paper §3.1: 0.98 and 128). "
+                "Set by FACECAPTION_MIN_FACE_SCORE and FACECAPTION_MIN_FACE_SIDE."
             ),
             code_version="1",
             reads=("detector", "crops"),
