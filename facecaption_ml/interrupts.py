@@ -26,6 +26,7 @@ _OF_TERMINALS: Final = (signal.SIGINT, signal.SIGHUP)
 CHILDREN_SECONDS: Final = 5.0
 """How long child processes have before they are killed."""
 CALLBACK_SECONDS: Final = 2.0
+_WAIT_S: Final = 0.1
 
 
 @dataclass
@@ -72,7 +73,10 @@ def run(work: Callable[[], Any]) -> Any:
 
     thread = threading.Thread(target=in_thread, name="work", daemon=True)
     thread.start()
-    done.wait()
+    # Not one long wait: Polars puts a handler of its own before Python's, after which the system takes up a wait again, and
+    # Python's is called only between waits.
+    while not done.wait(_WAIT_S):
+        pass
     thread.join()
     if errors:
         raise errors[0]

@@ -49,7 +49,7 @@ def run_ui(settings: Settings, host: str, port: int) -> None:
     """
     home = prepare_home(settings)
     os.environ[f"{PREFIX}HOME"] = str(settings.home)
-    interrupts.advise("runs that were at work are marked failed at the next start", _STOP_SECONDS)
+    interrupts.advise("", _STOP_SECONDS)
     with _only_ui(home), dg.DagsterInstance.get() as instance:
         _require_free(host, port)
         fail_dead_runs(instance, home, is_ui=True)

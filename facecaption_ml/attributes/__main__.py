@@ -1,14 +1,22 @@
 """``python -m facecaption_ml.attributes``: from its first line on a signal ends it with one line."""
 
-from facecaption_ml import interrupts
+from facecaption_ml.early_signals import end_on_signals
 
 
 def _command_line() -> None:
+    from facecaption_ml import interrupts
     from facecaption_ml.attributes.command_line import main
 
     interrupts.advise("the same command resumes after the last whole epoch")
     main()
 
 
-if __name__ == "__main__":
+def _start() -> None:
+    end_on_signals()
+    from facecaption_ml import interrupts
+
     interrupts.run(_command_line)
+
+
+if __name__ == "__main__":
+    _start()
