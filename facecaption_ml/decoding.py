@@ -16,6 +16,11 @@ from PIL import Image
 from facecaption_ml.errors import FaceCaptionError
 
 MAX_PIXELS: Final = 100_000_000
+PICTURE_SUFFIXES: Final = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo"),
+    *(".png", ".apng", ".webp", ".gif"),
+)
+"""Names under which files of the accepted formats go, in lower case."""
 
 T = TypeVar("T")
 Reason = Literal["too_many_pixels", "not_an_image", "undecodable"]

@@ -23,7 +23,16 @@ from facecaption_assets.resources.models import (
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_assets.training.launch import STOP_SECONDS
 from facecaption_ml.dataset.removals import RemovalList
-from facecaption_ml.dataset.sources import SourceColumnError, SourceError, normalise, read_source
+from facecaption_ml.dataset.sources import (
+    ManifestCounts,
+    SourceColumnError,
+    SourceError,
+    SourceKindError,
+    is_picture,
+    names_pictures,
+    normalise,
+    read_source,
+)
 from facecaption_ml.storage.base import S3
 from facecaption_ml.storage.objects import read_object
 from facecaption_ml.storage.store import Store
@@ -55,22 +64,38 @@ class StoreResource:
 class SourceResource(FromSettings):
     """The list of images: a table, a folder, or the sample world."""
 
-    def batches(self) -> Iterator[pl.DataFrame]:
-        """Batches of ``url, alt_text, width, height, nsfw``. Raises SourceError naming what is wrong with the source."""
+    def batches(self, counts: ManifestCounts) -> Iterator[pl.DataFrame]:
+        """Batches of ``url, alt_text, width, height, nsfw``, with what ``counts`` gathers.
+
+        Raises SourceError naming what is wrong with the source.
+        """
         location = self.settings.source.location
         if not location:
             raise SourceError("it is not set: a table of URLs, a folder of pictures, or 'sample'")
         if location == SAMPLE:
-            yield normalise(self.sample_world().manifest())
+            frame = normalise(self.sample_world().manifest())
+            counts.add_records(len(frame))
+            yield frame
         else:
-            yield from self.read(location)
+            yield from self.read(location, counts)
 
-    def read(self, location: str) -> Iterator[pl.DataFrame]:
-        """Batches of another list with the same columns. Raises SourceError."""
+    def read(self, location: str, counts: ManifestCounts, *, pictures: bool = True) -> Iterator[pl.DataFrame]:
+        """Batches of another list with the same columns; without ``pictures`` it names no files. Raises SourceError."""
+        source = self.settings.source
         try:
-            yield from read_source(location, self.settings.source.columns, self.settings.storage.options)
+            yield from read_source(
+                location,
+                source.columns,
+                self.settings.storage.options,
+                rules=source.rules,
+                counts=counts,
+                pictures=pictures,
+            )
         except SourceColumnError as error:
             error.option = error.option or f"{PREFIX}URL_COLUMN"
+            raise
+        except SourceKindError as error:
+            error.option = error.option or f"{PREFIX}SOURCE_KIND"
             raise
 
     def sample_world(self) -> SampleWorld:
@@ -103,16 +128,21 @@ class DownloaderResource(FromSettings):
             yield settings.download, DownloadContext(denied, server.connect_to)
 
     def _own_pictures(self) -> dict[str, Any]:
-        """How rows are read that are no web addresses; only where the source itself is a folder or a prefix of pictures.
+        """How rows are read that are no web addresses; only where the source itself is a folder or a prefix of pictures, or a
+        table that names them.
 
         A list of URLs from elsewhere never gets to read this machine's files.
         """
-        location = self.settings.source.location
+        source = self.settings.source
+        location = source.location
         if location.startswith(S3):
             storage = self.settings.storage.options
             return {"open_object": lambda url: read_object(url, storage)}
-        folder = Path(location).expanduser()
-        return {"allow_files_under": folder.resolve()} if folder.is_dir() else {}
+        path = Path(location).expanduser()
+        if path.is_file():
+            own = is_picture(path.name) or names_pictures(location, source.columns, source.rules)
+            return {"allow_files_under": path.parent.resolve()} if own else {}
+        return {"allow_files_under": path.resolve()} if path.is_dir() else {}
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:

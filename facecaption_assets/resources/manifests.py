@@ -9,7 +9,7 @@ from facecaption_assets.resources.data import SourceResource, removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.manifests import stat_manifest
-from facecaption_ml.dataset.sources import SourceError
+from facecaption_ml.dataset.sources import ManifestCounts, SourceError
 from facecaption_ml.storage.store import Store
 
 
@@ -17,9 +17,13 @@ class SourceConfig(dg.Config):
     """What a run of ``source_manifest`` reads."""
 
     manifest: str = Field(
-        "", description="file or s3:// address of one more manifest, added after the last shard; '': FACECAPTION_SOURCE"
+        "",
+        description=(
+            "File or s3:// address of one more manifest, added after the last shard; '': FACECAPTION_SOURCE. Thresholds and "
+            "all other settings are environment variables of the code location: `facecaption settings` lists them."
+        ),
     )
-    version: str = Field("", description="the state of that manifest that is meant; '': as it is now")
+    version: str = Field("", description="The state of that manifest that is meant; '': as it is now.")
 
 
 def ingest_further(
@@ -34,8 +38,9 @@ def ingest_further(
     manifest = stat_manifest(config.manifest, settings.storage.options)
     if config.version and manifest.version != config.version:
         raise SourceError(f"manifest {manifest.location}: it has changed since it was asked for; ask again")
+    counts = ManifestCounts()
     ingested = ingest(
-        source.read(manifest.location),
+        source.read(manifest.location, counts, pictures=False),
         store,
         settings.source.shards,
         Progress(f"source_manifest {manifest.location.rpartition('/')[2]}", "rows written"),
@@ -43,6 +48,7 @@ def ingest_further(
         registered=instance.get_dynamic_partitions(SHARDS.name),
         options=settings.storage.options,
         removed=removals(settings),
+        counts=counts,
     )
     instance.add_dynamic_partitions(SHARDS.name, ingested.ledger.names)
     return ingested

@@ -53,6 +53,7 @@ def ingest(
     registered: Iterable[str] = (),
     options: Mapping[str, str] | None = None,
     removed: RemovalList | None = None,
+    counts: ManifestCounts | None = None,
 ) -> Ingested:
     """Write the shards of a list whose ``batches`` are those of ``read_source``.
 
@@ -60,18 +61,20 @@ def ingest(
     after the last shard and enters the ledger; one that is in it already, or has the content of one that is, is not read.
     ``registered`` are shards known elsewhere, none of which it writes over; ``options`` reach it on S3. ``on_progress`` gets
     the rows written and 0. Rows that ``removed`` names by URL, host or sample id keep their place and id, and nothing else.
+    ``counts`` are those that ``read_source`` fills.
 
     Raises SourceError where the source has no usable row or has grown into the shards of a manifest, or where the manifest
     changes while it is read or another one is ingested meanwhile: both then wrote the same shards.
     """
-    ledger, counts = Ledger.read(store), ManifestCounts()
+    ledger, counts = Ledger.read(store), counts if counts is not None else ManifestCounts()
     frames = build_shards(batches, counts=counts, **vars(rules))
     if removed:
         frames = (taken_out(frame, removed) for frame in frames)
     if manifest is None:
         ingested = _write(_within(frames, ledger.start), store, ledger, counts, on_progress)
         if not ingested.names:
-            raise SourceError(f"no usable row among {counts.rows}")
+            said = f"; {'; '.join(counts.lines())}" if counts.rows else ""
+            raise SourceError(f"no usable row among {counts.rows}{said}")
         return ingested
     ledger = ledger.begun(store, registered)
     ledger.write(store)
