@@ -39,6 +39,7 @@ _AT_ONCE: Final = 200  # events in memory; one with pictures has some hundred kB
 _LOCK_SECONDS: Final = 30.0
 _SHORTEST: Final = 12  # characters of a text that is looked for
 _MOST_NEEDLES: Final = 2_000  # texts looked for inside of others; beyond that only those that stand alone are found
+_BEGINNING: Final = 40  # characters by which a text that was cut is known
 _URL: Final = re.compile(r"(?:https?|file|s3)://[^\s\"'<>|`\\]+", re.IGNORECASE)
 _PUNCTUATION: Final = ".,;:!?)]}*_"
 
@@ -55,6 +56,7 @@ class Words:
 
     def __post_init__(self) -> None:
         whole = frozenset([*(url for url in self.urls if "://" in url), *filter(_is_its_own, self.texts)])
+        whole |= {" ".join(text.split()) for text in whole}  # as a cell or a sentence shows it
         object.__setattr__(self, "_whole", whole)
         object.__setattr__(self, "_needles", tuple(sorted(whole, key=len, reverse=True)[:_MOST_NEEDLES]))
 
@@ -65,7 +67,20 @@ class Words:
         for needle in self._needles:
             if needle in text:
                 text = text.replace(needle, TAKEN_OUT)
+        if "…" in text:
+            text = self._without_cut(text)
         return _URL.sub(self._without_url, text) if "://" in text else text
+
+    def _without_cut(self, text: str) -> str:
+        """The text without beginnings of them that end in "…", as long ones are shown."""
+        for needle in self._needles:
+            at = text.find(needle[:_BEGINNING]) if len(needle) > _BEGINNING else -1
+            while at >= 0:
+                end = text.find("…", at)
+                cut = end >= 0 and needle.startswith(text[at:end])
+                text = f"{text[:at]}{TAKEN_OUT}{text[end + 1 :]}" if cut else text
+                at = text.find(needle[:_BEGINNING], at + 1)
+        return text
 
     def _without_url(self, found: re.Match[str]) -> str:
         url = found[0]

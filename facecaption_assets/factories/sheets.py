@@ -65,16 +65,27 @@ def crops_of(store: Store, shard: str, face_ids: Sequence[str]) -> pl.DataFrame:
     return wanted.join(pl.concat(found), on="face_id", how="left", maintain_order="left")
 
 
-def _decoded(rows: pl.DataFrame) -> list[np.ndarray]:
-    from facecaption_ml.decoding import decode_image
+def _decoded(rows: pl.DataFrame) -> list[np.ndarray | None]:
+    """The rows' pictures, None for one that does not decode (any more): a preview is no reason for a shard to fail."""
+    from facecaption_ml.decoding import UndecodableImage, decode_image
 
-    return [decode_image(data) for data in rows["image"].struct.field("bytes")]
+    pictures: list[np.ndarray | None] = []
+    for data in rows["image"].struct.field("bytes"):
+        try:
+            pictures.append(decode_image(data))
+        except UndecodableImage:
+            pictures.append(None)
+    return pictures
 
 
 def _sheet(
-    pictures: Sequence[np.ndarray], texts: Sequence[str], alt: str, columns: int, lines: int
+    pictures: Sequence[np.ndarray | None], texts: Sequence[str], alt: str, columns: int, lines: int
 ) -> dg.MarkdownMetadataValue:
     from facecaption_ml.faces import contact_sheet
 
     cell = _WIDE_CELL if lines > 2 else _CELL
-    return picture(contact_sheet(pictures, list(texts), columns=columns, cell=cell, caption_lines=lines), alt)
+    shown = [(drawn, text) for drawn, text in zip(pictures, texts, strict=True) if drawn is not None]
+    if not shown:
+        return dg.MetadataValue.md(f"none of these {len(pictures)} pictures can be decoded")
+    drawn, captions = [drawn for drawn, _ in shown], [text for _, text in shown]
+    return picture(contact_sheet(drawn, captions, columns=columns, cell=cell, caption_lines=lines), alt)

@@ -12,7 +12,7 @@ from facecaption_assets.commands.cli import main
 
 COMMANDS = (
     "demo", "run", "ui", "status", "caption", "search", "benchmark", "ablation", "materialize", "plan", "trace",
-    "remove", "settings",
+    "remove", "clean", "settings",
 )  # fmt: skip
 
 

@@ -114,6 +114,12 @@ def test_texts_of_a_removed_picture_go_wherever_they_stand(tmp_path: Path) -> No
     assert words.without('see <a href="https://www.bad.test/x?a=1&amp;b=2">it</a>, (http://good.test/x).') == (
         'see <a href="[taken out on request]">it</a>, (http://good.test/x).'
     )
+    long = "http://good.test/" + "a" * 200
+    cut = Words(
+        RemovalList(), urls=frozenset({long}), texts=frozenset({f"{ALT_TEXT}\n with a book and many more words"})
+    )
+    assert cut.without(f"2 of 3: {long[:119]}…, {long[:60]}b") == f"2 of 3: [taken out on request], {long[:60]}b"
+    assert cut.without(f"{ALT_TEXT} with a book and many…") == "[taken out on request]"
     path = tmp_path / "errors.log"
     path.write_bytes(b"a\xff\r\nGET http://BAD.test:80/1.jpg: " + ALT_TEXT.encode() + b"\r\nlast")
     assert empty_file(path, words, dry_run=True)
