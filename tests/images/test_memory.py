@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 import pytest
@@ -72,9 +73,13 @@ def test_bodies_leave_no_file_with_a_name(tmp_path: Path) -> None:
         assert body.read() == b"x" * 100
 
 
+def full_disk() -> IO[bytes]:
+    return Path("/dev/full").open("w+b", buffering=0)
+
+
 @pytest.mark.skipif(os.geteuid() != 0 and not os.access("/dev/full", os.W_OK), reason="no /dev/full")
 def test_a_full_disk_ends_the_shard_in_one_line(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies_module.tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b", buffering=0))
+    monkeypatch.setattr(bodies_module.tempfile, "TemporaryFile", lambda **_: full_disk())
     monkeypatch.setattr(bodies_module, "_LEAST_HELD", 0)
     monkeypatch.setattr(bodies_module, "_MOST_HELD", 0)
     source = manifest([f"{site.base}/image/{i}" for i in range(20)])
@@ -84,7 +89,7 @@ def test_a_full_disk_ends_the_shard_in_one_line(site: Site, tmp_path: Path, monk
 
 
 def test_a_full_disk_met_while_a_picture_waits(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies_module.tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b", buffering=0))
+    monkeypatch.setattr(bodies_module.tempfile, "TemporaryFile", lambda **_: full_disk())
     monkeypatch.setattr(bodies_module.Bodies.__init__, "__defaults__", (None, 0))
     with pytest.raises(ScratchError, match="No space left on device"):
         fetch_raw_images(manifest([f"{site.base}/image/{i}" for i in range(20)]), *local(scratch=tmp_path))
