@@ -1,10 +1,10 @@
 """One normal form of URLs and hosts, so that two spellings of one address compare equal.
 
 It is for comparing only: what is fetched, stored and shown stays as it was written. The rules are those of RFC 3986 §6.2
-(case, percent-escapes, dot segments, default ports) and, for what people and browsers write, the WHATWG URL standard (blanks at
-the ends, tabs and line ends within, numbers as IPv4 addresses, names in other scripts). Of an http(s) URL the fragment, the user
-and an empty query are left out, as they never select another picture; ``file://`` URLs compare by the bytes of their path,
-``s3://`` URLs by bucket and key, in which nothing is an escape.
+(case, percent-escapes, dot segments, default ports) and, for what people and browsers write, of the WHATWG URL standard
+(blanks at the ends, tabs and line ends within, numbers as IPv4 addresses, names in other scripts). Of an http(s) URL the
+fragment, the user and an empty query are left out, as they never select another picture; ``file://`` URLs compare by the
+bytes of their path, ``s3://`` URLs by bucket and key, in which nothing is an escape.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import idna
 _SCHEME: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", re.ASCII)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LAST_PORT: Final = 65_535
+_LONGEST: Final = 4_000
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})|[^%]+|%", re.ASCII)
 # RFC 3986 §2.3, and the marks that RFC 2396 §2.3 called unreserved too: many programs escape them, no server tells them apart.
 _UNRESERVED: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!*'()")
@@ -38,7 +39,7 @@ _NORMAL: Final = re.compile(
 def canonical_url(text: str | None) -> str:
     """The normal form of a URL, empty for what is none. Never raises; the normal form of a normal form is itself."""
     text = text or ""
-    if _NORMAL.fullmatch(text):
+    if len(text) <= _LONGEST and _NORMAL.fullmatch(text):
         return text
     text = _without_ends(text)
     parts = _SCHEME.match(text)
@@ -72,6 +73,8 @@ def canonical_host(text: str | None) -> str:
     part of a host.
     """
     text = _without_ends(text or "")
+    if len(text) > _LONGEST:  # a name has 253 characters at most, however they are written
+        return ""
     if text.startswith("[") == text.endswith("]") and ":" in text:
         try:
             return f"[{IPv6Address(text.strip('[]'))}]"

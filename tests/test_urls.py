@@ -47,10 +47,14 @@ SAME = {
     "http://xn--bcher-kva.example/": ("http://bücher.example", "http://BÜCHER.example", "http://XN--BCHER-KVA.example./"),
     "http://xn--fa-hia.de/": ("http://faß.de/",),
     "http://xn--ls8h.la/": ("http://💩.la",),
-    "http://127.0.0.1/": ("http://0x7f.1", "http://2130706433/", "http://0177.0.0.01/", "http://127.1", "http://１２７.0.0.1"),
+    "http://127.0.0.1/": (
+        "http://0x7f.1", "http://2130706433/", "http://0177.0.0.01/", "http://127.1", "http://１２７.0.0.1",
+    ),
     "http://[2001:db8::1]/": ("http://[2001:0DB8:0:0:0:0:0:1]:80/",),
     "http://[2001:db8::1]:8080/": ("http://[2001:DB8::0:1]:8080",),
-    "file:///a%20b/%C3%A9": ("file://localhost/a b/é", "FILE:///a%20b//./%c3%a9", "file:///a b/x/../é#x", "file:///a b/é?x"),
+    "file:///a%20b/%C3%A9": (
+        "file://localhost/a b/é", "FILE:///a%20b//./%c3%a9", "file:///a b/x/../é#x", "file:///a b/é?x",
+    ),
     "file:///%FF": ("file:///\udcff", "file:///%ff"),
     "s3://bucket/A b": ("S3://bucket/A b", " s3://Bucket/A b\n"),
 }  # fmt: skip
@@ -65,8 +69,8 @@ DIFFERENT = (
 )  # fmt: skip
 NO_URL = (
     None, "", "  ", "example.org", "please remove my photo", "//example.org/", "http:/example.org", "http:///a", "http://",
-    "http://[]@/", "http://[broken", "http://[1:2:3:4:5:6:7:8:9]/", "http://[p: x]", "http://a..b/", "http://.a/", "http://a b/",
-    "http://a:b/", "http://a:65536/", "http://a:0/", "http://a:" + "9" * 5000, "http://1.2.3.4.5/", "http://256.1.1.1/",
+    "http://[]@/", "http://[broken", "http://[1:2:3:4:5:6:7:8:9]/", "http://[p: x]", "http://a..b/", "http://.a/",
+    "http://a b/", "http://a:b/", "http://a:65536/", "http://a:0/", "http://a:" + "9" * 5000, "http://1.2.3.4.5/", "http://256.1.1.1/",
     "http://08.1/", "data:image/png;base64,AAAA", "http://\ud83d/", "s3://", "s3:///key", "http://a%00b/", "http://@/",
 )  # fmt: skip
 
@@ -106,10 +110,14 @@ def test_the_host_of_a_url_is_in_normal_form() -> None:
     assert host_of("file:///a") == host_of("http://[broken") == host_of(None) == ""
 
 
-_PIECES = st.lists(st.sampled_from(
-    ["http://", "HTTPS://", "file://", "s3://", "a", "B", ".", "..", "/", "//", ":", "80", "443", "@", "?", "#", "[", "]", "::1", "%",
-     "%2", "%2e", "%2F", "%41", "%C3%A9", "é", "ß", "İ", "xn--", "xn--bcher-kva", "0x", "0x7f", "1", "0", " ", "\t", "\x00", "\u200d",
-     "\u3002", "\udcff", "\ud83d", "💩", "*", "_", "-", "\\", "+", "&", "="]), max_size=12).map("".join)  # fmt: skip
+_PIECES = st.lists(
+    st.sampled_from([
+        "http://", "HTTPS://", "file://", "s3://", "a", "B", ".", "..", "/", "//", ":", "80", "443", "@", "?", "#", "[", "]",
+        "::1", "%", "%2", "%2e", "%2F", "%41", "%C3%A9", "é", "ß", "İ", "xn--", "xn--bcher-kva", "0x", "0x7f", "1", "0", " ",
+        "\t", "\x00", "\u200d", "\u3002", "\udcff", "\ud83d", "💩", "*", "_", "-", "\\", "+", "&", "=",
+    ]),
+    max_size=12,
+).map("".join)  # fmt: skip
 
 
 @given(st.text() | _PIECES | _PIECES.map("http://a/".__add__) | st.text().map("http://".__add__))

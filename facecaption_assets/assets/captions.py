@@ -13,11 +13,13 @@ from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
+from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.captions import caption_table
-from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, slug
+from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
 from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.dataset.provenance import package_version
+from facecaption_ml.dataset.removal_requests import shows
 from facecaption_ml.errors import naming_fields
 
 GROUP = "captions"
@@ -103,16 +105,22 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
 def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
     with naming_fields(LLM_PREFIX):
         rewriter = work.context.resources.captioner.rewriter()
+    removed = removals(work.settings)
 
     def rewrite(shard: str) -> ShardResult:
         templates = work.store.read_table("template_captions", shard)
         if rewriter is None:
+            if shows(work.store, shard, removed):
+                delete_answers(work.store, shard)
             return _rewritten(work, shard, templates, unwritten(templates, "FACECAPTION_LLM_BACKEND is none"), {})
         cache = AnswerCache(work.store, f"{slug(rewriter.model.model_id)}/{shard}")
         kept = len(cache)
         progress = Progress(f"llm_captions {shard}", "captions")
         with naming_fields(LLM_PREFIX):
             captions = rewriter.rewrite(templates, cache, on_progress=progress)
+        if shows(work.store, shard, removed):
+            cache.keep_only_used()
+            delete_answers(work.store, shard, kept=cache.key)
         how = {
             "model": rewriter.model.model_id,
             "prompt version": rewriter.prompt.version,
@@ -170,7 +178,7 @@ def _rewritten(
 
 def _acceptance_by_shard(work: ShardWork, shard: str) -> dict[str, float]:
     """The acceptance rate of the finished shards before this one, at most ``_TREND`` of them."""
-    before = [other for other in work.store.shards("llm_captions") if other < shard][-_TREND:]
+    before = [other for other in work.store.registered_shards("llm_captions") if other < shard][-_TREND:]
     rates = {}
     for other in before:
         sources = work.store.read_table("llm_captions", other, columns=["caption_source"])["caption_source"]

@@ -15,12 +15,14 @@ from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
 from facecaption_assets.partitions import STATISTICS_ASSETS
+from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
-from facecaption_ml.dataset.funnel import total_counts
+from facecaption_ml.dataset.funnel import STAGES, total_counts
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.release import (
     PREFIX,
     SPLITS,
+    ReleaseSummary,
     data_card,
     image_hashes,
     release_table,
@@ -29,7 +31,6 @@ from facecaption_ml.dataset.release import (
     summary_json,
     write_release,
 )
-from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.schemas import DATASET
 from facecaption_ml.statistics import figures
@@ -64,7 +65,7 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 @contextlib.contextmanager
 def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
     settings = work.settings
-    removed = RemovalList.read(settings.release.removal_list, settings.storage.options)
+    removed = removals(settings)
     columns = ["face_id", "sample_id", "url", "box", "alt_text", *(["image"] if settings.release.images else [])]
 
     def release(shard: str) -> ShardResult:
@@ -116,24 +117,25 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         and do not hold the release up, neither do statistics that are missing in the card.
         """
         store: Store = context.resources.store.open()
-        expected, shards = store.shards("source_manifest"), store.shards(DATASET)
+        expected, shards = store.shards("source_manifest"), store.registered_shards(DATASET)
         if not shards:
             raise StoreError("no shard of facecaption_dataset is there yet: materialize it first")
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
         rows = sum(store.row_count(DATASET, shard) for shard in shards)
         statistics, pictures = card_sections(store, STATISTICS_ASSETS, rows)
-        summary = write_release(
-            store,
-            shards,
-            lambda summary: {
+
+        def card(summary: ReleaseSummary) -> dict[str, bytes]:
+            funnel[STAGES[-1][1]] = summary.faces  # of the tables' rows, those that are in the release
+            return {
                 "README.md": data_card(summary, funnel, versions, settings.release.images, statistics),
                 "summary.json": summary_json(summary, funnel),
                 "figures/funnel.png": _funnel_picture(funnel),
                 **{f"figures/{name}": picture for name, picture in pictures.items()},
-            },
-            Progress("facecaption_release", "shards"),
-        )
+            }
+
+        progress = Progress("facecaption_release", "shards")
+        summary = write_release(store, shards, card, progress, removed=removals(settings))
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": summary.faces,
@@ -142,6 +144,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 "missing shards": ", ".join(sorted(set(expected) - set(shards))[:20]) or "none",
                 **previews.counts("split", summary.by_split),
                 "faces of repeated images left out": summary.duplicate_faces,
+                **previews.counts("left out", summary.left_out),
                 "mean words": round(summary.mean_words, 2),
                 "mean side, px": round(summary.mean_side, 1),
                 "funnel": previews.rows(["stage", "count"], list(funnel.items())),

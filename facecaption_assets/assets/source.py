@@ -15,6 +15,7 @@ from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, DOWNLOAD
 from facecaption_assets.partitions import REFETCH_TAG, SHARDS
+from facecaption_assets.resources.data import removals
 from facecaption_assets.resources.manifests import SourceConfig, ingest_further, previous_data_version
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
@@ -63,7 +64,7 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
             return _result(store, ingested, metadata, previous_data_version(context.instance))
         batches, progress = context.resources.source.batches(), Progress("source_manifest", "rows written")
         with naming(f"{PREFIX}SOURCE"):
-            ingested = ingest(batches, store, settings.source.shards, progress)
+            ingested = ingest(batches, store, settings.source.shards, progress, removed=removals(settings))
         _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
         return _result(store, ingested, {"source": settings.source.location})
 
@@ -84,6 +85,7 @@ def _result(
             "shards": len(ingested.names),
             **previews.counts("rows", counts.by_outcome),
             "duplicate URLs": counts.duplicates,
+            "taken out on request": ingested.taken_out,
             "facecaption": package_version(),
             **metadata,
         },
@@ -99,7 +101,11 @@ def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> N
     for name in sorted(present - set(names)):
         instance.delete_dynamic_partition(SHARDS.name, name)
         store.delete(store.table_key("source_manifest", name))
-        logger.info("source_manifest: %s is gone from the source; its partition is removed, its tables stay", name)
+        logger.info(
+            "source_manifest: %s is gone from the source; its partition is removed, and its tables take part in nothing "
+            "and stay until `facecaption clean`",
+            name,
+        )
     instance.add_dynamic_partitions(SHARDS.name, names)
 
 

@@ -259,12 +259,21 @@ def remove(
     reason: str,
     dry_run: bool,
 ) -> None:
-    """Record a removal, and show what holds it and what will be rebuilt. Every option may be repeated."""
+    """Record a removal, take out what needs no rebuild, and show what holds the rest. Every option may be repeated."""
     from facecaption_assets.commands.remove import remove as record
     from facecaption_assets.commands.remove import requested
 
     lines = requested(urls, hosts, face_ids, sample_ids, hashes)
     record(load_settings(), lines, reason, dry_run)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted, delete nothing.")
+def clean(dry_run: bool) -> None:
+    """Delete the tables of shards that left the source, unfinished tries of finished shards, and stale temporary files."""
+    from facecaption_assets.commands.clean import clean as delete
+
+    delete(load_settings(), dry_run=dry_run)
 
 
 @main.command()

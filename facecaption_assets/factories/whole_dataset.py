@@ -40,7 +40,7 @@ class DatasetWork:
 
     @classmethod
     def open(cls, store: Store, settings: Settings, resources: Any = None) -> "DatasetWork":
-        done = store.shards(DATASET)
+        done = store.registered_shards(DATASET)
         return cls(store, settings, resources, done, sorted(set(store.shards("source_manifest")) - set(done)))
 
     def require_shards(self) -> None:

@@ -5,7 +5,7 @@ from pydantic import Field
 
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.partitions import SHARDS
-from facecaption_assets.resources.data import SourceResource
+from facecaption_assets.resources.data import SourceResource, removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.manifests import stat_manifest
@@ -42,6 +42,7 @@ def ingest_further(
         manifest,
         registered=instance.get_dynamic_partitions(SHARDS.name),
         options=settings.storage.options,
+        removed=removals(settings),
     )
     instance.add_dynamic_partitions(SHARDS.name, ingested.ledger.names)
     return ingested
