@@ -79,9 +79,9 @@ def _provide_checkpoint(context: dg.AssetExecutionContext, settings: Settings) -
     inputs.write(store, config.prefix)
     return dg.MaterializeResult(
         metadata={
+            **_figures(store, config, flip),
             **_facts(store, config, checkpoint, data, minutes),
             **inputs.metadata,
-            **_figures(store, config, flip),
             "model card": dg.MetadataValue.md(store.read_bytes(f"{config.prefix}/MODEL_CARD.md").decode()),
         },
         data_version=dg.DataVersion(flip.version),
@@ -99,6 +99,9 @@ def _facts(
     speeds = [record["pairs_per_second"] for record in _log(store, config) if record["kind"] == "step"]
     return {
         "dagster/uri": store.uri(config.prefix),
+        "held-out retrieval": previews.rows(
+            ["split", "pairs", "direction", "R@1", "R@5", "R@10"], _recall_rows(checkpoint["held_out"])
+        ),
         "version": checkpoint["version"],
         "preset": checkpoint["preset"]["name"],
         "parameters": checkpoint["parameters"],
@@ -117,9 +120,6 @@ def _facts(
         "precision": checkpoint["precision"],
         "pairs per second": round(median(speeds), 1) if speeds else "not measured",
         "minutes": round(minutes, 1),
-        "held-out retrieval": previews.rows(
-            ["split", "pairs", "direction", "R@1", "R@5", "R@10"], _recall_rows(checkpoint["held_out"])
-        ),
         "versions": previews.rows(["of", "version"], list(checkpoint["versions"].items())),
     }
 

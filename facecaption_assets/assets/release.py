@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from facecaption_assets.checks import tables as checks
-from facecaption_assets.factories import previews
+from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.dataset_inputs import SAME_SETTINGS, DatasetInputs
@@ -32,7 +32,7 @@ from facecaption_ml.dataset.release import (
 )
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import sample_id
-from facecaption_ml.schemas import DATASET
+from facecaption_ml.schemas import DATASET, SCHEMAS
 from facecaption_ml.statistics import figures
 from facecaption_ml.statistics.report import card_sections
 from facecaption_ml.storage.store import Store, StoreError
@@ -80,16 +80,18 @@ def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
         return ShardResult(
             frame=released,
             metadata={
+                **sheets.caption_sheet(work.store, [shard], released),
                 **previews.counts("faces", outcomes),
                 **previews.counts("split", {split: int((released["split"] == split).sum()) for split in SPLITS}),
                 "facecaption": package_version(),
                 "examples": previews.rows(
-                    ["URL", "caption", "alt text"],
-                    list(released.select("url", "caption", "alt_text").head(8).iter_rows()),
+                    ["face", "URL", "caption", "alt text"],
+                    list(released.select("face_id", "url", "caption", "alt_text").head(8).iter_rows()),
                 ),
+                **_trace(released),
             },
             checks=[
-                checks.conserved("faces_conserved", len(captions), len(released), dropped),
+                checks.conserved("faces_conserved", len(captions), len(released), dropped, "captioned faces"),
                 checks.removals_honoured(released, sha256_of, removed),
                 checks.one_split_per_url(released),
                 checks.unique(released, "face_id", "unique_faces"),
@@ -97,6 +99,12 @@ def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
         )
 
     yield release
+
+
+def _trace(released: pl.DataFrame) -> dict[str, str]:
+    """How to see the way of a face from here back to its URL."""
+    face = released["face_id"][0] if len(released) else "FACE_ID"
+    return {"where a row comes from": f"facecaption trace {face}"}
 
 
 def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
@@ -108,6 +116,8 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         reads=("release", "captions.grammar", "profile"),
         checks={**checks.FACECAPTION_RELEASE, **SAME_SETTINGS},
         resources=["grammar"],
+        table="facecaption_release",
+        schema=SCHEMAS[DATASET],
         deps=[DATASET, "raw_images", *STATISTICS_ASSETS],
         group_name=GROUP,
         kinds={"parquet", "huggingface"},
@@ -143,6 +153,10 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
             metadata={
                 "dagster/row_count": summary.faces,
                 "dagster/uri": store.uri(PREFIX),
+                "from URLs to pairs": previews.figure(
+                    previews.bars({stage: float(count) for stage, count in funnel.items()}, "count"), "funnel"
+                ),
+                **sheets.caption_sheet(store, shards),
                 "shards": f"{len(shards)} of {len(expected)}",
                 **inputs.metadata,
                 "missing shards": ", ".join(sorted(set(expected) - set(shards))[:20]) or "none",
@@ -152,6 +166,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 "mean side, px": round(summary.mean_side, 1),
                 "funnel": previews.rows(["stage", "count"], list(funnel.items())),
                 "statistics in the card": ", ".join(Path(name).stem for name in pictures) or "none",
+                "where a row comes from": "facecaption trace FACE_ID",
                 "data card": dg.MetadataValue.path(store.uri(f"{PREFIX}/README.md")),
             },
             check_results=[_images_in_one_split(store, settings).result(), inputs.check().result()],
@@ -177,5 +192,4 @@ def _images_in_one_split(store: Store, settings: Settings) -> Check:
         for url, split in frame.iter_rows():
             if split_of(sample_id(url), settings.release.validation_share, settings.release.test_share) != split:
                 wrong.append(url)
-    metadata = {"urls": rows, "in a wrong split": len(wrong), "examples": sorted(wrong)[:5]}
-    return Check("images_in_one_split", not wrong, metadata)
+    return Check.of_each("images_in_one_split", sorted(wrong), rows, "URLs are in the one split that they belong to")

@@ -4,13 +4,13 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 import polars as pl
 
 from facecaption_assets.checks import tables as checks
-from facecaption_assets.factories import previews
+from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
@@ -28,6 +28,8 @@ from facecaption_ml.storage.content import table_version
 from facecaption_ml.storage.store import Store
 
 GROUP = "source"
+_SHEET_PICTURES: Final = 8
+_FAILURES: Final = 8
 
 
 def source_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -86,7 +88,7 @@ def _result(
 ) -> dg.MaterializeResult:
     counts, rows = ingested.counts, ingested.rows
     dropped = {reason: count for reason, count in counts.by_outcome.items() if reason != "kept"}
-    conserved = checks.conserved("rows_conserved", counts.rows, rows, dropped)
+    conserved = checks.conserved("rows_conserved", counts.rows, rows, dropped, "rows of the source")
     complete = conserved.passed and rows == counts.by_outcome["kept"]
     return dg.MaterializeResult(
         metadata={
@@ -185,17 +187,20 @@ def _previous(store: Store, shard: str) -> pl.DataFrame | None:
 
 def _download_metadata(raw: pl.DataFrame, rate: float) -> dict[str, Any]:
     fetched = raw.filter(pl.col("status") == "ok")
-    sizes = fetched["image"].struct.field("bytes").bin.size()
-    metadata: dict[str, Any] = {
-        "success rate": round(rate, 4),
-        **previews.counts("status", count_by_status(raw)),
-        "megabytes": round(float(sizes.sum() or 0) / 1e6, 1),
-        "facecaption": package_version(),
-    }
-    failures = raw.filter(pl.col("status") != "ok").select("status", "url", "error").head(12)
-    if len(failures):
-        metadata["failures"] = previews.rows(["status", "URL", "reason"], list(failures.iter_rows()))
+    pictures: dict[str, Any] = {}
     if len(fetched):
         sides = fetched.select(pl.min_horizontal("width", "height")).to_series().to_numpy()
-        metadata["sizes"] = previews.figure(previews.histogram(sides, "shorter side, px"), "shorter sides")
-    return metadata
+        pictures = {
+            "sizes": previews.spread(sides, "px, shorter side", "sizes of the pictures"),
+            "pictures": sheets.picture_sheet(fetched.head(_SHEET_PICTURES), "pictures as fetched"),
+        }
+    metadata: dict[str, Any] = {
+        **pictures,
+        "success rate": round(rate, 4),
+        **previews.counts("status", count_by_status(raw)),
+        "megabytes": round(float(fetched["image"].struct.field("bytes").bin.size().sum() or 0) / 1e6, 1),
+    }
+    failures = raw.filter(pl.col("status") != "ok").select("status", "url", "error").head(_FAILURES)
+    if len(failures):
+        metadata["failures"] = previews.rows(["status", "URL", "reason"], list(failures.iter_rows()))
+    return {**metadata, "facecaption": package_version()}

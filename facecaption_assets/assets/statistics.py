@@ -13,6 +13,10 @@ from facecaption_assets.factories.shards import Check
 from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork, complete, statistics_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.settings import THIS_DATA_SET, Settings
+from facecaption_ml.statistics.comparison import COMPARISON_SCHEMA
+from facecaption_ml.statistics.matching import MATCHING_SCHEMA
+from facecaption_ml.statistics.quality import QUALITY_SCHEMA
+from facecaption_ml.statistics.text import TABLE_SCHEMA
 
 if TYPE_CHECKING:
     from facecaption_ml.statistics.report import Report
@@ -26,6 +30,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         statistics_asset(
             name="dataset_comparison",
             measure=_compare,
+            schema=COMPARISON_SCHEMA,
             checks=checks.DATASET_COMPARISON,
             deps=[DATASET],
             kinds={"polars", "parquet"},
@@ -38,6 +43,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         statistics_asset(
             name="text_statistics",
             measure=_text,
+            schema=TABLE_SCHEMA,
             checks=checks.TEXT_STATISTICS,
             deps=[DATASET],
             kinds={"polars", "parquet"},
@@ -53,6 +59,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         statistics_asset(
             name="image_quality",
             measure=_quality,
+            schema=QUALITY_SCHEMA,
             checks=checks.IMAGE_QUALITY,
             deps=[DATASET, "face_crops"],
             kinds={"pytorch", "parquet"},
@@ -69,6 +76,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         statistics_asset(
             name="image_text_matching",
             measure=_matching,
+            schema=MATCHING_SCHEMA,
             checks=checks.IMAGE_TEXT_MATCHING,
             deps=[DATASET, "face_crops"],
             kinds={"pytorch", "parquet"},

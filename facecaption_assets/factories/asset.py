@@ -11,11 +11,13 @@ from typing import Any, Final
 import dagster as dg
 
 from facecaption_assets.factories import code_versions
+from facecaption_assets.factories.check import WARNINGS
 from facecaption_assets.machines.compute import Compute
 from facecaption_assets.machines.retries import no_retry_on_user_error, retry_policy
 from facecaption_assets.settings import Settings
 from facecaption_assets.settings.deploy import DeploySettings
-from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.columns import described_columns
+from facecaption_ml.schemas import Schema
 
 SETTINGS_USED: Final = "settings"
 """The metadata of a materialization that says under which settings it was made."""
@@ -34,6 +36,7 @@ def configured_asset(
     retries: Callable[[DeploySettings], dg.RetryPolicy | None] = retry_policy,
     defined_by: Callable[..., Any] | None = None,
     table: str | None = None,
+    schema: Schema | None = None,
     blocking: bool = False,
     **given: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
@@ -41,8 +44,10 @@ def configured_asset(
 
     ``compute``: the machine of its steps, before the settings are applied. ``code_version`` is its own number; the settings
     and groups of settings that ``reads`` names and the ``files`` are added to it (``code_versions``). ``checks``: names to
-    descriptions. ``retries`` gives the policy, if not that of most assets. ``defined_by``: the function whose file the asset's page leads to, if not
-    the decorated one. ``table``: whose columns the page shows. The store is always among the resources.
+    descriptions. ``retries`` gives the policy, if not that of most assets. ``defined_by``: the function whose file the
+    asset's page leads to, if not the decorated one. ``table``: whose columns the page shows; ``schema``: of one that is not
+    in ``SCHEMAS``. The store is always among the resources. Tags say the stage, what computes it, and where the pictures come
+    from.
     """
     machine = compute.under(settings.deploy)
     version = code_versions.code_version(settings, code_version, reads, files)
@@ -56,8 +61,7 @@ def configured_asset(
             **code_versions.shown_settings(settings, reads),
         }
         if table:
-            columns = [dg.TableColumn(column, str(dtype)) for column, dtype in SCHEMAS[table].items()]
-            metadata["dagster/column_schema"] = dg.TableSchema(columns)
+            metadata["dagster/column_schema"] = column_schema(table, schema)
         return dg.asset(
             **given,
             owners=[f"team:{team}"],
@@ -67,11 +71,22 @@ def configured_asset(
             retry_policy=retries(settings.deploy),
             required_resource_keys={"store", *resources},
             check_specs=[
-                dg.AssetCheckSpec(check, asset=name, description=text, partitions_def=partitions, blocking=blocking)
+                dg.AssetCheckSpec(
+                    check,
+                    asset=name,
+                    description=text,
+                    partitions_def=partitions,
+                    blocking=blocking and check not in WARNINGS,
+                )
                 for check, text in checks.items()
             ],
             metadata=metadata,
-        )(no_retry_on_user_error(settings.deploy)(_saying_its_settings(function, line)))
+            tags={
+                "stage": str(given.get("group_name", "none")),
+                "compute": "cpu" if not machine.gpus else "gpu" if machine.gpus == 1 else "gpus",
+                "source": _kind_of_source(settings.source.location),
+            },
+        )(_recorded(name, no_retry_on_user_error(settings.deploy)(_saying_its_settings(function, line))))
 
     return decorate
 
@@ -87,6 +102,45 @@ def _saying_its_settings(function: Callable[..., Any], line: str) -> Callable[..
         return result._replace(metadata={**(result.metadata or {}), SETTINGS_USED: line})
 
     return decorated
+
+
+def _recorded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose failure is recorded with its reason on the page of the partition that it was for.
+
+    Generators, which are the shard assets, record the failures of their shards themselves, one by one.
+    """
+    if inspect.isgeneratorfunction(function):
+        return function
+
+    @functools.wraps(function)
+    def recorded(context: dg.AssetExecutionContext, *args: Any, **kwargs: Any) -> dg.MaterializeResult:
+        try:
+            result: dg.MaterializeResult = function(context, *args, **kwargs)
+            return result
+        except dg.Failure as failure:
+            partition = context.partition_key if context.has_partition_key else None
+            reason = failure.description or "the step failed"
+            context.log_event(
+                dg.AssetObservation(
+                    name, partition=partition, description=f"FAILED: {reason}", metadata={"failure": reason}
+                )
+            )
+            raise
+
+    return recorded
+
+
+def _kind_of_source(location: str) -> str:
+    """Of the tag ``source``: ``sample``, ``s3``, ``files`` of this machine, or ``none`` where it is not set."""
+    if location in ("", "sample"):
+        return location or "none"
+    return "s3" if location.lower().startswith("s3://") else "files"
+
+
+def column_schema(table: str, schema: Schema | None = None) -> dg.TableSchema:
+    """The columns of a table with their types in plain words and what they hold."""
+    columns = described_columns(table, schema)
+    return dg.TableSchema([dg.TableColumn(column.name, column.kind, column.text) for column in columns])
 
 
 def _code_reference(function: Callable[..., Any]) -> dg.CodeReferencesMetadataValue:

@@ -157,6 +157,8 @@ def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame, *,
         "schema",
         not wrong and list(schema) == written.columns and rows == len(written),
         {"columns": len(schema), "rows": rows, "rows written": len(written), "columns of another type": wrong},
+        found=f"the store gives back {rows:,} of {len(written):,} rows in {len(schema)} columns, "
+        + (f"of another type: {', '.join(wrong)}" if wrong else "each of its type"),
     )
 
 
