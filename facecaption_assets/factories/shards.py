@@ -12,7 +12,7 @@ what was made of something else, and nothing that was merely made again.
 
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -224,10 +224,8 @@ class _Recorder:
         tags = made.tags or {}
         if not records.same_origin(tags, self._code, inputs):
             return False
-        for event in events:
-            if isinstance(event, dg.AssetCheckEvaluation):
-                self._context.log_event(event)
         self._record(shard, made.metadata, records.version_tags(self._code, tags[records.DATA_VERSION_TAG], inputs))
+        self._evaluate(event for event in events if isinstance(event, dg.AssetCheckEvaluation))
         return True
 
     def run(self, shard: str, work: Callable[[], ShardResult]) -> None:
@@ -242,16 +240,16 @@ class _Recorder:
         missing = self._checks - {check.name for check in result.checks}
         if missing:
             raise AssertionError(f"{self._asset} did not report its checks {sorted(missing)}")
-        for check in result.checks:
-            self._context.log_event(check.evaluation(self._asset, shard))
+        evaluations = [check.evaluation(self._asset, shard) for check in result.checks]
         metadata = {name: value for name, value in result.metadata.items() if name != _CONTENT}
         if result.rejected:
-            self._fail(shard, result.rejected, None, metadata, evaluated=True)
+            self._fail(shard, result.rejected, None, metadata, evaluations)
             return
         content = str(result.metadata[_CONTENT])
         self._record(
             shard, {**metadata, SETTINGS_USED: self._settings}, records.version_tags(self._code, content, inputs)
         )
+        self._evaluate(evaluations)
         self.last_line = f"{metadata['dagster/row_count']:,} rows in {metadata['seconds']} s"
 
     def _record(self, shard: str, metadata: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -259,6 +257,10 @@ class _Recorder:
             dg.AssetMaterialization(self._asset, partition=shard, metadata=dict(metadata), tags=dict(tags))
         )
         self._done += 1
+
+    def _evaluate(self, evaluations: Iterable[dg.AssetCheckEvaluation]) -> None:
+        for evaluation in evaluations:
+            self._context.log_event(records.about_latest(self._instance, evaluation))
 
     def _reason(self, shard: str, error: Exception) -> str:
         """What went wrong; of a missing input also what to do about it, which the store cannot know."""
@@ -289,8 +291,7 @@ class _Recorder:
         reason: str,
         trace: str | None,
         metadata: Mapping[str, Any] | None = None,
-        *,
-        evaluated: bool = False,
+        evaluations: Sequence[dg.AssetCheckEvaluation] = (),
     ) -> None:
         """Dagster's own event of a failed partition cannot be read back outside Dagster+; a failed check shows in red."""
         self._failures[shard] = reason
@@ -300,15 +301,5 @@ class _Recorder:
         self._context.log_event(
             dg.AssetObservation(self._asset, partition=shard, description=f"FAILED: {reason}", metadata=said)
         )
-        if not evaluated:
-            self._context.log_event(
-                dg.AssetCheckEvaluation(
-                    asset_key=dg.AssetKey(self._asset),
-                    partition=shard,
-                    check_name=next(iter(SCHEMA)),
-                    passed=False,
-                    severity=dg.AssetCheckSeverity.ERROR,
-                    description=reason,
-                    metadata={records.FAILURE: reason},
-                )
-            )
+        failed = Check(next(iter(SCHEMA)), False, {records.FAILURE: reason}, found=reason)
+        self._evaluate(evaluations or [failed.evaluation(self._asset, shard)])
