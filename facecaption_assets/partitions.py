@@ -34,6 +34,8 @@ PARTITION_TAG: Final = "dagster/partition"
 
 REFETCH_TAG: Final = "facecaption/refetch"
 """The tag of a run that names, by commas, the statuses whose rows ``raw_images`` fetches again."""
+RESUME_TAG: Final = "dagster/is_resume_retry"
+"""Dagster's tag of a run that executes another one again from its failure."""
 
 SEEDS: Final = ("0", "1", "2")
 """Of the ablation's trainings."""

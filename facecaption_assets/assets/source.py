@@ -1,35 +1,46 @@
 """From a list of URLs to raw images."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 import polars as pl
 
 from facecaption_assets.checks import tables as checks
-from facecaption_assets.factories import previews
+from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, DOWNLOAD
 from facecaption_assets.partitions import REFETCH_TAG, SHARDS
-from facecaption_assets.resources.data import removals
+from facecaption_assets.resources.data import SAMPLE, removals
 from facecaption_assets.resources.manifests import SourceConfig, ingest_further, previous_data_version
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.errors import naming
 from facecaption_ml.images import EarlierRows, FetchStatus, count_by_status, fetch_status, fetch_to_file, success_rate
+from facecaption_ml.schemas import SCHEMAS, empty
+from facecaption_ml.storage.content import table_version
 from facecaption_ml.storage.store import Store
+from facecaption_ml.storage.table_file import TableFile
 
 GROUP = "source"
+_SHEET_PICTURES: Final = 8
+_FAILURES: Final = 8
 
 
 def source_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """``source_manifest`` and ``raw_images``."""
     return [_source_manifest(settings), _raw_images(settings)]
+
+
+def _world(settings: Settings) -> tuple[str, ...]:
+    """What the sample world is drawn by, where it is the source."""
+    return ("sample.scenes", "seed") if settings.source.location == SAMPLE else ()
 
 
 def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
@@ -38,6 +49,7 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
         CPU,
         team="data",
         code_version="1",
+        reads=("source.location", "source.columns", "source.shards", *_world(settings)),
         checks=checks.SOURCE_MANIFEST,
         resources=["source"],
         table="source_manifest",
@@ -61,12 +73,13 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
             if ingested.known:
                 metadata["same content as"] = ingested.known.location
             # The shards that there were have not changed: what was made from them is not out of date.
-            return _result(store, ingested, metadata, previous_data_version(context.instance))
+            before = previous_data_version(context.instance) or _content(store, ingested.ledger.names)
+            return _result(store, ingested, metadata, before)
         batches, progress = context.resources.source.batches(), Progress("source_manifest", "rows written")
         with naming(f"{PREFIX}SOURCE"):
             ingested = ingest(batches, store, settings.source.shards, progress, removed=removals(settings))
         _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
-        return _result(store, ingested, {"source": settings.source.location})
+        return _result(store, ingested, {"source": settings.source.location}, _content(store, ingested.names))
 
     return source_manifest
 
@@ -76,7 +89,7 @@ def _result(
 ) -> dg.MaterializeResult:
     counts, rows = ingested.counts, ingested.rows
     dropped = {reason: count for reason, count in counts.by_outcome.items() if reason != "kept"}
-    conserved = checks.conserved("rows_conserved", counts.rows, rows, dropped)
+    conserved = checks.conserved("rows_conserved", counts.rows, rows, dropped, "rows of the source")
     complete = conserved.passed and rows == counts.by_outcome["kept"]
     return dg.MaterializeResult(
         metadata={
@@ -92,6 +105,15 @@ def _result(
         data_version=data_version,
         check_results=[replace(conserved, passed=complete).result()],
     )
+
+
+def _content(store: Store, names: Sequence[str]) -> dg.DataVersion:
+    """Of the source's shards, so that a source that was read again without a change makes nothing stale."""
+    columns = list(SCHEMAS["source_manifest"])
+    content = hashlib.sha256()
+    for name in names:
+        content.update(f"{name} {table_version(store, 'source_manifest', name, columns=columns)}\n".encode())
+    return dg.DataVersion(content.hexdigest()[:16])
 
 
 def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> None:
@@ -124,6 +146,7 @@ def _raw_images(settings: Settings) -> dg.AssetsDefinition:
             "FACECAPTION_SUCCESS_FLOOR does not count as done."
         ),
         code_version="1",
+        reads=("download", "source.success_floor", *_world(settings)),
         compute=DOWNLOAD,
         settings=settings,
         required_resources={"downloader"},
@@ -145,7 +168,7 @@ def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
             reason = f"only {rate:.1%} of the images arrived; the floor is {floor:.0%} (FACECAPTION_SUCCESS_FLOOR)"
             return ShardResult(
                 frame=raw,
-                metadata=_download_metadata(facts, rate),
+                metadata=_download_metadata(raw, facts, rate),
                 checks=[
                     checks.rows_conserved(manifest, facts),
                     checks.failures_explained(facts),
@@ -175,18 +198,32 @@ def _previous(store: Store, shard: str) -> Iterator[EarlierRows | None]:
     yield None
 
 
-def _download_metadata(facts: pl.DataFrame, rate: float) -> dict[str, Any]:
+def _first_pictures(raw: TableFile) -> pl.DataFrame:
+    """The first rows with a picture, for a sheet; reads no more of the table than it takes to find them."""
+    found = [empty("raw_images")]
+    for batch in raw.batches():
+        found.append(batch.filter(pl.col("status") == "ok").head(_SHEET_PICTURES - sum(map(len, found))))
+        if sum(map(len, found)) == _SHEET_PICTURES:
+            break
+    return pl.concat(found)
+
+
+def _download_metadata(raw: TableFile, facts: pl.DataFrame, rate: float) -> dict[str, Any]:
     fetched = facts.filter(pl.col("status") == "ok")
+    pictures: dict[str, Any] = {}
+    if len(fetched):
+        sides = fetched.select(pl.min_horizontal("width", "height")).to_series().to_numpy()
+        pictures = {
+            "sizes": previews.spread(sides, "px, shorter side", "sizes of the pictures"),
+            "pictures": sheets.picture_sheet(_first_pictures(raw), "pictures as fetched"),
+        }
     metadata: dict[str, Any] = {
+        **pictures,
         "success rate": round(rate, 4),
         **previews.counts("status", count_by_status(facts)),
         "megabytes": round(float(fetched["image_bytes"].sum()) / 1e6, 1),
-        "facecaption": package_version(),
     }
-    failures = facts.filter(pl.col("status") != "ok").select("status", "url", "error").head(12)
+    failures = facts.filter(pl.col("status") != "ok").select("status", "url", "error").head(_FAILURES)
     if len(failures):
         metadata["failures"] = previews.rows(["status", "URL", "reason"], list(failures.iter_rows()))
-    if len(fetched):
-        sides = fetched.select(pl.min_horizontal("width", "height")).to_series().to_numpy()
-        metadata["sizes"] = previews.figure(previews.histogram(sides, "shorter side, px"), "shorter sides")
-    return metadata
+    return {**metadata, "facecaption": package_version()}

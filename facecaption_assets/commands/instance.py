@@ -9,6 +9,7 @@ import dagster as dg
 
 from facecaption_assets.automation.alerts import innermost_error
 from facecaption_assets.definitions import build_definitions
+from facecaption_assets.machines.executors import good_shards_go_on_here
 from facecaption_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.errors import FaceCaptionError
@@ -84,14 +85,15 @@ class Pipeline:
         tags = dict(self._tags)
         if first is not None:
             tags |= {RANGE_START_TAG: first, RANGE_END_TAG: last or first}
-        result = self._definitions.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=self.instance,
-            asset_selection=[dg.AssetKey(name) for name in assets],
-            partition_key=partition,
-            tags=tags,
-            raise_on_error=False,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        )
+        with good_shards_go_on_here():
+            result = self._definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+                instance=self.instance,
+                asset_selection=[dg.AssetKey(name) for name in assets],
+                partition_key=partition,
+                tags=tags,
+                raise_on_error=False,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
         if not result.success:
             raise RunFailedError(_first_failure(result))
 

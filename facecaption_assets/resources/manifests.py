@@ -17,9 +17,13 @@ class SourceConfig(dg.Config):
     """What a run of ``source_manifest`` reads."""
 
     manifest: str = Field(
-        "", description="file or s3:// address of one more manifest, added after the last shard; '': FACECAPTION_SOURCE"
+        "",
+        description=(
+            "File or s3:// address of one more manifest, added after the last shard; '': FACECAPTION_SOURCE. Thresholds and "
+            "all other settings are environment variables of the code location: `facecaption settings` lists them."
+        ),
     )
-    version: str = Field("", description="the state of that manifest that is meant; '': as it is now")
+    version: str = Field("", description="The state of that manifest that is meant; '': as it is now.")
 
 
 def ingest_further(

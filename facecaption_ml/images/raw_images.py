@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from facecaption_ml.images.decisions import decided_by, may_be_stricter, settings_in
 from facecaption_ml.dataset.removals import REMOVED
+from facecaption_ml.images.decisions import decided_by, may_be_stricter, settings_in
 from facecaption_ml.images.status import FetchStatus
 from facecaption_ml.schemas import SCHEMAS, conform
 
