@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -76,8 +76,10 @@ def register_pools(instance: dg.DagsterInstance, settings: Settings) -> None:
 class Pipeline:
     """Runs assets in this process, recorded in the instance that the UI shows."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tags: Mapping[str, str] | None = None) -> None:
+        """``tags``: of all runs."""
         home = prepare_home(settings)
+        self._tags = dict(tags or {})
         self.settings = settings
         interrupts.advise("what is finished is kept, and the same command goes on from there")
         self.instance = dg.DagsterInstance.get()
@@ -113,7 +115,7 @@ class Pipeline:
                 "on one machine set FACECAPTION_EXECUTOR=in_process"
             )
         interrupts.halt_if_ending()
-        tags = {PROCESS_TAG: str(ProcessIdentity.own())}
+        tags = {**self._tags, PROCESS_TAG: str(ProcessIdentity.own())}
         if first is not None:
             tags |= {RANGE_START_TAG: first, RANGE_END_TAG: last or first}
         job = job_of(assets)

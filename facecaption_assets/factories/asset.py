@@ -14,7 +14,6 @@ from facecaption_assets.factories import code_versions
 from facecaption_assets.factories.check import WARNINGS
 from facecaption_assets.machines.compute import Compute
 from facecaption_assets.machines.retries import no_retry_on_user_error, retry_policy
-from facecaption_assets.partitions import RANGE_START_TAG, SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_assets.settings.deploy import DeploySettings
 from facecaption_ml.columns import described_columns
@@ -110,7 +109,6 @@ def _recorded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     Generators, as those of shards, record their failures themselves, one by one.
     """
-
     if inspect.isgeneratorfunction(function):
         return function
 
@@ -119,11 +117,13 @@ def _recorded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(context, *args, **kwargs)
         except dg.Failure as failure:
-            of_shards = context.has_partition_key and context.assets_def.partitions_def == SHARDS
-            if RANGE_START_TAG not in context.run.tags and not of_shards:
-                partition = context.partition_key if context.has_partition_key else None
-                reason = {"failure": failure.description or "the step failed"}
-                context.log_event(dg.AssetObservation(name, partition=partition, metadata=reason))
+            partition = context.partition_key if context.has_partition_key else None
+            reason = failure.description or "the step failed"
+            context.log_event(
+                dg.AssetObservation(
+                    name, partition=partition, description=f"FAILED: {reason}", metadata={"failure": reason}
+                )
+            )
             raise
 
     return recorded

@@ -20,7 +20,7 @@ from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store
 
 SAME_SETTINGS: Final[Mapping[str, str]] = {
-    "same_settings": "Every shard was made by the same code under the same settings in each asset (a warning)."
+    "same_settings": "Every shard was made by the same code under the same settings in each asset."
 }
 OTHER_SETTINGS: Final = "shards made under other settings"
 """The metadata that counts them."""
@@ -55,7 +55,12 @@ class DatasetInputs:
 
     def check(self) -> Check:
         """Warns where the data set is a mixture."""
-        return Check(next(iter(SAME_SETTINGS)), not self.others, {**self.metadata, "which": self.said}, blocks=False)
+        found = (
+            f"shards of other settings or code than the last ones made: {self.said}"
+            if self.others
+            else f"all {len(self.contents):,} recorded shards are of the same settings and code"
+        )
+        return Check(next(iter(SAME_SETTINGS)), not self.others, {**self.metadata}, blocks=False, found=found)
 
     def write(self, store: Store, asset: str) -> None:
         """Keep what ``asset`` (``flip_checkpoint/flip`` of a partition) was made of."""

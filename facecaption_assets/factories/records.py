@@ -13,7 +13,10 @@ from typing import Any, Final
 
 import dagster as dg
 
-# Dagster has no public names for the tags by which its UI tells what is out of date,
+# Dagster has no public name for the pointer from a check's result to the materialization that it is about,
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+
+# nor for the tags by which its UI tells what is out of date,
 from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
@@ -87,6 +90,27 @@ def same_origin(tags: Mapping[str, str], code: str, inputs: Mapping[str, str]) -
     """Whether a shard with these tags is made by this code of these contents."""
     versions = {name: value for name, value in inputs.items() if name.startswith(INPUT_DATA_VERSION_TAG_PREFIX)}
     return tags.get(CODE_VERSION_TAG) == code and all(tags.get(name) == value for name, value in versions.items())
+
+
+def about_latest(instance: dg.DagsterInstance, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
+    """The evaluation as one of the partition's latest materialization, without which the UI shows it as missing."""
+    wanted = dg.AssetRecordsFilter(asset_key=evaluation.asset_key, asset_partitions=[evaluation.partition or ""])
+    found = instance.fetch_materializations(wanted, limit=1).records
+    latest = found[0] if found else None
+    return dg.AssetCheckEvaluation(
+        asset_key=evaluation.asset_key,
+        check_name=evaluation.check_name,
+        passed=evaluation.passed,
+        metadata=evaluation.metadata,
+        severity=evaluation.severity,
+        description=evaluation.description,
+        partition=evaluation.partition,
+        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            storage_id=latest.storage_id, run_id=latest.run_id, timestamp=latest.timestamp
+        )
+        if latest
+        else None,
+    )
 
 
 def made_of(instance: dg.DagsterInstance, asset: str) -> dict[str, MadeOf]:

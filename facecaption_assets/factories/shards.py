@@ -12,7 +12,7 @@ what was made of something else, and nothing that was merely made again.
 
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,7 @@ from facecaption_assets.settings import Settings
 from facecaption_ml.errors import describe
 from facecaption_ml.storage.content import NOT_CONTENT, content_version, table_version
 from facecaption_ml.storage.store import Store, StoreError
+from facecaption_ml.storage.table_file import TableFile
 
 SCHEMA: Final = {"schema": "What the store gives back has the table's columns, their types, and every row written."}
 """The check that every shard asset has, whatever its table."""
@@ -46,10 +47,11 @@ _RESULT: Final = "result"  # Dagster's name of an asset's own output
 class ShardResult:
     """A shard's table, what a person looks at, and what the checks found.
 
+    A TableFile is for a table that memory should not hold; it is gone once it is written.
     ``rejected`` says why the shard does not count as done although it has rows; they are kept apart for the next try.
     """
 
-    frame: pl.DataFrame
+    frame: pl.DataFrame | TableFile
     metadata: Mapping[str, Any]
     checks: Sequence[Check]
     rejected: str | None = None
@@ -150,7 +152,7 @@ def _failed(checks: Sequence[Check]) -> str | None:
     return f"check failed: {', '.join(names)}" if names else None
 
 
-def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame, *, incomplete: bool) -> Check:
+def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame | TableFile, *, incomplete: bool) -> Check:
     schema, rows = store.stored_schema(name, shard, incomplete=incomplete)
     wrong = [column for column, dtype in written.schema.items() if schema.get(column) != dtype]
     return Check(
@@ -162,10 +164,10 @@ def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame, *,
     )
 
 
-def _version(store: Store, name: str, shard: str, written: Any) -> str:
+def _version(store: Store, name: str, shard: str, written: pl.DataFrame | TableFile) -> str:
     """The version of a shard's content: of the frame in memory, or else of what was stored of it."""
-    if not isinstance(written, pl.DataFrame):
-        return table_version(store, name, shard, columns=list(written.collect_schema()))
+    if isinstance(written, TableFile):
+        return table_version(store, name, shard, columns=written.columns)
     return content_version([written.drop(NOT_CONTENT.get(name, ()))])
 
 
@@ -224,10 +226,8 @@ class _Recorder:
         tags = made.tags or {}
         if not records.same_origin(tags, self._code, inputs):
             return False
-        for event in events:
-            if isinstance(event, dg.AssetCheckEvaluation):
-                self._context.log_event(event)
         self._record(shard, made.metadata, records.version_tags(self._code, tags[records.DATA_VERSION_TAG], inputs))
+        self._evaluate(event for event in events if isinstance(event, dg.AssetCheckEvaluation))
         return True
 
     def run(self, shard: str, work: Callable[[], ShardResult]) -> None:
@@ -242,16 +242,16 @@ class _Recorder:
         missing = self._checks - {check.name for check in result.checks}
         if missing:
             raise AssertionError(f"{self._asset} did not report its checks {sorted(missing)}")
-        for check in result.checks:
-            self._context.log_event(check.evaluation(self._asset, shard))
+        evaluations = [check.evaluation(self._asset, shard) for check in result.checks]
         metadata = {name: value for name, value in result.metadata.items() if name != _CONTENT}
         if result.rejected:
-            self._fail(shard, result.rejected, None, metadata, evaluated=True)
+            self._fail(shard, result.rejected, None, metadata, evaluations)
             return
         content = str(result.metadata[_CONTENT])
         self._record(
             shard, {**metadata, SETTINGS_USED: self._settings}, records.version_tags(self._code, content, inputs)
         )
+        self._evaluate(evaluations)
         self.last_line = f"{metadata['dagster/row_count']:,} rows in {metadata['seconds']} s"
 
     def _record(self, shard: str, metadata: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -259,6 +259,10 @@ class _Recorder:
             dg.AssetMaterialization(self._asset, partition=shard, metadata=dict(metadata), tags=dict(tags))
         )
         self._done += 1
+
+    def _evaluate(self, evaluations: Iterable[dg.AssetCheckEvaluation]) -> None:
+        for evaluation in evaluations:
+            self._context.log_event(records.about_latest(self._instance, evaluation))
 
     def _reason(self, shard: str, error: Exception) -> str:
         """What went wrong; of a missing input also what to do about it, which the store cannot know."""
@@ -289,8 +293,7 @@ class _Recorder:
         reason: str,
         trace: str | None,
         metadata: Mapping[str, Any] | None = None,
-        *,
-        evaluated: bool = False,
+        evaluations: Sequence[dg.AssetCheckEvaluation] = (),
     ) -> None:
         """Dagster's own event of a failed partition cannot be read back outside Dagster+; a failed check shows in red."""
         self._failures[shard] = reason
@@ -300,15 +303,5 @@ class _Recorder:
         self._context.log_event(
             dg.AssetObservation(self._asset, partition=shard, description=f"FAILED: {reason}", metadata=said)
         )
-        if not evaluated:
-            self._context.log_event(
-                dg.AssetCheckEvaluation(
-                    asset_key=dg.AssetKey(self._asset),
-                    partition=shard,
-                    check_name=next(iter(SCHEMA)),
-                    passed=False,
-                    severity=dg.AssetCheckSeverity.ERROR,
-                    description=reason,
-                    metadata={records.FAILURE: reason},
-                )
-            )
+        failed = Check(next(iter(SCHEMA)), False, {records.FAILURE: reason}, found=reason)
+        self._evaluate(evaluations or [failed.evaluation(self._asset, shard)])

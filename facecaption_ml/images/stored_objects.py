@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,23 @@ def scheme_of(url: str | None) -> str:
     """The URL's scheme in lower case, empty if it has none."""
     head, colon, _ = (url or "").strip().partition(":")
     return head.lower() if colon else ""
+
+
+def is_stored(url: str | None) -> bool:
+    """Whether the URL is of a file or an object, not of the web."""
+    return scheme_of(url) in STORED_SCHEMES
+
+
+def stored_version(url: str, context: DownloadContext) -> str | None:
+    """What tells a file:// or s3:// picture from an earlier one at its place (size and time, or what the object store calls
+    its version); None where there is none, or nobody can tell. Blocks; never fails, as reading says what is wrong.
+    """
+    with contextlib.suppress(Exception):
+        if scheme_of(url) != "file":
+            return context.object_version(url.strip()) if context.object_version is not None else None
+        state = _file_path(url, context).stat()
+        return f"{state.st_size}-{state.st_mtime_ns}"
+    return None
 
 
 def read_stored(url: str, max_image_bytes: int, context: DownloadContext) -> bytes:

@@ -15,7 +15,7 @@ _DIGITS: Final = 16
 _BATCH_ROWS: Final = 4096
 NOT_CONTENT: Final[Mapping[str, frozenset[str]]] = {
     # How a download went differs from one to the next, and nothing is made from it; ``sha256`` stands for the bytes.
-    "raw_images": frozenset({"error", "image", "attempts", "fetched_at"}),
+    "raw_images": frozenset({"error", "image", "attempts", "fetched_at", "decided_by", "file_version"}),
 }
 """Columns of a table that its version does not depend on."""
 

@@ -79,16 +79,3 @@ def test_what_offends_is_cut_where_it_is_long() -> None:
     assert not check.passed
     assert check.found.endswith("others do not, such as data:image/png,… (9,022 characters)")
     assert len(str(check.metadata)) < 300
-
-
-def test_shards_of_a_range_are_summed_up_and_the_first_that_failed_is_told() -> None:
-    one = Check.of_shards("faces_conserved", [("shard-00000", WHOLE)])
-    assert one == WHOLE
-    both = Check.of_shards("faces_conserved", [("shard-00000", WHOLE), ("shard-00001", LOST)])
-    assert not both.passed
-    assert both.found == f"passed in 1 of 2 shards; shard-00001: {LOST.found}"
-    assert (
-        Check.of_shards("faces_conserved", [("a", WHOLE), ("b", WHOLE)]).found
-        == f"passed in 2 of 2 shards; a: {WHOLE.found}"
-    )
-    assert Check.of_shards("acceptance", []).blocks is False
