@@ -69,7 +69,9 @@ def test_a_scheme_in_capitals_is_the_scheme() -> None:
 
 
 def test_a_home_in_which_no_database_can_lie(tmp_path: Path) -> None:
-    done = invoke("--profile", "photos", "status", home=tmp_path / "what?")
+    (tmp_path / "list.csv").write_text("URL\nhttp://a.test/1.jpg\n")
+    source = {"FACECAPTION_SOURCE": str(tmp_path / "list.csv")}
+    done = invoke("--profile", "photos", "materialize", "source_manifest", home=tmp_path / "what?", **source)
     assert_one_line(done, "FACECAPTION_HOME", "what?", "'?'")
 
 
