@@ -92,6 +92,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
 
 SHARD_TABLES: Final = tuple(SCHEMAS)
 """The tables of which every shard has one, in the order in which they are made, from the URL to the released row."""
+SOURCE: Final = SHARD_TABLES[0]
+"""The table of the rows to fetch; its shards are those that the source has."""
 DATASET: Final = SHARD_TABLES[-1]
 """The table of released pairs."""
 

@@ -20,6 +20,7 @@ from facecaption_assets.resources.benchmarks import measure
 from facecaption_assets.resources.models import load_checkpoint
 from facecaption_assets.settings import Settings
 from facecaption_assets.training.launch import process_count, run_training, training_config
+from facecaption_ml.columns import BENCHMARK_RESULT
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
@@ -38,12 +39,23 @@ def ablation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         EIGHT_A100,
         team="models",
         code_version="1",
+        reads=(
+            "flip",
+            "benchmarks.retrieval",
+            "benchmarks.attributes",
+            "benchmarks.sketches",
+            "benchmarks.shared",
+            "benchmarks.sample_pictures",
+            "benchmarks.sample_drawings",
+        ),
         checks=_CHECKS,
         resources=["training_processes"],
         retries=training_retry_policy,
         deps=[all_of(DATASET), all_of("face_crops")],
         partitions_def=ABLATION,
         group_name="benchmarks",
+        table="benchmark_result",
+        schema=BENCHMARK_RESULT,
         kinds={"pytorch", "safetensors"},
     )
     def flip_ablation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:

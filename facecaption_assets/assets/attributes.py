@@ -1,6 +1,7 @@
 """The attribute predictor and the labels it gives."""
 
 import contextlib
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -12,9 +13,8 @@ import numpy as np
 import polars as pl
 
 from facecaption_assets.checks import tables as checks
-from facecaption_assets.factories import previews
+from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
-from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import ONE_A100
@@ -22,16 +22,14 @@ from facecaption_assets.settings import Settings, SettingsError
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.errors import naming
 from facecaption_ml.schemas import empty
+from facecaption_ml.statistics.text import PUBLISHED_SHARES
 from facecaption_ml.taxonomy import ATTRIBUTES, CATEGORIES
 
 if TYPE_CHECKING:
     from facecaption_ml.attributes import AttributeData
+    from facecaption_ml.attributes.evaluation import Evaluation
 
 GROUP = "attributes"
-_MODEL_CHECKS: Final = {
-    "beats_majority": "Mean accuracy on held-out faces is above that of always answering the majority class.",
-    "calibrated": "Of the held-out labels just above the threshold, as many are right as their probabilities say.",
-}
 _SHEET_CROPS: Final = 12
 
 
@@ -42,7 +40,14 @@ def attribute_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
     @configured_asset(
-        settings, ONE_A100, team="models", code_version="1", checks=_MODEL_CHECKS, group_name=GROUP, kinds={"pytorch"}
+        settings,
+        ONE_A100,
+        team="models",
+        code_version="1",
+        reads=_model_reads(settings),
+        checks=checks.ATTRIBUTE_MODEL,
+        group_name=GROUP,
+        kinds={"pytorch"},
     )
     def attribute_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The predictor of the 40 attributes: trained here, or a checkpoint that the settings name.
@@ -53,6 +58,14 @@ def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
         return _provide_model(context, settings)
 
     return attribute_model
+
+
+def _model_reads(settings: Settings) -> tuple[str, ...]:
+    given = settings.attributes
+    if given.weights:
+        return ("attributes.weights",)
+    training = tuple(f"attributes.{name}" for name in type(given).model_fields if name != "min_labels")
+    return (*training, "seed", *(["sample.portraits"] if given.data == "sample" else []))
 
 
 def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
@@ -67,47 +80,46 @@ def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
     else:
         folder = _train(settings)
     evaluation = Evaluation.read(folder / EVALUATION)
+    content = hashlib.sha256()
     for name in (WEIGHTS, CONFIG, EVALUATION, CARD):
-        store.write_bytes(f"attribute_model/{name}", (folder / name).read_bytes())
+        data = (folder / name).read_bytes()
+        store.write_bytes(f"attribute_model/{name}", data)
+        if name in (WEIGHTS, CONFIG):  # what the predictor's answers depend on
+            content.update(data)
     calibrated, (low, high) = evaluation.share_right_in_band, evaluation.band
     return dg.MaterializeResult(
+        data_version=dg.DataVersion(content.hexdigest()[:16]),
         metadata={
-            "trained on": settings.attributes.weights or settings.attributes.data,
-            "started from": "" if settings.attributes.weights else settings.attributes.init or "random weights",
-            "version": evaluation.version,
             "mean accuracy": round(evaluation.mean_accuracy, 4),
             "majority class": round(evaluation.majority_accuracy, 4),
             "mean AP": round(evaluation.mean_average_precision, 4),
             f"of labels above {low:g}, right": _shown(evaluation.precision_above),
             f"of labels at {low:g} to {high:g}, right": _shown(calibrated),
-            "attributes": previews.rows(
-                ["attribute", "positives", "accuracy", "majority", "AP", "calibration error", f"right above {low:g}"],
-                [
-                    (
-                        s.name,
-                        s.positives,
-                        s.accuracy,
-                        s.majority,
-                        s.average_precision,
-                        s.calibration_error,
-                        s.precision_above,
-                    )
-                    for s in evaluation.scores
-                ],
+            "average precision of each attribute": previews.spread(
+                [score.average_precision for score in evaluation.scores if score.average_precision is not None],
+                "",
+                "average precision of the attributes",
             ),
+            "trained on": settings.attributes.weights or settings.attributes.data,
+            "started from": "" if settings.attributes.weights else settings.attributes.init or "random weights",
+            "version": evaluation.version,
+            "the attributes that are hardest to tell": _hardest(evaluation, low),
+            "all attributes": dg.MetadataValue.path(store.uri(f"attribute_model/{EVALUATION}")),
         },
         check_results=[
-            Check(
-                "beats_majority",
-                evaluation.mean_accuracy > evaluation.majority_accuracy,
-                {"accuracy": evaluation.mean_accuracy, "majority": evaluation.majority_accuracy},
-            ).result(),
-            Check(
-                "calibrated",
-                calibrated is not None and low - 0.05 <= calibrated <= high + 0.02,
-                {"right": _shown(calibrated), "from": low, "to": high},
-                blocks=False,
-            ).result(),
+            checks.beats_majority(evaluation.mean_accuracy, evaluation.majority_accuracy).result(),
+            checks.calibrated(calibrated, low, high).result(),
+        ],
+    )
+
+
+def _hardest(evaluation: "Evaluation", low: float) -> dg.TableMetadataValue:
+    scores = sorted(evaluation.scores, key=lambda score: score.average_precision or 0)[: previews.MOST_ROWS]
+    return previews.rows(
+        ["attribute", "positives", "accuracy", "majority", "AP", "calibration error", f"right above {low:g}"],
+        [
+            (s.name, s.positives, s.accuracy, s.majority, s.average_precision, s.calibration_error, s.precision_above)
+            for s in scores
         ],
     )
 
@@ -182,9 +194,11 @@ def _face_attributes(settings: Settings) -> dg.AssetsDefinition:
         description=(
             "40 calibrated probabilities of each crop and the labels that follow: "
             f"p > {settings.attributes.threshold:g}, contradictions settled, faces with at least "
-            f"{settings.attributes.min_labels} labels kept (paper §3.2: 0.85, more than five)."
+            f"{settings.attributes.min_labels} labels kept (paper §3.2: 0.85, more than five). "
+            "Set by FACECAPTION_ATTRIBUTE_THRESHOLD and FACECAPTION_MIN_LABELS."
         ),
         code_version="1",
+        reads=("attributes.threshold", "attributes.min_labels"),
         compute=ONE_A100,
         settings=settings,
         required_resources={"predictor"},
@@ -215,7 +229,7 @@ def _open_predictor(work: ShardWork) -> Iterator[ShardFunction]:
             frame=attributes,
             metadata=_label_metadata(work, shard, attributes, outcomes, predictor.version),
             checks=[
-                checks.conserved("faces_conserved", total, len(attributes), dropped),
+                checks.conserved("faces_conserved", total, len(attributes), dropped, "crops"),
                 checks.label_thresholds(attributes, settings.attributes.threshold, settings.attributes.min_labels),
                 checks.no_conflicts(attributes),
                 checks.unique(attributes, "face_id", "unique_faces"),
@@ -228,38 +242,27 @@ def _open_predictor(work: ShardWork) -> Iterator[ShardFunction]:
 def _label_metadata(
     work: ShardWork, shard: str, attributes: pl.DataFrame, outcomes: Counter[str], version: str
 ) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        **previews.counts("faces", outcomes),
-        "predictor": version,
-        "facecaption": package_version(),
-    }
+    made_with = {"predictor": version, "facecaption": package_version()}
     if not len(attributes):
-        return metadata
+        return {**previews.counts("faces", outcomes), **made_with}
     per_face = attributes["labels"].list.len().to_numpy()
     given = Counter(attributes["labels"].explode().drop_nulls().to_list())
     total = max(sum(given.values()), 1)
     shares = {name: sum(given[label] for label in group) / total for name, group in CATEGORIES.items()}
-    metadata |= {
+    shown = attributes.head(_SHEET_CROPS)
+    crops = sheets.crops_of(work.store, shard, shown["face_id"].to_list())
+    texts = [", ".join(label.replace("_", " ") for label in labels) for labels in shown["labels"]]
+    return {
+        "share of labels by category (in brackets and ticks: the paper's)": previews.shares(
+            shares, "category shares", PUBLISHED_SHARES
+        ),
+        "labelled crops": sheets.crop_sheet(crops, texts, alt="crops with all of their labels", columns=4, lines=9),
+        **previews.counts("faces", outcomes),
         "mean labels per face": round(float(np.mean(per_face)), 2),
         "conflicts settled": int(attributes["dropped_conflicts"].list.len().sum()),
-        **previews.counts("gender", Counter(attributes["gender"].fill_null("unknown").to_list())),
-        "category shares": previews.figure(previews.bars(shares, "share of labels"), "category shares"),
         "label frequencies": previews.figure(
             previews.bars({name: given[name] / len(attributes) for name in ATTRIBUTES}, "share of faces"), "labels"
         ),
+        **previews.counts("gender", Counter(attributes["gender"].fill_null("unknown").to_list())),
+        **made_with,
     }
-    shown = attributes.head(_SHEET_CROPS)
-    crops = _crops_of(work, shard, shown["face_id"].to_list())
-    texts = [", ".join(labels) for labels in shown["labels"]]
-    metadata["labelled crops"] = previews.crop_sheet(crops, texts)
-    return metadata
-
-
-def _crops_of(work: ShardWork, shard: str, face_ids: list[str]) -> pl.DataFrame:
-    """Crops with these ids, in this order; reads no further than the last of them."""
-    batches: list[pl.DataFrame] = []
-    for batch in work.store.iter_table("face_crops", shard, columns=("face_id", "image")):
-        batches.append(batch.filter(pl.col("face_id").is_in(face_ids)))
-        if sum(map(len, batches)) == len(face_ids):
-            break
-    return pl.DataFrame({"face_id": face_ids}).join(pl.concat(batches), on="face_id", how="left", maintain_order="left")

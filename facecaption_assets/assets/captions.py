@@ -9,20 +9,22 @@ import polars as pl
 
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
-from facecaption_assets.factories.check import Check
+from facecaption_assets.factories.file_digests import LEXICON
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
+from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.captions import caption_table
-from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, slug
+from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
 from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.dataset.provenance import package_version
+from facecaption_ml.dataset.removal_requests import shows
 from facecaption_ml.errors import naming_fields
 
 GROUP = "captions"
 LLM_PREFIX: Final = "FACECAPTION_LLM_"
-_TREND: Final = 30  # shards in the picture of the acceptance rate
+_TREND: Final = 30  # shards that the acceptance rate is compared with
 
 
 def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -40,6 +42,8 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "conditioned on the labels (paper §3.3). A pure function of labels, grammar version, seed and face id."
             ),
             code_version="1",
+            reads=("captions.grammar", "seed"),
+            files=(LEXICON,),
             compute=CPU,
             settings=settings,
             required_resources={"grammar"},
@@ -56,6 +60,8 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "rewrite that loses or adds an attribute is not taken; the row then keeps its template caption and the reason."
             ),
             code_version="1",
+            reads=("llm.backend",) if settings.llm.backend == "none" else ("llm", "seed"),
+            files=(LEXICON,),
             compute=ONE_A100,
             settings=settings,
             required_resources={"captioner"},
@@ -73,24 +79,21 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
         captions = caption_table(attributes, grammar, work.settings.seed, on_progress=progress)
         words = captions["template_caption"].str.split(" ").list.len()
         metadata = {
-            "grammar version": grammar.version,
-            "seed": work.settings.seed,
-            "facecaption": package_version(),
+            "words per caption": previews.spread(words.to_numpy(), "words", "words per caption"),
             "mean words": round(sum(words) / max(len(words), 1), 2),
             "examples": previews.rows(
                 ["face", "caption", "labels"],
-                [(face_id, text, ", ".join(labels)) for face_id, text, labels, _ in captions.head(12).iter_rows()],
+                [(face_id, text, ", ".join(labels)) for face_id, text, labels, _ in captions.head(8).iter_rows()],
             ),
+            "grammar version": grammar.version,
+            "seed": work.settings.seed,
+            "facecaption": package_version(),
         }
-        if len(captions):
-            metadata["words per caption"] = previews.figure(
-                previews.histogram(words.to_numpy(), "words per caption"), "words per caption"
-            )
         return ShardResult(
             frame=captions,
             metadata=metadata,
             checks=[
-                checks.conserved("faces_conserved", len(attributes), len(captions), {}),
+                checks.conserved("faces_conserved", len(attributes), len(captions), {}, "labelled faces"),
                 checks.faithful(captions),
                 checks.unique(captions, "face_id", "unique_faces"),
             ],
@@ -103,16 +106,22 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
 def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
     with naming_fields(LLM_PREFIX):
         rewriter = work.context.resources.captioner.rewriter()
+    removed = removals(work.settings)
 
     def rewrite(shard: str) -> ShardResult:
         templates = work.store.read_table("template_captions", shard)
         if rewriter is None:
+            if shows(work.store, shard, removed):
+                delete_answers(work.store, shard)
             return _rewritten(work, shard, templates, unwritten(templates, "FACECAPTION_LLM_BACKEND is none"), {})
         cache = AnswerCache(work.store, f"{slug(rewriter.model.model_id)}/{shard}")
         kept = len(cache)
         progress = Progress(f"llm_captions {shard}", "captions")
         with naming_fields(LLM_PREFIX):
             captions = rewriter.rewrite(templates, cache, on_progress=progress)
+        if shows(work.store, shard, removed):
+            cache.keep_only_used()
+            delete_answers(work.store, shard, kept=cache.key)
         how = {
             "model": rewriter.model.model_id,
             "prompt version": rewriter.prompt.version,
@@ -134,32 +143,26 @@ def _rewritten(
 ) -> ShardResult:
     written = captions.filter(pl.col("caption_source") == LLM)
     rate = len(written) / max(len(captions), 1)
-    reasons = captions["reason"].drop_nulls().value_counts()
     pairs = captions.join(templates, on="face_id", how="inner", maintain_order="left")
     final = pairs.select("face_id", "caption", "labels", "gender")
-    shown = [(row["caption"], row["template_caption"]) for row in pairs.filter(caption_source=LLM).head(12).to_dicts()]
+    shown = [(row["caption"], row["template_caption"]) for row in pairs.filter(caption_source=LLM).head(8).to_dicts()]
     metadata = {
-        **how,
-        "facecaption": package_version(),
+        "what came of the template captions": previews.shares(_outcomes(captions), "outcomes of the rewriting"),
         "acceptance rate": round(rate, 4),
         "from the LLM": len(written),
+        **_beside_other_shards(work, shard, rate),
         "mean attempts": round(float(captions["attempts"].mean() or 0), 3),  # type: ignore[arg-type]
         "mean words": round(float(captions["caption"].str.split(" ").list.len().mean() or 0), 2),  # type: ignore[arg-type]
-        **previews.counts("template kept", dict(reasons.iter_rows())),
         "rewrites": previews.rows(["caption", "template caption"], shown),
+        **previews.counts("template kept", dict(captions["reason"].drop_nulls().value_counts().iter_rows())),
+        **how,
+        "facecaption": package_version(),
     }
-    if len(captions):
-        trend = {**_acceptance_by_shard(work, shard), shard: rate}
-        metadata["acceptance by shard"] = previews.figure(previews.bars(trend, "share of LLM captions"), "acceptance")
     return ShardResult(
         frame=captions,
         metadata=metadata,
         checks=[
-            Check(
-                "faces_conserved",
-                captions["face_id"].to_list() == templates["face_id"].to_list(),
-                {"in": len(templates), "out": len(captions)},
-            ),
+            checks.captions_conserved(captions, templates),
             checks.faithful(final),
             checks.clean_text(captions),
             checks.explained(captions, templates),
@@ -168,9 +171,30 @@ def _rewritten(
     )
 
 
+def _outcomes(captions: pl.DataFrame) -> dict[str, float]:
+    """Shares of the captions: rewritten, or kept as the template has them, by reason; the most frequent first."""
+    outcomes = captions.select(outcome=pl.col("reason").fill_null("rewritten by the LLM"))["outcome"].value_counts()
+    ordered = outcomes.sort("count", "outcome", descending=[True, False])
+    return {name: count / len(captions) for name, count in ordered.iter_rows()}
+
+
+def _beside_other_shards(work: ShardWork, shard: str, rate: float) -> dict[str, Any]:
+    """Where this shard's acceptance rate lies among those of the shards before it; nothing where there are none."""
+    before = _acceptance_by_shard(work, shard)
+    if not before:
+        return {}
+    mean = sum(before.values()) / len(before)
+    lower = sum(other < rate for other in before.values())
+    return {
+        "acceptance beside the shards before": (
+            f"{100 * (rate - mean):+.1f} points from their mean of {mean:.1%}; higher than {lower} of {len(before)}"
+        )
+    }
+
+
 def _acceptance_by_shard(work: ShardWork, shard: str) -> dict[str, float]:
     """The acceptance rate of the finished shards before this one, at most ``_TREND`` of them."""
-    before = [other for other in work.store.shards("llm_captions") if other < shard][-_TREND:]
+    before = [other for other in work.store.registered_shards("llm_captions") if other < shard][-_TREND:]
     rates = {}
     for other in before:
         sources = work.store.read_table("llm_captions", other, columns=["caption_source"])["caption_source"]

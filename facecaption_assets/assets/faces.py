@@ -10,13 +10,14 @@ import numpy as np
 import polars as pl
 
 from facecaption_assets.checks import tables as checks
-from facecaption_assets.factories import previews
-from facecaption_assets.factories.check import Check
+from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import ONE_A100
+from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.provenance import package_version
+from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.schemas import empty
 
 GROUP = "faces"
@@ -38,9 +39,11 @@ def face_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             description=(
                 "Faces found by RetinaFace, cut from the original pixels with the eyes level, in native resolution. Kept "
                 f"where the score exceeds {settings.crops.min_score:g} and both sides of the box exceed "
-                f"{settings.crops.min_side} px (paper §3.1: 0.98 and 128)."
+                f"{settings.crops.min_side} px (paper §3.1: 0.98 and 128). "
+                "Set by FACECAPTION_MIN_FACE_SCORE and FACECAPTION_MIN_FACE_SIDE."
             ),
             code_version="1",
+            reads=("detector", "crops"),
             compute=ONE_A100,
             settings=settings,
             required_resources={"detector"},
@@ -55,6 +58,7 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
     settings = work.settings
     detector = work.context.resources.detector.load()
     rules = settings.crops
+    removed = removals(settings)
 
     def crop(shard: str) -> ShardResult:
         rows_in, faces, images = 0, Counter[str](), Counter[str]()
@@ -69,22 +73,21 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
             rows_in += len(batch)
             progress(rows_in, total)
         crops = pl.concat(frames)
-        dropped = {reason: count for reason, count in faces.items() if reason != "kept"}
-        conserved = checks.conserved("faces_conserved", sum(faces.values()), len(crops), dropped)
+        asked_out = crops["face_id"].is_in(list(removed.face_ids))
+        if asked_out.any():
+            faces["kept"] -= int(asked_out.sum())
+            faces["removed_face"] = int(asked_out.sum())
+            crops = crops.filter(~asked_out)
         return ShardResult(
             frame=crops,
             metadata={
+                **_detections(work, shard, crops.filter(~crops["sample_id"].is_in(_samples(removed)))),
                 **_metadata(crops, faces, images, detector.weights_version),
-                **_detections(work, shard, crops),
                 "device": detector.device.type,
                 "facecaption": package_version(),
             },
             checks=[
-                Check(
-                    conserved.name,
-                    conserved.passed and sum(images.values()) == rows_in == total,
-                    {**conserved.metadata, "images in": total, **{f"images: {k}": v for k, v in images.items()}},
-                ),
+                checks.faces_conserved(len(crops), faces, rows_in, images, total),
                 checks.crop_thresholds(crops, rules.min_score, rules.min_side),
                 checks.unique(crops, "face_id", "unique_faces"),
             ],
@@ -93,21 +96,27 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
     yield crop
 
 
+def _samples(removed: RemovalList) -> list[str]:
+    """Pictures with a face that was asked out: they are shown nowhere, whoever else is in them."""
+    return [face_id.rpartition("_")[0] for face_id in removed.face_ids]
+
+
 def _metadata(crops: pl.DataFrame, faces: Counter[str], images: Counter[str], weights: str) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
+    pictures: dict[str, Any] = {}
+    if len(crops):
+        x0, y0, x1, y1 = (crops["box"].arr.get(i).to_numpy() for i in range(4))
+        pictures = {
+            "face sizes": previews.spread(np.minimum(x1 - x0, y1 - y0), "px, shorter side of the box", "face sizes"),
+            "crops": sheets.crop_sheet(crops.head(_SHEET_CROPS)),
+            "scores": previews.spread(crops["score"].to_numpy(), "", "scores"),
+            "mean width, px": round(float(np.mean(x1 - x0)), 1),
+        }
+    return {
+        **pictures,
         **previews.counts("faces", faces),
         **previews.counts("images", images),
         "detector weights": weights,
     }
-    if len(crops):
-        x0, y0, x1, y1 = (crops["box"].arr.get(i).to_numpy() for i in range(4))
-        metadata["mean width, px"] = round(float(np.mean(x1 - x0)), 1)
-        metadata["face sizes"] = previews.figure(
-            previews.histogram(np.minimum(x1 - x0, y1 - y0), "shorter side of the face box, px"), "face sizes"
-        )
-        metadata["scores"] = previews.figure(previews.histogram(crops["score"].to_numpy(), "score"), "scores")
-        metadata["crops"] = previews.crop_sheet(crops.head(_SHEET_CROPS), None)
-    return metadata
 
 
 def _detections(work: ShardWork, shard: str, crops: pl.DataFrame) -> dict[str, Any]:

@@ -8,19 +8,22 @@ import dagster as dg
 import polars as pl
 
 from facecaption_assets.checks import tables as checks
-from facecaption_assets.factories import previews
+from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import Check
+from facecaption_assets.factories.dataset_inputs import SAME_SETTINGS, DatasetInputs
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
 from facecaption_assets.partitions import STATISTICS_ASSETS
+from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
-from facecaption_ml.dataset.funnel import total_counts
+from facecaption_ml.dataset.funnel import STAGES, total_counts
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.release import (
     PREFIX,
     SPLITS,
+    ReleaseSummary,
     data_card,
     image_hashes,
     release_table,
@@ -29,9 +32,8 @@ from facecaption_ml.dataset.release import (
     summary_json,
     write_release,
 )
-from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import sample_id
-from facecaption_ml.schemas import DATASET
+from facecaption_ml.schemas import DATASET, SCHEMAS
 from facecaption_ml.statistics import figures
 from facecaption_ml.statistics.report import card_sections
 from facecaption_ml.storage.store import Store, StoreError
@@ -54,6 +56,7 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "What the removal list names is left out on every rebuild."
             ),
             code_version="1",
+            reads=("release",),
             compute=CPU,
             settings=settings,
         ),
@@ -64,7 +67,7 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 @contextlib.contextmanager
 def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
     settings = work.settings
-    removed = RemovalList.read(settings.release.removal_list, settings.storage.options)
+    removed = removals(settings)
     columns = ["face_id", "sample_id", "url", "box", "alt_text", *(["image"] if settings.release.images else [])]
 
     def release(shard: str) -> ShardResult:
@@ -78,16 +81,18 @@ def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
         return ShardResult(
             frame=released,
             metadata={
+                **sheets.caption_sheet(work.store, [shard], released),
                 **previews.counts("faces", outcomes),
                 **previews.counts("split", {split: int((released["split"] == split).sum()) for split in SPLITS}),
                 "facecaption": package_version(),
                 "examples": previews.rows(
-                    ["URL", "caption", "alt text"],
-                    list(released.select("url", "caption", "alt_text").head(8).iter_rows()),
+                    ["face", "URL", "caption", "alt text"],
+                    list(released.select("face_id", "url", "caption", "alt_text").head(8).iter_rows()),
                 ),
+                **_trace(released),
             },
             checks=[
-                checks.conserved("faces_conserved", len(captions), len(released), dropped),
+                checks.conserved("faces_conserved", len(captions), len(released), dropped, "captioned faces"),
                 checks.removals_honoured(released, sha256_of, removed),
                 checks.one_split_per_url(released),
                 checks.unique(released, "face_id", "unique_faces"),
@@ -97,14 +102,23 @@ def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
     yield release
 
 
+def _trace(released: pl.DataFrame) -> dict[str, str]:
+    """How to see the way of a face from here back to its URL."""
+    face = released["face_id"][0] if len(released) else "FACE_ID"
+    return {"where a row comes from": f"facecaption trace {face}"}
+
+
 def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
     @configured_asset(
         settings,
         CPU,
         team="data",
         code_version="1",
-        checks=checks.FACECAPTION_RELEASE,
+        reads=("release", "captions.grammar", "profile"),
+        checks={**checks.FACECAPTION_RELEASE, **SAME_SETTINGS},
         resources=["grammar"],
+        table="facecaption_release",
+        schema=SCHEMAS[DATASET],
         deps=[DATASET, "raw_images", *STATISTICS_ASSETS],
         group_name=GROUP,
         kinds={"parquet", "huggingface"},
@@ -116,39 +130,49 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         and do not hold the release up, neither do statistics that are missing in the card.
         """
         store: Store = context.resources.store.open()
-        expected, shards = store.shards("source_manifest"), store.shards(DATASET)
+        expected, shards = store.shards("source_manifest"), store.registered_shards(DATASET)
         if not shards:
             raise StoreError("no shard of facecaption_dataset is there yet: materialize it first")
+        inputs = DatasetInputs.of(context.instance, shards)
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
         rows = sum(store.row_count(DATASET, shard) for shard in shards)
         statistics, pictures = card_sections(store, STATISTICS_ASSETS, rows)
-        summary = write_release(
-            store,
-            shards,
-            lambda summary: {
+
+        def card(summary: ReleaseSummary) -> dict[str, bytes]:
+            funnel[STAGES[-1][1]] = summary.faces  # of the tables' rows, those that are in the release
+            return {
                 "README.md": data_card(summary, funnel, versions, settings.release.images, statistics),
                 "summary.json": summary_json(summary, funnel),
                 "figures/funnel.png": _funnel_picture(funnel),
                 **{f"figures/{name}": picture for name, picture in pictures.items()},
-            },
-            Progress("facecaption_release", "shards"),
-        )
+            }
+
+        progress = Progress("facecaption_release", "shards")
+        summary = write_release(store, shards, card, progress, removed=removals(settings))
+        inputs.write(store, "facecaption_release")
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": summary.faces,
                 "dagster/uri": store.uri(PREFIX),
+                "from URLs to pairs": previews.figure(
+                    previews.bars({stage: float(count) for stage, count in funnel.items()}, "count"), "funnel"
+                ),
+                **sheets.caption_sheet(store, shards),
                 "shards": f"{len(shards)} of {len(expected)}",
+                **inputs.metadata,
                 "missing shards": ", ".join(sorted(set(expected) - set(shards))[:20]) or "none",
                 **previews.counts("split", summary.by_split),
                 "faces of repeated images left out": summary.duplicate_faces,
+                **previews.counts("left out", summary.left_out),
                 "mean words": round(summary.mean_words, 2),
                 "mean side, px": round(summary.mean_side, 1),
                 "funnel": previews.rows(["stage", "count"], list(funnel.items())),
                 "statistics in the card": ", ".join(Path(name).stem for name in pictures) or "none",
+                "where a row comes from": "facecaption trace FACE_ID",
                 "data card": dg.MetadataValue.path(store.uri(f"{PREFIX}/README.md")),
             },
-            check_results=[_images_in_one_split(store, settings).result()],
+            check_results=[_images_in_one_split(store, settings).result(), inputs.check().result()],
         )
 
     return facecaption_release
@@ -171,5 +195,4 @@ def _images_in_one_split(store: Store, settings: Settings) -> Check:
         for url, split in frame.iter_rows():
             if split_of(sample_id(url), settings.release.validation_share, settings.release.test_share) != split:
                 wrong.append(url)
-    metadata = {"urls": rows, "in a wrong split": len(wrong), "examples": sorted(wrong)[:5]}
-    return Check("images_in_one_split", not wrong, metadata)
+    return Check.of_each("images_in_one_split", sorted(wrong), rows, "URLs are in the one split that they belong to")

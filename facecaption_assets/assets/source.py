@@ -1,20 +1,22 @@
 """From a list of URLs to raw images."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 import polars as pl
 
 from facecaption_assets.checks import tables as checks
-from facecaption_assets.factories import previews
+from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, DOWNLOAD
 from facecaption_assets.partitions import SHARDS
+from facecaption_assets.resources.data import SAMPLE, removals
 from facecaption_assets.resources.manifests import SourceConfig, ingest_further, previous_data_version
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
@@ -22,14 +24,23 @@ from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.sources import ManifestCounts
 from facecaption_ml.errors import naming
 from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
+from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.storage.content import table_version
 from facecaption_ml.storage.store import Store
 
 GROUP = "source"
+_SHEET_PICTURES: Final = 8
+_FAILURES: Final = 8
 
 
 def source_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """``source_manifest`` and ``raw_images``."""
     return [_source_manifest(settings), _raw_images(settings)]
+
+
+def _world(settings: Settings) -> tuple[str, ...]:
+    """What the sample world is drawn by, where it is the source."""
+    return ("sample.scenes", "seed") if settings.source.location == SAMPLE else ()
 
 
 def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
@@ -38,6 +49,7 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
         CPU,
         team="data",
         code_version="1",
+        reads=("source.location", "source.columns", "source.shards", *_world(settings)),
         checks=checks.SOURCE_MANIFEST,
         resources=["source"],
         table="source_manifest",
@@ -62,13 +74,16 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
             if ingested.known:
                 metadata["same content as"] = ingested.known.location
             # The shards that there were have not changed: what was made from them is not out of date.
-            return _result(store, ingested, metadata, previous_data_version(context.instance))
+            before = previous_data_version(context.instance) or _content(store, ingested.ledger.names)
+            return _result(store, ingested, metadata, before)
         counts, progress = ManifestCounts(), Progress("source_manifest", "rows written")
         batches = context.resources.source.batches(counts)
         with naming(f"{PREFIX}SOURCE"):
-            ingested = ingest(batches, store, settings.source.shards, progress, counts=counts)
+            ingested = ingest(
+                batches, store, settings.source.shards, progress, removed=removals(settings), counts=counts
+            )
         _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
-        return _result(store, ingested, {"source": settings.source.location})
+        return _result(store, ingested, {"source": settings.source.location}, _content(store, ingested.names))
 
     return source_manifest
 
@@ -80,7 +95,7 @@ def _result(
     for line in counts.lines():
         logger.warning("source_manifest: %s", line)
     entered = counts.rows if counts.records is None else counts.records
-    conserved = checks.conserved("rows_conserved", entered, rows, counts.dropped)
+    conserved = checks.conserved("rows_conserved", entered, rows, counts.dropped, "rows of the source")
     complete = conserved.passed and rows == counts.by_outcome["kept"]
     return dg.MaterializeResult(
         metadata={
@@ -89,6 +104,7 @@ def _result(
             "shards": len(ingested.names),
             **previews.counts("rows", counts.by_outcome),
             "duplicate URLs": counts.duplicates,
+            "taken out on request": ingested.taken_out,
             **_reading(counts),
             "facecaption": package_version(),
             **metadata,
@@ -117,6 +133,15 @@ def _reading(counts: ManifestCounts) -> dict[str, Any]:
     return said
 
 
+def _content(store: Store, names: Sequence[str]) -> dg.DataVersion:
+    """Of the source's shards, so that a source that was read again without a change makes nothing stale."""
+    columns = list(SCHEMAS["source_manifest"])
+    content = hashlib.sha256()
+    for name in names:
+        content.update(f"{name} {table_version(store, 'source_manifest', name, columns=columns)}\n".encode())
+    return dg.DataVersion(content.hexdigest()[:16])
+
+
 def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> None:
     """The partitions become the manifests' shards; those of an earlier, longer source go."""
     assert SHARDS.name
@@ -124,7 +149,11 @@ def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> N
     for name in sorted(present - set(names)):
         instance.delete_dynamic_partition(SHARDS.name, name)
         store.delete(store.table_key("source_manifest", name))
-        logger.info("source_manifest: %s is gone from the source; its partition is removed, its tables stay", name)
+        logger.info(
+            "source_manifest: %s is gone from the source; its partition is removed, and its tables take part in nothing "
+            "and stay until `facecaption clean`",
+            name,
+        )
     instance.add_dynamic_partitions(SHARDS.name, names)
 
 
@@ -142,6 +171,7 @@ def _raw_images(settings: Settings) -> dg.AssetsDefinition:
             "as done."
         ),
         code_version="1",
+        reads=("download", "source.success_floor", *_world(settings)),
         compute=DOWNLOAD,
         settings=settings,
         required_resources={"downloader"},
@@ -189,17 +219,20 @@ def _previous(store: Store, shard: str) -> pl.DataFrame | None:
 
 def _download_metadata(raw: pl.DataFrame, rate: float) -> dict[str, Any]:
     fetched = raw.filter(pl.col("status") == "ok")
-    sizes = fetched["image"].struct.field("bytes").bin.size()
-    metadata: dict[str, Any] = {
-        "success rate": round(rate, 4),
-        **previews.counts("status", count_by_status(raw)),
-        "megabytes": round(float(sizes.sum() or 0) / 1e6, 1),
-        "facecaption": package_version(),
-    }
-    failures = raw.filter(pl.col("status") != "ok").select("status", "url", "error").head(12)
-    if len(failures):
-        metadata["failures"] = previews.rows(["status", "URL", "reason"], list(failures.iter_rows()))
+    pictures: dict[str, Any] = {}
     if len(fetched):
         sides = fetched.select(pl.min_horizontal("width", "height")).to_series().to_numpy()
-        metadata["sizes"] = previews.figure(previews.histogram(sides, "shorter side, px"), "shorter sides")
-    return metadata
+        pictures = {
+            "sizes": previews.spread(sides, "px, shorter side", "sizes of the pictures"),
+            "pictures": sheets.picture_sheet(fetched.head(_SHEET_PICTURES), "pictures as fetched"),
+        }
+    metadata: dict[str, Any] = {
+        **pictures,
+        "success rate": round(rate, 4),
+        **previews.counts("status", count_by_status(raw)),
+        "megabytes": round(float(fetched["image"].struct.field("bytes").bin.size().sum() or 0) / 1e6, 1),
+    }
+    failures = raw.filter(pl.col("status") != "ok").select("status", "url", "error").head(_FAILURES)
+    if len(failures):
+        metadata["failures"] = previews.rows(["status", "URL", "reason"], list(failures.iter_rows()))
+    return {**metadata, "facecaption": package_version()}

@@ -13,6 +13,10 @@ from facecaption_assets.factories.shards import Check
 from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork, complete, statistics_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.settings import THIS_DATA_SET, Settings
+from facecaption_ml.statistics.comparison import COMPARISON_SCHEMA
+from facecaption_ml.statistics.matching import MATCHING_SCHEMA
+from facecaption_ml.statistics.quality import QUALITY_SCHEMA
+from facecaption_ml.statistics.text import TABLE_SCHEMA
 
 if TYPE_CHECKING:
     from facecaption_ml.statistics.report import Report
@@ -26,17 +30,20 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         statistics_asset(
             name="dataset_comparison",
             measure=_compare,
+            schema=COMPARISON_SCHEMA,
             checks=checks.DATASET_COMPARISON,
             deps=[DATASET],
             kinds={"polars", "parquet"},
             description="Table 1 of the paper: published facial data sets beside this one as measured.",
             code_version="1",
+            reads=("seed",),
             compute=CPU,
             settings=settings,
         ),
         statistics_asset(
             name="text_statistics",
             measure=_text,
+            schema=TABLE_SCHEMA,
             checks=checks.TEXT_STATISTICS,
             deps=[DATASET],
             kinds={"polars", "parquet"},
@@ -45,12 +52,14 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "4-grams and diversity, in memory that does not grow with the number of captions."
             ),
             code_version="1",
+            reads=("seed",),
             compute=CPU,
             settings=settings,
         ),
         statistics_asset(
             name="image_quality",
             measure=_quality,
+            schema=QUALITY_SCHEMA,
             checks=checks.IMAGE_QUALITY,
             deps=[DATASET, "face_crops"],
             kinds={"pytorch", "parquet"},
@@ -59,6 +68,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "of FACECAPTION_QUALITY_FOLDERS. CLIP-IQA needs the weights that FACECAPTION_CLIP names."
             ),
             code_version="1",
+            reads=("statistics.clip", "statistics.quality_folders", "statistics.quality_sample", "seed"),
             compute=ONE_A100,
             settings=settings,
             required_resources={"quality_scorers"},
@@ -66,6 +76,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         statistics_asset(
             name="image_text_matching",
             measure=_matching,
+            schema=MATCHING_SCHEMA,
             checks=checks.IMAGE_TEXT_MATCHING,
             deps=[DATASET, "face_crops"],
             kinds={"pytorch", "parquet"},
@@ -74,6 +85,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "seeded sample. Needs the weights that FACECAPTION_ITM_MODEL names; empty without."
             ),
             code_version="1",
+            reads=("statistics.itm_model", "statistics.matching_sample", "seed"),
             compute=ONE_A100,
             settings=settings,
             required_resources={"matcher"},

@@ -1,4 +1,6 @@
-"""Failed runs are said in one line of the log and, where there is a webhook, in one JSON object posted to it.
+"""Failed runs are said in one line of the sensor's log and, where there is a webhook, in one JSON object posted to it.
+
+The line stands in the UI under the sensor's tick, and with time and level in the terminal.
 
 Neither holds a credential: the settings' own secrets and the environment's are cut out, and so is what looks like one. The
 webhook's address is one too, and is never said. A webhook that is down costs its alert, not the sensor.
@@ -18,7 +20,6 @@ import dagster as dg
 from pydantic import SecretStr
 
 from facecaption_assets.automation.jobs import sensor_status
-from facecaption_assets.factories.progress import logger
 from facecaption_assets.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from facecaption_assets.settings import SETTINGS, Settings
 
@@ -61,12 +62,14 @@ def failure_alert_sensor(settings: Settings) -> dg.SensorDefinition:
     def failure_alerts(context: dg.RunFailureSensorContext) -> None:
         alert = describe_failure(context, settings.automation.ui_url, secrets)
         parts = [f"{name} {alert[name]}" for name in ("step", "partitions", "url") if alert[name]]
-        logger.error("run %s of %s failed: %s (%s)", alert["run_id"], alert["job"], alert["error"], ", ".join(parts))
+        context.log.error(
+            "run %s of %s failed: %s (%s)", alert["run_id"], alert["job"], alert["error"], ", ".join(parts)
+        )
         url = settings.automation.alert_webhook.get_secret_value()
         if url:
             trouble = post(url, alert, settings.automation.alert_timeout_s)
             if trouble:
-                logger.warning("alert of run %s: the webhook did not take it: %s", alert["run_id"], trouble)
+                context.log.warning("alert of run %s: the webhook did not take it: %s", alert["run_id"], trouble)
 
     return failure_alerts
 

@@ -1,4 +1,4 @@
-"""What follows the shards by itself: statistics, release and benchmark tables, and how old the release may be.
+"""What follows the shards by itself: statistics, release and benchmark tables; and how old they and the shards may be.
 
 A shard that is missing or at work does not hold a summary up: the assets themselves leave out what is not there. Dagster's
 own ``on_cron`` and ``eager`` would wait for all 5,000.
@@ -13,16 +13,17 @@ import dagster as dg
 
 from facecaption_assets.automation.jobs import sensor_status
 from facecaption_assets.automation.schedules import checked_cron
-from facecaption_assets.partitions import STATISTICS_ASSETS
+from facecaption_assets.partitions import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
 
 RELEASE_ASSET = dg.AssetKey("facecaption_release")
 TABLES = dg.AssetKey("benchmark_tables")
+_SHARDS = {dg.AssetKey(name) for name in SHARD_ASSETS}
 _SUMMARIES = {*(dg.AssetKey(name) for name in STATISTICS_ASSETS), RELEASE_ASSET}
 
 
 def automated(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
-    """The assets, where they summarise others with the condition under which they follow them, and the release's freshness.
+    """The assets, where they summarise others with the condition under which they follow them, and how old they may be.
 
     Raises SettingsError for a cron line that is none.
     """
@@ -33,12 +34,21 @@ def automated(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -> list
             spec = spec.replace_attributes(automation_condition=follow)
         if spec.key == TABLES:
             spec = spec.replace_attributes(automation_condition=tables_condition())
-        if spec.key == RELEASE_ASSET and settings.automation.release_freshness_hours:
-            window = timedelta(hours=settings.automation.release_freshness_hours)
-            spec = spec.replace_attributes(freshness_policy=dg.FreshnessPolicy.time_window(fail_window=window))
+        hours = _freshness_hours(settings, spec.key)
+        if hours:
+            spec = spec.replace_attributes(
+                freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours))
+            )
         return spec
 
     return [asset.map_asset_specs(with_condition) for asset in assets]
+
+
+def _freshness_hours(settings: Settings, key: dg.AssetKey) -> float:
+    """The age at which an asset counts as too old: what the nightly backfill builds, and what follows it; 0: never."""
+    if key in _SUMMARIES:
+        return settings.automation.release_freshness_hours
+    return settings.automation.shard_freshness_hours if key in _SHARDS else 0.0
 
 
 def summary_condition(settings: Settings) -> dg.AutomationCondition | None:

@@ -14,12 +14,12 @@ from facecaption_assets.automation.jobs import BENCHMARK_JOBS, MANIFEST_INTAKE, 
 from facecaption_assets.automation.nightly_backfill import UNFINISHED, Task, find_backlog
 from facecaption_assets.automation.ranges import chunks, range_request
 from facecaption_assets.automation.sensors import MANIFEST_TAG
-from facecaption_assets.factories.progress import logger
 from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, SHARDS, VARIANTS
 from facecaption_assets.settings import SETTINGS, Settings, SettingsError
 from facecaption_ml.benchmarks.datasets.registry import data_sets
 from facecaption_ml.dataset.manifests import Ledger
 
+_NAMED: Final = 20  # shards of a line of the log
 _LEFT_TO_THE_SENSOR: Final = timedelta(hours=6)  # enough to ask for thousands of runs, and over by the next night
 
 
@@ -66,7 +66,14 @@ def _nightly_backfill(settings: Settings) -> dg.ScheduleDefinition:
             return
         assert context.repository_def
         memory = timedelta(days=nightly.nightly_days)
-        backlog = find_backlog(instance, context.repository_def, now, nightly.nightly_attempts, memory)
+        backlog = find_backlog(
+            instance,
+            context.repository_def,
+            now,
+            nightly.nightly_attempts,
+            memory,
+            settings.open_store().shards("source_manifest"),
+        )
         awaited = awaited_shards(instance, settings, now)
         wanted = [task for task in backlog.tasks if task.reason != "missing" or task.stage or task.shard not in awaited]
         left = len(backlog.tasks) - len(wanted)
@@ -77,17 +84,38 @@ def _nightly_backfill(settings: Settings) -> dg.ScheduleDefinition:
             f"{len(backlog.quarantined):,} quarantined after {nightly.nightly_attempts} failures"
             + (f", {left:,} new ones left to new_manifests" if left else "")
         )
-        logger.info("nightly_backfill: %s", ": ".join(filter(None, (line, ", ".join(backlog.quarantined[:5])))))
+        context.log.info(line)
+        if backlog.quarantined:
+            context.log.warning("quarantined: %s", _listed(backlog.quarantined))
         if not chosen:
             yield dg.SkipReason(line)
         assert SHARDS.name
         registered = instance.get_dynamic_partitions(SHARDS.name)
         for tasks in run_ranges(chosen, registered, settings.source.shards_per_run):
             first, last = tasks[0], tasks[-1]
+            context.log.info(_reason_line(tasks))
             key = f"{now:%Y-%m-%d}:{first.shard}...{last.shard}:{SHARD_ASSETS[first.stage]}"
             yield range_request(first.shard, last.shard, key, first.reason, first.stage)
 
     return nightly_backfill
+
+
+def _reason_line(tasks: Sequence[Task]) -> str:
+    """Of one run: its shards, and why they want building from which asset on."""
+    first = tasks[0]
+    shards = first.shard if len(tasks) == 1 else f"{first.shard} to {tasks[-1].shard} ({len(tasks)} shards)"
+    asset = SHARD_ASSETS[first.stage]
+    why = {
+        "missing": f"{asset} has not been made yet",
+        "failed": f"{asset} failed {first.failures} times of late",
+        "stale": f"{asset} is older than what it is made from, or made by other code",
+    }[first.reason]
+    return f"{shards}: {first.reason}, {why}; built from {asset} on"
+
+
+def _listed(shards: Sequence[str]) -> str:
+    more = len(shards) - _NAMED
+    return ", ".join(shards[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def run_ranges(tasks: Sequence[Task], registered: Sequence[str], size: int) -> Iterator[Sequence[Task]]:
@@ -141,7 +169,7 @@ def _weekly_benchmark(settings: Settings, task: str) -> dg.ScheduleDefinition:
 
     @dg.schedule(
         name=f"weekly_{asset}",
-        job=next(job for job in BENCHMARK_JOBS if job.name == f"{asset}_job"),
+        job=next(job for job in BENCHMARK_JOBS if job.name == f"benchmark_{task}"),
         cron_schedule=checked_cron(settings, "weekly_cron"),
         execution_timezone=settings.automation.timezone,
         default_status=_status(settings),
@@ -155,6 +183,8 @@ def _weekly_benchmark(settings: Settings, task: str) -> dg.ScheduleDefinition:
         variants = [variant for variant in VARIANTS.get_partition_keys() if variant in trained]
         if not variants:
             yield dg.SkipReason("no variant of flip_checkpoint is trained yet")
+        else:
+            context.log.info("%s on %s", ", ".join(variants), ", ".join(available_data(settings, task)))
         for data in available_data(settings, task):
             for variant in variants:
                 key = dg.MultiPartitionKey({"data": data, "model": variant})

@@ -17,7 +17,6 @@ import dagster as dg
 from facecaption_assets.automation.jobs import MANIFEST_INTAKE, SHARD_PIPELINE, sensor_status
 from facecaption_assets.automation.nightly_backfill import UNFINISHED
 from facecaption_assets.automation.ranges import chunks, range_request
-from facecaption_assets.factories.progress import logger
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.dataset.manifests import Ledger, Manifest, list_manifests
 from facecaption_ml.errors import naming
@@ -77,7 +76,7 @@ def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
             for names in chunks(entry.names, settings.source.shards_per_run)
         ]
         stable = [manifest for manifest in new if cursor.waiting.get(manifest.location) == manifest.version]
-        run, blocked = _next_run(context.instance, stable, settings.automation.manifest_attempts)
+        run, blocked = _next_run(context, stable, settings.automation.manifest_attempts)
         if run:
             requests.append(run)
         asked = {*cursor.asked, *([run.tags[MANIFEST_TAG]] if run else [])} - {entry.id for entry in done}
@@ -85,17 +84,20 @@ def new_manifests_sensor(settings: Settings) -> dg.SensorDefinition:
         kept = sorted(asked & {manifest.id for manifest in new})
         line = f"{len(manifests):,} manifests, {len(new):,} not ingested" + (f"; {blocked}" if blocked else "")
         cursor = Cursor(waiting, kept)
+        if requests:
+            context.log.info("%s; %d runs asked for, the first: %s", line, len(requests), requests[0].run_key)
         return dg.SensorResult(requests, skip_reason=None if requests else line, cursor=cursor.text())
 
     return new_manifests
 
 
 def _next_run(
-    instance: dg.DagsterInstance, stable: Sequence[Manifest], attempts: int
+    context: dg.SensorEvaluationContext, stable: Sequence[Manifest], attempts: int
 ) -> tuple[dg.RunRequest | None, str]:
     """A run for the first manifest that has not failed too often, and what blocks others, in words."""
     if not stable:
         return None, ""
+    instance = context.instance
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         if run.job_name == MANIFEST_INTAKE.name or SOURCE in (run.asset_selection or ()):
             return None, f"run {run.run_id} of source_manifest comes first"
@@ -112,5 +114,5 @@ def _next_run(
             )
             return request, ""
         left_alone.append(manifest.location)
-    logger.warning("new_manifests: left alone after %d failed runs: %s", attempts, ", ".join(left_alone[:5]))
+    context.log.warning("left alone after %d failed runs: %s", attempts, ", ".join(left_alone[:5]))
     return None, f"{len(left_alone)} left alone after {attempts} failed runs, such as {left_alone[0]}"

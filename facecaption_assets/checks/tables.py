@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import polars as pl
@@ -13,7 +13,7 @@ from facecaption_ml.captions.rewrite.judgement import unclean
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.taxonomy import FEMALE, settle_conflicts
 
-_EXAMPLES: Final = 5
+_BELOW, _ABOVE = 0.05, 0.02  # how far a share that is right may lie beside the probabilities
 
 SOURCE_MANIFEST: Final[Mapping[str, str]] = {
     "rows_conserved": "Rows of the source = rows in shards + rows dropped by reason.",
@@ -28,6 +28,10 @@ FACE_CROPS: Final[Mapping[str, str]] = {
     "faces_conserved": "Detected faces = kept + dropped by reason, and images in = with + without faces + not usable.",
     "thresholds": "Every kept face scores above the floor and both sides of its box exceed the smallest side.",
     "unique_faces": "No face id occurs twice.",
+}
+ATTRIBUTE_MODEL: Final[Mapping[str, str]] = {
+    "beats_majority": "Mean accuracy on held-out faces is above that of always answering the majority class.",
+    "calibrated": "Of the held-out labels just above the threshold, as many are right as their probabilities say.",
 }
 FACE_ATTRIBUTES: Final[Mapping[str, str]] = {
     "faces_conserved": "Crops in = kept + dropped by reason.",
@@ -45,7 +49,7 @@ LLM_CAPTIONS: Final[Mapping[str, str]] = {
     "faithful": "Every final caption asserts all labels of its face and nothing else.",
     "clean_text": "No final caption has control characters, markup or words of another language.",
     "explained": "A caption is the LLM's, or the template's with the reason why.",
-    "acceptance": "The share of captions from the LLM reaches the floor (a warning).",
+    "acceptance": "The share of captions from the LLM reaches the floor.",
 }
 FACECAPTION_DATASET: Final[Mapping[str, str]] = {
     "faces_conserved": "Captioned faces = released + removed by reason.",
@@ -58,32 +62,36 @@ FACECAPTION_RELEASE: Final[Mapping[str, str]] = {
 }
 
 
-def conserved(name: str, entered: int, kept: int, dropped: Mapping[str, int]) -> Check:
-    """Rows in = rows kept + rows dropped, by reason."""
+def conserved(name: str, entered: int, kept: int, dropped: Mapping[str, int], what: str = "rows") -> Check:
+    """Rows in = rows kept + rows dropped, by reason; ``what`` they are called."""
     by_reason = {f"dropped: {reason}": count for reason, count in sorted(dropped.items())}
-    return Check(name, entered == kept + sum(dropped.values()), {"in": entered, "kept": kept, **by_reason})
+    lost = entered - kept - sum(dropped.values())
+    parts = f"{kept:,} kept + {sum(dropped.values()):,} dropped by reason"
+    found = f"{entered:,} {what}, but {parts}: {lost:+,} not accounted for" if lost else f"{entered:,} {what} = {parts}"
+    return Check(name, not lost, {"in": entered, "kept": kept, **by_reason}, found=found)
 
 
 def unique(frame: pl.DataFrame, column: str, name: str) -> Check:
     """No value of ``column`` occurs twice; nulls do not count."""
-    repeated = frame.select(column).drop_nulls().group_by(column).len().filter(pl.col("len") > 1)[column].sort()
-    examples = [str(value) for value in repeated.head(_EXAMPLES)]
-    return Check(name, repeated.is_empty(), {"repeated": len(repeated), "examples": examples})
+    values = frame.select(column).drop_nulls().group_by(column).len()
+    repeated = values.filter(pl.col("len") > 1)[column].sort().to_list()
+    return Check.of_each(name, repeated, len(values), f"values of {column} occur once")
 
 
-def none_of(name: str, frame: pl.DataFrame, offends: pl.Expr, show: str, **metadata: Any) -> Check:
-    """No row of ``frame`` fulfils ``offends``; offending values of the column ``show`` are given as examples."""
-    return _none(name, frame.filter(offends)[show].to_list(), **metadata)
+def none_of(name: str, frame: pl.DataFrame, offends: pl.Expr, show: str, hold: str, **metadata: Any) -> Check:
+    """No row of ``frame`` fulfils ``offends``; offending values of the column ``show`` are given as examples.
 
-
-def _none(name: str, offending: Sequence[Any], **metadata: Any) -> Check:
-    examples = [str(value) for value in offending[:_EXAMPLES]]
-    return Check(name, not offending, {"offending": len(offending), "examples": examples, **metadata})
+    ``hold``: what is said of the rows that do not, such as "faces carry no contradiction".
+    """
+    return Check.of_each(name, frame.filter(offends)[show].to_list(), len(frame), hold, **metadata)
 
 
 def rows_conserved(manifest: pl.DataFrame, raw: pl.DataFrame) -> Check:
     same = manifest["sample_id"].to_list() == raw["sample_id"].to_list()
-    return Check("rows_conserved", same, {"in": len(manifest), "out": len(raw)})
+    found = f"{len(raw):,} rows for the {len(manifest):,} of the manifest, " + (
+        "in the same order" if same else "not the same ones in the same order"
+    )
+    return Check("rows_conserved", same, {"in": len(manifest), "out": len(raw)}, found=found)
 
 
 def failures_explained(raw: pl.DataFrame) -> Check:
@@ -91,14 +99,17 @@ def failures_explained(raw: pl.DataFrame) -> Check:
     ok = pl.col("status") == "ok"
     whole = has_bytes & pl.col("sha256").is_not_null() & (pl.col("width") > 0) & (pl.col("height") > 0)
     explained = ~has_bytes & pl.col("error").is_not_null()
-    return none_of("failures_explained", raw, ~pl.when(ok).then(whole).otherwise(explained).fill_null(False), "url")
+    offends = ~pl.when(ok).then(whole).otherwise(explained).fill_null(False)
+    hold = "rows have a picture with its size and hash, or a reason and no bytes"
+    return none_of("failures_explained", raw, offends, "url", hold)
 
 
 def denials_honoured(raw: pl.DataFrame, denied: RemovalList) -> Check:
     kept = raw.filter(pl.col("status") == "ok").select("url", "sample_id", "sha256")
     # No face yet: an id that names a face must not match its picture.
     bad = [url for url, sample_id, sha256 in kept.iter_rows() if denied.reason(url, f"{sample_id}_", sha256)]
-    return _none("denials_honoured", bad, listed=len(denied))
+    hold = f"kept images are on no deny or removal list, which have {len(denied):,} entries"
+    return Check.of_each("denials_honoured", bad, len(kept), hold, listed=len(denied))
 
 
 def removals_honoured(released: pl.DataFrame, sha256_of: Mapping[str, str | None], removed: RemovalList) -> Check:
@@ -108,13 +119,42 @@ def removals_honoured(released: pl.DataFrame, sha256_of: Mapping[str, str | None
         for face_id, url in released.select("face_id", "url").iter_rows()
         if removed.reason(url, face_id, sha256_of.get(face_id.rpartition("_")[0]))
     ]
-    return _none("removals_honoured", bad, listed=len(removed))
+    hold = f"released faces are not on the removal list, which has {len(removed):,} entries"
+    return Check.of_each("removals_honoured", bad, len(released), hold, listed=len(removed))
+
+
+def faces_conserved(crops: int, faces: Mapping[str, int], rows: int, images: Mapping[str, int], stored: int) -> Check:
+    """``faces`` and ``images``: how many came to which outcome; ``rows`` were read of the ``stored`` ones of ``raw_images``."""
+    dropped = {reason: count for reason, count in faces.items() if reason != "kept"}
+    found = conserved("faces_conserved", sum(faces.values()), crops, dropped, "detected faces")
+    whole = sum(images.values()) == rows == stored
+    metadata = {**found.metadata, "images in": stored, **{f"images: {name}": count for name, count in images.items()}}
+    sentence = f"{found.found}, from {sum(images.values()):,} of {stored:,} images"
+    return Check(found.name, found.passed and whole, metadata, found=sentence)
 
 
 def crop_thresholds(crops: pl.DataFrame, min_score: float, min_side: int) -> Check:
     x0, y0, x1, y1 = (pl.col("box").arr.get(i) for i in range(4))
     offends = (pl.col("score") <= min_score) | ((x1 - x0) <= min_side) | ((y1 - y0) <= min_side)
-    return none_of("thresholds", crops, offends, "face_id", min_score=min_score, min_side=min_side)
+    hold = f"faces score above {min_score:g} and exceed {min_side} px on both sides of their box"
+    return none_of("thresholds", crops, offends, "face_id", hold, min_score=min_score, min_side=min_side)
+
+
+def beats_majority(accuracy: float, majority: float) -> Check:
+    points = 100 * (accuracy - majority)
+    side = f"{points:.1f} points above" if points > 0 else f"{-points:.1f} points under"
+    found = f"the mean accuracy {accuracy:.1%} is {side} the majority class, {majority:.1%}"
+    return Check("beats_majority", points > 0, {"accuracy": accuracy, "majority": majority}, found=found)
+
+
+def calibrated(right: float | None, low: float, high: float) -> Check:
+    """``right``: of the held-out labels with a probability of ``low`` to ``high``, the share that is right; None: no label."""
+    metadata = {"right": "undefined" if right is None else round(right, 4), "from": low, "to": high}
+    passed = right is not None and low - _BELOW <= right <= high + _ABOVE
+    found = f"no held-out label has a probability of {low:.0%} to {high:.0%}"
+    if right is not None:
+        found = f"{right:.1%} of the labels with a probability of {low:.0%} to {high:.0%} are right"
+    return Check("calibrated", passed, metadata, blocks=False, found=found)
 
 
 def label_thresholds(attributes: pl.DataFrame, threshold: float, min_labels: int) -> Check:
@@ -127,7 +167,8 @@ def label_thresholds(attributes: pl.DataFrame, threshold: float, min_labels: int
         female_right = not female or 1 - row["Male"] > threshold
         if not (certain and male_right and female_right and len(row["labels"]) + female >= min_labels):
             bad.append(row["face_id"])
-    return _none("thresholds", bad, threshold=threshold)
+    hold = f"faces have at least {min_labels} labels, each with a probability above {threshold:g}"
+    return Check.of_each("thresholds", bad, len(attributes), hold, threshold=threshold)
 
 
 def no_conflicts(attributes: pl.DataFrame) -> Check:
@@ -136,7 +177,16 @@ def no_conflicts(attributes: pl.DataFrame) -> Check:
         for face_id, labels, gender in attributes.select("face_id", "labels", "gender").iter_rows()
         if settle_conflicts([*labels, *([FEMALE] if gender == "female" else [])])[1]
     ]
-    return _none("no_conflicts", bad)
+    return Check.of_each("no_conflicts", bad, len(attributes), "faces carry no two labels that contradict each other")
+
+
+def captions_conserved(captions: pl.DataFrame, templates: pl.DataFrame) -> Check:
+    """``captions``: an ``llm_captions`` table; ``templates``: the one that it was made from."""
+    same = captions["face_id"].to_list() == templates["face_id"].to_list()
+    found = f"{len(captions):,} final captions for {len(templates):,} template captions, " + (
+        "in the same order" if same else "not of the same faces in the same order"
+    )
+    return Check("faces_conserved", same, {"in": len(templates), "out": len(captions)}, found=found)
 
 
 def faithful(captions: pl.DataFrame) -> Check:
@@ -145,13 +195,13 @@ def faithful(captions: pl.DataFrame) -> Check:
         for face_id, caption, labels, gender in captions.iter_rows()
         if not check_faithful(caption, labels, gender).faithful
     ]
-    return _none("faithful", bad)
+    return Check.of_each("faithful", bad, len(captions), "captions assert all labels of their face and nothing else")
 
 
 def clean_text(captions: pl.DataFrame) -> Check:
     """``captions``: face_id, caption."""
     bad = [f"{face_id}: {text}" for face_id, text in captions.select("face_id", "caption").iter_rows() if unclean(text)]
-    return _none("clean_text", bad)
+    return Check.of_each("clean_text", bad, len(captions), "captions are plain English text")
 
 
 def explained(final: pl.DataFrame, template: pl.DataFrame) -> Check:
@@ -159,15 +209,18 @@ def explained(final: pl.DataFrame, template: pl.DataFrame) -> Check:
     same = final["caption"] == template["template_caption"]
     kept = (pl.col("caption_source") == "template") & pl.col("reason").is_not_null() & pl.lit(same)
     written = (pl.col("caption_source") == "llm") & pl.col("reason").is_null() & ~pl.lit(same)
-    return none_of("explained", final, ~(kept | written), "face_id")
+    hold = "captions are the LLM's, or the template's with the reason why"
+    return none_of("explained", final, ~(kept | written), "face_id", hold)
 
 
 def acceptance(written: int, captions: int, floor: float) -> Check:
     rate = written / captions if captions else 1.0
     metadata = {"rate": round(rate, 4), "floor": floor, "from the LLM": written}
-    return Check("acceptance", rate >= floor, metadata, blocks=False)
+    side = "at or above" if rate >= floor else "under"
+    found = f"{written:,} of {captions:,} captions are the LLM's, {rate:.1%}: {side} the floor of {floor:.0%}"
+    return Check("acceptance", rate >= floor, metadata, blocks=False, found=found)
 
 
 def one_split_per_url(released: pl.DataFrame) -> Check:
     per_url = released.group_by("url").agg(pl.col("split").n_unique())
-    return none_of("one_split_per_url", per_url, pl.col("split") > 1, "url")
+    return none_of("one_split_per_url", per_url, pl.col("split") > 1, "url", "URLs are in one split")

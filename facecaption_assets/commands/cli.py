@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
 
+from facecaption_assets.commands.storage_errors import describe_storage
 from facecaption_assets.settings import PREFIX, SETTINGS, Settings, SettingsError, load_settings
+from facecaption_ml import interrupts
 from facecaption_ml.errors import describe, is_mendable
 
 
@@ -28,13 +32,38 @@ class _OneLineErrors(click.Group):
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
+        except BrokenPipeError:
+            _end_without_reader()
         except Exception as error:
+            interrupts.halt_if_ending()
             if ctx.params.get("debug"):
                 raise
+            raise _OneLine(error) from error
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As a program, signals end it with one line (``interrupts``) even where it was started without ``__main__``."""
+        if interrupts.is_running() or threading.current_thread() is not threading.main_thread() or "args" in extra:
+            return super().main(*args, **extra)
+        return interrupts.run(lambda: super(_OneLineErrors, self).main(*args, **extra))
+
+
+class _OneLine(click.ClickException):
+    """An error's line and, where the error has one, its own exit status."""
+
+    def __init__(self, error: Exception) -> None:
+        line = describe_storage(error)
+        if line is None:
             line = describe(error)
             if not is_mendable(error):
                 line += f"; the traceback is in {_keep_traceback(error)}"
-            raise click.ClickException(line) from error
+        super().__init__(line)
+        self.exit_code = getattr(error, "exit_status", 1)  # type: ignore[misc]
+
+
+def _end_without_reader() -> NoReturn:
+    """Whoever read the output has had enough (``| head``): end as programs do that SIGPIPE ends, without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _keep_traceback(error: Exception) -> Path:
@@ -90,17 +119,12 @@ def run(first: str | None, last: str | None, skip_source: bool) -> None:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=3000, show_default=True)
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
 def ui(host: str, port: int) -> None:
     """Open the Dagster UI, with the daemon that backfills and schedules need."""
-    from facecaption_assets.commands.instance import prepare_home
+    from facecaption_assets.commands.ui import run_ui
 
-    settings = load_settings()
-    prepare_home(settings)
-    os.environ[f"{PREFIX}HOME"] = str(settings.home)
-    click.echo(f"Dagster UI: http://{host}:{port}  (Ctrl-C stops it)", err=True)
-    command = ["dagster", "dev", "-m", "facecaption_assets.definitions", "-h", host, "-p", str(port)]
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    run_ui(load_settings(), host, port)
 
 
 @main.command()
@@ -254,12 +278,21 @@ def remove(
     reason: str,
     dry_run: bool,
 ) -> None:
-    """Record a removal, and show what holds it and what will be rebuilt. Every option may be repeated."""
+    """Record a removal, take out what needs no rebuild, and show what holds the rest. Every option may be repeated."""
     from facecaption_assets.commands.remove import remove as record
     from facecaption_assets.commands.remove import requested
 
     lines = requested(urls, hosts, face_ids, sample_ids, hashes)
     record(load_settings(), lines, reason, dry_run)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted, delete nothing.")
+def clean(dry_run: bool) -> None:
+    """Delete the tables of shards that left the source, unfinished tries of finished shards, and stale temporary files."""
+    from facecaption_assets.commands.clean import clean as delete
+
+    delete(load_settings(), dry_run=dry_run)
 
 
 @main.command()

@@ -32,6 +32,7 @@ _RECORDED: Final = (
     "device", "source", "version", "trained on",
 )  # fmt: skip
 _UNPARTITIONED: Final = ("source_manifest", "attribute_model")
+_UI: Final = "http://127.0.0.1:3000"  # where `facecaption ui` listens unless told otherwise
 _SHORT: Final = 12  # characters of a data version on the terminal; the JSON has all
 
 
@@ -60,7 +61,8 @@ def trace_face(settings: Settings, text: str, as_json: bool) -> None:
             "traced_with": {"facecaption": package_version()},
             "stages": [_stage(settings, step, step is end, made) for step in reversed(steps)],  # back to the source row
         }
-        click.echo(json.dumps(record, ensure_ascii=False, default=str) if as_json else "\n".join(_lines(record)))
+        lines = _lines(record, settings.automation.ui_url)
+        click.echo(json.dumps(record, ensure_ascii=False, default=str) if as_json else "\n".join(lines))
 
 
 def _latest(instance: dg.DagsterInstance, asset: str, shard: str) -> dict[str, Any]:
@@ -147,13 +149,14 @@ def _drops(metadata: Mapping[str, Any]) -> str:
     return f": dropped or never found; this shard's reasons are {reasons}, by face none is kept" if counts else ""
 
 
-def _lines(record: Mapping[str, Any]) -> Iterator[str]:
+def _lines(record: Mapping[str, Any], ui_url: str) -> Iterator[str]:
+    """The tree of a record; runs are links where the UI's address is known, and else a last line says how to open one."""
     name = record["face_id"] or record["sample_id"]
     yield f"{name} · {record['shard']} · {record['outcome']} · traced with facecaption {package_version()}"
     for depth, stage in enumerate(record["stages"]):
         indent = "   " * depth
         data_version = (stage["data_version"] or "")[:_SHORT]
-        versions = (("run", stage["run_id"]), ("code", stage["code_version"]), ("data", data_version))
+        versions = (("run", _link(stage["run_id"], ui_url)), ("code", stage["code_version"]), ("data", data_version))
         made = [stage["materialized"] or "no record of its materialization", *(f"{a} {b}" for a, b in versions if b)]
         yield f"{indent}└─ {stage['asset']}   {' · '.join(made)}"
         yield from (f"{indent}     {key}: {_text(value)}" for key, value in stage["facts"].items())
@@ -161,6 +164,17 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
             yield f"{indent}     by: {_text(stage['recorded'])}"
         if stage["note"]:
             yield f"{indent}     {stage['note']}"
+
+    runs = [stage["run_id"] for stage in record["stages"] if stage["run_id"]]
+    if runs and not ui_url:
+        yield (
+            f"a run's page: `facecaption ui`, then {_UI}/runs/{runs[0]}; with FACECAPTION_UI_URL set to the UI's address, "
+            "runs are links here"
+        )
+
+
+def _link(run_id: str | None, ui_url: str) -> str | None:
+    return f"{ui_url.rstrip('/')}/runs/{run_id}" if run_id and ui_url else run_id
 
 
 def _text(value: Any) -> str:

@@ -8,30 +8,76 @@ from typing import Any, Final
 
 import dagster as dg
 
+from facecaption_assets.factories.previews import shortened
+
 STORED: Final[Mapping[str, str]] = {"stored": "What the store gives back is what was written, whole."}
 """The check that every asset has which writes something into the store."""
+WARNINGS: Final = frozenset({
+    "acceptance", "above_baselines", "calibrated", "complete", "defined", "held_out_above_chance", "no_regression",
+})  # fmt: skip
+"""Checks whose failure is a warning: nothing waits for them. Every other one is an error."""
 _SHOWN: Final = 20
+_EXAMPLES: Final = 5
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one check found. A failed check that ``blocks`` is an error, and keeps a shard from counting as done."""
+    """What one check found. A failed check that ``blocks`` is an error, and keeps a shard from counting as done.
+
+    ``found`` is one sentence with the numbers behind the result, such as "198 of 198 faces have one caption".
+    """
 
     name: str
     passed: bool
     metadata: Mapping[str, Any] = field(default_factory=dict)
     blocks: bool = True
+    found: str = ""
 
     @classmethod
-    def none_listed(cls, name: str, lines: Sequence[str], *, blocks: bool = True, **more: Any) -> Check:
-        """Passes where there is no line; else the metadata shows the first of them."""
-        return cls(name, not lines, {"count": len(lines), "lines": list(lines[:_SHOWN]), **more}, blocks)
+    def of_each(
+        cls, name: str, offending: Sequence[Any], number: int, hold: str, *, blocks: bool = True, **more: Any
+    ) -> Check:
+        """Passes where none of a ``number`` of things offends; ``hold`` says what the others do: "faces have one caption"."""
+        examples = [shortened(str(value)) for value in offending[:_EXAMPLES]]
+        found = f"{number - len(offending):,} of {number:,} {hold}"
+        if offending:
+            found += f"; others do not, such as {examples[0]}"
+        return cls(
+            name, not offending, {"offending": len(offending), "examples": examples, **more}, blocks, found=found
+        )
+
+    @classmethod
+    def none_listed(
+        cls, name: str, lines: Sequence[str], *, well: str, ill: str, blocks: bool = True, **more: Any
+    ) -> Check:
+        """Passes where there is no line, and ``well`` says so; else ``ill`` and the first, and the metadata shows more."""
+        shown = [shortened(line) for line in lines[:_SHOWN]]
+        found = f"{ill}: {lines[0]}" if lines else well
+        return cls(name, not lines, {"count": len(lines), "lines": shown, **more}, blocks, found=found)
+
+    @classmethod
+    def of_shards(cls, name: str, by_shard: Sequence[tuple[str, Check]]) -> Check:
+        """One result for a check of several shards: the only one's own, or in how many it passed and what the first said."""
+        if len(by_shard) == 1:
+            return by_shard[0][1]
+        failed = [shard for shard, check in by_shard if not check.passed]
+        told = next((pair for pair in by_shard if not pair[1].passed), by_shard[0] if by_shard else None)
+        found = f"passed in {len(by_shard) - len(failed):,} of {len(by_shard):,} shards"
+        if told:
+            found += f"; {told[0]}: {told[1].found}"
+        blocks = by_shard[0][1].blocks if by_shard else name not in WARNINGS
+        return cls(name, not failed, {"shards": len(by_shard), "failed": failed}, blocks, found=found)
 
     @property
     def _fields(self) -> dict[str, Any]:
         severity = dg.AssetCheckSeverity.ERROR if self.blocks else dg.AssetCheckSeverity.WARN
-        passed, metadata = bool(self.passed), dict(self.metadata)
-        return {"check_name": self.name, "passed": passed, "severity": severity, "metadata": metadata}
+        return {
+            "check_name": self.name,
+            "passed": bool(self.passed),
+            "severity": severity,
+            "metadata": dict(self.metadata),
+            "description": self.found or None,
+        }
 
     def result(self) -> dg.AssetCheckResult:
         """For a MaterializeResult."""

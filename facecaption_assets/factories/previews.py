@@ -1,25 +1,29 @@
 """What a person looks at in the Dagster UI: pictures, histograms and small tables as metadata values.
 
-Pictures are embedded as JPEG or PNG data of at most a few dozen KB, since each lands in the event log.
+All of it lands in the event log, for every shard of every asset. So pictures are JPEG data of at most ``MOST_PICTURE_BYTES`` or
+small PNGs, tables have at most ``MOST_ROWS`` rows, and their texts ``MOST_CHARACTERS``. Longer tables lie in the store.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 import numpy as np
-import polars as pl
 
+from facecaption_assets.factories import inline_charts
 from facecaption_ml.statistics import figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MAX_PICTURE_BYTES: Final = 120_000
-_MAX_ROWS: Final = 60
+MOST_PICTURE_BYTES: Final = 90_000
+MOST_ROWS: Final = 12
+MOST_CHARACTERS: Final = 120
+_DATA_URL: Final = re.compile(r"data:([\w./+-]{0,40})[;,]", re.IGNORECASE)
 
 
 def picture(image: np.ndarray, alt: str) -> dg.MarkdownMetadataValue:
@@ -28,7 +32,7 @@ def picture(image: np.ndarray, alt: str) -> dg.MarkdownMetadataValue:
 
     for quality in (80, 65, 50, 35, 20):
         data = encode_jpeg(image, quality=quality)
-        if len(data) <= _MAX_PICTURE_BYTES:
+        if len(data) <= MOST_PICTURE_BYTES:
             break
     return _embedded(data, "jpeg", alt)
 
@@ -54,12 +58,28 @@ def histogram(
     return drawn
 
 
-def bars(shares: Mapping[str, float], label: str) -> Figure:
-    """Horizontal bars with their numbers, one per name, in the given order from the top."""
-    drawn, (axes,) = figures.new_figure(5.0, 0.6 + 0.24 * max(len(shares), 1))
-    whole = all(float(value).is_integer() for value in shares.values())
-    figures.bars(axes, shares, label, "{:,.0f}" if whole else "{:.3f}")
+def bars(by_name: Mapping[str, float], label: str, baseline: Mapping[str, float] | None = None) -> Figure:
+    """Horizontal bars with their numbers, one per name, in the given order from the top; a tick for each of ``baseline``."""
+    drawn, (axes,) = figures.new_figure(5.0, 0.6 + 0.24 * max(len(by_name), 1))
+    whole = all(float(value).is_integer() for value in by_name.values())
+    figures.bars(axes, by_name, label, "{:,.0f}" if whole else "{:.3f}")
+    for row, name in enumerate(reversed(list(by_name))):  # the first name is on top
+        if baseline and name in baseline:
+            axes.plot([baseline[name]] * 2, [row - 0.4, row + 0.4], color=figures.COLOURS[1], linewidth=2)
     return drawn
+
+
+def spread(values: Sequence[float] | np.ndarray, unit: str, alt: str) -> dg.MarkdownMetadataValue:
+    """A histogram that the UI shows in place."""
+    return dg.MetadataValue.md(inline_charts.histogram(values, unit, alt))
+
+
+def shares(
+    by_name: Mapping[str, float], alt: str, baseline: Mapping[str, float] | None = None
+) -> dg.MarkdownMetadataValue:
+    """Bars of shares of 1, with ticks where a ``baseline`` lies: in place where the UI can, else a figure behind its link."""
+    inline = inline_charts.bars(by_name, alt, baseline)
+    return dg.MetadataValue.md(inline) if inline_charts.fits(inline) else figure(bars(by_name, alt, baseline), alt)
 
 
 def counts(heading: str, by_name: Mapping[str, int]) -> dict[str, int]:
@@ -68,30 +88,32 @@ def counts(heading: str, by_name: Mapping[str, int]) -> dict[str, int]:
     return {f"{heading}: {name}": int(count) for name, count in ordered}
 
 
-def rows(header: Sequence[str], body: Sequence[Sequence[Any]]) -> dg.TableMetadataValue:
-    """A small table, a column per name of ``header``; numbers are rounded to three decimals."""
-    records = [dg.TableRecord(dict(zip(header, map(_cell, row), strict=True))) for row in body]
+def rows(header: Sequence[str], body: Sequence[Sequence[Any]], rest: str = "the store") -> dg.TableMetadataValue:
+    """A small table, a column per name of ``header``; numbers are rounded to three decimals, texts cut.
+
+    Of more rows than ``MOST_ROWS`` the first are shown, and the last one says how many more there are in ``rest``.
+    """
+    shown = list(body)
+    if len(shown) > MOST_ROWS:
+        left = len(shown) - MOST_ROWS + 1
+        shown = [*shown[: MOST_ROWS - 1], (f"… {left:,} more in {rest}", *[""] * (len(header) - 1))]
+    records = [dg.TableRecord(dict(zip(header, map(_cell, row), strict=True))) for row in shown]
     schema = dg.TableSchema([dg.TableColumn(name) for name in header])
     return dg.MetadataValue.table(records, schema)
 
 
-def frame(table: pl.DataFrame) -> dg.TableMetadataValue:
-    """The first rows of a table."""
-    return rows(table.columns, list(table.head(_MAX_ROWS).iter_rows()))
+def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
+    """A text on one line, cut to ``most`` characters; of a ``data:`` URL no more than its kind and how long it is."""
+    line = " ".join(text.split())
+    data = _DATA_URL.match(line)
+    if data:
+        return f"data:{data[1]},… ({len(line):,} characters)"
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _cell(value: Any) -> str:
-    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else shortened(str(value))
 
 
 def _embedded(data: bytes, kind: str, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{alt}](data:image/{kind};base64,{base64.b64encode(data).decode()})")
-
-
-def crop_sheet(crops: pl.DataFrame, texts: Sequence[str] | None) -> dg.MarkdownMetadataValue:
-    """The pictures of a few rows of ``face_crops`` on one sheet, with a line of text each: by default their scores."""
-    from facecaption_ml.decoding import decode_image
-    from facecaption_ml.faces import contact_sheet
-
-    decoded = [decode_image(data) for data in crops["image"].struct.field("bytes")]
-    return picture(contact_sheet(decoded, list(texts or (f"{score:.3f}" for score in crops["score"]))), "face crops")

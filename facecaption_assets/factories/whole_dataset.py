@@ -16,10 +16,11 @@ import polars as pl
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import STORED, Check
+from facecaption_assets.factories.dataset_inputs import DatasetInputs
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.machines.compute import Compute
 from facecaption_assets.settings import Settings
-from facecaption_ml.schemas import DATASET
+from facecaption_ml.schemas import DATASET, Schema
 from facecaption_ml.statistics.report import PREFIX, Report, key, write_files
 from facecaption_ml.storage.store import Store, StoreError
 
@@ -40,7 +41,7 @@ class DatasetWork:
 
     @classmethod
     def open(cls, store: Store, settings: Settings, resources: Any = None) -> "DatasetWork":
-        done = store.shards(DATASET)
+        done = store.registered_shards(DATASET)
         return cls(store, settings, resources, done, sorted(set(store.shards("source_manifest")) - set(done)))
 
     def require_shards(self) -> None:
@@ -76,25 +77,33 @@ def statistics_asset(
     *,
     name: str,
     measure: Measure,
+    schema: Schema,
     checks: Mapping[str, str],
     deps: Sequence[str],
     kinds: set[str],
     description: str,
     code_version: str,
+    reads: Collection[str],
     compute: Compute,
     settings: Settings,
     required_resources: Collection[str] = (),
 ) -> dg.AssetsDefinition:
-    """An asset whose numbers and figure lie under ``statistics/<name>/``; ``checks`` maps its checks to descriptions."""
+    """An asset whose numbers and figure lie under ``statistics/<name>/``; ``checks`` maps its checks to descriptions.
+
+    ``schema``: of its main table.
+    """
 
     @configured_asset(
         settings,
         compute,
         team="data",
         code_version=code_version,
+        reads=reads,
         checks={**checks, **STORED},
         resources=required_resources,
         defined_by=measure,
+        table=name,
+        schema=schema,
         name=name,
         deps=list(deps),
         group_name=PREFIX,
@@ -104,13 +113,15 @@ def statistics_asset(
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store: Store = context.resources.store.open()
         work = DatasetWork.open(store, settings, context.resources)
+        inputs = DatasetInputs.of(context.instance, work.shards)
         report, measured = measure(work)
         files = report.files(name)
         write_files(store, name, files)
         for note in report.notes:
             logger.warning("%s: %s", name, note)
+        inputs.write(store, name)
         return dg.MaterializeResult(
-            metadata=_metadata(store, name, report, files, work),
+            metadata={**_metadata(store, name, report, files, work), **inputs.metadata},
             data_version=dg.DataVersion(report.version),
             check_results=[check.result() for check in [*measured, _stored(store, name, report)]],
         )
@@ -120,23 +131,34 @@ def statistics_asset(
 
 def _metadata(store: Store, name: str, report: Report, files: Mapping[str, bytes], work: DatasetWork) -> dict[str, Any]:
     main = next(iter(report.tables.values()))
-    metadata: dict[str, Any] = {
-        "dagster/row_count": len(main),
-        "dagster/uri": store.uri(f"{PREFIX}/{name}"),
+    metadata: dict[str, Any] = {"dagster/row_count": len(main), "dagster/uri": store.uri(f"{PREFIX}/{name}")}
+    if f"{name}.png" in files:
+        metadata["figure"] = previews.png(files[f"{name}.png"], report.title)
+    metadata |= {
         **{words.replace("_", " "): value for words, value in report.made_from.items()},
         "not there yet": ", ".join(work.missing[:20]) or "nothing",
         "notes": " · ".join(report.notes) or "none",
-        **{table.replace("_", " "): previews.frame(frame) for table, frame in report.tables.items()},
     }
+    for table, frame in report.tables.items():
+        label = table.replace("_", " ")
+        if len(frame) <= previews.MOST_ROWS:
+            metadata[label] = previews.rows(frame.columns, list(frame.iter_rows()))
+        else:
+            metadata[f"{label} ({len(frame):,} rows)"] = dg.MetadataValue.path(store.uri(key(name, f"{table}.parquet")))
     if f"{name}.png" in files:
-        metadata["figure"] = previews.png(files[f"{name}.png"], report.title)
         metadata["figure as SVG"] = dg.MetadataValue.path(store.uri(key(name, f"{name}.svg")))
     return metadata
 
 
 def complete(notes: Sequence[str]) -> Check:
     """Passes where nothing that was asked for is missing; else it warns, with the lines that say what."""
-    return Check(COMPLETE, not notes, {"missing": list(notes)}, blocks=False)
+    return Check.none_listed(
+        COMPLETE,
+        list(notes),
+        well="all models and folders that the settings can name were there",
+        ill=f"{len(notes)} missing",
+        blocks=False,
+    )
 
 
 def _stored(store: Store, name: str, report: Report) -> Check:
@@ -145,4 +167,4 @@ def _stored(store: Store, name: str, report: Report) -> Check:
         for table, frame in report.tables.items()
         if not pl.read_parquet(store.read_bytes(key(name, f"{table}.parquet"))).equals(frame)
     ]
-    return Check("stored", not wrong, {"tables": len(report.tables), "not as written": wrong})
+    return Check.of_each("stored", wrong, len(report.tables), "tables come back from the store as they were written")

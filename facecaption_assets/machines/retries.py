@@ -3,11 +3,13 @@
 Dagster tries a step again after any error; here every other error is final, since another try would end the same.
 """
 
+import contextlib
 import errno
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import dagster as dg
 
@@ -62,10 +64,10 @@ def no_retry_on_user_error(settings: DeploySettings) -> Callable[[Callable[P, T]
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         retried = retry_policy(settings) is not None
 
-        @functools.wraps(function)
-        def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
+        @contextlib.contextmanager
+        def final() -> Iterator[None]:
             try:
-                return function(*args, **kwargs)
+                yield
             except (dg.DagsterError, dg.RetryRequested):  # Dagster does not try the one again, and must the other
                 raise
             except Exception as error:
@@ -76,6 +78,16 @@ def no_retry_on_user_error(settings: DeploySettings) -> Callable[[Callable[P, T]
                     raise
                 raise dg.Failure(description=describe(error), allow_retries=False) from error
 
-        return decorated
+        @functools.wraps(function)
+        def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
+            with final():
+                return function(*args, **kwargs)
+
+        @functools.wraps(function)
+        def generated(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with final():
+                yield from function(*args, **kwargs)  # type: ignore[misc]
+
+        return generated if inspect.isgeneratorfunction(function) else decorated
 
     return decorate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -54,18 +54,39 @@ def measure(
     from facecaption_ml.benchmarks.tasks.sketches import measure_sketches
 
     check_names(task, data, model if isinstance(model, str) else None)
-    encoder = open_model(settings, store, model) if isinstance(model, str) else model
+    encoder, opened = _opened(settings, store, task, data, model)
     protocol = protocol_of(settings, task, seed, runs)
     cache = FeatureCache(
         store, encoder, settings.benchmarks.encode_batch, Progress(f"{encoder.name} on {data}", "pictures")
     )
-    opened = open_data(settings, task, data)
     if task == "retrieval":
         shared = data in ("celeba_caption", "sample") and bool(encoder.layer_names)  # with the attribute benchmark
         return measure_retrieval(cast("PairData", opened), cache, protocol, layers=shared)
     if task == "attributes":
         return measure_attributes(cast("LabelData", opened), cache, protocol)
     return measure_sketches(cast("EpisodeData", opened), cache, protocol)
+
+
+def _opened(
+    settings: Settings, store: Store, task: str, data: str, model: str | FrozenModel
+) -> tuple[FrozenModel, BenchmarkData]:
+    """Model and data set. Raises an error that says everything that is missing of either, not only the first."""
+    missing: list[FaceCaptionError] = []
+    encoder: FrozenModel | None = None
+    opened: BenchmarkData | None = None
+    try:
+        encoder = open_model(settings, store, model) if isinstance(model, str) else model
+    except FaceCaptionError as error:
+        missing.append(error)
+    try:
+        opened = open_data(settings, task, data)
+    except FaceCaptionError as error:
+        missing.append(error)
+    if encoder is not None and opened is not None:
+        return encoder, opened
+    if len(missing) == 1:
+        raise missing[0]
+    raise BenchmarkError("; ".join(map(str, missing))) from missing[0]
 
 
 def write_measured(store: Store, measured: Measured) -> dict[str, bytes]:
@@ -146,11 +167,10 @@ def open_data(settings: Settings, task: str, data: str) -> BenchmarkData:
         # Kept, so that the next model need not wait for them.
         drawn=Store(str(settings.home / "cache" / "benchmark_pictures")),
     )
-    stores = {
-        folder.name: _folder(settings, folder.name)
-        for folder in spec.folders
-        if not folder.optional or settings.benchmarks.location(folder.name)
-    }
+    needed = [
+        folder.name for folder in spec.folders if not folder.optional or settings.benchmarks.location(folder.name)
+    ]
+    stores = _folders(settings, needed)
     with _naming_folders():
         return spec.open(stores, options)
 
@@ -192,6 +212,19 @@ def describer(settings: Settings) -> Callable[[Rgb], str]:
 def _setting_of(name: str) -> str:
     """The setting of a folder or baseline."""
     return f"{_PREFIX}{name.upper()}"
+
+
+def _folders(settings: Settings, names: Sequence[str]) -> dict[str, Store]:
+    """The stores of folders by name. Raises BenchmarkDataError that says all that are missing."""
+    stores, missing = {}, []
+    for name in names:
+        try:
+            stores[name] = _folder(settings, name)
+        except BenchmarkDataError as error:
+            missing.append(str(error))
+    if missing:
+        raise BenchmarkDataError("; ".join(missing))
+    return stores
 
 
 def _folder(settings: Settings, name: str) -> Store:

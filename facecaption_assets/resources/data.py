@@ -45,6 +45,11 @@ SAMPLE = "sample"
 """The source that stands for the sample world."""
 
 
+def removals(settings: Settings) -> RemovalList:
+    """What the removal list names. Raises RemovalListError."""
+    return RemovalList.read(settings.release.removal_list, settings.storage.options)
+
+
 @dataclass(frozen=True)
 class StoreResource:
     """Where tables and checkpoints live."""
@@ -104,9 +109,8 @@ class DownloaderResource(FromSettings):
 
     def denied(self) -> RemovalList:
         """What is never fetched: the deny list and the removal list together."""
-        lists = (self.settings.source.deny_list, self.settings.release.removal_list)
-        deny, remove = (RemovalList.read(path, self.settings.storage.options) for path in lists)
-        return deny | remove
+        deny = RemovalList.read(self.settings.source.deny_list, self.settings.storage.options)
+        return deny | removals(self.settings)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[tuple[DownloadPolicy, DownloadContext]]:

@@ -5,7 +5,7 @@ from pydantic import Field
 
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.partitions import SHARDS
-from facecaption_assets.resources.data import SourceResource
+from facecaption_assets.resources.data import SourceResource, removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.manifests import stat_manifest
@@ -17,9 +17,13 @@ class SourceConfig(dg.Config):
     """What a run of ``source_manifest`` reads."""
 
     manifest: str = Field(
-        "", description="file or s3:// address of one more manifest, added after the last shard; '': FACECAPTION_SOURCE"
+        "",
+        description=(
+            "File or s3:// address of one more manifest, added after the last shard; '': FACECAPTION_SOURCE. Thresholds and "
+            "all other settings are environment variables of the code location: `facecaption settings` lists them."
+        ),
     )
-    version: str = Field("", description="the state of that manifest that is meant; '': as it is now")
+    version: str = Field("", description="The state of that manifest that is meant; '': as it is now.")
 
 
 def ingest_further(
@@ -43,6 +47,7 @@ def ingest_further(
         manifest,
         registered=instance.get_dynamic_partitions(SHARDS.name),
         options=settings.storage.options,
+        removed=removals(settings),
         counts=counts,
     )
     instance.add_dynamic_partitions(SHARDS.name, ingested.ledger.names)

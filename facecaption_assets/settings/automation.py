@@ -29,7 +29,10 @@ class AutomationSettings(BaseModel):
         "0 6 * * *", description="when statistics and release follow the shards that have changed; '': never"
     )
     release_freshness_hours: float = Field(
-        48.0, ge=0, description="age of facecaption_release that counts as too old; 0: none does"
+        48.0, ge=0, description="age of facecaption_release and of the statistics that counts as too old; 0: none does"
+    )
+    shard_freshness_hours: float = Field(
+        192.0, ge=0, description="age of the newest shard of an asset that counts as too old; 0: none does"
     )
     weekly_cron: str = Field("0 3 * * 6", description="when the benchmarks of trained variants are measured")
 
@@ -37,7 +40,7 @@ class AutomationSettings(BaseModel):
     alert_timeout_s: float = Field(10.0, gt=0, description="of one request to the webhook")
     ui_url: str = Field("", description="address of the Dagster UI, for links in alerts")
 
-    @field_validator("release_freshness_hours")
+    @field_validator("release_freshness_hours", "shard_freshness_hours")
     @classmethod
     def _at_least_a_minute(cls, value: float) -> float:
         if 0 < value < 1 / 60:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from facecaption_assets.settings.everything import SETTINGS, Settings
 from facecaption_assets.settings.naming import PREFIX, Setting
@@ -91,7 +91,8 @@ def _validated(values: Mapping[str, Any]) -> Settings:
             raise SettingsError(
                 f"settings of {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
             ) from None
-        shown = _USER_INFO.sub("//…@", repr(first["input"]))
+        secret = setting.info.annotation is SecretStr
+        shown = "…" if secret else _USER_INFO.sub("//…@", repr(first["input"]))
         raise SettingsError(f"{setting.variable} is {shown}: {first['msg'].removeprefix('Value error, ')}") from None
 
 

@@ -10,6 +10,7 @@ picture being decoded (about 4 bytes a pixel, max_image_pixels at most).
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from facecaption_ml.images.host_queue import Job
-from facecaption_ml.images.http_fetch import parse_url
 from facecaption_ml.images.policy import DownloadContext
 from facecaption_ml.images.raw_images import (
     Row,
@@ -29,6 +29,7 @@ from facecaption_ml.images.raw_images import (
     settled_earlier,
     to_table,
 )
+from facecaption_ml.images.request_urls import parse_url
 from facecaption_ml.images.shard_download import Finished, ShardDownload
 from facecaption_ml.images.status import FetchFailure, FetchStatus
 from facecaption_ml.images.stored_objects import STORED_SCHEMES, scheme_of
@@ -37,6 +38,8 @@ from facecaption_ml.schemas import conform, empty
 if TYPE_CHECKING:
     from facecaption_ml.dataset.removals import RemovalList
     from facecaption_ml.images.policy import DownloadPolicy
+
+logger = logging.getLogger(__name__)
 
 _CHUNK_ROWS: Final = 256
 
@@ -102,12 +105,15 @@ def _plan(manifest: pl.DataFrame, denied: RemovalList, previous: pl.DataFrame | 
         tried = 0 if duplicate else attempts.get(sample_id, 0)
         row = known or Row(sample_id, url, alt_text, FetchStatus.ok, attempts=tried)
         row = replace(row, alt_text=alt_text)
-        settled = settle_without_request(row, bool(duplicate), denied)
-        if settled is None and known is None:
-            try:
+        try:
+            settled = settle_without_request(row, bool(duplicate), denied)
+            if settled is None and known is None:
                 jobs.append(Job(index, None if scheme_of(url) in STORED_SCHEMES else parse_url(url)))
-            except FetchFailure as failure:
-                settled = row.failed(failure.status, failure.message)
+        except FetchFailure as failure:
+            settled = row.failed(failure.status, failure.message)
+        except Exception as error:  # one odd URL must not cost the other rows of the shard
+            logger.exception("row %s: %a", sample_id, url)
+            settled = row.failed(FetchStatus.invalid_url, f"unexpected {type(error).__name__}")
         rows.append(settled or row)
     return rows, jobs
 

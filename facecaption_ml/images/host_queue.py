@@ -39,6 +39,10 @@ class HostQueue:
                 return waiting.popleft()
         return None
 
+    def __len__(self) -> int:
+        """Jobs that were not handed out yet."""
+        return sum(map(len, self._jobs.values()))
+
     def has_turns(self) -> bool:
         """Whether ``next`` may have a job, so that some row only waits for a worker."""
         return bool(self._turns)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from facecaption_ml.dataset.removals import REMOVED
 from facecaption_ml.images.status import FetchStatus
 from facecaption_ml.schemas import SCHEMAS, conform
 
@@ -52,8 +53,10 @@ def settle_without_request(row: Row, duplicate_url: bool, denied: RemovalList) -
     """The row if it ends before any request is made (deny lists, repeated URL), else None."""
     if row.sample_id in denied.sample_ids:
         return row.failed(FetchStatus.denied, "sample_id is on a deny list")
-    if row.url is not None and row.url.strip() in denied.urls:
-        return row.failed(FetchStatus.denied, "URL is on a deny list")
+    if row.url == REMOVED:
+        return row.failed(FetchStatus.denied, "taken out on request")
+    if denied.names_url(row.url):
+        return row.failed(FetchStatus.denied, "URL or its host is on a deny list")
     if duplicate_url:
         return row.failed(FetchStatus.duplicate_url, "an earlier row has the same URL")
     return None

@@ -29,6 +29,7 @@ Finished = list[tuple[int, Row]]
 
 _REPORT_S: Final = 0.2
 _STORED_READS_IN_FLIGHT: Final = 16
+_LOOKUPS_IN_FLIGHT: Final = 512  # beside the connections, so that silent name servers hold up nobody else
 _MOST_DECODERS: Final = 8
 # Pillow's decoders hold the interpreter lock, so a thread gains nothing for a picture that takes a millisecond, and the
 # loop then waits for the lock after every system call (measured: half the time of a run). Larger ones go to a thread,
@@ -61,6 +62,8 @@ class ShardDownload:
         self._stop_wanted = False
         self._received: asyncio.Queue[tuple[Job, Row, bytes]]
         self._unchecked_bytes = 0
+        self._connections: asyncio.Semaphore
+        self._ready = 0  # rows that wait for nothing but a connection
         self._room: asyncio.Event  # set while further bodies may be fetched
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._decoder_count = min(_MOST_DECODERS, processors)
@@ -89,6 +92,7 @@ class ShardDownload:
         if self._stop_wanted:
             return
         self._received = asyncio.Queue()
+        self._connections = asyncio.Semaphore(self._policy.connections)
         self._room = asyncio.Event()
         self._room.set()
         async with HttpFetcher(self._policy, self._context) as http:
@@ -96,7 +100,7 @@ class ShardDownload:
             background.append(asyncio.create_task(self._report_at_intervals()))
             try:
                 async with asyncio.TaskGroup() as workers:
-                    for _ in range(self._policy.connections):
+                    for _ in range(min(self._policy.connections + _LOOKUPS_IN_FLIGHT, len(self._queue))):
                         workers.create_task(self._work(self._queue, http))
                     for _ in range(_STORED_READS_IN_FLIGHT):
                         workers.create_task(self._work(self._stored, http))
@@ -115,7 +119,15 @@ class ShardDownload:
 
     async def _work(self, queue: HostQueue, http: HttpFetcher) -> None:
         while (job := queue.next()) is not None:
-            fetched = await self._fetch_row(job, http, keep_alive=queue.has_more(job))
+            if job.url is None:
+                fetched = await self._fetch_row(job, http)
+            else:
+                await http.settle_name(job.url)
+                self._ready += 1
+                async with self._connections:
+                    self._ready -= 1
+                    await self._room.wait()
+                    fetched = await self._fetch_row(job, http, keep_alive=queue.has_more(job))
             queue.done(job)
             if isinstance(fetched, Row):
                 self._finished.append((job.row, fetched))
@@ -126,7 +138,7 @@ class ShardDownload:
                     self._room.clear()
             await self._room.wait()
 
-    async def _fetch_row(self, job: Job, http: HttpFetcher, keep_alive: bool) -> Row | tuple[Row, bytes]:
+    async def _fetch_row(self, job: Job, http: HttpFetcher, keep_alive: bool = False) -> Row | tuple[Row, bytes]:
         """The failed row, or the row and its bytes, which nobody has looked at yet."""
         row = self._rows[job.row]
         attempts = row.attempts
@@ -160,7 +172,7 @@ class ShardDownload:
         seconds of waiting for slow servers, which is time enough for what was put off."""
         while True:
             job, row, data = await self._received.get()
-            requests_first = self._queue.has_turns() and self._room.is_set()
+            requests_first = (self._ready or self._queue.has_turns()) and self._room.is_set()
             await asyncio.sleep(_REQUESTS_FIRST_S if requests_first else 0)
             if _is_small(data):
                 row = _checked_row(row, data, self._policy.max_image_pixels)

@@ -71,6 +71,7 @@ class FetchFailure(Exception):  # noqa: N818
         self.message = message
         self.transient = transient
         self.retry_after_s = retry_after_s
+        self.redirected = False  # whether it is another address's failure than the one asked for
 
 
 def count_by_status(raw: pl.DataFrame) -> dict[str, int]:

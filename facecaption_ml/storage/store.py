@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 import polars as pl
 
-from facecaption_ml.schemas import conform
+from facecaption_ml.schemas import SOURCE, conform
 from facecaption_ml.storage.base import ObjectChangedError, StoreError, reason
 from facecaption_ml.storage.local_files import atomic_write
 from facecaption_ml.storage.objects import Objects, open_objects
@@ -136,6 +136,18 @@ class Store:
         """The shards of a table that are complete, sorted."""
         names = (key.removeprefix(f"{table}/") for key in self.keys(f"{table}/"))
         return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet") and "/" not in name)
+
+    def registered_shards(self, table: str) -> list[str]:
+        """The complete shards of a table that the source has today, sorted; every reader of a whole table takes these.
+
+        Tables of shards that left the source, or that a larger shard size made superfluous, stay in the store until
+        ``facecaption clean``. A store without any ``source_manifest`` (a copy of a few tables) has no source to ask.
+        """
+        shards = self.shards(table)
+        if table == SOURCE:
+            return shards
+        registered = set(self.shards(SOURCE))
+        return [shard for shard in shards if shard in registered] if registered else shards
 
     def _read(self, key: str, read: Callable[[Any], T]) -> T:
         """What ``read`` gives of one version of a Parquet object; it is asked anew where another took its place meanwhile."""

@@ -18,7 +18,7 @@ from dagster._core.test_utils import freeze_time
 
 from facecaption_assets.automation.schedules import available_data
 from facecaption_assets.definitions import build_definitions
-from facecaption_assets.partitions import BENCHMARK_ASSETS, STATISTICS_ASSETS
+from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import SettingsError, load_settings
 
 SUMMARIES = {*STATISTICS_ASSETS, "facecaption_release"}
@@ -99,8 +99,9 @@ def test_schedules_have_the_time_zone_and_the_cron_lines_of_the_settings() -> No
     assert defs.resolve_schedule_def("nightly_backfill").cron_schedule == "5 4 * * *"
     with pytest.raises(SettingsError, match=r"FACECAPTION_TIMEZONE is 'Berlin': .*not a time zone"):
         load_settings(timezone="Berlin")
-    with pytest.raises(SettingsError, match=r"FACECAPTION_RELEASE_FRESHNESS_HOURS is 0\.01"):
-        load_settings(release_freshness_hours=0.01)
+    for name in ("release_freshness_hours", "shard_freshness_hours"):
+        with pytest.raises(SettingsError, match=rf"FACECAPTION_{name.upper()} is 0\.01"):
+            load_settings(**{name: 0.01})
 
 
 def test_no_summaries_without_their_cron_line() -> None:
@@ -129,7 +130,15 @@ def test_a_release_is_too_old_after_its_hours(hours: float, state: FreshnessStat
     instance.report_runless_asset_event(dg.AssetMaterialization("facecaption_release"))
     with freeze_time(datetime.now(UTC) + timedelta(hours=2)):
         assert found() == state
-    assert not any(spec.freshness_policy for spec in _specs(release_freshness_hours=0.0))
+
+
+def test_what_the_night_keeps_fresh_has_an_age_at_which_it_is_too_old() -> None:
+    def with_policy(**more: float) -> set[str]:
+        return {spec.key.to_user_string() for spec in _specs(**more) if spec.freshness_policy}
+
+    assert with_policy() == {*SHARD_ASSETS, *SUMMARIES}
+    assert with_policy(release_freshness_hours=0.0) == set(SHARD_ASSETS)
+    assert with_policy(shard_freshness_hours=0.0) == set(SUMMARIES)
 
 
 def test_weekly_benchmarks_measure_each_trained_variant_on_each_data_set_that_is_there(tmp_path: Path) -> None:

@@ -40,3 +40,9 @@ def test_ticks_of_the_daemon_create_the_runs(tmp_path: Path) -> None:
     assert night["tags"]["facecaption/reason"] == "missing"
     assert intake["job"] == "manifest_intake"
     assert intake["config"]["ops"]["source_manifest"]["config"]["manifest"] == str(manifest)
+    # What the UI shows under a tick, View logs.
+    logged = "\n".join(found["logs"])
+    assert "nightly_backfill: " in logged
+    assert "2 of 2 shards to build, 0 at work" in logged
+    assert "shard-00000 to shard-00001 (2 shards): missing, raw_images has not been made yet" in logged
+    assert "1 manifests, 1 not ingested; 1 runs asked for" in logged

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facecaption_ml.benchmarks.report.page import html
-from facecaption_ml.benchmarks.report.table import Table, markdown, plain
+from facecaption_ml.benchmarks.report.table import Cell, Column, Row, Table, by_block, markdown, plain
 from facecaption_ml.benchmarks.report.tables import benchmark_tables
 from facecaption_ml.benchmarks.result import BenchmarkResult, Measurement
 from invented_results import attributes, retrieval
 
+PLAIN = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 PNG = b"\x89PNG\r\n\x1a\n" + b"\x00" * 16
 HOSTILE = st.text(st.characters() | st.sampled_from("<>&\"'|\\`*_{}[]$%#~^±→†−-,!\n\r\t"), min_size=1, max_size=20)
 EXAMPLE = (
@@ -77,8 +78,9 @@ def test_no_name_or_note_becomes_markdown(text: str) -> None:
     tables = with_hostile(text)
     lines = [line for line in markdown(tables).split("\n") if line.startswith("|")]
     pipes = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines]
-    assert pipes == [len(table.columns) + 1 for table in tables for _ in range(len(table.rows) + 2)]
-    prose = re.sub(r"\\[\\`*_{}\[\]#|~$!]|</?sup>|<br>|^### ", "", markdown(tables), flags=re.MULTILINE)
+    narrow = [part for table in tables for part in by_block(table)]
+    assert pipes == [len(table.columns) + 1 for table in narrow for _ in range(len(table.rows) + 2)]
+    prose = re.sub(r"\\[\\`*_{}\[\]#|~$!]|^### ", "", markdown(tables), flags=re.MULTILINE)
     assert not set("\\`*_{}[]#~$!<>") & set(prose)
     assert not re.search(r"&(?!(amp|lt|gt);)", prose)
 
@@ -118,6 +120,33 @@ def test_a_picture_of_another_format_is_named() -> None:
 def test_markdown_shows_names_numbers_and_footnotes() -> None:
     text = markdown(benchmark_tables(EXAMPLE))
     assert "### Text–image retrieval (Table 2)" in text
-    assert re.search(r"^\| FLIP \| measured \|.*\| n/a<sup>\d</sup> \|", text, re.MULTILINE)
-    assert r"| FLIP\*<sup>" in text
-    assert re.search(r"^<sup>\d</sup> Not defined: a gallery of 3, smaller than 5\.$", text, re.MULTILINE)
+    assert re.search(r"^\| FLIP \| measured \|.*\| n/a[⁰-⁹¹²³]+ \|", text, re.MULTILINE)
+    assert re.search(r"\| FLIP\\\*[⁰-⁹¹²³]+ \|", text)
+    assert re.search(r"^[⁰-⁹¹²³]+ Not defined: a gallery of 3, smaller than 5\.$", text, re.MULTILINE)
+    assert "<" not in text
+
+
+def test_markdown_has_a_table_for_each_data_set_that_no_reader_cuts_off() -> None:
+    text = markdown(benchmark_tables(EXAMPLE))
+    sections = {section.split("\n")[0]: section for section in text.split("### ")[1:]}
+    assert len(sections) == text.count("### ")
+    assert "| FLIP | measured |" in sections["Text–image retrieval (Table 2): Drawn sample"]
+    assert "| CLIP | minus published |" in sections["Text–image retrieval (Table 2): MM-CelebA"]
+    assert "FLIP†" not in sections["Text–image retrieval (Table 2): Drawn sample"]  # the paper has no number on it
+    for heading, section in sections.items():
+        columns = section.split("\n\n")[1].split("\n")[0].count(" | ") + 1
+        assert columns <= 12, heading
+        marks = set(re.findall(r"(?:[^\s,|]|\u2009)([⁰¹²³⁴-⁹]+)", section))
+        notes = re.findall(r"^([⁰¹²³⁴-⁹]+) ", section, re.MULTILINE)
+        assert notes == sorted(notes, key=lambda mark: int(mark.translate(PLAIN)))
+        assert marks <= set(notes)
+
+
+def test_footnotes_beyond_nine_are_told_apart_and_a_mark_behind_a_number_is_no_power() -> None:
+    notes = [f"note {number}" for number in range(1, 13)]
+    row = Row("measured", "", (Cell(("FLIP",), (1, 12)), Cell(("68.5",), (3,))))
+    unused = Row("measured", "", (Cell(("other",), tuple(range(1, 13))), Cell(("1.0 ± 0.1",))))
+    columns = [Column(Cell(("Model",)), False), Column(Cell(("R@1",)), True)]
+    text = markdown([Table("t", "T", columns, [row, unused], (), notes)])
+    assert "| FLIP¹, ¹² | 68.5\u2009³ |" in text
+    assert "¹⁰ note 10\n\n¹¹ note 11\n\n¹² note 12" in text

@@ -66,14 +66,13 @@ def test_a_copy_under_another_url_is_pointed_out(settings: Settings, capsys: Cap
     )
 
 
-def test_a_face_leaves_the_release_and_the_command_says_that_its_crop_stays(
+def test_a_face_leaves_every_table_of_faces_and_the_command_says_that_its_picture_stays(
     settings: Settings, capsys: Captured
 ) -> None:
     remove(settings, [face(0, 2)], "", dry_run=True)
     shown = capsys.readouterr().out
-    assert f"facecaption materialize facecaption_dataset {NAMES[0]}" in shown
-    assert "run --skip-source" not in shown
-    assert "its crop stays in face_crops" in shown
+    assert f"facecaption run --skip-source --first {NAMES[0]} --last {NAMES[0]}" in shown
+    assert "its picture stays in raw_images" in shown
     assert "raw_images/shard-00000.parquet (1)" in shown
 
 

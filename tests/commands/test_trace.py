@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from facecaption_assets.commands.instance import prepare_home
 from facecaption_assets.commands.trace import trace_face
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.provenance import UnknownFaceError
@@ -82,6 +84,29 @@ def test_the_tree_shows_the_way_to_a_person(settings: Settings, capsys: pytest.C
     shown = capsys.readouterr().out
     for words in (url(0, 2), "grammar1", "weights1", "chat1", "prompt1", "└─ source_manifest"):
         assert words in shown
+
+
+def test_runs_are_links_where_the_address_of_the_ui_is_known(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dg.asset
+    def source_manifest() -> None: ...
+
+    prepare_home(settings)
+    with dg.DagsterInstance.get() as instance:
+        run = dg.materialize([source_manifest], instance=instance).run_id
+    capsys.readouterr()
+
+    trace_face(settings, face(0, 2), as_json=False)
+    plain = capsys.readouterr().out.splitlines()
+    assert any(f"· run {run} ·" in line for line in plain)
+    assert f"http://127.0.0.1:3000/runs/{run}" in plain[-1]
+    assert "FACECAPTION_UI_URL" in plain[-1]
+
+    trace_face(settings.replaced(ui_url="https://dagster.example.org/"), face(0, 2), as_json=False)
+    linked = capsys.readouterr().out
+    assert f"· run https://dagster.example.org/runs/{run} ·" in linked
+    assert "FACECAPTION_UI_URL" not in linked
 
 
 def test_the_search_reads_no_pixels(settings: Settings, traced: Traced) -> None:

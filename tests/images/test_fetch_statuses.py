@@ -120,7 +120,7 @@ INVALID_URLS = [
 
 @pytest.mark.parametrize(
     "url",
-    [None, "", "   ", *INVALID_URLS, "http://a b/", "http://x\ny/", "http://a\0b/", "http://example.com/" + "a" * 9000],
+    [None, "", "   ", *INVALID_URLS, "http://a b/", "http://a\0b/", "http://example.com/" + "a" * 9000],
 )
 def test_invalid_urls_make_no_request(url: str | None) -> None:
     row = fetch_one(url, local())

@@ -13,6 +13,7 @@ import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from dagster._core.definitions.instigation_logger import get_instigation_log_records
 from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time, instance_for_test
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.sensor import execute_sensor_iteration
@@ -48,7 +49,14 @@ def main(out: Path) -> None:
             for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
             if tick.error
         ]
-        out.write_text(json.dumps({"runs": runs, "errors": errors}))
+        logs = {
+            f"{state.instigator_name}: {record['orig_message' if 'orig_message' in record else 'msg']}"
+            for state in instance.all_instigator_state()
+            for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
+            if tick.log_key
+            for record in get_instigation_log_records(instance, tick.log_key)
+        }
+        out.write_text(json.dumps({"runs": runs, "errors": errors, "logs": sorted(logs)}))
 
 
 main(Path(sys.argv[1]))

@@ -19,6 +19,8 @@ KIND_WORDS: Final[dict[Kind, str]] = {
     "published": "published",
 }
 """What a row of each kind is called beside its name."""
+_NOTHING: Final = {"", "–"}
+_SUPERSCRIPT: Final = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MARKUP: Final = re.compile(r"[\\`*_{}\[\]#|~$!]")
 
 
@@ -85,31 +87,65 @@ def plain(text: str) -> str:
     return " ".join("".join(c for c in text if c.isspace() or unicodedata.category(c)[0] != "C").split())
 
 
+def by_block(table: Table) -> list[Table]:
+    """A table for each block of columns, under the block's name; a table without blocks as it is.
+
+    Each has the columns that stand in no block, the rows with anything in its own, and the footnotes on these; footnotes on
+    the block are remarks.
+    """
+    blocks = list(dict.fromkeys(column.block for column in table.columns if column.block))
+    return [_of_block(table, block, number) for number, block in enumerate(blocks, start=1)] or [table]
+
+
+def _of_block(table: Table, block: Cell, number: int) -> Table:
+    chosen = [place for place, column in enumerate(table.columns) if column.block in (None, block)]
+    own = [place for place in chosen if table.columns[place].block]
+    rows = [row for row in table.rows if any(set(row.cells[place].lines) - _NOTHING for place in own)]
+    kept = [table.columns[place].heading for place in chosen] + [row.cells[place] for row in rows for place in chosen]
+    notes = sorted({note for cell in kept for note in cell.notes})
+    numbers = {note: place for place, note in enumerate(notes, start=1)}
+
+    def renumbered(cell: Cell) -> Cell:
+        return Cell(cell.lines, tuple(numbers[note] for note in cell.notes))
+
+    return Table(
+        f"{table.name}-{number}",
+        f"{table.title}: {', '.join(block.lines)}",
+        [Column(renumbered(table.columns[place].heading), table.columns[place].numeric) for place in chosen],
+        [Row(row.kind, row.part, tuple(renumbered(row.cells[place]) for place in chosen)) for row in rows],
+        [*table.remarks, *(table.footnotes[note - 1] for note in block.notes)],
+        [table.footnotes[note - 1] for note in notes],
+    )
+
+
 def markdown(tables: Sequence[Table]) -> str:
-    """Tables under headings, ending in a newline; what Markdown or HTML would read as markup is escaped."""
-    return "\n\n".join(_markdown(table) for table in tables) + "\n"
+    """Tables under headings, ending in a newline; what Markdown or HTML would read as markup is escaped.
+
+    A table with blocks of columns becomes one for each block, so that none is too wide to be read. There is no HTML in it,
+    which some readers of Markdown leave out: footnote marks are superscript digits, and lines of a cell stand side by side.
+    """
+    return "\n\n".join(_markdown(narrow) for table in tables for narrow in by_block(table)) + "\n"
 
 
 def _markdown(table: Table) -> str:
-    columns = [_cell(column.heading, " · ") for column in table.columns]
-    blocks = [f"{_cell(column.block)} · " if column.block else "" for column in table.columns]
     grid = markdown_table(
-        [block + heading for block, heading in zip(blocks, columns, strict=True)],
+        [_cell(column.heading) for column in table.columns],
         ([_cell(cell) for cell in row.cells] for row in table.rows),
         "".join("r" if column.numeric else "l" for column in table.columns),
     )
-    notes = [f"<sup>{number}</sup> {_escaped(note)}" for number, note in enumerate(table.footnotes, start=1)]
+    notes = [f"{_marks([number])} {_escaped(note)}" for number, note in enumerate(table.footnotes, start=1)]
     remarks = ["Note: " + _escaped(remark) for remark in table.remarks]
     return "\n\n".join([f"### {_escaped(table.title)}", grid, *remarks, *notes])
 
 
-def _cell(cell: Cell, between: str = "<br>") -> str:
-    return between.join(_escaped(line) for line in cell.lines) + _marks(cell.notes)
+def _cell(cell: Cell) -> str:
+    text = " · ".join(_escaped(line) for line in cell.lines)
+    # Right behind a digit, a mark would read as a power.
+    return text + ("\u2009" if text[-1:].isdigit() and cell.notes else "") + _marks(cell.notes)
 
 
 def _marks(notes: Iterable[int]) -> str:
-    numbers = ", ".join(str(number) for number in notes)
-    return f"<sup>{numbers}</sup>" if numbers else ""
+    return ", ".join(str(number).translate(_SUPERSCRIPT) for number in notes)
 
 
 def _escaped(text: str) -> str:
