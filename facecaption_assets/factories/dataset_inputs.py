@@ -55,9 +55,7 @@ class DatasetInputs:
 
     def check(self) -> Check:
         """Warns where the data set is a mixture."""
-        return Check(
-            next(iter(SAME_SETTINGS)), not self.others, {**self.metadata, "which": self.said}, blocks=False
-        )
+        return Check(next(iter(SAME_SETTINGS)), not self.others, {**self.metadata, "which": self.said}, blocks=False)
 
     def write(self, store: Store, asset: str) -> None:
         """Keep what ``asset`` (``flip_checkpoint/flip`` of a partition) was made of."""
@@ -69,7 +67,11 @@ def newer_shards(instance: dg.DagsterInstance, store: Store, asset: str) -> list
     if not store.exists(_key(asset)):
         return None
     used: Mapping[str, str] = json.loads(store.read_bytes(_key(asset)))
-    now = {shard: one.data or "" for shard, one in made_of(instance, DATASET).items() if shard in set(store.shards(DATASET))}
+    now = {
+        shard: one.data or ""
+        for shard, one in made_of(instance, DATASET).items()
+        if shard in set(store.shards(DATASET))
+    }
     return sorted(shard for shard in {*used, *now} if used.get(shard) != now.get(shard))
 
 
