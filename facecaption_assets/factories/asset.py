@@ -105,7 +105,7 @@ def _saying_its_settings(function: Callable[..., Any], line: str) -> Callable[..
     return decorated
 
 
-def _recorded(name: str, function: Callable[..., dg.MaterializeResult]) -> Callable[..., dg.MaterializeResult]:
+def _recorded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, whose failure is recorded with its reason on the page of the partition that it was for.
 
     Generators, as those of shards, record their failures themselves, one by one.
@@ -115,7 +115,7 @@ def _recorded(name: str, function: Callable[..., dg.MaterializeResult]) -> Calla
         return function
 
     @functools.wraps(function)
-    def recorded(context: dg.AssetExecutionContext, *args: Any, **kwargs: Any) -> dg.MaterializeResult:
+    def recorded(context: dg.AssetExecutionContext, *args: Any, **kwargs: Any) -> Any:
         try:
             return function(context, *args, **kwargs)
         except dg.Failure as failure:
