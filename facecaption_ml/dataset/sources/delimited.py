@@ -1,4 +1,5 @@
-"""CSV and TSV, in blocks: those in which every quote keeps to RFC 4180 by Arrow, others record by record (``records.py``).
+"""CSV and TSV, in blocks: those in which every quote keeps to RFC 4180, or none begins a field, by Arrow; others record by
+record (``records.py``).
 
 What Arrow finds in a block must have as many records as the block has line ends outside quotes; else, and where a row is longer
 or shorter than the header, the block is read record by record too.
@@ -20,6 +21,7 @@ from facecaption_ml.dataset.sources.records import MAX_RECORD_CHARACTERS, Record
 from facecaption_ml.dataset.sources.text_files import Block, TextFile
 
 _QUOTE, _NEWLINE, _RETURN = 0x22, 0x0A, 0x0D
+_MOST_HEADER_LINES: Final = 100
 _NUMBERS: Final = ("width", "height")
 
 
@@ -70,12 +72,13 @@ class DelimitedTable:
         """Its cells. Raises SourceError where there is none."""
         for block in self._blocks:
             lines = block.data.decode().split("\n")[:-1]
-            records, *_ = RecordReader(self.delimiter, self.quoting, 0).read(lines[:1000], final=True)
-            if not records:
+            begin = next((place for place, line in enumerate(lines) if line.strip("\r")), None)
+            if begin is None:
                 self.other_lines += len(lines)
                 continue
-            first = records[0]
-            used = first.place + first.lines
+            near = lines[begin : begin + _MOST_HEADER_LINES]
+            first = RecordReader(self.delimiter, self.quoting, 0).read(near, final=True)[0][0]
+            used = begin + first.lines
             self.other_lines += used
             rest = "".join(f"{line}\n" for line in lines[used:]).encode()
             self._rest = Block(block.line + used, rest)
