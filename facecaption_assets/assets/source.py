@@ -50,7 +50,7 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
         CPU,
         team="data",
         code_version="1",
-        reads=("source.location", "source.columns", "source.shards", *_world(settings)),
+        reads=("source.location", "source.columns", "source.rules", "source.shards", *_world(settings)),
         checks=checks.SOURCE_MANIFEST,
         resources=["source"],
         table="source_manifest",

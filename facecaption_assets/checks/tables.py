@@ -16,7 +16,7 @@ from facecaption_ml.taxonomy import FEMALE, settle_conflicts
 _BELOW, _ABOVE = 0.05, 0.02  # how far a share that is right may lie beside the probabilities
 
 SOURCE_MANIFEST: Final[Mapping[str, str]] = {
-    "rows_conserved": "Rows of the source = rows in shards + rows dropped by reason.",
+    "rows_conserved": "Rows of the source, counted apart from the reader, = rows in shards + rows dropped by reason.",
 }
 RAW_IMAGES: Final[Mapping[str, str]] = {
     "rows_conserved": "Every row of the manifest is a row here, in the same order.",

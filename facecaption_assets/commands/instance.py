@@ -49,6 +49,10 @@ def prepare_home(settings: Settings) -> Path:
     if settings.deploy.executor == "kubernetes" and (given / "dagster.yaml").is_file():
         return given
     home = settings.dagster_home
+    if "?" in str(home):  # what follows it would be options of the database's address
+        raise RunFailedError(
+            f"FACECAPTION_HOME is {settings.home}: Dagster's database cannot lie below a name with '?'"
+        )
     config = home / "dagster.yaml"
     try:
         home.mkdir(parents=True, exist_ok=True)

@@ -106,7 +106,9 @@ class FaceDetector:
         options = DetectorOptions(
             weights=str(weights), network=network, working_size=working_size, batch_size=batch_size
         )
-        rules = DetectionRules(min_side=min_side, enlarge=enlarge, min_score=min_score, nms_iou=nms_iou, precision=precision)
+        rules = DetectionRules(
+            min_side=min_side, enlarge=enlarge, min_score=min_score, nms_iou=nms_iou, precision=precision
+        )
         return cls.from_options(options, device, weights_folder, rules)
 
     @classmethod

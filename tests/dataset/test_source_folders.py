@@ -65,9 +65,10 @@ def test_links_of_the_folder_are_followed_and_circles_end(tmp_path: Path) -> Non
     (tmp_path / "outside" / "back").symlink_to(album)
     (album / "circle.jpg").symlink_to("circle.jpg")
     (album / "gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(album / "pipe.jpg")
     rows, counts = read(album)
     assert rows == [("a.jpg", None), ("again/far.png", None), ("annexed.jpg", None)]
-    assert counts.passed_over == {"link that leads nowhere": 2}
+    assert counts.passed_over == {"link that leads nowhere": 2, "pipe, socket or device": 1}
 
 
 def test_what_is_hidden_unfinished_or_of_another_kind_is_passed_over_and_counted(tmp_path: Path) -> None:

@@ -65,6 +65,23 @@ def test_lists_structs_and_bytes_that_are_no_text_cost_their_cells_or_rows(tmp_p
     assert read(path)[1].by_outcome == {"url_not_text": 2}
 
 
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        (pa.array([1, 2], pa.duration("s")), ["1", "2"]),
+        (pa.array([1, 2], pa.date32()), ["1970-01-02", "1970-01-03"]),
+        (pa.array([True, None]), ["true", None]),
+        (pa.array([1.5, 2.0]), ["1.5", "2.0"]),
+        (pa.nulls(2), [None, None]),
+    ],
+)
+def test_columns_that_are_no_text_are_written_out(tmp_path: Path, values: pa.Array, texts: list[str | None]) -> None:
+    path = tmp_path / "list.parquet"
+    columns = [pa.array(URLS[:2]), values, values, pa.array(["x", "y"])]
+    pq.write_table(pa.table(columns, names=["URL", "TEXT", "WIDTH", "URL"]), path)
+    assert read(path)[0] == list(zip(URLS[:2], texts, strict=True))
+
+
 def test_a_row_group_that_is_damaged_costs_itself(tmp_path: Path) -> None:
     path = tmp_path / "list.parquet"
     pq.write_table(pa.table({"URL": URLS}), path, row_group_size=2, compression="zstd", use_dictionary=False)

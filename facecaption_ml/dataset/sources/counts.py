@@ -103,16 +103,18 @@ class ManifestCounts:
         """Count rows that the reader does not hand on."""
         named = self.by_outcome[outcome.value]
         self.by_outcome[outcome.value] += rows
-        self._name(self.dropped_examples, named, Example(shown(file), place, outcome.value, shown(excerpt)))
+        if named < EXAMPLES:
+            self.name_dropped(outcome.value, file, place, excerpt)
 
     def name_dropped(self, outcome: str, file: str, place: str, excerpt: object = "") -> None:
-        """An example of rows that are counted elsewhere."""
+        """One of the rows that are counted already."""
         self.dropped_examples.append(Example(shown(file), place, outcome, shown(excerpt)))
 
     def mend(self, repair: Repair, file: str, place: str, excerpt: object = "", rows: int = 1) -> None:
         named = self.repaired[repair.value]
         self.repaired[repair.value] += rows
-        self._name(self.repaired_examples, named, Example(shown(file), place, repair.value, shown(excerpt)))
+        if named < EXAMPLES:
+            self.repaired_examples.append(Example(shown(file), place, repair.value, shown(excerpt)))
 
     def pass_over(self, kind: str, name: str) -> None:
         """Count a file that is no part of the source."""
@@ -132,11 +134,6 @@ class ManifestCounts:
             examples = ", ".join(names[0] for names in list(self.passed_over_examples.values())[:3])
             said.append(f"files passed over: {in_words(self.passed_over)}, such as {examples}")
         return said
-
-    @staticmethod
-    def _name(examples: list[Example], named: int, example: Example) -> None:
-        if named < EXAMPLES:
-            examples.append(example)
 
 
 def in_words(counts: Mapping[str, int]) -> str:

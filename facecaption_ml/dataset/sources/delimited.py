@@ -1,4 +1,5 @@
-"""CSV and TSV, in blocks: those in which every quote keeps to RFC 4180 by Arrow, others record by record (``records.py``).
+"""CSV and TSV, in blocks: those in which every quote keeps to RFC 4180, or none begins a field, by Arrow; others record by
+record (``records.py``).
 
 What Arrow finds in a block must have as many records as the block has line ends outside quotes; else, and where a row is longer
 or shorter than the header, the block is read record by record too.
@@ -20,12 +21,17 @@ from facecaption_ml.dataset.sources.records import MAX_RECORD_CHARACTERS, Record
 from facecaption_ml.dataset.sources.text_files import Block, TextFile
 
 _QUOTE, _NEWLINE, _RETURN = 0x22, 0x0A, 0x0D
+_MOST_HEADER_LINES: Final = 100
 _NUMBERS: Final = ("width", "height")
 
 
 class _Shape(NamedTuple):
-    """The records of a block that keeps to the RFC: up to where they are whole, and the line of each, counted from 0."""
+    """The records of a block that keeps to the RFC: up to where they are whole, and the line of each, counted from 0.
 
+    ``quoting``: whether its quotes enclose fields; where none begins a field they are text.
+    """
+
+    quoting: bool
     used: int
     lines: np.ndarray
     continued: int
@@ -66,12 +72,13 @@ class DelimitedTable:
         """Its cells. Raises SourceError where there is none."""
         for block in self._blocks:
             lines = block.data.decode().split("\n")[:-1]
-            records, *_ = RecordReader(self.delimiter, self.quoting, 0).read(lines[:1000], final=True)
-            if not records:
+            begin = next((place for place, line in enumerate(lines) if line.strip("\r")), None)
+            if begin is None:
                 self.other_lines += len(lines)
                 continue
-            first = records[0]
-            used = first.place + first.lines
+            near = lines[begin : begin + _MOST_HEADER_LINES]
+            first = RecordReader(self.delimiter, self.quoting, 0).read(near, final=True)[0][0]
+            used = begin + first.lines
             self.other_lines += used
             rest = "".join(f"{line}\n" for line in lines[used:]).encode()
             self._rest = Block(block.line + used, rest)
@@ -98,10 +105,13 @@ class DelimitedTable:
         values = np.frombuffer(data, np.uint8)
         newlines = np.flatnonzero(values == _NEWLINE)
         quotes = np.flatnonzero(values == _QUOTE) if self.quoting else np.empty(0, np.int64)
+        before = values[quotes[quotes > 0] - 1]
+        quoting = bool(len(before) < len(quotes) or (before == ord(self.delimiter)).any() or (before == _NEWLINE).any())
+        quotes = quotes if quoting else quotes[:0]
         within = np.searchsorted(quotes, newlines) % 2 == 1
         ends = np.flatnonzero(~within)
         if not len(ends):
-            return _Shape(0, ends, 0, 0)
+            return _Shape(quoting, 0, ends, 0, 0)
         used = int(newlines[ends[-1]]) + 1
         if not self._strict(values, quotes[quotes < used]) or self._swallows(data, newlines, within, int(ends[-1])):
             return None
@@ -109,7 +119,7 @@ class DelimitedTable:
         blank = (values[starts] == _NEWLINE) | ((values[starts] == _RETURN) & (ends - np.append(-1, ends[:-1]) == 1))
         blank &= newlines[ends] - starts <= 1
         lines = np.concatenate([[0], ends[:-1] + 1])[~blank]
-        return _Shape(used, lines, int(ends[-1]) + 1 - len(ends), int(blank.sum()))
+        return _Shape(quoting, used, lines, int(ends[-1]) + 1 - len(ends), int(blank.sum()))
 
     def _strict(self, values: np.ndarray, quotes: np.ndarray) -> bool:
         """Whether each quote opens a field at its start, closes it at its end, or is one of two within it."""
@@ -143,7 +153,7 @@ class DelimitedTable:
                 pa.py_buffer(memoryview(block.data)[: shape.used]),
                 csv.ReadOptions(use_threads=False, block_size=shape.used + 1, column_names=names),
                 csv.ParseOptions(
-                    delimiter=self.delimiter, quote_char='"' if self.quoting else False, newlines_in_values=True
+                    delimiter=self.delimiter, quote_char='"' if shape.quoting else False, newlines_in_values=True
                 ),
                 csv.ConvertOptions(
                     include_columns=wanted, column_types=dict.fromkeys(names, pa.large_string()), check_utf8=False
@@ -165,8 +175,12 @@ class DelimitedTable:
         continued = sum(record.lines - 1 for record in records)
         self.other_lines += blank + continued
         self.counts.continued_lines += continued
-        rows = [self._cells(record, block.line, found) for record in records]
-        values = {field: [row[place] if place < len(row) else None for row in rows] for field, place in found.items()}
+        columns = len(self.header)
+        rows = [
+            self._cells(record, block.line, found) if record.stray or len(record.fields) != columns else record.fields
+            for record in records
+        ]
+        values = {field: [row[place] for row in rows] for field, place in found.items()}
         frame = as_frame(values, [block.line + record.place for record in records])
         consumed = len(block.data) if used == len(lines) else sum(len(line.encode()) + 1 for line in lines[:used])
         return frame, consumed
@@ -179,7 +193,8 @@ class DelimitedTable:
             self.counts.mend(Repair.STRAY_QUOTE, self.file.name, place, self.delimiter.join(fields))
         if len(fields) < columns:
             self.counts.mend(Repair.MISSING_FIELDS, self.file.name, place, self.delimiter.join(fields))
-        elif len(fields) > columns:
+            return [*fields, *[""] * (columns - len(fields))]
+        if len(fields) > columns:
             self.counts.mend(Repair.SURPLUS_FIELDS, self.file.name, place, self.delimiter.join(fields))
             return self._joined(fields, found)
         return fields

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from facecaption_ml.dataset.sources.counts import ManifestCounts, SourceError, in_words, shown
 from facecaption_ml.dataset.sources.names import (
@@ -21,7 +22,8 @@ from facecaption_ml.decoding import PICTURE_SUFFIXES
 from facecaption_ml.storage.base import S3, StoreError, one_spelling
 from facecaption_ml.storage.objects import list_address
 
-_NO_TARGET = -1  # the size of a link that leads nowhere
+_NO_TARGET, _NO_FILE = -1, -2  # sizes of a link that leads nowhere, and of a pipe, socket or device
+_OF_NO_USE: Final = {_NO_TARGET: "link that leads nowhere", _NO_FILE: "pipe, socket or device"}
 
 
 @dataclass
@@ -50,8 +52,8 @@ def list_source(location: str, counts: ManifestCounts, options: Mapping[str, str
         key = listing.key(address)
         kind = None if listing.single else passed_over_kind(key)
         table = table_name(key)
-        if size == _NO_TARGET:
-            counts.pass_over("link that leads nowhere", key)
+        if size in _OF_NO_USE:
+            counts.pass_over(_OF_NO_USE[size], key)
         elif kind is not None:
             counts.pass_over(kind, key)
         elif is_picture(key):
@@ -122,5 +124,5 @@ def _walk(root: str) -> Iterator[tuple[str, int]]:
                     continue
                 if entry.is_dir():
                     (linked if entry.is_symlink() else own).append(entry.path)
-                elif entry.is_file():
-                    yield entry.path, size
+                else:
+                    yield entry.path, size if entry.is_file() else _NO_FILE

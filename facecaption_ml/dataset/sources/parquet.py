@@ -74,10 +74,12 @@ class ParquetTable:
                 batch = next(batches, None)
                 if batch is None:
                     break
+                names = batch.schema.names  # of which two may be the same
                 columns = {
-                    field: self._series(field, batch.column(self.header[place]), first) for field, place in flat.items()
+                    field: self._series(field, batch.column(names.index(self.header[place])), first)
+                    for field, place in flat.items()
                 }
-            except (pa.ArrowException, OSError, ValueError) as error:
+            except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
                 self._drop(SourceOutcome.UNREADABLE_ROW_GROUP, group, first, end, error)
                 return
             yield from self._framed(columns, batch.num_rows, first, found)
@@ -104,16 +106,22 @@ class ParquetTable:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        if isinstance(column, pa.ExtensionArray):
+            column = column.storage
         kind = column.type
+        if pa.types.is_dictionary(kind) and not _is_text(kind.value_type):
+            column, kind = column.cast(kind.value_type), kind.value_type
         if pa.types.is_dictionary(kind):
-            if not _is_text(kind.value_type):
-                return pl.Series(column.cast(kind.value_type))
             return self._text(field, pc.take(self._cut(field, column.dictionary), column.indices), first)
         if _is_text(kind):
             return self._text(field, self._cut(field, column), first)
-        if pa.types.is_null(kind):
-            return pl.Series([None] * len(column), dtype=pl.String)
-        return pl.Series(column)
+        if pa.types.is_integer(kind) or pa.types.is_float64(kind) or pa.types.is_float32(kind):
+            return pl.Series(column)
+        try:
+            return pl.Series(column.cast(pa.large_string()))
+        except pa.ArrowException:  # of a type that has no text of its own
+            texts = [None if value is None else str(value) for value in column.to_pylist()]
+            return pl.Series(texts, dtype=pl.String)
 
     def _cut(self, field: str, values: pa.Array) -> pa.Array:
         """Bytes of at most the field's limit and one more, which tells that there were more."""

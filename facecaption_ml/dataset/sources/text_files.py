@@ -16,7 +16,7 @@ from facecaption_ml.dataset.sources.names import table_name
 from facecaption_ml.storage.base import StoreError
 from facecaption_ml.storage.objects import open_parent
 
-BLOCK_BYTES: Final = 4 * 2**20
+BLOCK_BYTES: Final = 2 * 2**20
 MAX_LINE_BYTES: Final = 16 * 2**20
 """A longer line is dropped, and read in blocks until it ends."""
 _BOMS: Final = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
