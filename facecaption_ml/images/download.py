@@ -1,7 +1,7 @@
 """URLs of one shard to the bytes behind them, concurrently: source_manifest → raw_images.
 
 One event loop in a thread of its own does all network work. Each row ends with a status; no row is lost, and none
-can take longer than the policy's total timeout.
+can take longer than the policy's total timeout and the lookups of its host before.
 
 Memory: the bytes of rows that finished before an earlier, slower row wait for it, so at most the shard's own pictures.
 Beyond them: a body per connection (max_image_bytes at most), 256 MiB of bodies whose check is due, and per processor one
