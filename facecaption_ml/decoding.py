@@ -20,7 +20,7 @@ MAX_PIXELS: Final = 100_000_000
 T = TypeVar("T")
 Reason = Literal["too_many_pixels", "not_an_image", "undecodable"]
 
-_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF")
+ACCEPTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF")
 _ORIENTATION_TAG: Final = 0x0112  # EXIF 2.3, table 4
 # How a picture stored under each EXIF orientation has to be turned to stand upright.
 _UPRIGHT: Final = {
@@ -115,7 +115,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         _require_pixels(*canvas, max_pixels)
     if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
         raise UndecodableImage("undecodable", f"JPEG with more than {_MAX_JPEG_SCANS} scans")
-    image = _guarded(lambda: Image.open(io.BytesIO(data), formats=_FORMATS))
+    image = _guarded(lambda: Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS))
     _require_pixels(image.width, image.height, max_pixels)
     return image
 

@@ -14,14 +14,14 @@ from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, DOWNLOAD
-from facecaption_assets.partitions import SHARDS
+from facecaption_assets.partitions import REFETCH_TAG, SHARDS
 from facecaption_assets.resources.data import removals
 from facecaption_assets.resources.manifests import SourceConfig, ingest_further, previous_data_version
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.errors import naming
-from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
+from facecaption_ml.images import EarlierRows, FetchStatus, count_by_status, fetch_status, fetch_to_file, success_rate
 from facecaption_ml.storage.store import Store
 
 GROUP = "source"
@@ -119,8 +119,9 @@ def _raw_images(settings: Settings) -> dg.AssetsDefinition:
         kinds={"python", "parquet"},
         description=(
             "Every URL of the shard fetched, or the reason why not. Running a shard again fetches only rows whose failure "
-            "may pass (DNS, time-outs, 5xx). A shard whose success rate is under FACECAPTION_SUCCESS_FLOOR does not count "
-            "as done."
+            "may pass (DNS, time-outs, 5xx) or was due to a setting that has changed since, and files that were replaced; with "
+            f"the tag {REFETCH_TAG}, also rows of the statuses that it names. A shard whose success rate is under "
+            "FACECAPTION_SUCCESS_FLOOR does not count as done."
         ),
         code_version="1",
         compute=DOWNLOAD,
@@ -131,28 +132,25 @@ def _raw_images(settings: Settings) -> dg.AssetsDefinition:
 
 @contextlib.contextmanager
 def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
-    with work.context.resources.downloader.session() as (policy, context):
+    refetch = _statuses_of(work.context.run.tags.get(REFETCH_TAG, ""))
+    with work.context.resources.downloader.session(refetch) as (policy, context):
 
         def fetch(shard: str) -> ShardResult:
             manifest = work.store.read_table("source_manifest", shard)
-            raw = fetch_raw_images(
-                manifest,
-                policy,
-                context,
-                _previous(work.store, shard),
-                on_progress=Progress(f"raw_images {shard}", "URLs"),
-            )
-            rate = success_rate(raw)
+            progress = Progress(f"raw_images {shard}", "URLs")
+            with _previous(work.store, shard) as previous:
+                raw, facts = fetch_to_file(manifest, policy, context, previous, progress)
+            rate = success_rate(facts)
             floor = work.settings.source.success_floor
             reason = f"only {rate:.1%} of the images arrived; the floor is {floor:.0%} (FACECAPTION_SUCCESS_FLOOR)"
             return ShardResult(
                 frame=raw,
-                metadata=_download_metadata(raw, rate),
+                metadata=_download_metadata(facts, rate),
                 checks=[
-                    checks.rows_conserved(manifest, raw),
-                    checks.failures_explained(raw),
-                    checks.unique(raw.filter(pl.col("status") == "ok"), "sha256", "unique_images"),
-                    checks.denials_honoured(raw, work.context.resources.downloader.denied()),
+                    checks.rows_conserved(manifest, facts),
+                    checks.failures_explained(facts),
+                    checks.unique(facts.filter(pl.col("status") == "ok"), "sha256", "unique_images"),
+                    checks.denials_honoured(facts, work.context.resources.downloader.denied()),
                 ],
                 rejected=reason if rate < floor else None,
             )
@@ -160,24 +158,32 @@ def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
         yield fetch
 
 
-def _previous(store: Store, shard: str) -> pl.DataFrame | None:
+def _statuses_of(tag: str) -> frozenset[FetchStatus]:
+    """The statuses that a run's tag names. Raises FaceCaptionError for one that there is not."""
+    names = [name.strip() for name in tag.split(",") if name.strip()]
+    return frozenset(fetch_status(name, f"tag {REFETCH_TAG}") for name in names)
+
+
+@contextlib.contextmanager
+def _previous(store: Store, shard: str) -> Iterator[EarlierRows | None]:
     """The rows of an earlier run of the shard, done or not."""
     for incomplete in (False, True):
         if store.has_table("raw_images", shard, incomplete=incomplete):
-            return store.read_table("raw_images", shard, incomplete=incomplete)
-    return None
+            with store.open_table("raw_images", shard, incomplete=incomplete) as parquet:
+                yield EarlierRows.of_file(parquet)
+            return
+    yield None
 
 
-def _download_metadata(raw: pl.DataFrame, rate: float) -> dict[str, Any]:
-    fetched = raw.filter(pl.col("status") == "ok")
-    sizes = fetched["image"].struct.field("bytes").bin.size()
+def _download_metadata(facts: pl.DataFrame, rate: float) -> dict[str, Any]:
+    fetched = facts.filter(pl.col("status") == "ok")
     metadata: dict[str, Any] = {
         "success rate": round(rate, 4),
-        **previews.counts("status", count_by_status(raw)),
-        "megabytes": round(float(sizes.sum() or 0) / 1e6, 1),
+        **previews.counts("status", count_by_status(facts)),
+        "megabytes": round(float(fetched["image_bytes"].sum()) / 1e6, 1),
         "facecaption": package_version(),
     }
-    failures = raw.filter(pl.col("status") != "ok").select("status", "url", "error").head(12)
+    failures = facts.filter(pl.col("status") != "ok").select("status", "url", "error").head(12)
     if len(failures):
         metadata["failures"] = previews.rows(["status", "URL", "reason"], list(failures.iter_rows()))
     if len(fetched):

@@ -86,12 +86,13 @@ def rows_conserved(manifest: pl.DataFrame, raw: pl.DataFrame) -> Check:
     return Check("rows_conserved", same, {"in": len(manifest), "out": len(raw)})
 
 
-def failures_explained(raw: pl.DataFrame) -> Check:
-    has_bytes = pl.col("image").struct.field("bytes").is_not_null()
+def failures_explained(facts: pl.DataFrame) -> Check:
+    """``facts``: raw_images with ``image_bytes``, the size of each picture, in place of ``image``."""
+    has_bytes = pl.col("image_bytes").is_not_null()
     ok = pl.col("status") == "ok"
     whole = has_bytes & pl.col("sha256").is_not_null() & (pl.col("width") > 0) & (pl.col("height") > 0)
     explained = ~has_bytes & pl.col("error").is_not_null()
-    return none_of("failures_explained", raw, ~pl.when(ok).then(whole).otherwise(explained).fill_null(False), "url")
+    return none_of("failures_explained", facts, ~pl.when(ok).then(whole).otherwise(explained).fill_null(False), "url")
 
 
 def denials_honoured(raw: pl.DataFrame, denied: RemovalList) -> Check:

@@ -81,11 +81,16 @@ def demo() -> None:
 @click.option("--first", help="First shard; default: the first registered.")
 @click.option("--last", help="Last shard; default: the last registered, or FIRST alone where that is given.")
 @click.option("--skip-source", is_flag=True, help="Keep the registered shards and the attribute model there is.")
-def run(first: str | None, last: str | None, skip_source: bool) -> None:
+@click.option(
+    "--refetch", "refetched", multiple=True, metavar="STATUS", help="Fetch rows again that ended so, such as timeout."
+)
+def run(first: str | None, last: str | None, skip_source: bool, refetched: tuple[str, ...]) -> None:
     """Run the pipeline on FACECAPTION_SOURCE, from the URLs to the packed release."""
     from facecaption_assets.commands.run import run_pipeline
+    from facecaption_ml.images import fetch_status
 
-    run_pipeline(load_settings(), first, last, skip_source)
+    refetch = [fetch_status(name, "--refetch") for name in refetched]
+    run_pipeline(load_settings(), first, last, skip_source, refetch=refetch)
 
 
 @main.command()

@@ -1,7 +1,7 @@
 """The Dagster instance of this machine, and runs in this process for people who do not open the UI."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -47,8 +47,10 @@ def prepare_home(settings: Settings) -> Path:
 class Pipeline:
     """Runs assets in this process, recorded in the instance that the UI shows."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tags: Mapping[str, str] | None = None) -> None:
+        """``tags``: of all runs."""
         prepare_home(settings)
+        self._tags = dict(tags or {})
         self.settings = settings
         self.instance = dg.DagsterInstance.get()
         # Runs from the shell are in this process, whatever the UI's runs do.
@@ -79,9 +81,9 @@ class Pipeline:
                 "FACECAPTION_EXECUTOR is kubernetes, where runs are launched in the UI: "
                 "on one machine set FACECAPTION_EXECUTOR=in_process"
             )
-        tags = {}
+        tags = dict(self._tags)
         if first is not None:
-            tags = {RANGE_START_TAG: first, RANGE_END_TAG: last or first}
+            tags |= {RANGE_START_TAG: first, RANGE_END_TAG: last or first}
         result = self._definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey(name) for name in assets],

@@ -32,6 +32,7 @@ from facecaption_assets.partitions import RANGE_START_TAG, SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.errors import describe
 from facecaption_ml.storage.store import Store
+from facecaption_ml.storage.table_file import TableFile
 
 CODE_VERSION: Final = "dagster/code_version"
 """The tag of a materialization that says which code made it."""
@@ -43,10 +44,11 @@ SCHEMA: Final = {"schema": "What the store gives back has the table's columns, t
 class ShardResult:
     """A shard's table, what a person looks at, and what the checks found.
 
+    A TableFile is for a table that memory should not hold; it is gone once it is written.
     ``rejected`` says why the shard does not count as done although it has rows; they are kept apart for the next try.
     """
 
-    frame: pl.DataFrame
+    frame: pl.DataFrame | TableFile
     metadata: Mapping[str, Any]
     checks: Sequence[Check]
     rejected: str | None = None
@@ -141,7 +143,7 @@ def _failed(checks: Sequence[Check]) -> str | None:
     return f"check failed: {', '.join(names)}" if names else None
 
 
-def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame, *, incomplete: bool) -> Check:
+def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame | TableFile, *, incomplete: bool) -> Check:
     schema, rows = store.stored_schema(name, shard, incomplete=incomplete)
     wrong = [column for column, dtype in written.schema.items() if schema.get(column) != dtype]
     return Check(

@@ -25,11 +25,11 @@ from facecaption_assets.training.launch import STOP_SECONDS
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import SourceColumnError, SourceError, normalise, read_source
 from facecaption_ml.storage.base import S3
-from facecaption_ml.storage.objects import read_object
+from facecaption_ml.storage.objects import object_version, read_object
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
-    from facecaption_ml.images import DownloadContext, DownloadPolicy
+    from facecaption_ml.images import DownloadContext, DownloadPolicy, FetchStatus
     from facecaption_ml.sample.world import SampleWorld
 
 SAMPLE = "sample"
@@ -88,19 +88,26 @@ class DownloaderResource(FromSettings):
         return deny | removals(self.settings)
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[tuple[DownloadPolicy, DownloadContext]]:
-        """The policy and the context of a run. The sample world's server lives as long as the block."""
+    def session(
+        self, refetch: frozenset[FetchStatus] = frozenset()
+    ) -> Iterator[tuple[DownloadPolicy, DownloadContext]]:
+        """The policy and the context of a run. The sample world's server lives as long as the block.
+
+        ``refetch``: rows that ended so are fetched again.
+        """
         from facecaption_ml.images import DownloadContext
 
         settings, denied = self.settings, self.denied()
         if settings.source.location != SAMPLE:
-            yield settings.download, DownloadContext(denied, **self._own_pictures())
+            own = self._own_pictures()
+            yield settings.download, DownloadContext(denied, refetch=refetch, scratch=self.cache / "bodies", **own)
             return
         from facecaption_ml.sample.server import serve_in_subprocess
 
         cache = self.cache / "sample_world"
         with serve_in_subprocess(settings.seed, settings.sample.scenes, cache_dir=cache) as server:
-            yield settings.download, DownloadContext(denied, server.connect_to)
+            context = DownloadContext(denied, server.connect_to, refetch=refetch, scratch=self.cache / "bodies")
+            yield settings.download, context
 
     def _own_pictures(self) -> dict[str, Any]:
         """How rows are read that are no web addresses; only where the source itself is a folder or a prefix of pictures.
@@ -110,7 +117,10 @@ class DownloaderResource(FromSettings):
         location = self.settings.source.location
         if location.startswith(S3):
             storage = self.settings.storage.options
-            return {"open_object": lambda url: read_object(url, storage)}
+            return {
+                "open_object": lambda url: read_object(url, storage),
+                "object_version": lambda url: object_version(url, storage),
+            }
         folder = Path(location).expanduser()
         return {"allow_files_under": folder.resolve()} if folder.is_dir() else {}
 

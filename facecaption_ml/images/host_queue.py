@@ -14,6 +14,7 @@ class Job(NamedTuple):
 
     row: int  # its place in the manifest
     url: URL | None
+    known: bool = False  # an earlier run read the file, which is read again only if it has changed
 
 
 class HostQueue:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,7 @@ from facecaption_ml.images.status import FetchFailure, FetchStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from facecaption_ml.images.bodies import ArrivingBody, Bodies
     from facecaption_ml.images.policy import DownloadContext, DownloadPolicy
 
 _LOCALHOST: Final = re.compile(r"(?:.*\.)?localhost\.?", re.IGNORECASE)  # RFC 6761 §6.3
@@ -57,7 +59,8 @@ _NO_ROBOTS: Final = frozenset(
 class HttpFetcher:
     """Fetches URLs under one policy over one pool of connections. Use as an async context manager."""
 
-    def __init__(self, policy: DownloadPolicy, context: DownloadContext) -> None:
+    def __init__(self, policy: DownloadPolicy, context: DownloadContext, bodies: Bodies) -> None:
+        self._bodies = bodies
         self._policy, self._denied = policy, context.denied
         proxy = read_proxy(policy.proxy.get_secret_value())
         self._unused_proxy = unused = unused_variable() if proxy is None else None
@@ -89,6 +92,7 @@ class HttpFetcher:
             max_field_size=MAX_HEAD_BYTES,
             max_headers=MAX_HEADERS,
         )
+        self._decoding = threading.Lock()  # one at a time, as each may unpack to max_image_bytes
         self._robots = RobotsCache(self._read_robots, AGENT_TOKEN)
 
     async def __aenter__(self) -> HttpFetcher:
@@ -105,17 +109,25 @@ class HttpFetcher:
             say_none_is_used(self._unused_proxy)
         await self._resolver.settle(host)
 
-    async def fetch(self, url: URL, keep_alive: bool = True) -> bytes:
+    async def fetch(self, url: URL, keep_alive: bool = True) -> ArrivingBody:
         """The body of ``url`` without content encoding, at most ``max_image_bytes`` long, which starts like an image.
 
-        Raises FetchFailure. The caller sets the deadline.
+        Raises FetchFailure, or ScratchError where the disk that it is kept on is full. The caller sets the deadline.
         """
         async with self._final_response(url, keep_alive, self._policy.respect_opt_out) as response:
             codings = codings_of(response.headers.getall("Content-Encoding", ()))
-            data = await self._read(response, may_stop_early=not codings)
+            body = await self._read(response, may_stop_early=not codings)
         if not codings:
-            return data
-        return await asyncio.to_thread(decoded, data, codings, self._policy.max_image_bytes, has_image_signature)
+            return body
+        plain = self._bodies.arriving()
+        await plain.add(await asyncio.to_thread(self._without_codings, body, codings))
+        return plain
+
+    def _without_codings(self, body: ArrivingBody, codings: list[str]) -> bytes:
+        data = body.read()
+        body.release()
+        with self._decoding:
+            return decoded(data, codings, self._policy.max_image_bytes, has_image_signature)
 
     async def _read_robots(self, origin: URL) -> bytes:
         """The first bytes of an origin's robots.txt, empty where there is none. Raises FetchFailure."""
@@ -189,25 +201,27 @@ class HttpFetcher:
         if to_proxy and not self._policy.allow_private_addresses and _LOCALHOST.fullmatch(host):
             raise FetchFailure(FetchStatus.refused_address, f"{host} is the proxy's own machine")
 
-    async def _read(self, response: aiohttp.ClientResponse, may_stop_early: bool) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, may_stop_early: bool) -> ArrivingBody:
         """The body; given up as soon as it is known to be too large or no image."""
         limit = self._policy.max_image_bytes
         announced = response.content_length
         if announced is not None and announced > limit:
             raise FetchFailure(FetchStatus.too_large, f"Content-Length {announced} is over max_image_bytes {limit}")
-        chunks: list[bytes] = []
-        size = 0
+        body = self._bodies.arriving()
         checked = not may_stop_early
-        async for chunk in response.content.iter_any():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                raise FetchFailure(FetchStatus.too_large, f"body is over max_image_bytes {limit}")
-            if not checked and size >= _SIGNATURE_BYTES:
-                checked = True
-                if not has_image_signature(b"".join(chunks)):
-                    raise FetchFailure(FetchStatus.not_an_image, "not a JPEG, PNG, WebP or GIF file")
-        return b"".join(chunks)
+        try:
+            async for chunk in response.content.iter_any():
+                await body.add(chunk)
+                if body.size > limit:
+                    raise FetchFailure(FetchStatus.too_large, f"body is over max_image_bytes {limit}")
+                if not checked and body.size >= _SIGNATURE_BYTES:
+                    checked = True
+                    if not has_image_signature(body.head):
+                        raise FetchFailure(FetchStatus.not_an_image, "not a JPEG, PNG, WebP or GIF file")
+        except BaseException:
+            body.release()
+            raise
+        return body
 
 
 def _has_body(response: aiohttp.ClientResponse) -> bool:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.images.proxy import read_proxy
+from facecaption_ml.images.status import FetchStatus
 
 USER_AGENT: Final = "FaceCaption/0.1 (image data set builder)"
 AGENT_TOKEN: Final = "facecaption"
@@ -107,12 +108,18 @@ class DownloadContext:
     ``denied``: not fetched; its face ids do not matter here. ``connect_to``: host pattern (``*.sample.test``) → address and
     port, like curl's --connect-to; the address check still applies. ``allow_files_under``: file:// URLs inside this folder are
     read. ``open_object``: reads s3:// URLs; FileNotFoundError where there is no object. Without them, neither is read.
+    ``object_version``: what tells an s3:// object from the one before it at its place; None where there is none.
+    ``refetch``: rows of an earlier run that ended so are fetched again, whatever else is known of them. ``scratch``: the folder
+    of files without a name for pictures that memory has no room for; by default the system's for temporary files.
     """
 
     denied: RemovalList = field(default_factory=RemovalList)
     connect_to: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     allow_files_under: Path | None = None
     open_object: Callable[[str], bytes] | None = None
+    object_version: Callable[[str], str | None] | None = None
+    refetch: frozenset[FetchStatus] = frozenset()
+    scratch: Path | None = None
 
     def __post_init__(self) -> None:
         for pattern, (address, port) in self.connect_to.items():

@@ -34,6 +34,13 @@ def read_object(address: str, options: Mapping[str, str] | None = None) -> bytes
     return objects.read(key)
 
 
+def object_version(address: str, options: Mapping[str, str] | None = None) -> str | None:
+    """What tells an object from the one before it at its place; None where there is none."""
+    objects, key = open_parent(address, options)
+    found = objects.find(key)
+    return found and found.version
+
+
 def find_address(address: str, options: Mapping[str, str] | None = None) -> tuple[str, StoredObject] | None:
     """The full address, links resolved, of a file or object and what it is now; None where there is none."""
     objects, key = open_parent(address, options)
