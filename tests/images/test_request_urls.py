@@ -234,7 +234,7 @@ PIECES = [
 ]
 
 
-@examples(300)
+@examples(150)
 @given(st.one_of(st.text(max_size=40), st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=3))).map("".join)))
 def test_any_text_is_a_url_or_an_invalid_one(text: str) -> None:
     for candidate in (text, f"http://h/{text}", f"http://{text}"):
