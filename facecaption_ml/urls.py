@@ -24,6 +24,7 @@ _LINE_ENDS: Final = str.maketrans("", "", "\t\r\n")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LAST_PORT: Final = 65_535
+_LONGEST: Final = 4_000
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})|[^%]+|%", re.ASCII)
 # RFC 3986 §2.3, and the marks that RFC 2396 §2.3 called unreserved too: many programs escape them, no server tells them apart.
 _UNRESERVED: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!*'()")
@@ -44,7 +45,7 @@ _NORMAL: Final = re.compile(
 def canonical_url(text: str | None) -> str:
     """The normal form of a URL, empty for what is none. Never raises; the normal form of a normal form is itself."""
     text = text or ""
-    if _NORMAL.fullmatch(text):
+    if len(text) <= _LONGEST and _NORMAL.fullmatch(text):
         return text
     text = _written_out(without_ends(text))
     parts = _SCHEME.match(text)
@@ -78,6 +79,8 @@ def canonical_host(text: str | None) -> str:
     part of a host.
     """
     text = without_ends(text or "")
+    if len(text) > _LONGEST:  # a name has 253 characters at most, however they are written
+        return ""
     if text.startswith("[") == text.endswith("]") and ":" in text:
         try:
             return f"[{IPv6Address(text.strip('[]'))}]"

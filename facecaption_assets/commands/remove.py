@@ -112,7 +112,8 @@ def _carry_out(settings: Settings, store: Store, removed: RemovalList, *, dry_ru
     emptied = empty_log(settings, store, removed, found.held, dry_run=dry_run)
     done = list(_done_at_once(settings, store, found.held, emptied, dry_run=dry_run))
     if not (found.held or found.released):
-        click.echo(f"\nno shard under {store.root} holds any of it; it will not be fetched or released from now on")
+        what = "has any of its faces" if found.pictured else "holds any of it"
+        click.echo(f"\nno shard under {store.root} {what}; it will not be fetched or released from now on")
     rows = [f"{one.shard}: " + ", ".join(f"{table} {count}" for table, count in one.rows.items()) for one in found.held]
     if found.released:
         rows.append(f"release: {found.released}")
@@ -183,7 +184,7 @@ def _done_at_once(
 
 
 def _pixels(store: Store, found: Survey, variants: Sequence[str]) -> Iterator[str]:
-    for holding in found.held:
+    for holding in (*found.held, *found.pictured):
         for table, count in holding.pictures.items():
             yield f"{store.uri(f'{table}/{holding.shard}.parquet')} ({count})"
     if found.released and any(DATASET in holding.pictures for holding in found.held):
@@ -226,6 +227,11 @@ def _honoured(
         yield (
             "face_crops and every later table lose a face that was asked out; its picture stays in raw_images, as others may "
             "be in it: --sample-id removes the whole picture"
+        )
+    if removed.sha256:
+        yield (
+            "a list that is read again brings back the addresses of a removed hash, though never its pixels: give --url or "
+            "--sample-id as well to keep them out"
         )
     yield "llm_captions forgets the answers for it, and other models' answers of these shards, when it is next materialized"
     out_of_reach = [*emptied.problems, "copies and releases that were published or downloaded", "backups"]

@@ -37,8 +37,8 @@ def run_pipeline(
 ) -> None:
     """Source, attribute model, all shard assets, FLIP and its benchmarks where a ``variant`` is named, statistics, release.
 
-    ``refetch``: statuses of rows that are fetched again. Raises RunFailedError or UnknownShardError. What fails after the shards does not keep the release from being packed; the
-    first such error is raised at the end.
+    ``refetch``: statuses of rows that are fetched again. Raises RunFailedError or UnknownShardError. What fails after the
+    shards does not keep the release from being packed; the first such error is raised at the end.
     """
     started = time.monotonic()
     pipeline = Pipeline(settings, {REFETCH_TAG: ",".join(refetch)} if refetch else {})

@@ -88,11 +88,13 @@ def record_requests(
 @dataclass(frozen=True)
 class Survey:
     """``held``: the shards that hold something of what is to be removed, in order. ``samples``: the ids of all rows that go,
-    of those too whose tables are clean already. ``released``: rows of the packed release that must go."""
+    of those too whose tables are clean already. ``released``: rows of the packed release that must go. ``pictured``: shards
+    that have nothing else than pictures with a face that is to go, which stay for the others in them."""
 
     held: list[Holding]
     samples: frozenset[str]
     released: int = 0
+    pictured: list[Holding] = field(default_factory=list)
 
 
 def survey(store: Store, removed: RemovalList) -> Survey:
@@ -114,7 +116,8 @@ def survey(store: Store, removed: RemovalList) -> Survey:
     everywhere = [holding for _, holding in looked]
     samples = frozenset[str]().union(*(holding.samples for holding in everywhere))
     held = [holding for holding in everywhere if any(holding.rows.values())]
-    return Survey(held, samples, _released(store, removed, samples))
+    pictured = [holding for holding in everywhere if holding.pictures and not any(holding.rows.values())]
+    return Survey(held, samples, _released(store, removed, samples), pictured)
 
 
 def holdings(store: Store, removed: RemovalList) -> list[Holding]:
@@ -219,27 +222,32 @@ def _order(place: tuple[str, bool]) -> tuple[bool, int]:
     return place[1], SHARD_TABLES.index(place[0])
 
 
+def _addresses(store: Store, shard: str, table: str, incomplete: bool) -> pl.DataFrame:
+    """The ids of a shard's rows, and what tells whether they are listed."""
+    wanted = ("face_id",) if table in _BY_FACE else ("sample_id", "sha256", "status")
+    columns = [name for name in SCHEMAS[table] if name in (*wanted, "url")]
+    return store.read_table(table, shard, columns=columns, incomplete=incomplete)
+
+
 def _holding(
     store: Store, shard: str, places: Iterable[tuple[str, bool]], removed: RemovalList, registered: frozenset[str]
 ) -> Holding:
     """``places``: the tables that have the shard, each with whether those are its unfinished rows."""
-    by_sample: dict[tuple[str, bool], pl.DataFrame] = {}
-    by_face: dict[tuple[str, bool], pl.DataFrame] = {}
-    for table, incomplete in places:
-        columns = {SOURCE: ["sample_id", "url"], "raw_images": ["sample_id", "url", "sha256", "status"]}.get(
-            table, ["face_id"]
-        )
-        if table in _BY_FACE and "url" in SCHEMAS[table]:
-            columns = ["face_id", "url"]
-        frame = store.read_table(table, shard, columns=columns, incomplete=incomplete)
-        (by_face if table in _BY_FACE else by_sample)[table, incomplete] = frame
-    addresses = [frame.select(sample_id=_SAMPLE, url="url") for frame in by_face.values() if "url" in frame.columns]
-    none = empty("raw_images").select("sample_id", "url", "sha256")
-    source = pl.concat([none, *by_sample.values(), *addresses], how="diagonal")
-    named = source.filter(_named(source, removed))
-    samples = frozenset(named["sample_id"])
     faces = list(removed.face_ids)
-    shown = [*samples, *{face_id.rpartition("_")[0] for face_id in faces}]
+    of_faces = {face_id.rpartition("_")[0] for face_id in faces}
+    by_sample = {place: _addresses(store, shard, *place) for place in places if place[0] not in _BY_FACE}
+    by_face: dict[tuple[str, bool], pl.DataFrame] = {}
+    source = pl.concat([empty("raw_images").select("sample_id", "url", "sha256"), *by_sample.values()], how="diagonal")
+    named = _named(source, removed)
+    # Of most shards nothing is listed, and then their later tables are not opened; only a shard that left the source may
+    # have lost the rows that say where its faces came from.
+    if named.any() or shard not in registered or source["sample_id"].is_in(list(of_faces)).any():
+        by_face = {place: _addresses(store, shard, *place) for place in places if place[0] in _BY_FACE}
+        known = [frame.select(sample_id=_SAMPLE, url="url") for frame in by_face.values() if "url" in frame.columns]
+        source = pl.concat([source, *known], how="diagonal")
+        named = _named(source, removed)
+    samples = frozenset(source.filter(named)["sample_id"])
+    shown = [*samples, *of_faces]
     rows: dict[str, int] = {}
     pictures: dict[str, int] = {}
     for (table, incomplete), frame in by_sample.items():

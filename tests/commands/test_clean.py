@@ -12,11 +12,14 @@ import pytest
 from command_line import assert_one_line, invoke
 from facecaption_assets.commands.clean import clean
 from facecaption_assets.commands.instance import Pipeline
+from facecaption_assets.factories.whole_dataset import DatasetWork
+from facecaption_assets.plan.stages import latest_metadata
 from facecaption_assets.settings import Settings
+from facecaption_ml.dataset.provenance import UnknownFaceError, find_shard
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.schemas import SHARD_TABLES
 from facecaption_ml.storage.store import Store
-from small_dataset import NAMES
+from small_dataset import NAMES, face
 
 Captured = pytest.CaptureFixture[str]
 
@@ -78,3 +81,18 @@ def test_a_store_without_a_manifest_is_left_alone(littered: Settings) -> None:
     before = store.sizes()
     assert_one_line(invoke("clean", home=littered.home), "source_manifest", "materialize source_manifest first")
     assert store.sizes() == before
+
+
+def test_shards_that_left_the_source_take_part_in_nothing(settings: Settings) -> None:
+    store, instance = Store(settings.store_root), Pipeline(settings).instance
+    assert set(latest_metadata(instance, "raw_images")) == set(NAMES)
+    assert DatasetWork.open(store, settings).shards == NAMES
+    assert find_shard(store, face(1, 2)[:16], face(1, 2)) == NAMES[1]
+    store.delete(store.table_key("source_manifest", NAMES[1]))
+    instance.delete_dynamic_partition("shards", NAMES[1])
+    assert set(latest_metadata(instance, "raw_images")) == {NAMES[0]}
+    work = DatasetWork.open(store, settings)
+    assert (work.shards, work.missing, work.rows) == ([NAMES[0]], [], 2)
+    with pytest.raises(UnknownFaceError, match="no source row"):
+        find_shard(store, face(1, 2)[:16], face(1, 2))
+    assert set(latest_metadata(instance, "source_manifest")) == {""}

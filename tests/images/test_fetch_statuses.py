@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import time
+import zlib
 from pathlib import Path
 
+import brotli
 import polars as pl
 import pytest
 
@@ -239,6 +242,14 @@ def test_robots_txt_is_asked_once_and_obeyed(site: Site) -> None:
     assert table["status"].to_list() == ["opted_out", "ok", "opted_out", "opted_out"]
     assert site.requested("/robots.txt") == 1
     assert site.requested("/image/0") == 0
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
+def test_a_robots_txt_that_came_compressed_is_obeyed(site: Site, coding: str) -> None:
+    rules = b"User-agent: *\nDisallow: /image/\n" + b"# nothing\n" * 2_000_000  # unpacked, 20 MB
+    packed = {"gzip": gzip.compress, "deflate": zlib.compress, "br": lambda data: brotli.compress(data, quality=1)}
+    site.replies["/robots.txt"] = reply(body=packed[coding](rules), Content_Encoding=coding)
+    assert fetch_one(f"{site.base}/image/1", local())["status"] == "opted_out"
 
 
 @pytest.mark.parametrize(

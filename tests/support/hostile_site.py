@@ -161,8 +161,8 @@ class Site:
 
 
 @contextlib.contextmanager
-def running_site() -> Iterator[Site]:
-    site = Site()
+def running_site(site: Site | None = None) -> Iterator[Site]:
+    site = site or Site()
     with stream_server(site.handle) as site.port:
         site.base = f"http://127.0.0.1:{site.port}"
         yield site
