@@ -19,6 +19,9 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 import idna
 
 _SCHEME: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", re.ASCII)
+_WEB: Final = re.compile(r"(https?):[/\\]{2}", re.ASCII | re.IGNORECASE)
+_LINE_ENDS: Final = str.maketrans("", "", "\t\r\n")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LAST_PORT: Final = 65_535
 _LONGEST: Final = 4_000
@@ -26,7 +29,10 @@ _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})|[^%]+|%", re.ASCII)
 # RFC 3986 §2.3, and the marks that RFC 2396 §2.3 called unreserved too: many programs escape them, no server tells them apart.
 _UNRESERVED: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!*'()")
 _KEPT: Final = "!*'()~$&+,;=:@/"  # of what is no escape; the query has "?" as well
-_NO_NAME: Final = re.compile(r"[\x00-\x20\x7f#/:<>?@\[\\\]^|%]")  # WHATWG's forbidden host code points
+_NO_NAME: Final = re.compile(r"[\x00-\x20\x7f#/:<>?@\[\\\]^|%\ufffd]")  # WHATWG's forbidden host code points
+_UNSEEN: Final = frozenset(
+    {"Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp"}
+)  # not Cn: newer Unicode than Python's has names with them
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 # What is in normal form already, as nearly all URLs of a list are.
 _NORMAL: Final = re.compile(
@@ -41,7 +47,7 @@ def canonical_url(text: str | None) -> str:
     text = text or ""
     if len(text) <= _LONGEST and _NORMAL.fullmatch(text):
         return text
-    text = _without_ends(text)
+    text = _written_out(without_ends(text))
     parts = _SCHEME.match(text)
     if not parts:
         return ""
@@ -49,7 +55,7 @@ def canonical_url(text: str | None) -> str:
     if scheme == "s3":
         bucket, slash, key = rest.partition("/")
         return f"s3://{bucket.lower()}{slash}{key}" if bucket else ""
-    rest = rest.translate({ord(character): None for character in "\t\r\n"}).partition("#")[0]
+    rest = rest.translate(_LINE_ENDS).partition("#")[0]
     authority = re.match(r"[^/?]*", rest)
     assert authority is not None
     path, _, query = rest[authority.end() :].partition("?")
@@ -72,7 +78,7 @@ def canonical_host(text: str | None) -> str:
     Lower case, other scripts in punycode, without the trailing dot; ``0x7f.1`` is ``127.0.0.1``. Ports and wildcards are no
     part of a host.
     """
-    text = _without_ends(text or "")
+    text = without_ends(text or "")
     if len(text) > _LONGEST:  # a name has 253 characters at most, however they are written
         return ""
     if text.startswith("[") == text.endswith("]") and ":" in text:
@@ -87,7 +93,7 @@ def canonical_host(text: str | None) -> str:
     except (idna.IDNAError, ValueError, IndexError):  # has characters of no name, yet a list may have it
         name = unicodedata.normalize("NFKC", text).lower()
     name = name.removesuffix(".")
-    if not name or _NO_NAME.search(name) or not name.isprintable():
+    if not name or _NO_NAME.search(name) or any(unicodedata.category(character) in _UNSEEN for character in name):
         return ""
     labels = [_ascii_label(label) for label in name.split(".")]
     if not all(labels):
@@ -104,7 +110,7 @@ def host_of(url: str | None) -> str:
     return place if place.endswith("]") else re.sub(r":[0-9]+$", "", place)
 
 
-def _without_ends(text: str) -> str:
+def without_ends(text: str) -> str:
     """Without blanks and control characters at both ends, and without byte order marks and their like before the URL."""
     start, end = 0, len(text)
     while start < end and (text[start].isspace() or text[start] < " " or unicodedata.category(text[start]) == "Cf"):
@@ -112,6 +118,18 @@ def _without_ends(text: str) -> str:
     while end > start and (text[end - 1].isspace() or text[end - 1] < " "):
         end -= 1
     return text[start:end]
+
+
+def _written_out(text: str) -> str:
+    """A web address with ``/`` where browsers also take ``\\``; other texts as they are."""
+    bare = text.translate(_LINE_ENDS)
+    web = _WEB.match(bare)
+    if not web:
+        return text
+    where, mark, query = bare[web.end() :].partition("?")
+    where, fragment, _ = where.partition("#")
+    rest = where.replace("\\", "/") + ("" if fragment else mark + query)
+    return f"{web[1]}://{_SURROGATE.sub(chr(0xFFFD), rest)}"
 
 
 def _place(authority: str, default_port: int | None) -> str:

@@ -6,6 +6,7 @@ to, however a name's records change between two lookups (DNS rebinding).
 
 from __future__ import annotations
 
+import re
 import socket
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Address = IPv4Address | IPv6Address
 
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052, the last 32 bits are an IPv4 address
 _GLOBAL_UNICAST: Final = ip_network("2000::/3")  # RFC 4291 §2.4, all that IANA hands out so far
 # Not for the public, yet called global by some Python versions' ipaddress.
@@ -74,7 +76,7 @@ def literal_address(host: str) -> Address | None:
     except ValueError:
         pass
     last = host.rstrip(".").rpartition(".")[2].lower()
-    if not (last.isascii() and last.isdigit()) and not last.startswith("0x"):
+    if not _NUMBER.fullmatch(last):
         return None
     try:
         return IPv4Address(socket.inet_aton(host.rstrip(".")))

@@ -1,7 +1,7 @@
 """URLs of one shard to the bytes behind them, concurrently: source_manifest → raw_images.
 
 One event loop in a thread of its own does all network work. Each row ends with a status; no row is lost, and none
-can take longer than the policy's total timeout.
+can take longer than the policy's total timeout and the lookups of its host before.
 
 Memory, whatever the bodies: 64 MiB of bodies that arrive, 128 MiB of those whose check is due, 64 MiB of pictures that wait for
 rows before them, a table of 32 MiB (or of one picture) at a time, and per processor one picture being decoded, but only one of

@@ -71,7 +71,9 @@ class NameLookup:
             known.begun += 1
         lookup = known.lookup
         try:
-            answer = await asyncio.wait_for(asyncio.shield(lookup), self._timeout_s)
+            answer = (
+                lookup.result() if lookup.done() else await asyncio.wait_for(asyncio.shield(lookup), self._timeout_s)
+            )
         except TimeoutError:
             message = f"no answer to the lookup of {host} within {self._timeout_s:g} s"
             answer = FetchFailure(FetchStatus.dns_error, message, transient=True)
@@ -106,9 +108,9 @@ class NameLookup:
 
     async def _look_up(self, host: str) -> list[str] | FetchFailure:
         """A failure is returned, as several rows may wait for it and none may."""
-        if self._resolver is None:
-            self._resolver = aiodns.DNSResolver(self._nameservers, timeout=_QUERY_SECONDS, tries=_QUERIES)
         try:
+            if self._resolver is None:
+                self._resolver = aiodns.DNSResolver(self._nameservers, timeout=_QUERY_SECONDS, tries=_QUERIES)
             answer = await self._resolver.getaddrinfo(host, family=self._family, type=socket.SOCK_STREAM)
         except aiodns.error.DNSError as error:
             code = error.args[0] if error.args else None
@@ -116,6 +118,8 @@ class NameLookup:
             return FetchFailure(FetchStatus.dns_error, f"{host}: {reason}", transient=code not in _NO_SUCH_NAME)
         except (ValueError, UnicodeError):
             return FetchFailure(FetchStatus.dns_error, f"{host}: no valid name")
+        except Exception as error:  # as where /etc/resolv.conf cannot be read
+            return FetchFailure(FetchStatus.dns_error, f"{host}: the resolver failed: {error}", transient=True)
         addresses = dict.fromkeys(str(node.addr[0], "ascii") for node in answer.nodes)
         return list(addresses) or FetchFailure(FetchStatus.dns_error, f"{host}: the name has no address")
 

@@ -38,7 +38,10 @@ class DownloadPolicy(BaseModel):
     )
     read_timeout_s: float = Field(default=10.0, gt=0, lt=_DAY_S, description="seconds of silence between two reads")
     total_timeout_s: float = Field(
-        default=30.0, gt=0, lt=_DAY_S, description="seconds for one URL, with redirects and retries"
+        default=30.0,
+        gt=0,
+        lt=_DAY_S,
+        description="seconds for one URL once its host is looked up, with redirects and retries",
     )
     max_image_bytes: int = Field(default=20_000_000, ge=1, description="bytes; a larger file is given up")
     max_image_pixels: int = Field(

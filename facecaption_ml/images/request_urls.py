@@ -14,12 +14,13 @@ import ada_url
 from yarl import URL
 
 from facecaption_ml.images.status import FetchFailure, FetchStatus
+from facecaption_ml.urls import without_ends
 
 _MAX_LENGTH: Final = 8_000
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_NO_HOST: Final = re.compile(
-    r"[A-Za-z]+:[/\\]{3}"
-)  # browsers take the path's first part for the host; a list has lost it
+# Browsers also take http:/x, http:x and http:///x for http://x; where a list has them, the host is what got lost.
+_WITH_HOST: Final = re.compile(r"https?:[/\\]{2}(?![/\\])", re.IGNORECASE)
+_NO_HOST: Final = re.compile(r"https?:[/\\]{3}", re.IGNORECASE)
 _PORT: Final = re.compile(r"https?:[/\\]*[^/\\?#]*:([0-9]+)(?:[/\\?#]|$)", re.IGNORECASE)
 _HOST_NAME: Final = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?")
 _LONGEST_NAME: Final = 254  # RFC 1035 §2.3.4, and the dot of the root
@@ -32,14 +33,14 @@ def parse_url(text: str | None, base: URL | None = None) -> URL:
 
     ``base``: what a relative URL (of a redirect) is relative to. Lone surrogates are U+FFFD.
     """
-    text = (text or "").strip()
+    text = without_ends(text or "")
     if not text:
         raise _invalid("no URL")
     if len(text) > _MAX_LENGTH:
         raise _invalid(f"longer than {_MAX_LENGTH:,} characters")
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").translate(_IGNORED)
     try:
-        if _NO_HOST.match(text):
+        if _NO_HOST.match(text) or (base is None and not _WITH_HOST.match(text)):
             raise ValueError
         parsed = ada_url.URL(text, base=None if base is None else str(base))
     except ValueError:

@@ -136,7 +136,7 @@ class ShardDownload:
             if job.url is None:
                 fetched = await self._fetch_row(job, http)
             else:
-                await http.settle_name(job.url)
+                await self._settle_name(job, http)
                 self._ready += 1
                 async with self._connections:
                     self._ready -= 1
@@ -151,6 +151,13 @@ class ShardDownload:
                 if self._unchecked_bytes > _MOST_UNCHECKED_BYTES:
                     self._room.clear()
             await self._room.wait()
+
+    async def _settle_name(self, job: Job, http: HttpFetcher) -> None:
+        try:
+            if job.url is not None:
+                await http.settle_name(job.url)
+        except Exception:  # the fetch will meet it too, and end the row
+            logger.exception("lookup for %s", job.url)
 
     async def _fetch_row(self, job: Job, http: HttpFetcher, keep_alive: bool = False) -> Row | tuple[Row, ArrivingBody]:
         """The failed row, or the row and its bytes, which nobody has looked at yet; or the row as it is, where it stands."""

@@ -96,7 +96,7 @@ def test_numeric_hosts_are_read_as_the_c_library_reads_them(address: IPv4Address
         assert literal_address(host) == address
 
 
-@pytest.mark.parametrize("host", ["example.com", "1.example", "a1", "0xg.com", "xn--bcher-kva.de"])
+@pytest.mark.parametrize("host", ["example.com", "1.example", "a1", "0xg.com", "0xx", "a.0xg", "xn--bcher-kva.de"])
 def test_names_are_not_addresses(host: str) -> None:
     assert literal_address(host) is None
 

@@ -124,3 +124,21 @@ def test_name_servers_are_set_by_address(text: str) -> None:
 def test_name_servers_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="is no address"):
         DownloadPolicy(nameservers=text)
+
+
+def test_a_name_that_leads_inside_is_not_connected_to(names: NameServer, site: Site) -> None:
+    policy = local(nameservers=(names.address,), allow_private_addresses=False)
+    names.addresses["mapped.example"] = ["0.0.0.0", "10.0.0.1", "127.0.0.1"]
+    for host in ("inside.example", "mapped.example", "localhost", "sub.localhost"):
+        row = fetch_one(f"http://{host}:{site.port}/image/1", policy)
+        assert row["status"] == "refused_address", row["error"]
+    assert site.requests == []
+
+
+def test_a_resolver_that_cannot_start_fails_rows_only(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("cannot read /etc/resolv.conf")
+
+    monkeypatch.setattr("aiodns.DNSResolver", broken)
+    table = fetch_raw_images(manifest(["http://a.example/x.jpg", f"{site.base}/image/1"]), *local())
+    assert table["status"].to_list() == ["dns_error", "ok"]

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from facecaption_ml.images import DownloadPolicy
@@ -14,7 +22,7 @@ from facecaption_ml.images.proxy import read_proxy
 from forward_proxy import ForwardProxy, forward_proxy
 from hostile_site import Site, picture, reply
 from local_fetch import fetch_one, local
-from loopback import free_port
+from loopback import free_port, stream_server
 
 
 @pytest.fixture
@@ -39,10 +47,35 @@ def test_pictures_and_robots_txt_come_through_the_proxy(site: Site, proxy: Forwa
     assert fetch_one("http://no-such-host.invalid/image/1", through(proxy))["status"] == "opted_out"
 
 
-def test_tls_is_tunnelled(proxy: ForwardProxy) -> None:
-    row = fetch_one("https://no-such-host.invalid/image/1", through(proxy))
-    assert row["status"] == "tls_error"  # the site behind it speaks none
-    assert proxy.requests[0].startswith("CONNECT no-such-host.invalid:443 HTTP/1.1\r\n")
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Key and certificate of public.example, signed by itself."""
+    file = tmp_path_factory.mktemp("tls") / "site.pem"
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "public.example")])
+    now = datetime.now(UTC)
+    built = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
+    names = x509.SubjectAlternativeName([x509.DNSName("public.example")])
+    signed = built.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    unlocked = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(key.private_bytes(*unlocked) + signed.public_bytes(Encoding.PEM))
+    return file
+
+
+def test_pictures_come_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, certificate: Path) -> None:
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate)
+    site = Site()
+    with stream_server(site.handle, tls=server) as port, forward_proxy(port) as proxy:
+        proxy.login = "Basic dTpw"
+        row = fetch_one("https://public.example/image/1?a=%2f", through(proxy, "u:p@"))
+        assert row["status"] == "ok", row["error"]
+        assert fetch_one("https://other.example/image/1", through(proxy, "u:p@"))["status"] == "tls_error"
+    assert proxy.requests[0].startswith("CONNECT public.example:443 HTTP/1.1\r\n")
+    assert site.requested("/image/1?a=%2f") == 1
+    assert not any("Proxy-" in head for head in site.requests)  # the login is for the proxy alone
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import contextlib
 import queue
 import random
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,13 +47,15 @@ def http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
 
 @contextlib.contextmanager
 def stream_server(
-    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], port: int = 0
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[int]:
     """Its port: a free one unless one is given. ``handle`` serves one connection."""
     ready: queue.Queue[tuple[int, Callable[[], object]]] = queue.Queue()
 
     async def serve() -> None:
-        server = await asyncio.start_server(handle, "127.0.0.1", port, backlog=512)
+        server = await asyncio.start_server(handle, "127.0.0.1", port, backlog=512, ssl=tls)
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         ready.put((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stop.set)))
         await stop.wait()
