@@ -72,7 +72,11 @@ def newer_shards(instance: dg.DagsterInstance, store: Store, asset: str) -> list
     if not store.exists(_key(asset)):
         return None
     used: Mapping[str, str] = json.loads(store.read_bytes(_key(asset)))
-    now = {shard: one.data or "" for shard, one in made_of(instance, DATASET).items() if shard in set(store.shards(DATASET))}
+    now = {
+        shard: one.data or ""
+        for shard, one in made_of(instance, DATASET).items()
+        if shard in set(store.shards(DATASET))
+    }
     return sorted(shard for shard in {*used, *now} if used.get(shard) != now.get(shard))
 
 

@@ -16,6 +16,7 @@ from facecaption_assets.settings import SETTINGS, Settings, load_settings
 from facecaption_assets.settings.naming import Setting
 from settings_read import READ
 
+
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     return load_settings(profile="sample")
@@ -75,7 +76,9 @@ def _under(**changes: Any) -> dict[str, Any]:
 )
 def test_a_changed_setting_moves_the_code_version_of_what_reads_it_and_of_nothing_else(name: str, value: Any) -> None:
     before, after = _under(), _under(**{name: value})
-    assert {asset for asset in before if before[asset] != after[asset]} == {a for a, read in READ.items() if name in read}
+    assert {asset for asset in before if before[asset] != after[asset]} == {
+        a for a, read in READ.items() if name in read
+    }
 
 
 def test_every_setting_is_read_by_an_asset_or_is_known_to_change_no_result(settings: Settings) -> None:
@@ -104,7 +107,9 @@ def test_a_file_counts_by_its_content_and_one_that_is_absent_is_missing(tmp_path
     assert version(tmp_path / "a.pcfg") != version(tmp_path / "b.pcfg")
     line = versions.settings_line(settings.replaced(grammar=str(tmp_path / "c.pcfg")), ["captions.grammar"])
     assert line == f"GRAMMAR {tmp_path}/c.pcfg (missing)"
-    reads_of(settings.replaced(grammar=str(tmp_path / "c.pcfg"), detector_weights=str(tmp_path), llm_model="/none.gguf"))
+    reads_of(
+        settings.replaced(grammar=str(tmp_path / "c.pcfg"), detector_weights=str(tmp_path), llm_model="/none.gguf")
+    )
 
 
 def test_the_bundled_grammar_is_the_same_from_a_copy(tmp_path: Path, settings: Settings) -> None:
@@ -123,5 +128,6 @@ def test_descriptions_are_built_from_the_settings(settings: Settings) -> None:
         specs = {spec.key.to_user_string(): spec for spec in build_definitions(changed).resolve_all_asset_specs()}
     assert "p > 0.77" in (specs["face_attributes"].description or "")
     assert "at least 3 labels" in (specs["face_attributes"].description or "")
-    assert "0.66" in (specs["face_crops"].description or "") and "99 px" in (specs["face_crops"].description or "")
+    assert "0.66" in (specs["face_crops"].description or "")
+    assert "99 px" in (specs["face_crops"].description or "")
     assert specs["face_attributes"].metadata["FACECAPTION_ATTRIBUTE_THRESHOLD"] == "0.77"

@@ -45,14 +45,22 @@ def test_every_value_counts() -> None:
         "number": [1, None, 2, -4],
     }
     versions = {content_version([FRAME.with_columns(pl.Series(n, v, FRAME.schema[n]))]) for n, v in other.items()}
-    more = [FRAME.reverse(), FRAME[:3], FRAME.clear(), FRAME.rename({"text": "words"}), FRAME.cast({"number": pl.Int64})]
+    more = [
+        FRAME.reverse(),
+        FRAME[:3],
+        FRAME.clear(),
+        FRAME.rename({"text": "words"}),
+        FRAME.cast({"number": pl.Int64}),
+    ]
     versions |= {content_version([frame]) for frame in more} | {content_version([FRAME])}
     assert len(versions) == len(other) + len(more) + 1
 
 
 def test_the_boundary_between_two_texts_counts() -> None:
     assert content_version([pl.DataFrame({"a": ["ab", "c"]})]) != content_version([pl.DataFrame({"a": ["a", "bc"]})])
-    assert content_version([pl.DataFrame({"a": [["x"], ["y"]]})]) != content_version([pl.DataFrame({"a": [["x", "y"], []]})])
+    assert content_version([pl.DataFrame({"a": [["x"], ["y"]]})]) != content_version(
+        [pl.DataFrame({"a": [["x", "y"], []]})]
+    )
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
