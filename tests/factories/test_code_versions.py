@@ -128,5 +128,6 @@ def test_descriptions_are_built_from_the_settings(settings: Settings) -> None:
         specs = {spec.key.to_user_string(): spec for spec in build_definitions(changed).resolve_all_asset_specs()}
     assert "p > 0.77" in (specs["face_attributes"].description or "")
     assert "at least 3 labels" in (specs["face_attributes"].description or "")
-    assert "0.66" in (specs["face_crops"].description or "") and "99 px" in (specs["face_crops"].description or "")
+    assert "0.66" in (specs["face_crops"].description or "")
+    assert "99 px" in (specs["face_crops"].description or "")
     assert specs["face_attributes"].metadata["FACECAPTION_ATTRIBUTE_THRESHOLD"] == "0.77"

@@ -28,7 +28,7 @@ def test_shards_of_two_settings_are_counted_and_warned_of() -> None:
         make(instance, "face_attributes", S[1], "1.bbbbbb", "b")
         mixed = DatasetInputs.of(instance, S)
         check = mixed.check()
-        assert not check.passed and not check.blocks
+        assert (check.passed, check.blocks) == (False, False)
         assert check.found == "shards of other settings or code than the last ones made: 2 of face_attributes"
         assert mixed.metadata == {"shards made under other settings": 2}
         assert DatasetInputs.of(instance, S[1:2]).check().passed  # a shard that takes no part does not count
