@@ -74,7 +74,7 @@ def configured_asset(
                 "compute": "cpu" if not machine.gpus else "gpu" if machine.gpus == 1 else "gpus",
                 "source": _kind_of_source(settings.source.location),
             },
-        )(_recorded(name, no_retry_on_user_error(settings.deploy)(function)))
+        )(_recorded(name, no_retry_on_user_error(settings.deploy, retries)(function)))
 
     return decorate
 
