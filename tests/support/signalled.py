@@ -54,7 +54,9 @@ class Program:
         """Until the output has a match. Fails where the program ends before, or does not get there."""
         deadline = time.monotonic() + seconds
         while not re.search(pattern, self.output()):
-            assert self.process.poll() is None, f"ended with {self.process.returncode} before {pattern!r}: {self.output()}"
+            assert self.process.poll() is None, (
+                f"ended with {self.process.returncode} before {pattern!r}: {self.output()}"
+            )
             assert time.monotonic() < deadline, f"no {pattern!r} within {seconds:.0f} s: {self.output()}"
             time.sleep(0.05)
 
