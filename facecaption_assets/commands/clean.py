@@ -9,6 +9,7 @@ from typing import Final
 import click
 import dagster as dg
 
+from facecaption_assets.commands.dead_runs import fail_dead_runs
 from facecaption_assets.commands.instance import prepare_home
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.leftovers import leftovers, stale_writes
@@ -49,11 +50,15 @@ def clean(settings: Settings, *, dry_run: bool) -> None:
 
 
 def runs_under_way(settings: Settings) -> list[str]:
-    """The ids of runs that may write into the store; none where there is no Dagster instance yet."""
+    """The ids of runs that may write into the store; none where there is no Dagster instance yet.
+
+    Runs whose process has ended are marked failed first, as at every start.
+    """
     if not (settings.dagster_home / "dagster.yaml").is_file() and not os.environ.get("DAGSTER_HOME"):
         return []
-    prepare_home(settings)
+    home = prepare_home(settings)
     with dg.DagsterInstance.get() as instance:
+        fail_dead_runs(instance, home)
         return list(instance.get_run_ids(dg.RunsFilter(statuses=RUNNING)))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,12 +13,14 @@ import pytest
 
 from command_line import assert_one_line, invoke
 from facecaption_assets.commands.clean import clean
+from facecaption_assets.commands.dead_runs import PROCESS_TAG
 from facecaption_assets.commands.instance import Pipeline
 from facecaption_assets.factories.whole_dataset import DatasetWork
 from facecaption_assets.plan.stages import latest_metadata
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.provenance import UnknownFaceError, find_shard
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.processes import ProcessIdentity
 from facecaption_ml.schemas import SHARD_TABLES
 from facecaption_ml.storage.store import Store
 from small_dataset import NAMES, face
@@ -67,12 +71,30 @@ def test_what_left_the_source_goes_and_what_is_in_use_stays(littered: Settings, 
 def test_nothing_is_deleted_while_a_run_is_under_way(littered: Settings, capsys: Captured) -> None:
     store, instance = Store(littered.store_root), Pipeline(littered).instance
     before = store.sizes()
-    run = instance.create_run_for_job(dg.job(name="idle")(lambda: None), status=dg.DagsterRunStatus.STARTED)  # type: ignore[arg-type]
+    run = started(instance, ProcessIdentity.own())
     with pytest.raises(FaceCaptionError, match=rf"1 run\(s\) are under way \({run.run_id[:8]}\): nothing is deleted"):
         clean(littered, dry_run=False)
     assert store.sizes() == before
     clean(littered, dry_run=True)
     assert "would be deleted" in capsys.readouterr().out
+
+
+def test_a_run_whose_process_has_ended_holds_nothing_up(littered: Settings, capsys: Captured) -> None:
+    instance = Pipeline(littered).instance
+    code = "from facecaption_ml.processes import ProcessIdentity; print(ProcessIdentity.own())"
+    ended_process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    run = started(instance, ended_process.strip())
+    clean(littered, dry_run=False)
+    assert "deleted" in capsys.readouterr().out
+    ended = instance.get_run_by_id(run.run_id)
+    assert ended
+    assert ended.status == dg.DagsterRunStatus.FAILURE
+
+
+def started(instance: dg.DagsterInstance, process: ProcessIdentity | str) -> dg.DagsterRun:
+    """A run from the shell that is under way in a process."""
+    idle = dg.job(name="idle")(lambda: None)  # type: ignore[arg-type, var-annotated]
+    return instance.create_run_for_job(idle, status=dg.DagsterRunStatus.STARTED, tags={PROCESS_TAG: str(process)})
 
 
 def test_a_store_without_a_manifest_is_left_alone(littered: Settings) -> None:
