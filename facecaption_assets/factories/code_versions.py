@@ -22,7 +22,7 @@ OPERATIONAL: Final = (
     "home", "device", "threads", "storage", "automation", "deploy", "plan", "source.shards_per_run",
     # How patiently and how fast: a failure that another try would not have is tried again anyway.
     "download.connections", "download.connections_per_host", "download.connect_timeout_s", "download.read_timeout_s",
-    "download.total_timeout_s", "download.retries", "download.backoff_s",
+    "download.total_timeout_s", "download.retries", "download.backoff_s", "download.proxy", "download.nameservers",
     # `facecaption remove` names the shards that hold what these lists name; all others stay as they are.
     "source.deny_list", "release.removal_list",
     "detector.batch_size", "benchmarks.encode_batch",
