@@ -15,6 +15,7 @@ from typing import Any, Literal
 import click
 
 from facecaption_assets.settings import PREFIX, SETTINGS, Settings, SettingsError, load_settings
+from facecaption_assets.settings.naming import without_secrets
 from facecaption_ml.errors import describe, is_mendable
 
 _READER_GONE = 128 + 13
@@ -297,7 +298,7 @@ def settings(markdown: bool) -> None:
         return
     values = load_settings()
     for setting in SETTINGS.values():
-        click.echo(f"{setting.variable}={setting.value(values)}   # {setting.info.description}")
+        click.echo(f"{setting.variable}={without_secrets(setting.value(values))}   # {setting.info.description}")
 
 
 def _settings_of_demo() -> Settings:
