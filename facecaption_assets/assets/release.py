@@ -28,17 +28,20 @@ from facecaption_ml.dataset.release import (
     image_hashes,
     release_table,
     released_captions,
+    require_pixels,
     split_of,
     summary_json,
     write_release,
 )
 from facecaption_ml.dataset.sources import sample_id
+from facecaption_ml.errors import naming
 from facecaption_ml.schemas import DATASET, SCHEMAS
 from facecaption_ml.statistics import figures
 from facecaption_ml.statistics.report import card_sections
 from facecaption_ml.storage.store import Store, StoreError
 
 GROUP = "release"
+PIXELS_SETTING = "FACECAPTION_RELEASE_IMAGES"
 
 
 def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -133,6 +136,8 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         expected, shards = store.shards("source_manifest"), store.registered_shards(DATASET)
         if not shards:
             raise StoreError("no shard of facecaption_dataset is there yet: materialize it first")
+        with naming(PIXELS_SETTING):
+            require_pixels(store, shards, settings.release.images)
         inputs = DatasetInputs.of(context.instance, shards)
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}

@@ -17,6 +17,7 @@ import click
 
 from facecaption_assets.commands.storage_errors import describe_storage
 from facecaption_assets.settings import PREFIX, SETTINGS, Settings, SettingsError, load_settings
+from facecaption_assets.settings.naming import without_secrets
 from facecaption_ml import interrupts
 from facecaption_ml.errors import describe, is_mendable
 
@@ -326,7 +327,7 @@ def settings(markdown: bool) -> None:
         return
     values = load_settings()
     for setting in SETTINGS.values():
-        click.echo(f"{setting.variable}={setting.value(values)}   # {setting.info.description}")
+        click.echo(f"{setting.variable}={without_secrets(setting.value(values))}   # {setting.info.description}")
 
 
 def _settings_of_demo() -> Settings:

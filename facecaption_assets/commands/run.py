@@ -8,11 +8,14 @@ from pathlib import Path
 
 import click
 
+from facecaption_assets.assets.release import PIXELS_SETTING
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.commands.stages import attempt, run_benchmarks, run_in_background, stage
 from facecaption_assets.commands.status import show_status
 from facecaption_assets.partitions import REFETCH_TAG, SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
+from facecaption_ml.dataset.release import PREFIX, require_pixels
+from facecaption_ml.errors import naming
 from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store
 
@@ -49,6 +52,7 @@ def run_pipeline(
     if not shards:
         pipeline.check_shards(["shard-00000"])
     begin, end = first or shards[0], last or (first or shards[-1])
+    _require_one_form(settings, [shard for shard in shards if not begin <= shard <= end])
     predictor = settings.open_store().exists("attribute_model/config.json")
     failed: list[RunFailedError | None] = []
     if variant:
@@ -65,6 +69,13 @@ def run_pipeline(
     _where_to_look(settings, _write_sheet(settings, shards), variant)
     for error in filter(None, failed):
         raise error
+
+
+def _require_one_form(settings: Settings, kept: Sequence[str]) -> None:
+    """Before the work: the shards that are not rebuilt go into the same release. Raises ReleaseError naming one that cannot."""
+    store = settings.open_store()
+    with naming(PIXELS_SETTING):
+        require_pixels(store, [shard for shard in kept if store.has_table(DATASET, shard)], settings.release.images)
 
 
 def _demonstrate(pipeline: Pipeline, begin: str, end: str, variant: str) -> list[RunFailedError | None]:
@@ -99,7 +110,13 @@ def _where_to_look(settings: Settings, sheet: Path | None, variant: str | None) 
     click.echo("\nWhere to look:")
     if sheet:
         click.echo(f"  faces and captions   {sheet}")
-    click.echo(f"  released data set    {store}/release   (datasets.load_dataset opens it; README.md is its card)")
+    released = any(settings.open_store().keys(f"{PREFIX}/data/"))
+    use = (
+        "datasets.load_dataset opens it; README.md is its card"
+        if released
+        else "no pair was made; README.md says at which stage"
+    )
+    click.echo(f"  released data set    {store}/release   ({use})")
     click.echo(f"  statistics           {store}/statistics   (figures as SVG and PNG, numbers as Parquet and JSON)")
     if trained:
         click.echo(f"  FLIP                 {store}/{checkpoint}   (MODEL_CARD.md, curves.png, retrievals.png)")

@@ -5,6 +5,7 @@ A field's variable is ``FACECAPTION_`` and the names of the groups on the way to
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args, get_origin
@@ -13,6 +14,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 PREFIX: Final = "FACECAPTION_"
+# Scheme, all before the path, path, query and fragment; an @ of a password that was not escaped stands before the path as well.
+_ADDRESS: Final = re.compile(
+    r"""([a-zA-Z][a-zA-Z0-9+.-]*://)([^\s/?#'",]*@[^\s/?#'",]*|[^\s/?#'",]*)([^\s?#'",]*)([?#][^\s'",]*)?"""
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,17 @@ class Setting:
         for part in self.path:
             value = getattr(value, part)
         return value
+
+
+def without_secrets(value: object) -> str:
+    """``value`` as text to be shown: of every address in it, neither user and password nor query and fragment."""
+    return _ADDRESS.sub(_shown_address, str(value))
+
+
+def _shown_address(found: re.Match[str]) -> str:
+    scheme, host, path, rest = found.groups(default="")
+    _, at, host_alone = host.rpartition("@")
+    return f"{scheme}{'***@' if at else ''}{host_alone}{path}{rest[:1] + '***' if rest else ''}"
 
 
 def settings_of(

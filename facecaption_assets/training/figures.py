@@ -90,7 +90,9 @@ def retrieval_figure(retrievals: Retrievals) -> Figure:
         words = figure.add_subplot(grid[number, 0])
         words.axis("off")
         lines = textwrap.wrap(row.caption, _CAPTION_WIDTH, max_lines=_CAPTION_LINES, placeholder=" …")
-        words.text(0, 0.5, "\n".join(lines), color=figures.INK, fontsize=8, va="center", linespacing=1.25)
+        words.text(
+            0, 0.5, "\n".join(lines), color=figures.INK, fontsize=8, va="center", linespacing=1.25, parse_math=False
+        )
         own = figure.add_subplot(grid[number, 1])
         _face(own, row.own, f"rank {row.rank:,}", framed=False)
         others = [figure.add_subplot(grid[number, 3 + place]) for place in range(len(row.nearest))]

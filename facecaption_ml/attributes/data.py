@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from facecaption_ml.errors import FaceCaptionError
 
 SPLITS: Final = ("train", "validation", "test")
 Window = tuple[float, float, float, float]
+_FINGERPRINT_PICTURES: Final = 256
 
 
 class AttributeDataError(FaceCaptionError):
@@ -82,6 +84,17 @@ class AttributeData:
         for split in SPLITS:
             if not len(self.rows.get(split, ())):
                 raise AttributeDataError(f"{self.name}: the {split} split is empty")
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the labels, the splits and a sample of the pictures: other data have another."""
+        found = hashlib.sha256(repr((self.name, self.labels.shape)).encode())
+        found.update(np.packbits(self.labels).tobytes())
+        for split in SPLITS:
+            found.update(np.asarray(self.rows[split], np.int64).tobytes())
+        sample = np.unique(np.linspace(0, len(self.images) - 1, _FINGERPRINT_PICTURES).astype(int))
+        found.update(self.images.batch(sample, (32, 32)).tobytes())
+        return found.hexdigest()[:16]
 
     @classmethod
     def from_arrays(

@@ -249,6 +249,7 @@ class _Training:
             "seed": self.seed,
             "epochs": self.epochs,
             "init": self.init,
+            "data": self.data.fingerprint,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -261,14 +262,36 @@ class _Training:
             torch.save(state, file)
 
     def restore(self) -> None:
-        """Resume after the last whole epoch of a training with the same preset, seed, length and start; else start anew."""
-        if not (self.out / STATE).is_file():
+        """Resume after the last whole epoch of a training with the same preset, seed, length, start and data.
+
+        Else start anew: a damaged state costs the epochs, not the training.
+        """
+        path = self.out / STATE
+        if not path.is_file():
             return
-        state: dict[str, Any] = torch.load(self.out / STATE, weights_only=True, map_location="cpu")
-        saved = (state["preset"], state["seed"], state["epochs"], state.get("init", ""))
-        if saved != (asdict(self.preset), self.seed, self.epochs, self.init):
-            logger.info("attribute_model: %s is of another training; starting anew", self.out / STATE)
+        fresh = copy.deepcopy((self.network.state_dict(), self.average.state_dict()))
+        try:
+            resumed = self._restore_from(torch.load(path, weights_only=True, map_location="cpu"))
+        except Exception as error:  # damaged bytes make torch, zipfile and pickle raise almost anything
+            self.network.load_state_dict(fresh[0])
+            self.average.load_state_dict(fresh[1])
+            self.optimizer.state.clear()
+            self.progress, self.updates = _Progress(), 0
+            logger.info("attribute_model: %s is damaged (%s); starting anew", path, type(error).__name__)
             return
+        if resumed:
+            logger.info("attribute_model: resuming after epoch %d", self.progress.epoch)
+        else:
+            logger.info("attribute_model: %s is of another training; starting anew", path)
+
+    def _restore_from(self, state: dict[str, Any]) -> bool:
+        """Take over ``state``; False where it is of another training. Raises what a damaged one makes of it."""
+        from safetensors.torch import load_file
+
+        saved = (state["preset"], state["seed"], state["epochs"], state.get("init", ""), state.get("data"))
+        if saved != (asdict(self.preset), self.seed, self.epochs, self.init, self.data.fingerprint):
+            return False
+        load_file(self.out / WEIGHTS)  # of the best epoch so far: what is published in the end
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -276,7 +299,7 @@ class _Training:
         self.progress = _Progress(**{name: state[name] for name in vars(self.progress)})
         self.progress.validation_losses = [np.array(losses) for losses in state["validation_losses"]]
         torch.set_rng_state(state["dropout_rng"])
-        logger.info("attribute_model: resuming after epoch %d", self.progress.epoch)
+        return True
 
     def finish(self, threshold: float) -> Evaluation:
         """Calibrate the best epoch on the validation split, evaluate it on the test split, write config and scores."""

@@ -21,14 +21,20 @@ import polars as pl
 
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import mark_duplicates
+from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.schemas import DATASET, SCHEMAS, SOURCE, conform
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import CATEGORIES
 
 SPLITS: Final = ("train", "validation", "test")
 _ROWS_PER_FILE: Final = 500_000
+_PICTURES_AT_A_TIME: Final = 1_000  # an Arrow array of binary holds 2 GB
 PREFIX: Final = "release"
 _SIZES: Final = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M")  # the hub's words
+
+
+class ReleaseError(FaceCaptionError):
+    """The shards cannot be packed together; the message names the one at fault."""
 
 
 def split_of(sample_id: str, validation_share: float, test_share: float) -> str:
@@ -105,6 +111,18 @@ class ReleaseSummary:
         self.words.update(frame["caption"].str.split(" ").list.len().to_list())
         x0, y0, x1, y1 = (frame["box"].arr.get(i) for i in range(4))
         self.side_sum += float((((x1 - x0) * (y1 - y0)) ** 0.5).sum() or 0.0)
+
+
+def require_pixels(store: Store, shards: Iterable[str], wanted: bool) -> None:
+    """Raises ReleaseError naming the first of ``shards`` of ``facecaption_dataset`` that was made with pixels, or without them,
+    where ``wanted`` says otherwise: one release has one form."""
+    for shard in shards:
+        there = "image" in store.stored_schema(DATASET, shard)[0]
+        if there != wanted:
+            raise ReleaseError(
+                f"{wanted}, but {shard} was made with{'' if there else 'out'} pixels: rebuild facecaption_dataset of it, or "
+                f"set it to {there}"
+            )
 
 
 def write_release(
@@ -208,7 +226,7 @@ class _SplitWriter:
             rows = frame.filter(pl.col("split") == split)
             if not len(rows):
                 continue
-            table = rows.to_arrow()
+            table = _with_pictures(rows.to_arrow())
             if split not in self._writers:
                 self._writers[split] = pq.ParquetWriter(self._path(split), table.schema, compression="zstd")
             self._writers[split].write_table(table)
@@ -235,6 +253,21 @@ class _SplitWriter:
         self._rows[split] = 0
 
 
+def _with_pictures(table: Any) -> Any:
+    """The Arrow table with its ``image`` column, if there is one, as ``datasets`` stores pictures, and marked as such."""
+    import pyarrow as pa
+
+    if "image" not in table.column_names:
+        return table
+    # Features.from_arrow_schema takes the mark only where the type is exactly the one that datasets.Image has.
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    place = table.column_names.index("image")
+    slices = [table.column("image").slice(i, _PICTURES_AT_A_TIME) for i in range(0, len(table), _PICTURES_AT_A_TIME)]
+    pictures = pa.chunked_array([chunk for part in slices for chunk in part.cast(kind).chunks], kind)
+    features = {"info": {"features": {"image": {"_type": "Image"}}}}
+    return table.set_column(place, "image", pictures).replace_schema_metadata({"huggingface": json.dumps(features)})
+
+
 def data_card(
     summary: ReleaseSummary,
     funnel: Mapping[str, int],
@@ -248,24 +281,18 @@ def data_card(
     """
     from huggingface_hub import DatasetCardData
 
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in SPLITS if summary.by_split[split]]
     header = DatasetCardData(
         pretty_name="FaceCaption",
         language="en",
         license="other",
         task_categories=["image-to-text", "text-to-image"],
         size_categories=[_size_category(summary.faces)],
-        configs=[
-            {
-                "config_name": "default",
-                "data_files": [
-                    {"split": split, "path": f"data/{split}-*.parquet"} for split in SPLITS if summary.by_split[split]
-                ],
-            }
-        ],
+        configs=[{"config_name": "default", "data_files": files}] if files else None,
     )
     template = resources.files("facecaption_ml.dataset").joinpath("release_card.md").read_text(encoding="utf-8")
     body = Template(template).substitute(
-        faces=f"{summary.faces:,}",
+        faces=f"{summary.faces:,}" if files else "No pair was made, so that there is nothing to load: 0",
         mean_words=f"{summary.mean_words:.1f}",
         mean_side=f"{summary.mean_side:.0f}",
         duplicates=f"{summary.duplicate_faces:,}",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -100,6 +101,42 @@ def test_a_killed_training_goes_on_where_it_stopped(data: AttributeData, tmp_pat
     assert epochs == [3, 4]
     whole, resumed = (load_file(tmp_path / name / "attributes.safetensors") for name in ("whole", "killed"))
     assert all(np.array_equal(whole[key], resumed[key]) for key in whole)
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "other", "no weights"])
+def test_a_damaged_state_is_named_and_the_training_starts_anew(
+    damage: str, data: AttributeData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, state = tmp_path / "out", tmp_path / "out" / "training_state.pt"
+    train_attributes(data, "micro", out, epochs=1, seed=3)
+    expected = load_file(out / "attributes.safetensors")
+    whole = state.read_bytes()
+    if damage == "no weights":
+        (out / "attributes.safetensors").unlink()
+    else:
+        state.write_bytes(
+            {"cut": whole[: len(whole) // 2], "garbage": b"\x80\x02cos\nsystem\n.", "empty": b""}.get(damage, b"")
+        )
+    if damage == "other":
+        import torch
+
+        torch.save({"preset": 1}, state)
+    epochs: list[int] = []
+    with caplog.at_level("INFO", "facecaption"):
+        train_attributes(data, "micro", out, epochs=1, seed=3, on_epoch=lambda r: epochs.append(r.epoch))
+    assert epochs == [1]
+    assert f"{state} is damaged" in caplog.text
+    assert "weights_only" not in caplog.text
+    found = load_file(out / "attributes.safetensors")
+    assert all(np.array_equal(expected[key], found[key]) for key in expected)
+
+
+def test_a_state_of_other_data_is_not_resumed(data: AttributeData, tmp_path: Path) -> None:
+    train_attributes(data, "micro", tmp_path, epochs=1, seed=3)
+    epochs: list[int] = []
+    other = dataclasses.replace(data, labels=~data.labels)
+    train_attributes(other, "micro", tmp_path, epochs=1, seed=3, on_epoch=lambda r: epochs.append(r.epoch))
+    assert epochs == [1]
 
 
 def test_it_stops_when_nothing_gets_better(data: AttributeData, tmp_path: Path) -> None:

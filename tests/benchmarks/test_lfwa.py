@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from dataset_folders import (
     write_lfw_pictures,
 )
 from facecaption_ml.benchmarks.datasets.lfwa import read_lfwa
-from facecaption_ml.benchmarks.datasets.matlab import cell_strings, read_matlab
+from facecaption_ml.benchmarks.datasets.matlab import MatlabError, cell_strings, read_matlab
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
 
@@ -182,3 +183,25 @@ def test_what_is_wrong_with_csv_labels_is_named(folder: Store, files: Mapping[st
         put(folder, "list_attr_lfwa_test.csv", GOOD)
     with refused("lfwa", words):
         read_lfwa(folder)
+
+
+@pytest.mark.parametrize("way", ["external storage", "external link", "virtual", "huge"])
+def test_hdf5_leads_to_no_other_file_and_to_no_absurd_size(way: str, tmp_path: Path) -> None:
+    import h5py
+
+    (tmp_path / "secret").write_bytes(b"top secret")
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["label"] = np.frombuffer(b"top secret", np.uint8)
+    with h5py.File(tmp_path / "hostile.mat", "w") as file:
+        if way == "external storage":
+            file.create_dataset("label", (10,), np.uint8, external=[(str(tmp_path / "secret"), 0, 10)])
+        elif way == "external link":
+            file["label"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/label")
+        elif way == "virtual":
+            layout = h5py.VirtualLayout((10,), np.uint8)
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "label", (10,))
+            file.create_virtual_dataset("label", layout)
+        else:
+            file.create_dataset("label", (40_000, 1_000_000), np.uint8, chunks=(1000, 1000))
+    with pytest.raises(MatlabError, match="label"):
+        read_matlab((tmp_path / "hostile.mat").read_bytes(), ["label"])

@@ -34,6 +34,13 @@ def test_settings_are_listed_with_their_values(tmp_path: Path) -> None:
     assert "FACECAPTION_MIN_FACE_SCORE=0.98" in done.stdout
 
 
+def test_settings_are_listed_without_secrets(tmp_path: Path) -> None:
+    address = "https://me:hunter2@llm.test/v1?api_key=hunter3"
+    done = invoke("settings", home=tmp_path, FACECAPTION_LLM_ENDPOINT=address)
+    assert "FACECAPTION_LLM_ENDPOINT=https://***@llm.test/v1?***" in done.stdout
+    assert "hunter" not in done.stdout
+
+
 def test_an_unknown_profile(tmp_path: Path) -> None:
     assert_one_line(invoke("--profile", "laptop", "status", home=tmp_path), "FACECAPTION_PROFILE", "laptop", "sample")
 

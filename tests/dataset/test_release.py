@@ -3,24 +3,29 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from facecaption_ml.dataset.release import (
+    ReleaseError,
     ReleaseSummary,
     data_card,
     release_table,
+    require_pixels,
     split_of,
     summary_json,
     write_release,
 )
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import sample_id
+from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store
 
+PICTURE = encode_jpeg(np.full((17, 31, 3), 90, dtype=np.uint8))
 URLS = [f"http://host{i % 5}.test/{i}.jpg" for i in range(200)]
 
 
@@ -158,3 +163,36 @@ def write_manifest(store: Store, shard: str, urls: list[str], ids: list[str] | N
     rows = {"sample_id": [sample_id(url) for url in ids or urls], "url": urls, "shard": [shard] * len(urls)}
     columns = {name: rows.get(name, [None] * len(urls)) for name in SCHEMAS["source_manifest"]}
     store.write_table("source_manifest", pl.DataFrame(columns, dict(SCHEMAS["source_manifest"])), shard)
+
+
+def test_released_pictures_load_as_pictures(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    store = Store(str(tmp_path / "store"))
+    pixels = crops(URLS).with_columns(image=pl.Series([{"bytes": PICTURE, "path": "f.jpg"}] * len(URLS)))
+    frame, _ = release_table(pixels, captions(URLS), {}, RemovalList(), 0.1, 0.1)
+    fill(store, "shard-00000", URLS, hashes_of(URLS))
+    store.write_table("facecaption_dataset", frame, "shard-00000")
+    write_release(store, ["shard-00000"], card)
+    folder = tmp_path / "store" / "release"
+    loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    streamed = datasets.load_dataset(str(folder), split="train", streaming=True, cache_dir=str(tmp_path / "cache"))
+    for row in (loaded["train"][0], next(iter(streamed))):
+        assert row["image"].size == (31, 17)
+        assert row["caption"] == "He is smiling."
+    assert loaded["train"].features["image"] == datasets.Image()
+    (file,) = (folder / "data").glob("train-*.parquet")
+    assert pl.read_parquet(file)["image"][0]["bytes"] == PICTURE
+
+
+def test_shards_with_and_without_pixels_are_not_mixed(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    fill(store, "shard-00000", URLS[:5], hashes_of(URLS[:5]))
+    require_pixels(store, ["shard-00000"], wanted=False)
+    with pytest.raises(ReleaseError, match=r"shard-00000 was made without pixels: rebuild facecaption_dataset of it"):
+        require_pixels(store, ["shard-00000"], wanted=True)
+
+
+def test_the_card_of_an_empty_release_promises_nothing() -> None:
+    text = data_card(ReleaseSummary(), {"URLs": 3, "released pairs": 0}, {}, pixels=False).decode()
+    assert "data_files" not in text
+    assert "No pair was made" in text

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from facecaption_assets.commands.cli import main
 from facecaption_assets.settings import PROFILES, SETTINGS, SettingsError, load_settings
+from facecaption_assets.settings.naming import without_secrets
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -161,3 +162,20 @@ def test_the_page_is_what_the_command_prints() -> None:
 def test_every_setting_has_one_line() -> None:
     named = re.findall(r"^\| `(FACECAPTION_\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(named) == sorted(setting.variable for setting in SETTINGS.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("https://me:pa$$@api.test/v1?key=abc#x", "https://***@api.test/v1?***"),
+        ("https://token@api.test", "https://***@api.test"),
+        ("http://me:p@ss@api.test:80/a", "http://***@api.test:80/a"),
+        ("http://api.test:8000/v1", "http://api.test:8000/v1"),
+        ("s3://bucket/a prefix/list.parquet", "s3://bucket/a prefix/list.parquet"),
+        ("('https://a.test/?k=1', 'https://u:p@b.test/x')", "('https://a.test/?***', 'https://***@b.test/x')"),
+        ("0.98", "0.98"),
+        ("mail me@example.org", "mail me@example.org"),
+    ],
+)
+def test_addresses_are_shown_without_their_secrets(value: str, shown: str) -> None:
+    assert without_secrets(value) == shown

@@ -13,6 +13,8 @@ from facecaption_ml.errors import FaceCaptionError
 
 Variable = npt.NDArray[Any] | list[str]
 
+_MOST_EXPANSION: Final = 1032  # of zlib, which MATLAB packs with
+_FREE_BYTES: Final = 1 << 20
 _HDF5: Final = (b"MATLAB 7.3", b"\x89HDF\r\n\x1a\n")
 
 
@@ -59,12 +61,31 @@ def _hdf5(data: bytes, names: Sequence[str]) -> dict[str, Variable]:
         for name in names:
             if name not in file:
                 continue
-            stored = file[name]
+            stored = _own(file, name, len(data))
             if h5py.check_ref_dtype(stored.dtype) is None:
                 variables[name] = stored[()].T  # columns lie first in the file
             else:
-                variables[name] = [_characters(file[cell]) for cell in stored[()].ravel()]
+                variables[name] = [_characters(_own(file, cell, len(data))) for cell in stored[()].ravel()]
     return variables
+
+
+def _own(file: Any, name: Any, length: int) -> Any:
+    """The data set ``name`` (a name or a reference) of the HDF5 ``file`` of ``length`` bytes.
+
+    HDF5 can lead to other files of the machine, and can claim any size. Raises MatlabError where one does.
+    """
+    import h5py
+
+    if isinstance(name, str) and not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise MatlabError(f"{name} is a link")
+    stored = file[name]
+    if not isinstance(stored, h5py.Dataset):
+        raise MatlabError(f"{stored.name} is no variable")
+    if stored.external or stored.is_virtual:
+        raise MatlabError(f"{stored.name} lies in another file")
+    if stored.nbytes > _MOST_EXPANSION * length + _FREE_BYTES:
+        raise MatlabError(f"{stored.name} would have {stored.nbytes} bytes")
+    return stored
 
 
 def _characters(cell: Any) -> str:

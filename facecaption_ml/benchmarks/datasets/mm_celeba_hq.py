@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from typing import Any, Final
 
 from facecaption_ml.benchmarks.datasets.assembly import BOTH_SPLITS, pair_data, split_names
@@ -67,12 +68,21 @@ def _split_list(folder: DataFolder, split: str) -> list[str]:
 
 def _pickled_names(folder: DataFolder, key: str) -> list[str]:
     try:
-        names = _PlainUnpickler(io.BytesIO(folder.read(key)), encoding="utf-8").load()
+        data = folder.read(key)
+        _require_small_memo(data)
+        names = _PlainUnpickler(io.BytesIO(data), encoding="utf-8").load()
     except Exception as error:  # bytes that are no pickle make pickle raise almost anything
         raise folder.error(f"{folder.address(key)} is no pickled list of names ({error}): fetch it again") from error
     if not isinstance(names, list | tuple) or not all(type(name) in (str, int) for name in names):
         raise folder.error(f"{folder.address(key)}: expected a pickled list of names, nothing else: fetch it again")
     return [str(name) for name in names]
+
+
+def _require_small_memo(data: bytes) -> None:
+    """A pickle may number what it remembers as it likes, and pickle reserves memory up to the number: 34 GB in seven bytes."""
+    for operation, number, _ in pickletools.genops(data):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(number, int) and number > len(data):
+            raise pickle.UnpicklingError(f"it remembers value {number} in {len(data)} bytes")
 
 
 class _PlainUnpickler(pickle.Unpickler):
