@@ -7,7 +7,7 @@ each shard is recorded by itself as soon as it is done, once, with the version o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -60,9 +60,10 @@ class MadeOf:
         return now.storage_id > self.storage_id if of is None or now.data is None else of != now.data
 
 
-def latest_of(instance: dg.DagsterInstance, asset: str) -> MadeOf | None:
-    """The latest record of an asset without partitions; None where there is none."""
-    records = instance.fetch_materializations(dg.AssetKey(asset), limit=1).records
+def latest_of(instance: dg.DagsterInstance, asset: str, shard: str | None = None) -> MadeOf | None:
+    """The latest record of an asset without partitions, or of one shard; None where there is none."""
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[shard] if shard else None)
+    records = instance.fetch_materializations(wanted, limit=1).records
     return _made_of(records[0]) if records else None
 
 
@@ -116,27 +117,39 @@ def about_latest(instance: dg.DagsterInstance, evaluation: dg.AssetCheckEvaluati
 def made_of(instance: dg.DagsterInstance, asset: str) -> dict[str, MadeOf]:
     """The latest record of every shard of an asset.
 
-    Events hold pictures, and reading those of 5,000 shards takes half a minute. So what they say is kept in the instance's
-    storage, and only events that came since are read.
+    Events hold pictures, and reading those of 5,000 shards takes minutes. So what they say is kept in the instance's storage,
+    by ``remember``; only events that nobody has remembered are read, such as those from before an upgrade.
     """
     key, kind = dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION
     latest = instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
-    known = _kept(instance, asset)
-    found = {
-        shard: known[shard] for shard, number in latest.items() if shard in known and known[shard].storage_id == number
-    }
-    unread = sorted(set(latest) - set(found))
-    for start in range(0, len(unread), _CHUNK):
-        found |= _read(instance, key, {latest[shard]: shard for shard in unread[start : start + _CHUNK]})
-    if unread or len(known) > len(found):
-        kept = {shard: [one.storage_id, one.code, one.data, one.inputs] for shard, one in found.items()}
-        instance.daemon_cursor_storage.set_cursor_values({_CACHE + asset: json.dumps(kept)})
+    found: dict[str, MadeOf] = {}
+    for shards in _chunks(sorted(latest)):
+        kept = _remembered(instance, asset, shards)
+        found |= {shard: made for shard, made in kept.items() if made.storage_id == latest[shard]}
+    for shards in _chunks([shard for shard in sorted(latest) if shard not in found]):
+        read = _read(instance, key, {latest[shard]: shard for shard in shards})
+        remember(instance, asset, read)
+        found |= read
     return found
 
 
-def _kept(instance: dg.DagsterInstance, asset: str) -> dict[str, MadeOf]:
-    text = instance.daemon_cursor_storage.get_cursor_values({_CACHE + asset}).get(_CACHE + asset)
-    return {shard: MadeOf(*values) for shard, values in json.loads(text).items()} if text else {}
+def remember(instance: dg.DagsterInstance, asset: str, made: Mapping[str, MadeOf]) -> None:
+    """Keep the latest records of some shards where ``made_of`` finds them without reading events."""
+    values = {
+        f"{_CACHE}{asset}/{shard}": json.dumps([one.storage_id, one.code, one.data, one.inputs])
+        for shard, one in made.items()
+    }
+    instance.daemon_cursor_storage.set_cursor_values(values)
+
+
+def _remembered(instance: dg.DagsterInstance, asset: str, shards: Sequence[str]) -> dict[str, MadeOf]:
+    names = {f"{_CACHE}{asset}/{shard}": shard for shard in shards}
+    found = instance.daemon_cursor_storage.get_cursor_values(set(names))
+    return {names[name]: MadeOf(*json.loads(text)) for name, text in found.items()}
+
+
+def _chunks(shards: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (shards[start : start + _CHUNK] for start in range(0, len(shards), _CHUNK))
 
 
 def _read(instance: dg.DagsterInstance, key: dg.AssetKey, shards: Mapping[int, str]) -> dict[str, MadeOf]:

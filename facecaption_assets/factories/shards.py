@@ -258,6 +258,9 @@ class _Recorder:
         self._context.log_event(
             dg.AssetMaterialization(self._asset, partition=shard, metadata=dict(metadata), tags=dict(tags))
         )
+        latest = records.latest_of(self._instance, self._asset, shard)
+        if latest:
+            records.remember(self._instance, self._asset, {shard: latest})
         self._done += 1
 
     def _evaluate(self, evaluations: Iterable[dg.AssetCheckEvaluation]) -> None:

@@ -12,6 +12,7 @@ from dagster._core.execution.api import create_execution_plan, execute_run
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
+from facecaption_assets.factories import records
 from facecaption_assets.partitions import SHARDS as PARTITIONS
 from small_shards import Chain
 
@@ -180,3 +181,14 @@ def test_an_input_that_is_gone_or_was_never_made_is_told_apart(chain: Chain) -> 
         S[2]: "template_captions has not made shard-00002 yet: materialize it first",
     }
     assert chain.records("llm_captions", S[1])
+
+
+def test_what_shards_are_made_of_is_known_without_reading_their_events(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.run("template_captions")
+    monkeypatch.setattr(records, "_read", None)
+    made = records.made_of(chain.instance, "template_captions")
+    assert {shard: one.data for shard, one in made.items()} == {
+        shard: (chain.records("template_captions", shard)[0].tags or {})[CONTENT] for shard in S
+    }
