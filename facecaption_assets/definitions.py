@@ -13,7 +13,7 @@ from facecaption_assets.assets.source import source_assets
 from facecaption_assets.assets.statistics import statistics_assets
 from facecaption_assets.automation.alerts import failure_alert_sensor
 from facecaption_assets.automation.conditions import automated, summaries_sensor
-from facecaption_assets.automation.jobs import BENCHMARK_JOBS, FLIP_TRAINING, MANIFEST_INTAKE, RELEASE, SHARD_PIPELINE
+from facecaption_assets.automation.jobs import JOBS
 from facecaption_assets.automation.schedules import schedules
 from facecaption_assets.automation.sensors import new_manifests_sensor
 from facecaption_assets.factories.code_links import with_code_links
@@ -39,7 +39,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         assets=with_code_links(settings, automated(settings, assets)),
         schedules=schedules(settings),
         sensors=[new_manifests_sensor(settings), failure_alert_sensor(settings), summaries_sensor(settings)],
-        jobs=[MANIFEST_INTAKE, SHARD_PIPELINE, RELEASE, FLIP_TRAINING, *BENCHMARK_JOBS],
+        jobs=JOBS,
         resources=build_resources(settings),
         executor=build_executor(settings.deploy),
     )

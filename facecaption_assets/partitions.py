@@ -32,6 +32,11 @@ RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
 PARTITION_TAG: Final = "dagster/partition"
 """Dagster's tags of a run: the ends of its range of partitions, or its only one."""
 
+REFETCH_TAG: Final = "facecaption/refetch"
+"""The tag of a run that names, by commas, the statuses whose rows ``raw_images`` fetches again."""
+RESUME_TAG: Final = "dagster/is_resume_retry"
+"""Dagster's tag of a run that executes another one again from its failure."""
+
 SEEDS: Final = ("0", "1", "2")
 """Of the ablation's trainings."""
 

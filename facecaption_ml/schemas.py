@@ -40,6 +40,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "sha256": pl.String,  # of the received bytes
         "attempts": pl.Int16,
         "fetched_at": pl.Datetime("ms", "UTC"),
+        "decided_by": pl.String,  # settings that the status depends on, "max_image_bytes=20000000; …"; null: on none
+        "file_version": pl.String,  # what tells a file:// or s3:// picture from a later one at its place: size and time
     },
     "face_crops": {
         "face_id": pl.String,
@@ -92,6 +94,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
 
 SHARD_TABLES: Final = tuple(SCHEMAS)
 """The tables of which every shard has one, in the order in which they are made, from the URL to the released row."""
+SOURCE: Final = SHARD_TABLES[0]
+"""The table of the rows to fetch; its shards are those that the source has."""
 DATASET: Final = SHARD_TABLES[-1]
 """The table of released pairs."""
 

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +11,7 @@ import pytest
 
 from examples import register_profiles
 from scheduling import FileScheduling
+from seaweedfs import seaweedfs, seaweedfs_program
 
 register_profiles()
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
@@ -60,62 +55,11 @@ def photos() -> Path:
     return folder
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real S3 server on the loopback address; gives the environment that reaches its bucket ``data``."""
-    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if weed is None:
+    program = seaweedfs_program()
+    if program is None:
         pytest.skip("the SeaweedFS binary is not installed")
-    ports = {name: free_port_below_grpc() for name in ("s3", "master", "filer", "volume")}
-    secret = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": uuid.uuid4().hex, "AWS_REGION": "us-east-1"}
-    command = [
-        weed, "-logtostderr=true", "mini", f"-dir={tmp_path_factory.mktemp('weed')}", "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1", "-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0",
-        "-s3.port.lance=0", f"-s3.port={ports['s3']}", f"-master.port={ports['master']}",
-        f"-filer.port={ports['filer']}", f"-volume.port={ports['volume']}", "-bucket=data",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, env={**os.environ, **secret}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    endpoint = f"http://127.0.0.1:{ports['s3']}"
-    try:
-        _wait_for_bucket(endpoint, secret)
-        yield {**secret, "endpoint": endpoint}
-    finally:
-        process.kill()
-        process.wait()
-
-
-def free_port_below_grpc() -> int:
-    """SeaweedFS opens port + 10000 as well."""
-    while True:
-        port = free_port()
-        if port < 55_000:
-            return port
-
-
-def _wait_for_bucket(endpoint: str, secret: dict[str, str]) -> None:
-    import boto3
-
-    client = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        aws_access_key_id=secret["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=secret["AWS_SECRET_ACCESS_KEY"],
-        region_name="us-east-1",
-    )
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            client.put_object(Bucket="data", Key="ready", Body=b"")
-            return
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+    with seaweedfs(program, tmp_path_factory.mktemp("weed")) as server:
+        yield server

@@ -83,9 +83,9 @@ def test_a_partition_depends_on_partitions_that_there_are(definitions: dg.Defini
 
 def test_the_benchmarks_and_the_ablation_have_jobs(definitions: dg.Definitions) -> None:
     for job, asset in {
-        **{f"{asset}_job": asset for asset in BENCHMARK_ASSETS.values()},
+        **{f"benchmark_{task}": asset for task, asset in BENCHMARK_ASSETS.items()},
         "ablation": "flip_ablation",
-        "benchmark_tables_job": "benchmark_tables",
+        "benchmark_report": "benchmark_tables",
     }.items():
         found = definitions.resolve_job_def(job)
         assert [key.to_user_string() for key in found.asset_layer.selected_asset_keys] == [asset]

@@ -1,6 +1,7 @@
 """The attribute predictor and the labels it gives."""
 
 import contextlib
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
         ONE_A100,
         team="models",
         code_version="1",
+        reads=_model_reads(settings),
         checks=checks.ATTRIBUTE_MODEL,
         group_name=GROUP,
         kinds={"pytorch"},
@@ -58,6 +60,14 @@ def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
     return attribute_model
 
 
+def _model_reads(settings: Settings) -> tuple[str, ...]:
+    given = settings.attributes
+    if given.weights:
+        return ("attributes.weights",)
+    training = tuple(f"attributes.{name}" for name in type(given).model_fields if name != "min_labels")
+    return (*training, "seed", *(["sample.portraits"] if given.data == "sample" else []))
+
+
 def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     from facecaption_ml.attributes import checkpoint_folder
     from facecaption_ml.attributes.evaluation import Evaluation
@@ -70,10 +80,15 @@ def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
     else:
         folder = _train(settings)
     evaluation = Evaluation.read(folder / EVALUATION)
+    content = hashlib.sha256()
     for name in (WEIGHTS, CONFIG, EVALUATION, CARD):
-        store.write_bytes(f"attribute_model/{name}", (folder / name).read_bytes())
+        data = (folder / name).read_bytes()
+        store.write_bytes(f"attribute_model/{name}", data)
+        if name in (WEIGHTS, CONFIG):  # what the predictor's answers depend on
+            content.update(data)
     calibrated, (low, high) = evaluation.share_right_in_band, evaluation.band
     return dg.MaterializeResult(
+        data_version=dg.DataVersion(content.hexdigest()[:16]),
         metadata={
             "mean accuracy": round(evaluation.mean_accuracy, 4),
             "majority class": round(evaluation.majority_accuracy, 4),
@@ -183,6 +198,7 @@ def _face_attributes(settings: Settings) -> dg.AssetsDefinition:
             "Set by FACECAPTION_ATTRIBUTE_THRESHOLD and FACECAPTION_MIN_LABELS."
         ),
         code_version="1",
+        reads=("attributes.threshold", "attributes.min_labels"),
         compute=ONE_A100,
         settings=settings,
         required_resources={"predictor"},

@@ -30,6 +30,10 @@ _DESCRIPTIONS: Final[Mapping[str, str]] = {
     "attributes": "40 facial attributes from a frozen image tower, with parts of the training data (paper §5.3, Table 3).",
     "sketches": "The photo of an unfinished drawing, asked for at every stage (paper §5.4, Table 4, Fig. 7 and 8).",
 }
+_READS: Final = (
+    "benchmarks.folders", "benchmarks.baselines", "benchmarks.shared", "benchmarks.sample_pictures",
+    "benchmarks.sample_drawings", "seed",
+)  # fmt: skip
 _HEADLINES: Final = 5  # numbers that stand before the table of all
 _TABLES: Final = "benchmarks/tables"
 
@@ -45,6 +49,7 @@ def _benchmark(task: str, settings: Settings) -> dg.AssetsDefinition:
         ONE_A100,
         team="models",
         code_version=CODE_VERSION,
+        reads=(f"benchmarks.{task}", *_READS),
         checks=checks.RESULT,
         name=BENCHMARK_ASSETS[task],
         deps=[all_of("flip_checkpoint")],
@@ -121,6 +126,7 @@ def _tables(settings: Settings) -> dg.AssetsDefinition:
         CPU,
         team="models",
         code_version=CODE_VERSION,
+        reads=("benchmarks.regression_tolerance",),
         checks=checks.TABLES,
         deps=[*BENCHMARK_ASSETS.values(), "flip_ablation"],
         group_name=GROUP,

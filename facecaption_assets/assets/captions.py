@@ -9,14 +9,17 @@ import polars as pl
 
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
+from facecaption_assets.factories.file_digests import LEXICON
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
+from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.captions import caption_table
-from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, slug
+from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
 from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.dataset.provenance import package_version
+from facecaption_ml.dataset.removal_requests import shows
 from facecaption_ml.errors import naming_fields
 
 GROUP = "captions"
@@ -39,6 +42,8 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "conditioned on the labels (paper §3.3). A pure function of labels, grammar version, seed and face id."
             ),
             code_version="1",
+            reads=("captions.grammar", "seed"),
+            files=(LEXICON,),
             compute=CPU,
             settings=settings,
             required_resources={"grammar"},
@@ -55,6 +60,8 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "rewrite that loses or adds an attribute is not taken; the row then keeps its template caption and the reason."
             ),
             code_version="1",
+            reads=("llm.backend",) if settings.llm.backend == "none" else ("llm", "seed"),
+            files=(LEXICON,),
             compute=ONE_A100,
             settings=settings,
             required_resources={"captioner"},
@@ -99,16 +106,22 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
 def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
     with naming_fields(LLM_PREFIX):
         rewriter = work.context.resources.captioner.rewriter()
+    removed = removals(work.settings)
 
     def rewrite(shard: str) -> ShardResult:
         templates = work.store.read_table("template_captions", shard)
         if rewriter is None:
+            if shows(work.store, shard, removed):
+                delete_answers(work.store, shard)
             return _rewritten(work, shard, templates, unwritten(templates, "FACECAPTION_LLM_BACKEND is none"), {})
         cache = AnswerCache(work.store, f"{slug(rewriter.model.model_id)}/{shard}")
         kept = len(cache)
         progress = Progress(f"llm_captions {shard}", "captions")
         with naming_fields(LLM_PREFIX):
             captions = rewriter.rewrite(templates, cache, on_progress=progress)
+        if shows(work.store, shard, removed):
+            cache.keep_only_used()
+            delete_answers(work.store, shard, kept=cache.key)
         how = {
             "model": rewriter.model.model_id,
             "prompt version": rewriter.prompt.version,
@@ -181,7 +194,7 @@ def _beside_other_shards(work: ShardWork, shard: str, rate: float) -> dict[str, 
 
 def _acceptance_by_shard(work: ShardWork, shard: str) -> dict[str, float]:
     """The acceptance rate of the finished shards before this one, at most ``_TREND`` of them."""
-    before = [other for other in work.store.shards("llm_captions") if other < shard][-_TREND:]
+    before = [other for other in work.store.registered_shards("llm_captions") if other < shard][-_TREND:]
     rates = {}
     for other in before:
         sources = work.store.read_table("llm_captions", other, columns=["caption_source"])["caption_source"]

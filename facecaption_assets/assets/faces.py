@@ -14,8 +14,10 @@ from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import ONE_A100
+from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.provenance import package_version
+from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.schemas import empty
 
 GROUP = "faces"
@@ -41,6 +43,7 @@ def face_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "Set by FACECAPTION_MIN_FACE_SCORE and FACECAPTION_MIN_FACE_SIDE."
             ),
             code_version="1",
+            reads=("detector", "crops"),
             compute=ONE_A100,
             settings=settings,
             required_resources={"detector"},
@@ -55,6 +58,7 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
     settings = work.settings
     detector = work.context.resources.detector.load()
     rules = settings.crops
+    removed = removals(settings)
 
     def crop(shard: str) -> ShardResult:
         rows_in, faces, images = 0, Counter[str](), Counter[str]()
@@ -69,10 +73,15 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
             rows_in += len(batch)
             progress(rows_in, total)
         crops = pl.concat(frames)
+        asked_out = crops["face_id"].is_in(list(removed.face_ids))
+        if asked_out.any():
+            faces["kept"] -= int(asked_out.sum())
+            faces["removed_face"] = int(asked_out.sum())
+            crops = crops.filter(~asked_out)
         return ShardResult(
             frame=crops,
             metadata={
-                **_detections(work, shard, crops),
+                **_detections(work, shard, crops.filter(~crops["sample_id"].is_in(_samples(removed)))),
                 **_metadata(crops, faces, images, detector.weights_version),
                 "device": detector.device.type,
                 "facecaption": package_version(),
@@ -85,6 +94,11 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
         )
 
     yield crop
+
+
+def _samples(removed: RemovalList) -> list[str]:
+    """Pictures with a face that was asked out: they are shown nowhere, whoever else is in them."""
+    return [face_id.rpartition("_")[0] for face_id in removed.face_ids]
 
 
 def _metadata(crops: pl.DataFrame, faces: Counter[str], images: Counter[str], weights: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import dagster as dg
 from facecaption_assets.checks import flip as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.asset import configured_asset
+from facecaption_assets.factories.dataset_inputs import DatasetInputs
 from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork
 from facecaption_assets.machines.compute import EIGHT_A100
 from facecaption_assets.machines.retries import training_retry_policy
@@ -41,6 +42,7 @@ def flip_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         EIGHT_A100,
         team="models",
         code_version=CODE_VERSION,
+        reads=("flip", "captions.grammar", "seed"),
         checks=checks.FLIP_CHECKPOINT,
         resources=["training_processes", "grammar"],
         retries=training_retry_policy,
@@ -64,6 +66,7 @@ def _provide_checkpoint(context: dg.AssetExecutionContext, settings: Settings) -
     store: Store = context.resources.store.open()
     data = DatasetWork.open(store, settings)
     data.require_shards()
+    inputs = DatasetInputs.of(context.instance, data.shards)
     processes = process_count(settings)
     config = training_config(settings, context.partition_key, data.shards, _versions(context, data), processes)
     work = settings.home / "training" / config.variant
@@ -73,10 +76,12 @@ def _provide_checkpoint(context: dg.AssetExecutionContext, settings: Settings) -
     flip = load_checkpoint(settings, store, config.prefix)
     with_crops = [shard for shard in data.shards if store.has_table(_CROPS, shard)]
     rows = sum(store.row_count(DATASET, shard) for shard in with_crops)
+    inputs.write(store, config.prefix)
     return dg.MaterializeResult(
         metadata={
             **_figures(store, config, flip),
             **_facts(store, config, checkpoint, data, minutes),
+            **inputs.metadata,
             "model card": dg.MetadataValue.md(store.read_bytes(f"{config.prefix}/MODEL_CARD.md").decode()),
         },
         data_version=dg.DataVersion(flip.version),

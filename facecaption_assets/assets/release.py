@@ -11,16 +11,19 @@ from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import Check
+from facecaption_assets.factories.dataset_inputs import SAME_SETTINGS, DatasetInputs
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
 from facecaption_assets.partitions import STATISTICS_ASSETS
+from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
-from facecaption_ml.dataset.funnel import total_counts
+from facecaption_ml.dataset.funnel import STAGES, total_counts
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.release import (
     PREFIX,
     SPLITS,
+    ReleaseSummary,
     data_card,
     image_hashes,
     release_table,
@@ -29,7 +32,6 @@ from facecaption_ml.dataset.release import (
     summary_json,
     write_release,
 )
-from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.schemas import DATASET, SCHEMAS
 from facecaption_ml.statistics import figures
@@ -54,6 +56,7 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "What the removal list names is left out on every rebuild."
             ),
             code_version="1",
+            reads=("release",),
             compute=CPU,
             settings=settings,
         ),
@@ -64,7 +67,7 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 @contextlib.contextmanager
 def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
     settings = work.settings
-    removed = RemovalList.read(settings.release.removal_list, settings.storage.options)
+    removed = removals(settings)
     columns = ["face_id", "sample_id", "url", "box", "alt_text", *(["image"] if settings.release.images else [])]
 
     def release(shard: str) -> ShardResult:
@@ -111,7 +114,8 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         CPU,
         team="data",
         code_version="1",
-        checks=checks.FACECAPTION_RELEASE,
+        reads=("release", "captions.grammar", "profile"),
+        checks={**checks.FACECAPTION_RELEASE, **SAME_SETTINGS},
         resources=["grammar"],
         table="facecaption_release",
         schema=SCHEMAS[DATASET],
@@ -126,24 +130,27 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         and do not hold the release up, neither do statistics that are missing in the card.
         """
         store: Store = context.resources.store.open()
-        expected, shards = store.shards("source_manifest"), store.shards(DATASET)
+        expected, shards = store.shards("source_manifest"), store.registered_shards(DATASET)
         if not shards:
             raise StoreError("no shard of facecaption_dataset is there yet: materialize it first")
+        inputs = DatasetInputs.of(context.instance, shards)
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
         rows = sum(store.row_count(DATASET, shard) for shard in shards)
         statistics, pictures = card_sections(store, STATISTICS_ASSETS, rows)
-        summary = write_release(
-            store,
-            shards,
-            lambda summary: {
+
+        def card(summary: ReleaseSummary) -> dict[str, bytes]:
+            funnel[STAGES[-1][1]] = summary.faces  # of the tables' rows, those that are in the release
+            return {
                 "README.md": data_card(summary, funnel, versions, settings.release.images, statistics),
                 "summary.json": summary_json(summary, funnel),
                 "figures/funnel.png": _funnel_picture(funnel),
                 **{f"figures/{name}": picture for name, picture in pictures.items()},
-            },
-            Progress("facecaption_release", "shards"),
-        )
+            }
+
+        progress = Progress("facecaption_release", "shards")
+        summary = write_release(store, shards, card, progress, removed=removals(settings))
+        inputs.write(store, "facecaption_release")
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": summary.faces,
@@ -151,9 +158,11 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 "from URLs to pairs": previews.amounts(funnel, "what is left after each stage"),
                 **sheets.caption_sheet(store, shards),
                 "shards": f"{len(shards)} of {len(expected)}",
+                **inputs.metadata,
                 "missing shards": ", ".join(sorted(set(expected) - set(shards))[:20]) or "none",
                 **previews.counts("split", summary.by_split),
                 "faces of repeated images left out": summary.duplicate_faces,
+                **previews.counts("left out", summary.left_out),
                 "mean words": round(summary.mean_words, 2),
                 "mean side, px": round(summary.mean_side, 1),
                 "funnel": previews.rows(["stage", "count"], list(funnel.items())),
@@ -161,7 +170,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 "where a row comes from": "facecaption trace FACE_ID",
                 "data card": dg.MetadataValue.path(store.uri(f"{PREFIX}/README.md")),
             },
-            check_results=[_images_in_one_split(store, settings).result()],
+            check_results=[_images_in_one_split(store, settings).result(), inputs.check().result()],
         )
 
     return facecaption_release

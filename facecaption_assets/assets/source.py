@@ -1,7 +1,8 @@
 """From a list of URLs to raw images."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,14 +15,19 @@ from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, DOWNLOAD
-from facecaption_assets.partitions import SHARDS
+from facecaption_assets.partitions import REFETCH_TAG, SHARDS
+from facecaption_assets.resources.data import SAMPLE, removals
 from facecaption_assets.resources.manifests import SourceConfig, ingest_further, previous_data_version
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.provenance import package_version
+from facecaption_ml.dataset.sources import ManifestCounts
 from facecaption_ml.errors import naming
-from facecaption_ml.images import count_by_status, fetch_raw_images, success_rate
+from facecaption_ml.images import EarlierRows, FetchStatus, count_by_status, fetch_status, fetch_to_file, success_rate
+from facecaption_ml.schemas import SCHEMAS, empty
+from facecaption_ml.storage.content import table_version
 from facecaption_ml.storage.store import Store
+from facecaption_ml.storage.table_file import TableFile
 
 GROUP = "source"
 _SHEET_PICTURES: Final = 8
@@ -33,12 +39,18 @@ def source_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     return [_source_manifest(settings), _raw_images(settings)]
 
 
+def _world(settings: Settings) -> tuple[str, ...]:
+    """What the sample world is drawn by, where it is the source."""
+    return ("sample.scenes", "seed") if settings.source.location == SAMPLE else ()
+
+
 def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
     @configured_asset(
         settings,
         CPU,
         team="data",
         code_version="1",
+        reads=("source.location", "source.columns", "source.rules", "source.shards", *_world(settings)),
         checks=checks.SOURCE_MANIFEST,
         resources=["source"],
         table="source_manifest",
@@ -48,7 +60,8 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
     def source_manifest(context: dg.AssetExecutionContext, config: SourceConfig) -> dg.MaterializeResult:
         """The list of images to fetch, in shards.
 
-        Reads a LAION-Face style table (Parquet, CSV, TSV, JSONL; local or S3), a folder of pictures, or the sample world;
+        Reads a LAION-Face style table (Parquet, CSV, TSV, JSONL, a list of URLs; local or S3), a folder of pictures, with or
+        without a table that names them, or the sample world; counts its rows on another way than it reads them;
         leaves out NSFW rows unless allowed; marks URLs that occur more than once; registers the shards as partitions.
         With a manifest in the run's config, that one's shards are added after the last.
         """
@@ -62,12 +75,16 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
             if ingested.known:
                 metadata["same content as"] = ingested.known.location
             # The shards that there were have not changed: what was made from them is not out of date.
-            return _result(store, ingested, metadata, previous_data_version(context.instance))
-        batches, progress = context.resources.source.batches(), Progress("source_manifest", "rows written")
+            before = previous_data_version(context.instance) or _content(store, ingested.ledger.names)
+            return _result(store, ingested, metadata, before)
+        counts, progress = ManifestCounts(), Progress("source_manifest", "rows written")
+        batches = context.resources.source.batches(counts)
         with naming(f"{PREFIX}SOURCE"):
-            ingested = ingest(batches, store, settings.source.shards, progress)
+            ingested = ingest(
+                batches, store, settings.source.shards, progress, removed=removals(settings), counts=counts
+            )
         _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
-        return _result(store, ingested, {"source": settings.source.location})
+        return _result(store, ingested, {"source": settings.source.location}, _content(store, ingested.names))
 
     return source_manifest
 
@@ -76,8 +93,10 @@ def _result(
     store: Store, ingested: Ingested, metadata: Mapping[str, str], data_version: dg.DataVersion | None = None
 ) -> dg.MaterializeResult:
     counts, rows = ingested.counts, ingested.rows
-    dropped = {reason: count for reason, count in counts.by_outcome.items() if reason != "kept"}
-    conserved = checks.conserved("rows_conserved", counts.rows, rows, dropped, "rows of the source")
+    for line in counts.lines():
+        logger.warning("source_manifest: %s", line)
+    entered = counts.rows if counts.records is None else counts.records
+    conserved = checks.conserved("rows_conserved", entered, rows, counts.dropped, "rows of the source")
     complete = conserved.passed and rows == counts.by_outcome["kept"]
     return dg.MaterializeResult(
         metadata={
@@ -86,12 +105,42 @@ def _result(
             "shards": len(ingested.names),
             **previews.counts("rows", counts.by_outcome),
             "duplicate URLs": counts.duplicates,
+            "taken out on request": ingested.taken_out,
+            **_reading(counts),
             "facecaption": package_version(),
             **metadata,
         },
         data_version=data_version,
         check_results=[replace(conserved, passed=complete).result()],
     )
+
+
+def _reading(counts: ManifestCounts) -> dict[str, Any]:
+    """How the files of the source were read: what was dropped, mended and passed over, with examples."""
+    said: dict[str, Any] = {"files read": counts.files, **previews.counts("repaired", counts.repaired)}
+    if counts.continued_lines:
+        said["lines within quoted fields"] = counts.continued_lines
+    for name, examples in (("dropped rows", counts.dropped_examples), ("repaired rows", counts.repaired_examples)):
+        if examples:
+            # What the rows hold stays in the file: nobody could take it back out of the event log.
+            said[name] = previews.rows(["file", "place", "reason"], [example[:3] for example in examples])
+    if counts.passed_over:
+        kinds = [
+            (kind, count, ", ".join(counts.passed_over_examples[kind])) for kind, count in counts.passed_over.items()
+        ]
+        said["files passed over"] = previews.rows(["kind", "files", "such as"], sorted(kinds))
+    if counts.notes:
+        said["notes"] = "; ".join(counts.notes[:20])
+    return said
+
+
+def _content(store: Store, names: Sequence[str]) -> dg.DataVersion:
+    """Of the source's shards, so that a source that was read again without a change makes nothing stale."""
+    columns = list(SCHEMAS["source_manifest"])
+    content = hashlib.sha256()
+    for name in names:
+        content.update(f"{name} {table_version(store, 'source_manifest', name, columns=columns)}\n".encode())
+    return dg.DataVersion(content.hexdigest()[:16])
 
 
 def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> None:
@@ -101,7 +150,11 @@ def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> N
     for name in sorted(present - set(names)):
         instance.delete_dynamic_partition(SHARDS.name, name)
         store.delete(store.table_key("source_manifest", name))
-        logger.info("source_manifest: %s is gone from the source; its partition is removed, its tables stay", name)
+        logger.info(
+            "source_manifest: %s is gone from the source; its partition is removed, and its tables take part in nothing "
+            "and stay until `facecaption clean`",
+            name,
+        )
     instance.add_dynamic_partitions(SHARDS.name, names)
 
 
@@ -115,10 +168,12 @@ def _raw_images(settings: Settings) -> dg.AssetsDefinition:
         kinds={"python", "parquet"},
         description=(
             "Every URL of the shard fetched, or the reason why not. Running a shard again fetches only rows whose failure "
-            "may pass (DNS, time-outs, 5xx). A shard whose success rate is under FACECAPTION_SUCCESS_FLOOR does not count "
-            "as done."
+            "may pass (DNS, time-outs, 5xx) or was due to a setting that has changed since, and files that were replaced; with "
+            f"the tag {REFETCH_TAG}, also rows of the statuses that it names. A shard whose success rate is under "
+            "FACECAPTION_SUCCESS_FLOOR does not count as done."
         ),
         code_version="1",
+        reads=("download", "source.success_floor", *_world(settings)),
         compute=DOWNLOAD,
         settings=settings,
         required_resources={"downloader"},
@@ -127,28 +182,25 @@ def _raw_images(settings: Settings) -> dg.AssetsDefinition:
 
 @contextlib.contextmanager
 def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
-    with work.context.resources.downloader.session() as (policy, context):
+    refetch = _statuses_of(work.context.run.tags.get(REFETCH_TAG, ""))
+    with work.context.resources.downloader.session(refetch) as (policy, context):
 
         def fetch(shard: str) -> ShardResult:
             manifest = work.store.read_table("source_manifest", shard)
-            raw = fetch_raw_images(
-                manifest,
-                policy,
-                context,
-                _previous(work.store, shard),
-                on_progress=Progress(f"raw_images {shard}", "URLs"),
-            )
-            rate = success_rate(raw)
+            progress = Progress(f"raw_images {shard}", "URLs")
+            with _previous(work.store, shard) as previous:
+                raw, facts = fetch_to_file(manifest, policy, context, previous, progress)
+            rate = success_rate(facts)
             floor = work.settings.source.success_floor
             reason = f"only {rate:.1%} of the images arrived; the floor is {floor:.0%} (FACECAPTION_SUCCESS_FLOOR)"
             return ShardResult(
                 frame=raw,
-                metadata=_download_metadata(raw, rate),
+                metadata=_download_metadata(raw, facts, rate),
                 checks=[
-                    checks.rows_conserved(manifest, raw),
-                    checks.failures_explained(raw),
-                    checks.unique(raw.filter(pl.col("status") == "ok"), "sha256", "unique_images"),
-                    checks.denials_honoured(raw, work.context.resources.downloader.denied()),
+                    checks.rows_conserved(manifest, facts),
+                    checks.failures_explained(facts),
+                    checks.unique(facts.filter(pl.col("status") == "ok"), "sha256", "unique_images"),
+                    checks.denials_honoured(facts, work.context.resources.downloader.denied()),
                 ],
                 rejected=reason if rate < floor else None,
             )
@@ -156,30 +208,49 @@ def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
         yield fetch
 
 
-def _previous(store: Store, shard: str) -> pl.DataFrame | None:
+def _statuses_of(tag: str) -> frozenset[FetchStatus]:
+    """The statuses that a run's tag names. Raises FaceCaptionError for one that there is not."""
+    names = [name.strip() for name in tag.split(",") if name.strip()]
+    return frozenset(fetch_status(name, f"tag {REFETCH_TAG}") for name in names)
+
+
+@contextlib.contextmanager
+def _previous(store: Store, shard: str) -> Iterator[EarlierRows | None]:
     """The rows of an earlier run of the shard, done or not."""
     for incomplete in (False, True):
         if store.has_table("raw_images", shard, incomplete=incomplete):
-            return store.read_table("raw_images", shard, incomplete=incomplete)
-    return None
+            with store.open_table("raw_images", shard, incomplete=incomplete) as parquet:
+                yield EarlierRows.of_file(parquet)
+            return
+    yield None
 
 
-def _download_metadata(raw: pl.DataFrame, rate: float) -> dict[str, Any]:
-    fetched = raw.filter(pl.col("status") == "ok")
+def _first_pictures(raw: TableFile) -> pl.DataFrame:
+    """The first rows with a picture, for a sheet; reads no more of the table than it takes to find them."""
+    found = [empty("raw_images")]
+    for batch in raw.batches():
+        found.append(batch.filter(pl.col("status") == "ok").head(_SHEET_PICTURES - sum(map(len, found))))
+        if sum(map(len, found)) == _SHEET_PICTURES:
+            break
+    return pl.concat(found)
+
+
+def _download_metadata(raw: TableFile, facts: pl.DataFrame, rate: float) -> dict[str, Any]:
+    fetched = facts.filter(pl.col("status") == "ok")
     pictures: dict[str, Any] = {}
     if len(fetched):
         sides = fetched.select(pl.min_horizontal("width", "height")).to_series().to_numpy()
         pictures = {
             "sizes": previews.spread(sides, "px, shorter side", "sizes of the pictures"),
-            "pictures": sheets.picture_sheet(fetched.head(_SHEET_PICTURES), "pictures as fetched"),
+            "pictures": sheets.picture_sheet(_first_pictures(raw), "pictures as fetched"),
         }
     metadata: dict[str, Any] = {
         **pictures,
         "success rate": round(rate, 4),
-        **previews.counts("status", count_by_status(raw)),
-        "megabytes": round(float(fetched["image"].struct.field("bytes").bin.size().sum() or 0) / 1e6, 1),
+        **previews.counts("status", count_by_status(facts)),
+        "megabytes": round(float(fetched["image_bytes"].sum()) / 1e6, 1),
     }
-    failures = raw.filter(pl.col("status") != "ok").select("status", "url", "error").head(_FAILURES)
+    failures = facts.filter(pl.col("status") != "ok").select("status", "url", "error").head(_FAILURES)
     if len(failures):
         metadata["failures"] = previews.rows(["status", "URL", "reason"], list(failures.iter_rows()))
     return {**metadata, "facecaption": package_version()}

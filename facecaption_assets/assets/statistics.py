@@ -36,6 +36,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             kinds={"polars", "parquet"},
             description="Table 1 of the paper: published facial data sets beside this one as measured.",
             code_version="1",
+            reads=("seed",),
             compute=CPU,
             settings=settings,
         ),
@@ -51,6 +52,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "4-grams and diversity, in memory that does not grow with the number of captions."
             ),
             code_version="1",
+            reads=("seed",),
             compute=CPU,
             settings=settings,
         ),
@@ -66,6 +68,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "of FACECAPTION_QUALITY_FOLDERS. CLIP-IQA needs the weights that FACECAPTION_CLIP names."
             ),
             code_version="1",
+            reads=("statistics.clip", "statistics.quality_folders", "statistics.quality_sample", "seed"),
             compute=ONE_A100,
             settings=settings,
             required_resources={"quality_scorers"},
@@ -82,6 +85,7 @@ def statistics_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "seeded sample. Needs the weights that FACECAPTION_ITM_MODEL names; empty without."
             ),
             code_version="1",
+            reads=("statistics.itm_model", "statistics.matching_sample", "seed"),
             compute=ONE_A100,
             settings=settings,
             required_resources={"matcher"},

@@ -1,54 +1,72 @@
 """Jobs over the assets, and whether what asks for them is on from the start."""
 
+from collections.abc import Collection
+from typing import Final
+
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
 
-MANIFEST_INTAKE = dg.define_asset_job(
+_ASSETS: Final[dict[str, tuple[str, ...]]] = {}
+"""What each job may materialize, by its name."""
+
+
+def _job(name: str, assets: Collection[str], description: str) -> UnresolvedAssetJobDefinition:
+    _ASSETS[name] = tuple(assets)
+    return dg.define_asset_job(name, selection=dg.AssetSelection.assets(*assets), description=description)
+
+
+MANIFEST_INTAKE = _job(
     "manifest_intake",
-    selection=dg.AssetSelection.assets("source_manifest"),
-    description="The shards of FACECAPTION_SOURCE or, with a manifest in the run's config, those of one more manifest.",
+    ["source_manifest"],
+    "The shards of FACECAPTION_SOURCE or, with a manifest in the run's config, those of one more manifest.",
 )
 
-SHARD_PIPELINE = dg.define_asset_job(
-    "shard_pipeline",
-    selection=dg.AssetSelection.assets(*SHARD_ASSETS),
-    description="One shard, or a range of them, from URLs to released pairs.",
+ATTRIBUTE_TRAINING = _job(
+    "attribute_training",
+    ["attribute_model"],
+    "The predictor of the 40 attributes: trained here, or as the settings name it.",
 )
 
-RELEASE = dg.define_asset_job(
+SHARD_PIPELINE = _job("shard_pipeline", SHARD_ASSETS, "One shard, or a range of them, from URLs to released pairs.")
+
+RELEASE = _job(
     "release",
-    selection=dg.AssetSelection.assets(*STATISTICS_ASSETS, "facecaption_release"),
-    description="The statistics of every finished shard, and the packed release with its data card.",
+    [*STATISTICS_ASSETS, "facecaption_release"],
+    "The statistics of every finished shard, and the packed release with its data card.",
 )
 
-FLIP_TRAINING = dg.define_asset_job(
+FLIP_TRAINING = _job(
     "flip_training",
-    selection=dg.AssetSelection.assets("flip_checkpoint"),
-    description="One variant of FLIP, or all three as a backfill, on every finished shard.",
+    ["flip_checkpoint"],
+    "One variant of FLIP, or all three as a backfill, on every finished shard.",
 )
 
 BENCHMARK_JOBS = (
     *(
-        dg.define_asset_job(
-            f"{asset}_job",
-            selection=dg.AssetSelection.assets(asset),
-            description=f"The benchmark '{task}' of one model on one data set, or of the whole grid as a backfill.",
+        _job(
+            f"benchmark_{task}",
+            [asset],
+            f"The benchmark '{task}' of one model on one data set, or of the whole grid as a backfill.",
         )
         for task, asset in BENCHMARK_ASSETS.items()
     ),
-    dg.define_asset_job(
+    _job(
         "ablation",
-        selection=dg.AssetSelection.assets("flip_ablation"),
-        description="One variant of FLIP trained anew with one seed and measured, or all of them as a backfill.",
+        ["flip_ablation"],
+        "One variant of FLIP trained anew with one seed and measured, or all of them as a backfill.",
     ),
-    dg.define_asset_job(
-        "benchmark_tables_job",
-        selection=dg.AssetSelection.assets("benchmark_tables"),
-        description="The tables of every benchmark that has been measured.",
-    ),
+    _job("benchmark_report", ["benchmark_tables"], "The tables of every benchmark that has been measured."),
 )
+
+JOBS = (MANIFEST_INTAKE, ATTRIBUTE_TRAINING, SHARD_PIPELINE, RELEASE, FLIP_TRAINING, *BENCHMARK_JOBS)
+
+
+def job_of(assets: Collection[str]) -> str | None:
+    """The name of the job that materializes all of ``assets``; None where none does."""
+    return next((name for name, own in _ASSETS.items() if set(assets) <= set(own)), None)
 
 
 def sensor_status(settings: Settings) -> dg.DefaultSensorStatus:

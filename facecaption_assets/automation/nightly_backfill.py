@@ -1,19 +1,21 @@
 """Which shards want building, why, and from which asset on.
 
-All of it comes from a few queries for each asset, whatever the number of shards: the latest materialization of each shard
-by its number in the event log, which grows with time, and the failures of the last days.
+All of it comes from a few queries for each asset, whatever the number of shards: the latest record of each shard, which says
+what it was made of (``records.made_of``), and the failures of the last days.
 
 - missing: an asset of the shard has never been materialized, and the shard has not failed lately;
 - failed: it has failed lately, alone (``shards.py`` observed it) or in a run that died without saying which shard it was;
-- stale: an asset is older than what it is made from, or its code version has changed since.
+- stale: its code version, which settings and files are part of, is not the present one, or one of its inputs has other
+  content than it was made of. An input that was merely made again is no reason.
 
+A shard that the source has not, such as a partition that somebody has added by hand, is left alone.
 ``source_manifest`` is no reason for staleness: each further manifest makes it newer without a change to earlier shards.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -21,11 +23,10 @@ from typing import Final, Literal
 import dagster as dg
 
 from facecaption_assets.automation.ranges import shards_of_run
-from facecaption_assets.factories.shards import CODE_VERSION
+from facecaption_assets.factories.records import FAILURE, MadeOf, latest_of, made_of
 from facecaption_assets.partitions import SHARD_ASSETS, SHARDS
 
 Reason = Literal["missing", "failed", "stale"]
-_MOST_UNVERSIONED: Final = 16  # materializations in a row that are read in search of a code version
 _MOST_EVENTS: Final = 5_000  # failures that are read of each asset, the latest first
 _MOST_RUNS: Final = 2_000
 UNFINISHED: Final = [
@@ -68,23 +69,28 @@ class Backlog:
 
 
 def find_backlog(
-    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, now: datetime, attempts: int, memory: timedelta
+    instance: dg.DagsterInstance,
+    repository: dg.RepositoryDefinition,
+    now: datetime,
+    attempts: int,
+    memory: timedelta,
+    in_source: Collection[str] = (),
 ) -> Backlog:
-    """The backlog at ``now``. A shard with ``attempts`` failures within ``memory`` is quarantined, whatever it needs."""
+    """The backlog at ``now``. A shard with ``attempts`` failures within ``memory`` is quarantined, whatever it needs.
+
+    ``in_source``: the shards that the source has; where it is empty, all that are registered.
+    """
     assert SHARDS.name
     registered = list(instance.get_dynamic_partitions(SHARDS.name))
     position = {shard: number for number, shard in enumerate(registered)}
-    nodes = [repository.asset_graph.get(dg.AssetKey(name)) for name in SHARD_ASSETS]
-    parents = [[number for number, other in enumerate(nodes) if other.key in node.parent_keys] for node in nodes]
-    log, kind = instance.event_log_storage, dg.DagsterEventType.ASSET_MATERIALIZATION
-    made = [log.get_latest_storage_id_by_partition(node.key, kind) for node in nodes]
-    limits = [_outdated_before(instance, repository, *one) for one in zip(SHARD_ASSETS, made, strict=True)]
-    failures = _failures(instance, registered, position, made, now - memory)
+    stages = [_Stage.of(instance, repository, name) for name in SHARD_ASSETS]
+    made = {stage.name: stage.made for stage in stages}
+    failures = _failures(instance, registered, position, [stage.made for stage in stages], now - memory)
     unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     running = {shard for run in unfinished for shard in shards_of_run(run.tags, position, registered)}
     tasks, quarantined = [], []
-    for shard in registered:
-        needed = _first_stage(shard, made, limits, parents)
+    for shard in registered if not in_source else filter(set(in_source).__contains__, registered):
+        needed = _first_stage(shard, stages, made)
         if needed is None or shard in running:
             continue
         count = failures[shard]
@@ -96,70 +102,54 @@ def find_backlog(
     return Backlog(tasks, quarantined, sorted(running, key=position.__getitem__))
 
 
+@dataclass(frozen=True)
+class _Stage:
+    """A shard asset as it is defined now, its shards as they were made, and its inputs that are not by shard."""
+
+    name: str
+    code: str | None
+    parents: Sequence[str]
+    made: Mapping[str, MadeOf]
+    whole: Mapping[str, MadeOf]
+
+    @classmethod
+    def of(cls, instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, name: str) -> _Stage:
+        node = repository.asset_graph.get(dg.AssetKey(name))
+        parents = [key.to_user_string() for key in node.parent_keys]
+        whole = {
+            parent: latest
+            for parent in parents
+            if parent not in SHARD_ASSETS and parent != "source_manifest" and (latest := latest_of(instance, parent))
+        }
+        return cls(name, node.code_version, parents, made_of(instance, name), whole)
+
+    def is_stale(self, shard: str, made: Mapping[str, Mapping[str, MadeOf]]) -> bool:
+        """Whether a shard that is made is of other code or of other inputs than there are now."""
+        mine = self.made[shard]
+        if self.code is not None and mine.code != self.code:
+            return True
+        inputs = {parent: made[parent].get(shard) for parent in self.parents if parent in made} | dict(self.whole)
+        return any(now and mine.is_older_than(now, parent) for parent, now in inputs.items())
+
+
 def _first_stage(
-    shard: str, made: Sequence[Mapping[str, int]], limits: Sequence[int], parents: Sequence[Sequence[int]]
+    shard: str, stages: Sequence[_Stage], made: Mapping[str, Mapping[str, MadeOf]]
 ) -> tuple[int, Reason] | None:
     """The number of the first asset to build and why; None for a shard that is complete and up to date."""
     first: int | None = None
-    for number, latest in enumerate(made):
-        mine = latest.get(shard)
-        if mine is None:
+    for number, stage in enumerate(stages):
+        if shard not in stage.made:
             return (number if first is None else first), "missing"
-        newer = any(made[parent].get(shard, 0) > mine for parent in parents[number])
-        if first is None and (newer or mine < limits[number]):
+        if first is None and stage.is_stale(shard, made):
             first = number
     return None if first is None else (first, "stale")
-
-
-def _outdated_before(
-    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, name: str, made: Mapping[str, int]
-) -> int:
-    """Materializations with a smaller number are of other code, or of an older model than there is; 0: none is."""
-    node = repository.asset_graph.get(dg.AssetKey(name))
-    limit = _code_changed_at(instance, node.key, node.code_version, sorted(made.values()))
-    for key in node.parent_keys:
-        if not repository.asset_graph.get(key).is_partitioned and key != dg.AssetKey("source_manifest"):
-            record = instance.get_asset_records([key])
-            latest = record[0].asset_entry.last_materialization_storage_id if record else None
-            limit = max(limit, latest or 0)
-    return limit
-
-
-def _code_changed_at(instance: dg.DagsterInstance, key: dg.AssetKey, current: str | None, ids: Sequence[int]) -> int:
-    """The first of these materializations that is of the current code; found by halves, as code only ever moves on.
-
-    Reading each would take minutes: they hold pictures. One without a version may be of any code: it counts as old unless one
-    of the current code is known to come before it.
-    """
-    if current is None:
-        return 0
-    low, high, first = 0, len(ids), len(ids)
-    while low < high:
-        middle = (low + high) // 2
-        end = min(middle + _MOST_UNVERSIONED, high)
-        versions = ((place, _code_version(instance, key, ids[place])) for place in range(middle, end))
-        place, version = next(((at, found) for at, found in versions if found is not None), (end, None))
-        if version == current:
-            first, high = place, middle
-        elif version is None and end == high:
-            high = middle
-        else:
-            low = place if version is None else place + 1
-    return ids[first] if first < len(ids) else (ids[-1] + 1 if ids else 0)
-
-
-def _code_version(instance: dg.DagsterInstance, key: dg.AssetKey, storage_id: int) -> str | None:
-    wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=[storage_id])
-    records = instance.fetch_materializations(wanted, limit=1).records
-    event = records[0].asset_materialization if records else None
-    return (event.tags or {}).get(CODE_VERSION) if event else None
 
 
 def _failures(
     instance: dg.DagsterInstance,
     registered: Sequence[str],
     position: Mapping[str, int],
-    made: Sequence[Mapping[str, int]],
+    made: Sequence[Mapping[str, MadeOf]],
     since: datetime,
 ) -> Counter[str]:
     """How often each shard has failed since then: in runs that named it, and in runs that died without naming any shard.
@@ -172,10 +162,10 @@ def _failures(
         wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), after_timestamp=since.timestamp())
         for record in instance.fetch_observations(wanted, limit=_MOST_EVENTS).records:
             observed, shard = record.event_log_entry.asset_observation, record.partition_key
-            if observed is None or shard is None or "failure" not in observed.metadata:
+            if observed is None or shard is None or FAILURE not in observed.metadata:
                 continue
             named.add(record.run_id)
-            if record.storage_id > latest.get(shard, 0):
+            if shard not in latest or record.storage_id > latest[shard].storage_id:
                 runs_of.setdefault(shard, set()).add(record.run_id)
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=since)
     for run in instance.get_runs(failed, limit=_MOST_RUNS):

@@ -66,7 +66,14 @@ def _nightly_backfill(settings: Settings) -> dg.ScheduleDefinition:
             return
         assert context.repository_def
         memory = timedelta(days=nightly.nightly_days)
-        backlog = find_backlog(instance, context.repository_def, now, nightly.nightly_attempts, memory)
+        backlog = find_backlog(
+            instance,
+            context.repository_def,
+            now,
+            nightly.nightly_attempts,
+            memory,
+            settings.open_store().shards("source_manifest"),
+        )
         awaited = awaited_shards(instance, settings, now)
         wanted = [task for task in backlog.tasks if task.reason != "missing" or task.stage or task.shard not in awaited]
         left = len(backlog.tasks) - len(wanted)
@@ -162,7 +169,7 @@ def _weekly_benchmark(settings: Settings, task: str) -> dg.ScheduleDefinition:
 
     @dg.schedule(
         name=f"weekly_{asset}",
-        job=next(job for job in BENCHMARK_JOBS if job.name == f"{asset}_job"),
+        job=next(job for job in BENCHMARK_JOBS if job.name == f"benchmark_{task}"),
         cron_schedule=checked_cron(settings, "weekly_cron"),
         execution_timezone=settings.automation.timezone,
         default_status=_status(settings),

@@ -16,7 +16,7 @@ from facecaption_ml.taxonomy import FEMALE, settle_conflicts
 _BELOW, _ABOVE = 0.05, 0.02  # how far a share that is right may lie beside the probabilities
 
 SOURCE_MANIFEST: Final[Mapping[str, str]] = {
-    "rows_conserved": "Rows of the source = rows in shards + rows dropped by reason.",
+    "rows_conserved": "Rows of the source, counted apart from the reader, = rows in shards + rows dropped by reason.",
 }
 RAW_IMAGES: Final[Mapping[str, str]] = {
     "rows_conserved": "Every row of the manifest is a row here, in the same order.",
@@ -94,14 +94,15 @@ def rows_conserved(manifest: pl.DataFrame, raw: pl.DataFrame) -> Check:
     return Check("rows_conserved", same, {"in": len(manifest), "out": len(raw)}, found=found)
 
 
-def failures_explained(raw: pl.DataFrame) -> Check:
-    has_bytes = pl.col("image").struct.field("bytes").is_not_null()
+def failures_explained(facts: pl.DataFrame) -> Check:
+    """``facts``: raw_images with ``image_bytes``, the size of each picture, in place of ``image``."""
+    has_bytes = pl.col("image_bytes").is_not_null()
     ok = pl.col("status") == "ok"
     whole = has_bytes & pl.col("sha256").is_not_null() & (pl.col("width") > 0) & (pl.col("height") > 0)
     explained = ~has_bytes & pl.col("error").is_not_null()
     offends = ~pl.when(ok).then(whole).otherwise(explained).fill_null(False)
     hold = "rows have a picture with its size and hash, or a reason and no bytes"
-    return none_of("failures_explained", raw, offends, "url", hold)
+    return none_of("failures_explained", facts, offends, "url", hold)
 
 
 def denials_honoured(raw: pl.DataFrame, denied: RemovalList) -> Check:

@@ -17,8 +17,10 @@ from facecaption_assets.partitions import BENCHMARK_ASSETS, VARIANTS
 from facecaption_assets.resources.benchmarks import check_names, measure, result_figures, write_measured
 from facecaption_assets.settings import Settings
 from facecaption_assets.training.launch import process_count
+from facecaption_ml import interrupts
 from facecaption_ml.benchmarks.encoders.registry import models_of
 from facecaption_ml.benchmarks.report.ablation import ablation_key
+from facecaption_ml.processes import environment_of_children
 from facecaption_ml.storage.store import Store
 
 
@@ -83,7 +85,13 @@ def run_ablation(settings: Settings, seeds: Sequence[str], at_once: int | None) 
 def _materialized(settings: Settings, asset: str, partition: str) -> str:
     """Materialize one partition in a process of its own, and say what became of it; the line of its error, or nothing."""
     started = time.monotonic()
-    done = subprocess.run(materialize_command(settings, asset, partition), stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        materialize_command(settings, asset, partition),
+        env={**os.environ, **environment_of_children()},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    interrupts.halt_if_ending()
     line = _failure(done) if done.returncode else ""
     said = f"FAILED: {line}" if line else f"{time.monotonic() - started:.0f} s"
     click.echo(f"• {asset} {partition}: {said}", err=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import tempfile
+import threading
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +15,13 @@ from typing import Any, Literal
 
 import click
 
+from facecaption_assets.commands.storage_errors import describe_storage
 from facecaption_assets.settings import PREFIX, SETTINGS, Settings, SettingsError, load_settings
+from facecaption_ml import interrupts
 from facecaption_ml.errors import describe, is_mendable
+
+_READER_GONE = 128 + 13
+"""Exit status where the reader of standard output has gone: a shell's for a program that SIGPIPE (13) ended."""
 
 
 class _OneLineErrors(click.Group):
@@ -29,12 +36,43 @@ class _OneLineErrors(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads_on():
+                ctx.exit(_READER_GONE)
+            interrupts.halt_if_ending()
             if ctx.params.get("debug"):
                 raise
+            raise _OneLine(error) from error
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As a program, signals end it with one line (``interrupts``) even where it was started without ``__main__``."""
+        if interrupts.is_running() or threading.current_thread() is not threading.main_thread() or "args" in extra:
+            return super().main(*args, **extra)
+        return interrupts.run(lambda: super(_OneLineErrors, self).main(*args, **extra))
+
+
+class _OneLine(click.ClickException):
+    """An error's line and, where the error has one, its own exit status."""
+
+    def __init__(self, error: Exception) -> None:
+        line = describe_storage(error)
+        if line is None:
             line = describe(error)
             if not is_mendable(error):
                 line += f"; the traceback is in {_keep_traceback(error)}"
-            raise click.ClickException(line) from error
+        super().__init__(line)
+        self.exit_code = getattr(error, "exit_status", 1)  # type: ignore[misc]
+
+
+def _nobody_reads_on() -> bool:
+    """Whether it was standard output that broke, as in ``facecaption … | head``; then what is left goes nowhere, silently."""
+    broken = select.poll()
+    broken.register(sys.stdout.fileno(), select.POLLERR)
+    if not broken.poll(0):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # else the interpreter complains of it once more when it ends
+    os.close(nowhere)
+    return True
 
 
 def _keep_traceback(error: Exception) -> Path:
@@ -81,26 +119,26 @@ def demo() -> None:
 @click.option("--first", help="First shard; default: the first registered.")
 @click.option("--last", help="Last shard; default: the last registered, or FIRST alone where that is given.")
 @click.option("--skip-source", is_flag=True, help="Keep the registered shards and the attribute model there is.")
-def run(first: str | None, last: str | None, skip_source: bool) -> None:
+@click.option(
+    "--refetch", "refetched", multiple=True, metavar="STATUS", help="Fetch rows again that ended so, such as timeout."
+)
+def run(first: str | None, last: str | None, skip_source: bool, refetched: tuple[str, ...]) -> None:
     """Run the pipeline on FACECAPTION_SOURCE, from the URLs to the packed release."""
     from facecaption_assets.commands.run import run_pipeline
+    from facecaption_ml.images import fetch_status
 
-    run_pipeline(load_settings(), first, last, skip_source)
+    refetch = [fetch_status(name, "--refetch") for name in refetched]
+    run_pipeline(load_settings(), first, last, skip_source, refetch=refetch)
 
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=3000, show_default=True)
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
 def ui(host: str, port: int) -> None:
     """Open the Dagster UI, with the daemon that backfills and schedules need."""
-    from facecaption_assets.commands.instance import prepare_home
+    from facecaption_assets.commands.ui import run_ui
 
-    settings = load_settings()
-    prepare_home(settings)
-    os.environ[f"{PREFIX}HOME"] = str(settings.home)
-    click.echo(f"Dagster UI: http://{host}:{port}  (Ctrl-C stops it)", err=True)
-    command = ["dagster", "dev", "-m", "facecaption_assets.definitions", "-h", host, "-p", str(port)]
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    run_ui(load_settings(), host, port)
 
 
 @main.command()
@@ -117,7 +155,11 @@ def status(shards: tuple[str, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON per photo.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write a picture of all faces with their captions.")
 @click.option("--min-score", default=0.9, show_default=True, help="Faces must score above this.")
-@click.option("--weights", default="bundled", show_default=True, help="Detector: bundled, download or a .pth file.")
+@click.option(
+    "--weights",
+    default="",
+    help="Detector: bundled, download or a .pth file; default: as the FACECAPTION_DETECTOR_* settings say.",
+)
 @click.option("--attributes", default="bundled", show_default=True, help="Attribute predictor: bundled or a folder.")
 @click.option("--seed", default=0, show_default=True)
 def caption(
@@ -254,12 +296,21 @@ def remove(
     reason: str,
     dry_run: bool,
 ) -> None:
-    """Record a removal, and show what holds it and what will be rebuilt. Every option may be repeated."""
+    """Record a removal, take out what needs no rebuild, and show what holds the rest. Every option may be repeated."""
     from facecaption_assets.commands.remove import remove as record
     from facecaption_assets.commands.remove import requested
 
     lines = requested(urls, hosts, face_ids, sample_ids, hashes)
     record(load_settings(), lines, reason, dry_run)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted, delete nothing.")
+def clean(dry_run: bool) -> None:
+    """Delete the tables of shards that left the source, unfinished tries of finished shards, and stale temporary files."""
+    from facecaption_assets.commands.clean import clean as delete
+
+    delete(load_settings(), dry_run=dry_run)
 
 
 @main.command()

@@ -1,17 +1,35 @@
 """The Dagster instance of this machine, and runs in this process for people who do not open the UI."""
 
+import contextlib
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any, Final
 
 import dagster as dg
+from dagster._core.remote_origin import (  # dagster has no public names for them
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.utils import make_new_run_id
 
 from facecaption_assets.automation.alerts import innermost_error
+from facecaption_assets.automation.jobs import job_of
+from facecaption_assets.commands.dead_runs import PROCESS_TAG, fail_dead_runs
 from facecaption_assets.definitions import build_definitions
+from facecaption_assets.machines.compute import pools
+from facecaption_assets.machines.executors import good_shards_go_on_here
 from facecaption_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARDS
 from facecaption_assets.settings import Settings
+from facecaption_ml import interrupts
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.processes import PARENT, ProcessIdentity
+
+CODE_LOCATION: Final = "facecaption"
+"""What the UI calls the code location."""
 
 
 class RunFailedError(FaceCaptionError):
@@ -31,6 +49,10 @@ def prepare_home(settings: Settings) -> Path:
     if settings.deploy.executor == "kubernetes" and (given / "dagster.yaml").is_file():
         return given
     home = settings.dagster_home
+    if "?" in str(home):  # what follows it would be options of the database's address
+        raise RunFailedError(
+            f"FACECAPTION_HOME is {settings.home}: Dagster's database cannot lie below a name with '?'"
+        )
     config = home / "dagster.yaml"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -44,13 +66,30 @@ def prepare_home(settings: Settings) -> Path:
     return home
 
 
+def register_pools(instance: dg.DagsterInstance, settings: Settings) -> None:
+    """Give every pool of this machine its limit, so that the UI shows them before anything has run."""
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits or settings.deploy.executor == "kubernetes":
+        return
+    known = storage.get_concurrency_keys()
+    for pool in pools(settings.deploy):
+        if pool not in known:
+            storage.initialize_concurrency_limit_to_default(pool)
+
+
 class Pipeline:
     """Runs assets in this process, recorded in the instance that the UI shows."""
 
-    def __init__(self, settings: Settings) -> None:
-        prepare_home(settings)
+    def __init__(self, settings: Settings, tags: Mapping[str, str] | None = None) -> None:
+        """``tags``: of all runs."""
+        home = prepare_home(settings)
+        self._tags = dict(tags or {})
         self.settings = settings
+        interrupts.advise("what is finished is kept, and the same command goes on from there")
         self.instance = dg.DagsterInstance.get()
+        if settings.deploy.executor != "kubernetes" and PARENT not in os.environ:
+            fail_dead_runs(self.instance, home)
+            register_pools(self.instance, settings)
         # Runs from the shell are in this process, whatever the UI's runs do.
         self._definitions = build_definitions(settings.replaced(executor="in_process"))
 
@@ -79,19 +118,61 @@ class Pipeline:
                 "FACECAPTION_EXECUTOR is kubernetes, where runs are launched in the UI: "
                 "on one machine set FACECAPTION_EXECUTOR=in_process"
             )
-        tags = {}
+        interrupts.halt_if_ending()
+        tags = {**self._tags, PROCESS_TAG: str(ProcessIdentity.own())}
         if first is not None:
-            tags = {RANGE_START_TAG: first, RANGE_END_TAG: last or first}
-        result = self._definitions.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=self.instance,
-            asset_selection=[dg.AssetKey(name) for name in assets],
-            partition_key=partition,
-            tags=tags,
-            raise_on_error=False,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            tags |= {RANGE_START_TAG: first, RANGE_END_TAG: last or first}
+        job = job_of(assets)
+        definition = (
+            self._definitions.resolve_job_def(job) if job else self._definitions.resolve_implicit_global_asset_job_def()
         )
+        run_id = make_new_run_id()
+        with (
+            good_shards_go_on_here(),
+            interrupts.before_end(lambda: self._cancel(run_id)),
+            _origin(self.instance, definition.name),
+        ):
+            result = definition.execute_in_process(
+                instance=self.instance,
+                asset_selection=[dg.AssetKey(name) for name in assets],
+                partition_key=partition,
+                run_id=run_id,
+                tags=tags,
+                raise_on_error=False,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+        interrupts.halt_if_ending()
         if not result.success:
             raise RunFailedError(_first_failure(result))
+
+    def _cancel(self, run_id: str) -> None:
+        """Mark a run canceled whose process is being told to stop."""
+        with dg.DagsterInstance.get() as instance:
+            run = instance.get_run_by_id(run_id)
+            if run and not run.is_finished:
+                instance.report_run_canceled(run)
+
+
+def job_origin(job: str) -> RemoteJobOrigin:
+    """Where the UI finds the job of a run."""
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(CODE_LOCATION), "__repository__")
+    return RemoteJobOrigin(repository, job)
+
+
+@contextlib.contextmanager
+def _origin(instance: dg.DagsterInstance, job: str) -> Iterator[None]:
+    """Within the block a run that is made says which job of which code location it is of.
+
+    Without it the UI shows the run neither on its timeline nor in the job's history. ``execute_in_process`` knows no origin.
+    """
+    create: Any = instance.create_run_for_job
+    instance.create_run_for_job = functools.partial(  # type: ignore[method-assign]
+        create, remote_job_origin=job_origin(job)
+    )
+    try:
+        yield
+    finally:
+        instance.create_run_for_job = create  # type: ignore[method-assign]
 
 
 def _first_failure(result: dg.ExecuteInProcessResult) -> str:

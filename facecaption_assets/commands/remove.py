@@ -1,4 +1,7 @@
-"""``facecaption remove``: a request to take something out, recorded, and what it touches and takes to carry out."""
+"""``facecaption remove``: a request to take something out, recorded and carried out as far as that needs no rebuild.
+
+It prints where the rest is, the commands that rebuild it, and what is out of its reach.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,27 @@ from itertools import groupby
 from typing import Final
 
 import click
+import dagster as dg
 
+from facecaption_assets.commands.clean import runs_under_way
+from facecaption_assets.commands.event_log import Emptied, Words, empty_events, empty_file
+from facecaption_assets.commands.instance import prepare_home
 from facecaption_assets.partitions import BENCHMARK_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import PREFIX, REMOVALS, Settings
-from facecaption_ml.dataset.removal_requests import Holding, copies, holdings, parse_request, record_requests
+from facecaption_ml.dataset.removal_requests import (
+    Holding,
+    Survey,
+    copies,
+    parse_request,
+    record_requests,
+    survey,
+    take_out_addresses,
+    words_of,
+)
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.schemas import DATASET
+from facecaption_ml.flip.use.face_features import FOLDER as FEATURES
+from facecaption_ml.schemas import DATASET, SOURCE
 from facecaption_ml.storage.store import Store
 
 _EXAMPLES: Final = 10
@@ -52,7 +69,7 @@ def remove(settings: Settings, lines: Sequence[str], reason: str, dry_run: bool)
             click.echo(f"was in {path} already: {line}")
         if not settings.release.removal_list:
             click.echo(f"runs with this {PREFIX}HOME read it; elsewhere set {PREFIX}REMOVAL_LIST={path}")
-    _show(settings, settings.open_store(), removed)
+    _carry_out(settings, settings.open_store(), removed, dry_run=dry_run)
 
 
 def requested(
@@ -63,12 +80,13 @@ def requested(
     values = (urls, hosts, face_ids, sample_ids, hashes)
     for (option, kind, words), lines in zip(_OPTIONS, values, strict=True):
         for line in map(str.strip, lines):
+            why = ""
             try:
-                fits = bool(getattr(parse_request(line), kind)) and not (kind == "hosts" and "/" in line)
-            except RemovalListError:
-                fits = False
+                fits = bool(getattr(parse_request(line), kind))
+            except RemovalListError as error:
+                fits, why = False, f" ({str(error).removeprefix('the request, line 1: ')})"
             if not fits:
-                raise FaceCaptionError(f"{option} {line.removeprefix('host:')[:80]!r}: that is no {words}")
+                raise FaceCaptionError(f"{option} {line.removeprefix('host:')[:80]!r}: that is no {words}{why}")
     return [line.strip() for lines in values for line in lines]
 
 
@@ -81,72 +99,148 @@ _OPTIONS: Final = (
 )
 
 
-def _show(settings: Settings, store: Store, removed: RemovalList) -> None:
-    held = holdings(store, removed)
-    if not held:
-        click.echo(f"\nno shard under {store.root} holds any of it; it will not be fetched or released from now on")
-        return
-    rows = [f"{one.shard}: " + ", ".join(f"{table} {count}" for table, count in one.rows.items()) for one in held]
-    same = [
-        f"the same file lies at {url}, which is not removed: add --sha256 {sha256}"
-        for url, sha256 in list(copies(store, removed, held).items())[:_EXAMPLES]
-    ]
+def _carry_out(settings: Settings, store: Store, removed: RemovalList, *, dry_run: bool) -> None:
+    """Take out at once what needs no rebuild, and print where the rest is and which commands take it out.
+
+    The addresses go from the manifest last: they tell what to look for, so that a removal that was interrupted finds the rest
+    when it is run again.
+    """
+    found = survey(store, removed)
+    same = copies(store, removed, found.held)
     variants = sorted({key.split("/")[1] for key in store.keys("flip_checkpoint/") if key.endswith("/config.json")})
+    pixels = list(_pixels(store, found, variants))
+    emptied = empty_log(settings, store, removed, found.held, dry_run=dry_run)
+    done = list(_done_at_once(settings, store, found.held, emptied, dry_run=dry_run))
+    if not (found.held or found.released):
+        what = "has any of its faces" if found.pictured else "holds any of it"
+        click.echo(f"\nno shard under {store.root} {what}; it will not be fetched or released from now on")
+    rows = [f"{one.shard}: " + ", ".join(f"{table} {count}" for table, count in one.rows.items()) for one in found.held]
+    if found.released:
+        rows.append(f"release: {found.released}")
+    also = [
+        f"the same file lies at {url}, which is not removed: add --sha256 {sha256}"
+        for url, sha256 in list(same.items())[:_EXAMPLES]
+    ]
+    if len(same) > _EXAMPLES:
+        also.append(f"… and {len(same) - _EXAMPLES} more")
     for title, lines in (
-        ("What holds it:", [*rows, *same]),
-        ("Pixels of it are still in:", _pixels(settings, store, held, variants)),
-        ("To carry it out, run:", _commands(store, removed, held, variants)),
-        ("What honours the list, and what does not:", _honoured(removed)),
+        ("What holds it:", [*rows, *also]),
+        ("Pixels of it are still in:", pixels),
+        ("What this command takes out:" if dry_run else "Taken out by this command:", done),
+        ("To carry it out, run:", _commands(store, found, variants)),
+        ("What honours the list, and what does not:", _honoured(settings, store, removed, emptied, variants)),
     ):
-        click.echo("\n".join(["", title, *(f"  {line}" for line in lines)]))
+        if shown := list(lines):
+            click.echo("\n".join(["", title, *(f"  {line}" for line in shown)]))
 
 
-def _pixels(settings: Settings, store: Store, held: Sequence[Holding], variants: Sequence[str]) -> Iterator[str]:
-    for holding in held:
+def empty_log(
+    settings: Settings, store: Store, removed: RemovalList, held: Sequence[Holding], *, dry_run: bool
+) -> Emptied:
+    """Take it out of Dagster's event log and log files and of HOME's errors.log; nothing where there is no instance yet."""
+    urls, texts = set[str](), set[str]()
+    for kind, values in words_of(store, held, removed):
+        (urls if kind == "url" else texts).update(values)
+    words = Words(removed, urls, texts)
+    errors = settings.home / "errors.log"
+    in_errors = errors.is_file() and empty_file(errors, words, dry_run)
+    if not (settings.dagster_home / "dagster.yaml").is_file() and not os.environ.get("DAGSTER_HOME"):
+        return Emptied(files=int(in_errors))
+    prepare_home(settings)
+    with dg.DagsterInstance.get() as instance:
+        emptied = empty_events(instance, [holding.shard for holding in held], words, dry_run=dry_run)
+        emptied.files += in_errors
+    running = runs_under_way(settings)
+    if running:
+        emptied.problems.append(
+            f"{len(running)} run(s) under way ({running[0][:8]} …), which may write it anew: run this again when they are over"
+        )
+    return emptied
+
+
+def _done_at_once(
+    settings: Settings, store: Store, held: Sequence[Holding], emptied: Emptied, *, dry_run: bool
+) -> Iterator[str]:
+    """What needs no rebuild: said, and done unless it is a dry run."""
+    if emptied.events or emptied.files:
+        where = os.environ.get("DAGSTER_HOME", str(settings.dagster_home))
+        yield f"pictures, tables, URLs and texts in {emptied.events} event(s) and {emptied.files} log file(s) of {where}"
+    sheet = settings.home / "faces_and_captions.jpg"
+    if held and sheet.exists():
+        yield f"{sheet} (`facecaption run` makes it anew)"
+        if not dry_run:
+            sheet.unlink(missing_ok=True)
+    shards = {holding.shard for holding in held}
+    features = [key for key in store.keys(f"{FEATURES}/") if key.rpartition("/")[2].rpartition(".")[0] in shards]
+    if features:
+        yield f"{len(features)} file(s) of {store.uri(FEATURES)} (the next search encodes these shards anew)"
+        for key in () if dry_run else features:
+            store.delete(key)
+    addresses = sum(holding.rows.get(SOURCE, 0) for holding in held if holding.registered)
+    if addresses:
+        yield f"URL and alt text of {addresses} row(s) of {store.uri(SOURCE)}, which keep their place and sample id"
+        if not dry_run:
+            take_out_addresses(store, held)
+
+
+def _pixels(store: Store, found: Survey, variants: Sequence[str]) -> Iterator[str]:
+    for holding in (*found.held, *found.pictured):
         for table, count in holding.pictures.items():
             yield f"{store.uri(f'{table}/{holding.shard}.parquet')} ({count})"
-    if any(DATASET in holding.pictures for holding in held):
+    if found.released and any(DATASET in holding.pictures for holding in found.held):
         yield f"{store.uri('release/data')} (packed with the crops)"
     # Pictures of some faces, which nobody can look up by id.
     sheets = [f"flip_checkpoint/{variant}/retrievals.png" for variant in variants]
-    yield from (f"perhaps {store.uri(sheet)}" for sheet in sheets if store.exists(sheet))
-    sheet = settings.home / "faces_and_captions.jpg"
-    if sheet.exists():
-        yield f"perhaps {sheet}"
-    yield f"perhaps Dagster's event log ({settings.dagster_home}): face_crops and face_attributes show a few crops in it"
+    if found.held:
+        yield from (f"perhaps {store.uri(sheet)}" for sheet in sheets if store.exists(sheet))
 
 
-def _commands(store: Store, removed: RemovalList, held: Sequence[Holding], variants: Sequence[str]) -> Iterator[str]:
+def _commands(store: Store, found: Survey, variants: Sequence[str]) -> Iterator[str]:
     """Those that take it out of every table, the release, and what was trained or measured on it."""
-    shards = [holding.shard for holding in held]
-    if len(removed) == len(removed.face_ids):
-        yield from (f"facecaption materialize facecaption_dataset {shard}" for shard in shards)
+    rebuilt = [one.shard for one in found.held if one.registered and set(one.rows) - {SOURCE}]
+    place = {shard: number for number, shard in enumerate(store.shards(SOURCE))}
+    for _, run in groupby(enumerate(rebuilt), lambda item: place[item[1]] - item[0]):
+        neighbours = [shard for _, shard in run]
+        yield f"facecaption run --skip-source --first {neighbours[0]} --last {neighbours[-1]}"
+    if not rebuilt and found.released:
         yield from (f"facecaption materialize {asset}" for asset in (*STATISTICS_ASSETS, "facecaption_release"))
-    else:
-        place = {shard: number for number, shard in enumerate(store.shards("source_manifest"))}
-        for _, run in groupby(enumerate(shards), lambda item: place[item[1]] - item[0]):
-            neighbours = [shard for _, shard in run]
-            yield f"facecaption run --skip-source --first {neighbours[0]} --last {neighbours[-1]}"
+    if not all(holding.registered for holding in found.held):
+        yield "facecaption clean   # deletes the tables of shards that left the source"
+    shards = {holding.shard for holding in found.held}
     for variant in variants:
         config = json.loads(store.read_bytes(f"flip_checkpoint/{variant}/config.json"))
         read = config.get("training", {}).get("shards", shards)  # a checkpoint that does not say may have read any
-        if set(read) & set(shards):
+        if set(read) & shards:
             yield f"facecaption materialize flip_checkpoint {variant}"
             for task, asset in BENCHMARK_ASSETS.items():
                 for key in store.keys(f"benchmarks/{task}/"):
                     if key.endswith(f"/{variant}.json"):
                         yield f"facecaption materialize {asset} '{key.split('/')[2]}|{variant}'"
-    if store.keys("face_features/"):
-        yield "facecaption search 'anything'   # encodes the changed shards anew"
 
 
-def _honoured(removed: RemovalList) -> Iterator[str]:
+def _honoured(
+    settings: Settings, store: Store, removed: RemovalList, emptied: Emptied, variants: Sequence[str]
+) -> Iterator[str]:
     if len(removed) > len(removed.face_ids):
         yield "raw_images drops the picture and never fetches it again; every later table loses it when it is next materialized"
     if removed.face_ids:
         yield (
-            "facecaption_dataset drops the row of a face id, so releases and trainings lose it; its crop stays in face_crops "
-            "and its picture in raw_images: --sample-id removes the whole picture"
+            "face_crops and every later table lose a face that was asked out; its picture stays in raw_images, as others may "
+            "be in it: --sample-id removes the whole picture"
         )
-    yield "llm_answers keeps captions by a hash of the question, without ids, URLs or pixels"
-    yield "not touched: files of trainings under HOME/training, copies elsewhere, old versions of objects in a bucket"
+    if removed.sha256:
+        yield (
+            "a list that is read again brings back the addresses of a removed hash, though never its pixels: give --url or "
+            "--sample-id as well to keep them out"
+        )
+    yield "llm_captions forgets the answers for it, and other models' answers of these shards, when it is next materialized"
+    out_of_reach = [*emptied.problems, "copies and releases that were published or downloaded", "backups"]
+    if settings.source.location and settings.source.location != "sample":
+        out_of_reach.append(f"the list itself ({settings.source.location}): its rows are emptied whenever it is read")
+    if (settings.home / "training").exists():
+        out_of_reach.append(f"files of trainings under {settings.home / 'training'}: delete them")
+    if variants:
+        out_of_reach.append("what checkpoints have learned from it, until they are trained again")
+    if store.root.startswith("s3://"):
+        out_of_reach.append(f"old versions of objects, where the bucket of {store.root} keeps them")
+    yield from (f"not reached: {where}" for where in out_of_reach)

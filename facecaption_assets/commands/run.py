@@ -11,7 +11,7 @@ import click
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.commands.stages import attempt, run_benchmarks, run_in_background, stage
 from facecaption_assets.commands.status import show_status
-from facecaption_assets.partitions import SHARD_ASSETS, STATISTICS_ASSETS
+from facecaption_assets.partitions import REFETCH_TAG, SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
 from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store
@@ -28,15 +28,20 @@ def run_demo(settings: Settings) -> None:
 
 
 def run_pipeline(
-    settings: Settings, first: str | None, last: str | None, skip_source: bool, variant: str | None = None
+    settings: Settings,
+    first: str | None,
+    last: str | None,
+    skip_source: bool,
+    variant: str | None = None,
+    refetch: Sequence[str] = (),
 ) -> None:
     """Source, attribute model, all shard assets, FLIP and its benchmarks where a ``variant`` is named, statistics, release.
 
-    Raises RunFailedError or UnknownShardError. What fails after the shards does not keep the release from being packed; the
-    first such error is raised at the end.
+    ``refetch``: statuses of rows that are fetched again. Raises RunFailedError or UnknownShardError. What fails after the
+    shards does not keep the release from being packed; the first such error is raised at the end.
     """
     started = time.monotonic()
-    pipeline = Pipeline(settings)
+    pipeline = Pipeline(settings, {REFETCH_TAG: ",".join(refetch)} if refetch else {})
     if not skip_source:
         stage(pipeline, "the list of images", "source_manifest")
     shards = pipeline.shards()

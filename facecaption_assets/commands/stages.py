@@ -16,6 +16,8 @@ import dagster as dg
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.partitions import BENCHMARK_ASSETS
 from facecaption_assets.settings import Settings
+from facecaption_ml import interrupts
+from facecaption_ml.processes import environment_of_children
 
 
 def stage(pipeline: Pipeline, label: str, *assets: str, **partitions: str | None) -> None:
@@ -56,7 +58,7 @@ def run_in_background(
     started = time.monotonic()
     process = subprocess.Popen(
         materialize_command(pipeline.settings, asset, partition),
-        env={**os.environ, "FACECAPTION_HOME": str(pipeline.settings.home)},
+        env={**os.environ, "FACECAPTION_HOME": str(pipeline.settings.home), **environment_of_children()},
     )
     outcome = BackgroundRun()
     try:
@@ -65,7 +67,9 @@ def run_in_background(
         process.terminate()
         process.wait()
         raise
-    if process.wait():
+    failed = process.wait()
+    interrupts.halt_if_ending()
+    if failed:
         outcome.error = RunFailedError(f"{asset} failed; its own line says why, and `facecaption ui` more")
         click.echo(f"  {outcome.error}", err=True)
     else:
@@ -74,7 +78,7 @@ def run_in_background(
 
 def materialize_command(settings: Settings, asset: str, partition: str | None = None) -> list[str]:
     """The command line that materializes an asset, or one partition of it, in a process of its own."""
-    program = [sys.executable, "-m", "facecaption_assets.commands.cli", "--profile", settings.profile]
+    program = [sys.executable, "-m", "facecaption_assets.commands", "--profile", settings.profile]
     return [*program, "materialize", asset, *([partition] if partition else [])]
 
 

@@ -1,14 +1,18 @@
-"""``facecaption status``: rows left at each stage, per shard and over all."""
+"""``facecaption status``: rows left at each stage, per shard and over all, and what is out of date."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 import click
 
+from facecaption_assets.partitions import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
+from facecaption_ml.benchmarks.encoders.registry import FLIP_VARIANTS
 from facecaption_ml.dataset.funnel import STAGES, shard_counts
-from facecaption_ml.storage.store import StoreError
+from facecaption_ml.storage.store import Store, StoreError
 
 _SHOWN = 40
 
@@ -46,3 +50,35 @@ def show_status(settings: Settings, only: Sequence[str]) -> None:
         click.echo(f"{shard:<14}" + "".join(f"{cell:>21}" for cell in cells))
     if len(per_shard) > _SHOWN:
         click.echo(f"… and {len(per_shard) - _SHOWN} more; name one with --shard")
+    for line in out_of_date(settings, store):
+        click.echo(f"\n{line}")
+
+
+def out_of_date(settings: Settings, store: Store) -> Iterator[str]:
+    """A line for each asset with shards that want making again, and for each over all shards that some have changed since.
+
+    Nothing where Dagster has recorded nothing here.
+    """
+    if not (settings.dagster_home / "dagster.yaml").is_file():
+        return
+    import dagster as dg
+
+    from facecaption_assets.automation.nightly_backfill import find_backlog
+    from facecaption_assets.commands.instance import prepare_home
+    from facecaption_assets.definitions import build_definitions
+    from facecaption_assets.factories.dataset_inputs import newer_shards
+
+    prepare_home(settings)
+    instance, nightly = dg.DagsterInstance.get(), settings.automation
+    repository = build_definitions(settings).get_repository_def()
+    known, memory = store.shards("source_manifest"), timedelta(days=nightly.nightly_days)
+    backlog = find_backlog(instance, repository, datetime.now(UTC), nightly.nightly_attempts, memory, known)
+    stale = Counter(SHARD_ASSETS[task.stage] for task in backlog.tasks if task.reason == "stale")
+    for asset, count in stale.items():
+        yield f"out of date from {asset} on: {count:,} of {len(known):,} shards (other settings, code or inputs)"
+    for asset in (*STATISTICS_ASSETS, "facecaption_release", *(f"flip_checkpoint/{name}" for name in FLIP_VARIANTS)):
+        newer = newer_shards(instance, store, asset)
+        if newer:
+            yield f"{asset}: {len(newer):,} shards have other content than it was made of: {', '.join(newer[:3])}" + (
+                ", …" if len(newer) > 3 else ""
+            )

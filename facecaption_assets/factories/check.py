@@ -14,6 +14,7 @@ STORED: Final[Mapping[str, str]] = {"stored": "What the store gives back is what
 """The check that every asset has which writes something into the store."""
 WARNINGS: Final = frozenset({
     "acceptance", "above_baselines", "calibrated", "complete", "defined", "held_out_above_chance", "no_regression",
+    "same_settings",
 })  # fmt: skip
 """Checks whose failure is a warning: nothing waits for them. Every other one is an error."""
 _SHOWN: Final = 20
@@ -55,19 +56,6 @@ class Check:
         shown = [shortened(line) for line in lines[:_SHOWN]]
         found = f"{ill}: {shortened(lines[0], _SENTENCE)}" if lines else well
         return cls(name, not lines, {"count": len(lines), "lines": shown, **more}, blocks, found=found)
-
-    @classmethod
-    def of_shards(cls, name: str, by_shard: Sequence[tuple[str, Check]]) -> Check:
-        """One result for a check of several shards: the only one's own, or in how many it passed and what the first said."""
-        if len(by_shard) == 1:
-            return by_shard[0][1]
-        failed = [shard for shard, check in by_shard if not check.passed]
-        told = next((pair for pair in by_shard if not pair[1].passed), by_shard[0] if by_shard else None)
-        found = f"passed in {len(by_shard) - len(failed):,} of {len(by_shard):,} shards"
-        if told:
-            found += f"; {told[0]}: {told[1].found}"
-        blocks = by_shard[0][1].blocks if by_shard else name not in WARNINGS
-        return cls(name, not failed, {"shards": len(by_shard), "failed": failed}, blocks, found=found)
 
     @property
     def _fields(self) -> dict[str, Any]:

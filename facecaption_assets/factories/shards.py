@@ -1,52 +1,57 @@
 """The one way a shard asset runs.
 
-A run gets one shard or a range of them. Each shard is computed, checked, written and recorded by itself: as soon as it is
-done it counts as materialized, whatever happens to the others or to the process. A shard that fails is recorded with its
-reason, the others go on, and the run then fails naming the shards, so that a backfill of what is missing takes just those.
+A run gets one shard or a range of them. Each shard is computed, checked, written and recorded by itself, once: as soon as it
+is done it counts as materialized, whatever happens to the others or to the process. A shard that fails is recorded with its
+reason, and so it is in each asset after it; the others go on, in the assets after it too (``executors``). The step fails at
+its end, naming the shards, so that a backfill of what is missing takes just those, and a run that is executed again from
+its failure takes over what is good.
 
-In a range run Dagster writes a materialization event per shard when the whole step succeeds. That comes too late for a
-process that is killed, so this module also records each shard on the spot; the step's own event follows with the same
-metadata and code version, plus data versions. A run of one partition needs no record of its own; a range of one shard does,
-since Dagster names no partition in the check results of any range. A step that is tried again (``retries``) leaves what is
-recorded alone.
+The record of a shard holds the version of its content, and those of its inputs' contents, so that Dagster shows as stale
+what was made of something else, and nothing that was merely made again.
 """
 
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
 import polars as pl
-from dagster._core.events import StepMaterializationData
 
-from facecaption_assets.factories.asset import configured_asset
+from facecaption_assets.factories import records
+from facecaption_assets.factories.asset import SETTINGS_USED, configured_asset
 from facecaption_assets.factories.check import Check
+from facecaption_assets.factories.code_versions import settings_line
+from facecaption_assets.factories.missing_inputs import why_missing
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.machines.compute import Compute
 from facecaption_assets.machines.retries import is_transient, retries_left
-from facecaption_assets.partitions import RANGE_START_TAG, SHARDS
+from facecaption_assets.partitions import RESUME_TAG, SHARD_ASSETS, SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.errors import describe
-from facecaption_ml.storage.store import Store
+from facecaption_ml.storage.content import NOT_CONTENT, content_version, table_version
+from facecaption_ml.storage.store import Store, StoreError
+from facecaption_ml.storage.table_file import TableFile
 
-CODE_VERSION: Final = "dagster/code_version"
-"""The tag of a materialization that says which code made it."""
 SCHEMA: Final = {"schema": "What the store gives back has the table's columns, their types, and every row written."}
 """The check that every shard asset has, whatever its table."""
+_CONTENT: Final = "content version"
+_RESULT: Final = "result"  # Dagster's name of an asset's own output
 
 
 @dataclass(frozen=True)
 class ShardResult:
     """A shard's table, what a person looks at, and what the checks found.
 
+    A TableFile is for a table that memory should not hold; it is gone once it is written.
     ``rejected`` says why the shard does not count as done although it has rows; they are kept apart for the next try.
     """
 
-    frame: pl.DataFrame
+    frame: pl.DataFrame | TableFile
     metadata: Mapping[str, Any]
     checks: Sequence[Check]
     rejected: str | None = None
@@ -75,8 +80,10 @@ def shard_asset(
     kinds: set[str],
     description: str,
     code_version: str,
+    reads: Collection[str],
     compute: Compute,
     settings: Settings,
+    files: Collection[Path] = (),
     required_resources: Collection[str] = (),
 ) -> dg.AssetsDefinition:
     """An asset partitioned by shard whose table is ``schemas.SCHEMAS[name]``.
@@ -90,6 +97,8 @@ def shard_asset(
         compute,
         team="data",
         code_version=code_version,
+        reads=reads,
+        files=files,
         checks={**checks, **SCHEMA},
         blocking=True,
         resources=required_resources,
@@ -103,16 +112,17 @@ def shard_asset(
         description=description,
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.source.shards_per_run),
     )
-    def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def asset(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
         work = ShardWork(context.resources.store.open(), settings, context)
-        recorder = _Recorder(work, name, code_version, {*checks, *SCHEMA})
-        before = recorder.finished_before() if context.retry_number else set()
-        shards = [shard for shard in context.partition_keys if shard not in before]
-        with open_work(work) as compute_shard:
-            for number, shard in enumerate(shards, start=1):
-                recorder.run(shard, partial(_compute_and_write, work, name, shard, compute_shard))
-                logger.info("%s %s: %s (%d of %d)", name, shard, recorder.last_line, number, len(shards))
-        return recorder.result()
+        recorder = _Recorder(work, name, {*checks, *SCHEMA}, settings_line(settings, reads))
+        shards = recorder.to_do(context.partition_keys)
+        if shards:
+            with open_work(work) as compute_shard:
+                for number, shard in enumerate(shards, start=1):
+                    recorder.run(shard, partial(_compute_and_write, work, name, shard, compute_shard))
+                    logger.info("%s %s: %s (%d of %d)", name, shard, recorder.last_line, number, len(shards))
+        yield from recorder.outputs()
+        recorder.raise_failures()
 
     return asset
 
@@ -128,6 +138,7 @@ def _compute_and_write(work: ShardWork, name: str, shard: str, compute_shard: Sh
         rejected = rejected or _failed([stored])
     metadata = {
         **result.metadata,
+        _CONTENT: "" if rejected else _version(work.store, name, shard, result.frame),
         "dagster/row_count": len(result.frame),
         "dagster/uri": uri,
         "seconds": round(time.monotonic() - started, 2),
@@ -141,7 +152,7 @@ def _failed(checks: Sequence[Check]) -> str | None:
     return f"check failed: {', '.join(names)}" if names else None
 
 
-def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame, *, incomplete: bool) -> Check:
+def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame | TableFile, *, incomplete: bool) -> Check:
     schema, rows = store.stored_schema(name, shard, incomplete=incomplete)
     wrong = [column for column, dtype in written.schema.items() if schema.get(column) != dtype]
     return Check(
@@ -153,81 +164,144 @@ def _stored_check(store: Store, name: str, shard: str, written: pl.DataFrame, *,
     )
 
 
+def _version(store: Store, name: str, shard: str, written: pl.DataFrame | TableFile) -> str:
+    """The version of a shard's content: of the frame in memory, or else of what was stored of it."""
+    if isinstance(written, TableFile):
+        return table_version(store, name, shard, columns=written.columns)
+    return content_version([written.drop(NOT_CONTENT.get(name, ()))])
+
+
 class _Recorder:
     """Records shards as they end and says at the end how the step ends."""
 
-    def __init__(self, work: ShardWork, asset: str, code_version: str, checks: set[str]) -> None:
-        self._context, self._asset, self._code_version, self._checks = work.context, asset, code_version, checks
-        self._in_range = RANGE_START_TAG in work.context.run.tags
+    def __init__(self, work: ShardWork, asset: str, checks: set[str], settings: str) -> None:
+        self._work, self._context, self._asset, self._checks, self._settings = (
+            work,
+            work.context,
+            asset,
+            checks,
+            settings,
+        )
+        self._instance = work.context.instance
+        definition = work.context.assets_def
+        self._code = definition.code_versions_by_key[definition.key] or ""
+        self._parents = sorted(definition.dependency_keys)
         self._retries_left = retries_left(work.context, work.settings.deploy)
         self._failures: dict[str, str] = {}
-        self._evaluated: list[tuple[str, Check]] = []
+        self._done = 0
         self.last_line = ""
 
+    def to_do(self, shards: Sequence[str]) -> list[str]:
+        """The shards to make, without those that this run's earlier try, or the run that it repeats, has made.
+
+        Shards that failed in an asset before this one in the same run are recorded as failed here too: what there is of
+        their input is of another run.
+        """
+        run = self._context.run
+        here = records.events_of(self._instance, run.run_id, self._asset) if self._context.retry_number else {}
+        before: dict[str, list[Any]] = {}
+        if run.parent_run_id and run.tags.get(RESUME_TAG) == "true":
+            before = records.events_of(self._instance, run.parent_run_id, self._asset)
+        earlier = [key.to_user_string() for key in self._parents if key.to_user_string() in SHARD_ASSETS]
+        failed = records.failures_in_run(self._instance, run.run_id, earlier)
+        wanted = []
+        for shard in shards:
+            if shard in failed:
+                first, reason = failed[shard]
+                self._fail(shard, f"{first} failed: {reason}", None, {"failed in": first})
+            elif shard in here:
+                self._done += 1
+            elif not self._taken_over(shard, before.get(shard, [])):
+                wanted.append(shard)
+        if self._done:
+            logger.info("%s: %d shard(s) are there from the try before", self._asset, self._done)
+        return wanted
+
+    def _taken_over(self, shard: str, events: Sequence[Any]) -> bool:
+        """Whether the shard is still as the repeated run has made it; that run's records then become this one's."""
+        made = next((event for event in reversed(events) if isinstance(event, dg.AssetMaterialization)), None)
+        if made is None or not self._work.store.has_table(self._asset, shard):
+            return False
+        inputs = records.input_tags(self._instance, self._parents, shard)
+        tags = made.tags or {}
+        if not records.same_origin(tags, self._code, inputs):
+            return False
+        self._record(shard, made.metadata, records.version_tags(self._code, tags[records.DATA_VERSION_TAG], inputs))
+        self._evaluate(event for event in events if isinstance(event, dg.AssetCheckEvaluation))
+        return True
+
     def run(self, shard: str, work: Callable[[], ShardResult]) -> None:
+        inputs = records.input_tags(self._instance, self._parents, shard)
         try:
             result = work()
         except Exception as error:  # any fault of one shard must leave the others alone,
             if self._retries_left and is_transient(error):  # unless another try, with more memory, may do without it
                 raise
-            self._fail(shard, describe(error), traceback.format_exc())
+            self._fail(shard, self._reason(shard, error), traceback.format_exc())
             return
         missing = self._checks - {check.name for check in result.checks}
         if missing:
             raise AssertionError(f"{self._asset} did not report its checks {sorted(missing)}")
-        self._evaluated += [(shard, check) for check in result.checks]
-        if self._in_range or result.rejected:
-            for check in result.checks:
-                self._context.log_event(check.evaluation(self._asset, shard))
+        evaluations = [check.evaluation(self._asset, shard) for check in result.checks]
+        metadata = {name: value for name, value in result.metadata.items() if name != _CONTENT}
         if result.rejected:
-            self._fail(shard, result.rejected, None, result.metadata)
+            self._fail(shard, result.rejected, None, metadata, evaluations)
             return
-        self._context.add_asset_metadata(dict(result.metadata), partition_key=shard)
-        if self._in_range:
-            tags = {CODE_VERSION: self._code_version}  # Dagster adds it to the step's own event only
-            self._context.log_event(
-                dg.AssetMaterialization(self._asset, partition=shard, metadata=dict(result.metadata), tags=tags)
-            )
-        self.last_line = f"{result.metadata['dagster/row_count']:,} rows in {result.metadata['seconds']} s"
+        content = str(result.metadata[_CONTENT])
+        self._record(
+            shard, {**metadata, SETTINGS_USED: self._settings}, records.version_tags(self._code, content, inputs)
+        )
+        self._evaluate(evaluations)
+        self.last_line = f"{metadata['dagster/row_count']:,} rows in {metadata['seconds']} s"
 
-    def finished_before(self) -> set[str]:
-        """Shards of a range that an earlier try of this step has recorded; its metadata and checks become this try's."""
-        kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
-        done, key = set[str](), dg.AssetKey(self._asset)
-        evaluated: list[tuple[str, Check]] = []
-        for entry in self._context.instance.all_logs(self._context.run.run_id, of_type=kinds):
-            data = entry.get_dagster_event().event_specific_data
-            if isinstance(data, dg.AssetCheckEvaluation) and data.asset_key == key and data.partition:
-                blocks = data.severity == dg.AssetCheckSeverity.ERROR
-                found = data.description or ""
-                evaluated.append(
-                    (data.partition, Check(data.check_name, data.passed, data.metadata, blocks, found=found))
-                )
-            elif isinstance(data, StepMaterializationData):
-                shard = data.materialization.partition
-                if data.materialization.asset_key == key and shard and shard not in done:
-                    self._context.add_asset_metadata(dict(data.materialization.metadata), partition_key=shard)
-                    done.add(shard)
-        self._evaluated += [(shard, check) for shard, check in evaluated if shard in done]
-        logger.info("%s: %d shard(s) are there from the try before", self._asset, len(done))
-        return done
+    def _record(self, shard: str, metadata: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        self._context.log_event(
+            dg.AssetMaterialization(self._asset, partition=shard, metadata=dict(metadata), tags=dict(tags))
+        )
+        self._done += 1
 
-    def result(self) -> dg.MaterializeResult:
+    def _evaluate(self, evaluations: Iterable[dg.AssetCheckEvaluation]) -> None:
+        for evaluation in evaluations:
+            self._context.log_event(records.about_latest(self._instance, evaluation))
+
+    def _reason(self, shard: str, error: Exception) -> str:
+        """What went wrong; of a missing input also what to do about it, which the store cannot know."""
+        if isinstance(error, StoreError):
+            tables = [key.to_user_string() for key in self._parents]
+            return why_missing(self._instance, self._work.store, tables, shard) or describe(error)
+        return describe(error)
+
+    def outputs(self) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
+        """What lets the assets after this one begin, if there is a shard for them; the events are in the log already."""
+        if not self._done:
+            return
+        yield dg.MaterializeResult(metadata=records.NO_EVENT)
+        for name in sorted(self._context.op_execution_context.selected_output_names - {_RESULT}):
+            yield dg.Output(None, output_name=name)
+
+    def raise_failures(self) -> None:
+        """Raises Failure naming the shards that failed, and why the first of them did."""
         if self._failures:
             shard, reason = next(iter(self._failures.items()))
             failed = f"{len(self._failures)} shard(s) of {self._asset} failed: {', '.join(self._failures)}"
             metadata = {name: dg.MetadataValue.text(why) for name, why in self._failures.items()}
             raise dg.Failure(f"{failed}; {shard}: {reason}", metadata=metadata, allow_retries=False)
-        return dg.MaterializeResult(check_results=[self._summary(name) for name in sorted(self._checks)])
 
-    def _fail(self, shard: str, reason: str, trace: str | None, metadata: Mapping[str, Any] | None = None) -> None:
+    def _fail(
+        self,
+        shard: str,
+        reason: str,
+        trace: str | None,
+        metadata: Mapping[str, Any] | None = None,
+        evaluations: Sequence[dg.AssetCheckEvaluation] = (),
+    ) -> None:
+        """Dagster's own event of a failed partition cannot be read back outside Dagster+; a failed check shows in red."""
         self._failures[shard] = reason
         self.last_line = f"FAILED: {reason}"
         self._context.log.error(f"{self._asset} {shard} failed: {reason}" + (f"\n{trace}" if trace else ""))
+        said = {records.FAILURE: reason, **(metadata or {})}
         self._context.log_event(
-            dg.AssetObservation(self._asset, partition=shard, metadata={"failure": reason, **(metadata or {})})
+            dg.AssetObservation(self._asset, partition=shard, description=f"FAILED: {reason}", metadata=said)
         )
-
-    def _summary(self, name: str) -> dg.AssetCheckResult:
-        """The result that the step owes: of its one shard, or of all of a range together."""
-        return Check.of_shards(name, [pair for pair in self._evaluated if pair[1].name == name]).result()
+        failed = Check(next(iter(SCHEMA)), False, {records.FAILURE: reason}, found=reason)
+        self._evaluate(evaluations or [failed.evaluation(self._asset, shard)])

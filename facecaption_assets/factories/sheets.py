@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from facecaption_assets.factories.previews import picture
@@ -29,13 +29,13 @@ def crop_sheet(
 ) -> dg.MarkdownMetadataValue:
     """The crops of a few rows of ``face_crops``, with a text of at most so many lines each: by default their scores."""
     shown = list(texts) if texts is not None else [f"{score:.3f}" for score in crops["score"]]
-    return _sheet(crops, shown, alt, columns, lines)
+    return _sheet(_decoded(crops), shown, alt, columns, lines)
 
 
 def picture_sheet(raw: pl.DataFrame, alt: str) -> dg.MarkdownMetadataValue:
     """The pictures of a few rows of ``raw_images`` that were fetched, with their sizes."""
     sizes = [f"{width} × {height} px" for width, height in raw.select("width", "height").iter_rows()]
-    return _sheet(raw, sizes, alt, columns=4, lines=1)
+    return _sheet(_decoded(raw), sizes, alt, columns=4, lines=1)
 
 
 def caption_sheet(store: Store, shards: Sequence[str], released: pl.DataFrame | None = None) -> dict[str, Any]:
@@ -67,15 +67,27 @@ def crops_of(store: Store, shard: str, face_ids: Sequence[str]) -> pl.DataFrame:
     return wanted.join(pl.concat(found), on="face_id", how="left", maintain_order="left")
 
 
-def _sheet(rows: pl.DataFrame, texts: Sequence[str], alt: str, columns: int, lines: int) -> dg.MarkdownMetadataValue:
-    """A picture that cannot be decoded is left out: a preview must not be what a shard fails of."""
+def _decoded(rows: pl.DataFrame) -> list[np.ndarray | None]:
+    """The rows' pictures, None for one that does not decode (any more): a preview is no reason for a shard to fail."""
     from facecaption_ml.decoding import UndecodableImage, decode_image
+
+    pictures: list[np.ndarray | None] = []
+    for data in rows["image"].struct.field("bytes"):
+        try:
+            pictures.append(decode_image(data))
+        except UndecodableImage:
+            pictures.append(None)
+    return pictures
+
+
+def _sheet(
+    pictures: Sequence[np.ndarray | None], texts: Sequence[str], alt: str, columns: int, lines: int
+) -> dg.MarkdownMetadataValue:
     from facecaption_ml.faces import contact_sheet
 
-    pictures, shown = [], []
-    for data, text in zip(rows["image"].struct.field("bytes"), texts, strict=True):
-        with contextlib.suppress(UndecodableImage):
-            pictures.append(decode_image(data))
-            shown.append(text)
     cell = _WIDE_CELL if lines > 2 else _CELL
-    return picture(contact_sheet(pictures, shown, columns=columns, cell=cell, caption_lines=lines), alt)
+    shown = [(drawn, text) for drawn, text in zip(pictures, texts, strict=True) if drawn is not None]
+    if not shown:
+        return dg.MetadataValue.md(f"none of these {len(pictures)} pictures can be decoded")
+    drawn, captions = [drawn for drawn, _ in shown], [text for _, text in shown]
+    return picture(contact_sheet(drawn, captions, columns=columns, cell=cell, caption_lines=lines), alt)

@@ -16,6 +16,7 @@ import polars as pl
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import STORED, Check
+from facecaption_assets.factories.dataset_inputs import DatasetInputs
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.machines.compute import Compute
 from facecaption_assets.settings import Settings
@@ -41,7 +42,7 @@ class DatasetWork:
 
     @classmethod
     def open(cls, store: Store, settings: Settings, resources: Any = None) -> "DatasetWork":
-        done = store.shards(DATASET)
+        done = store.registered_shards(DATASET)
         return cls(store, settings, resources, done, sorted(set(store.shards("source_manifest")) - set(done)))
 
     def require_shards(self) -> None:
@@ -83,6 +84,7 @@ def statistics_asset(
     kinds: set[str],
     description: str,
     code_version: str,
+    reads: Collection[str],
     compute: Compute,
     settings: Settings,
     required_resources: Collection[str] = (),
@@ -97,6 +99,7 @@ def statistics_asset(
         compute,
         team="data",
         code_version=code_version,
+        reads=reads,
         checks={**checks, **STORED},
         resources=required_resources,
         defined_by=measure,
@@ -111,13 +114,15 @@ def statistics_asset(
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store: Store = context.resources.store.open()
         work = DatasetWork.open(store, settings, context.resources)
+        inputs = DatasetInputs.of(context.instance, work.shards)
         report, measured = measure(work)
         files = report.files(name)
         write_files(store, name, files)
         for note in report.notes:
             logger.warning("%s: %s", name, note)
+        inputs.write(store, name)
         return dg.MaterializeResult(
-            metadata=_metadata(store, name, report, files, work),
+            metadata={**_metadata(store, name, report, files, work), **inputs.metadata},
             data_version=dg.DataVersion(report.version),
             check_results=[check.result() for check in [*measured, _stored(store, name, report)]],
         )

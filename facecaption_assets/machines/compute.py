@@ -17,6 +17,8 @@ KUBERNETES: Final = "dagster-k8s/config"
 """The tag that dagster-k8s reads."""
 _PRODUCT: Final = "nvidia.com/gpu.product"
 _SHARED_MEMORY: Final = "shared-memory"
+_LAPTOP_POOLS: Final = {"a100": "models", "a100x8": "training"}
+"""The pools of machines with GPUs where all steps run on this machine, which has none of them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class Compute:
         """The same machine with the image, the GPU's name and the spot nodes of given settings."""
         image = (settings.k8s_gpu_image if self.gpus else "") or settings.k8s_image
         spot = settings.k8s_spot_training if self.gpus > 1 else settings.k8s_spot
-        return replace(self, image=image, product=settings.k8s_gpu_product if self.gpus else "", spot=spot)
+        product = settings.k8s_gpu_product if self.gpus else ""
+        pool = _LAPTOP_POOLS.get(self.name, self.pool) if settings.executor == "in_process" else self.pool
+        return replace(self, image=image, product=product, spot=spot, pool=pool)
 
     @property
     def op_tags(self) -> dict[str, Any]:
@@ -111,3 +115,9 @@ EIGHT_A100: Final = Compute(
     stop_seconds=240,  # training.launch.STOP_SECONDS and a little
     pool="a100x8",
 )
+
+
+def pools(settings: DeploySettings) -> list[str]:
+    """The pools of all machines under given settings."""
+    machines = (machine.under(settings) for machine in (CPU, DOWNLOAD, ONE_A100, EIGHT_A100))
+    return [machine.pool for machine in machines if machine.pool]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final
 
 import dagster as dg
 
 from facecaption_assets.settings.deploy import DeploySettings
+
+# A step of which some shards have failed has failed, but not before it has given what it has to the steps after it.
+_GOOD_SHARDS_GO_ON: Final[dict[str, Any]] = {"step_dependency_config": {"require_upstream_step_success": False}}
 
 
 def build_executor(settings: DeploySettings) -> dg.ExecutorDefinition:
@@ -18,9 +23,32 @@ def build_executor(settings: DeploySettings) -> dg.ExecutorDefinition:
             kubernetes_config(settings), name="kubernetes"
         )
     if settings.executor == "multiprocess":
-        return dg.multiprocess_executor.configured({"max_concurrent": settings.executor_steps}, name="multiprocess")
+        config = {"max_concurrent": settings.executor_steps, **_GOOD_SHARDS_GO_ON}
+        return dg.multiprocess_executor.configured(config, name="multiprocess")
     # A run is a process of its own already; one more for each step would load torch anew each time.
-    return dg.in_process_executor
+    return dg.in_process_executor.configured(_GOOD_SHARDS_GO_ON, name="in_process")
+
+
+@contextlib.contextmanager
+def good_shards_go_on_here() -> Iterator[None]:
+    """Within the block, ``execute_in_process`` runs steps in the order of ``build_executor``'s executors.
+
+    Dagster puts an executor of its own in the place of a job's there, and offers no way to configure it.
+    """
+    from dagster._core.definitions.executor_definition import execute_in_process_executor as own
+
+    plain, here = own._executor_creation_fn, dg.in_process_executor.executor_creation_fn
+    assert here
+
+    def create(init_context: dg.InitExecutorContext) -> dg.Executor:
+        config = {"retries": {"enabled": {}}, **_GOOD_SHARDS_GO_ON}
+        return here(init_context._replace(executor_config=config))
+
+    own._executor_creation_fn = create
+    try:
+        yield
+    finally:
+        own._executor_creation_fn = plain
 
 
 def kubernetes_config(settings: DeploySettings) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import dagster as dg
+from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster_k8s import k8s_job_executor
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.executor import K8sStepHandler
@@ -20,6 +21,8 @@ def memory_growth_executor(growth: float) -> dg.ExecutorDefinition:
         assert create_plain
         executor = create_plain(init_context)
         executor._step_handler = _MemoryGrowthStepHandler(executor._step_handler, growth)  # type: ignore[attr-defined]
+        # As the other executors are configured; k8s_job_executor has no configuration for it.
+        executor._step_dependency_config = StepDependencyConfig(require_upstream_step_success=False)  # type: ignore[attr-defined]
         return executor
 
     schema: Any = k8s_job_executor.config_schema

@@ -3,11 +3,13 @@
 Dagster tries a step again after any error; here every other error is final, since another try would end the same.
 """
 
+import contextlib
 import errno
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import dagster as dg
 
@@ -64,11 +66,11 @@ def no_retry_on_user_error(
     policy = policy_of(settings)
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        @functools.wraps(function)
-        def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
+        @contextlib.contextmanager
+        def final(args: tuple[Any, ...]) -> Iterator[None]:
             tried = int(getattr(args[0], "retry_number", 0)) if args else 0  # of the context
             try:
-                return function(*args, **kwargs)
+                yield
             except (dg.DagsterError, dg.RetryRequested):  # Dagster does not try the one again, and must the other
                 raise
             except Exception as error:
@@ -79,6 +81,16 @@ def no_retry_on_user_error(
                     raise
                 raise dg.Failure(description=describe(error), allow_retries=False) from error
 
-        return decorated
+        @functools.wraps(function)
+        def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
+            with final(args):
+                return function(*args, **kwargs)
+
+        @functools.wraps(function)
+        def generated(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with final(args):
+                yield from function(*args, **kwargs)  # type: ignore[misc]
+
+        return generated if inspect.isgeneratorfunction(function) else decorated
 
     return decorate

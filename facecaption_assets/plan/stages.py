@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from facecaption_assets.partitions import SHARD_ASSETS, SHARDS
 from facecaption_ml.storage.store import Store
 
 FUNNEL: Final = ("urls", "images", "crops", "labelled", "released")
@@ -94,6 +95,8 @@ class Measured:
 def latest_metadata(instance: dg.DagsterInstance, asset: str) -> Latest:
     """Numbers and short words of every partition's, by the newest ``MOST_RECORDS``; one step's own time is ``seconds``."""
     latest: dict[str, dict[str, Any]] = {}
+    assert SHARDS.name
+    registered = {"", *instance.get_dynamic_partitions(SHARDS.name)} if asset in SHARD_ASSETS else None
     cursor: str | None = None
     for _ in range(MOST_RECORDS // _PER_FETCH):
         page = instance.fetch_materializations(dg.AssetKey(asset), limit=_PER_FETCH, cursor=cursor)
@@ -101,6 +104,8 @@ def latest_metadata(instance: dg.DagsterInstance, asset: str) -> Latest:
             materialization = record.asset_materialization
             if materialization is None or (materialization.partition or "") in latest:
                 continue
+            if registered is not None and (materialization.partition or "") not in registered:
+                continue  # of a shard that the source no longer has
             values = {name: value.value for name, value in materialization.metadata.items()}
             metadata: dict[str, Any] = {
                 name: value

@@ -23,17 +23,31 @@ from facecaption_assets.resources.models import (
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_assets.training.launch import STOP_SECONDS
 from facecaption_ml.dataset.removals import RemovalList
-from facecaption_ml.dataset.sources import SourceColumnError, SourceError, normalise, read_source
+from facecaption_ml.dataset.sources import (
+    ManifestCounts,
+    SourceColumnError,
+    SourceError,
+    SourceKindError,
+    is_picture,
+    names_pictures,
+    normalise,
+    read_source,
+)
 from facecaption_ml.storage.base import S3
-from facecaption_ml.storage.objects import read_object
+from facecaption_ml.storage.objects import object_version, read_object
 from facecaption_ml.storage.store import Store
 
 if TYPE_CHECKING:
-    from facecaption_ml.images import DownloadContext, DownloadPolicy
+    from facecaption_ml.images import DownloadContext, DownloadPolicy, FetchStatus
     from facecaption_ml.sample.world import SampleWorld
 
 SAMPLE = "sample"
 """The source that stands for the sample world."""
+
+
+def removals(settings: Settings) -> RemovalList:
+    """What the removal list names. Raises RemovalListError."""
+    return RemovalList.read(settings.release.removal_list, settings.storage.options)
 
 
 @dataclass(frozen=True)
@@ -50,22 +64,38 @@ class StoreResource:
 class SourceResource(FromSettings):
     """The list of images: a table, a folder, or the sample world."""
 
-    def batches(self) -> Iterator[pl.DataFrame]:
-        """Batches of ``url, alt_text, width, height, nsfw``. Raises SourceError naming what is wrong with the source."""
+    def batches(self, counts: ManifestCounts) -> Iterator[pl.DataFrame]:
+        """Batches of ``url, alt_text, width, height, nsfw``, with what ``counts`` gathers.
+
+        Raises SourceError naming what is wrong with the source.
+        """
         location = self.settings.source.location
         if not location:
             raise SourceError("it is not set: a table of URLs, a folder of pictures, or 'sample'")
         if location == SAMPLE:
-            yield normalise(self.sample_world().manifest())
+            frame = normalise(self.sample_world().manifest())
+            counts.add_records(len(frame))
+            yield frame
         else:
-            yield from self.read(location)
+            yield from self.read(location, counts)
 
-    def read(self, location: str) -> Iterator[pl.DataFrame]:
-        """Batches of another list with the same columns. Raises SourceError."""
+    def read(self, location: str, counts: ManifestCounts, *, pictures: bool = True) -> Iterator[pl.DataFrame]:
+        """Batches of another list with the same columns; without ``pictures`` it names no files. Raises SourceError."""
+        source = self.settings.source
         try:
-            yield from read_source(location, self.settings.source.columns, self.settings.storage.options)
+            yield from read_source(
+                location,
+                source.columns,
+                self.settings.storage.options,
+                rules=source.rules,
+                counts=counts,
+                pictures=pictures,
+            )
         except SourceColumnError as error:
             error.option = error.option or f"{PREFIX}URL_COLUMN"
+            raise
+        except SourceKindError as error:
+            error.option = error.option or f"{PREFIX}SOURCE_KIND"
             raise
 
     def sample_world(self) -> SampleWorld:
@@ -79,36 +109,50 @@ class DownloaderResource(FromSettings):
 
     def denied(self) -> RemovalList:
         """What is never fetched: the deny list and the removal list together."""
-        lists = (self.settings.source.deny_list, self.settings.release.removal_list)
-        deny, remove = (RemovalList.read(path, self.settings.storage.options) for path in lists)
-        return deny | remove
+        deny = RemovalList.read(self.settings.source.deny_list, self.settings.storage.options)
+        return deny | removals(self.settings)
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[tuple[DownloadPolicy, DownloadContext]]:
-        """The policy and the context of a run. The sample world's server lives as long as the block."""
+    def session(
+        self, refetch: frozenset[FetchStatus] = frozenset()
+    ) -> Iterator[tuple[DownloadPolicy, DownloadContext]]:
+        """The policy and the context of a run. The sample world's server lives as long as the block.
+
+        ``refetch``: rows that ended so are fetched again.
+        """
         from facecaption_ml.images import DownloadContext
 
         settings, denied = self.settings, self.denied()
         if settings.source.location != SAMPLE:
-            yield settings.download, DownloadContext(denied, **self._own_pictures())
+            own = self._own_pictures()
+            yield settings.download, DownloadContext(denied, refetch=refetch, scratch=self.cache / "bodies", **own)
             return
         from facecaption_ml.sample.server import serve_in_subprocess
 
         cache = self.cache / "sample_world"
         with serve_in_subprocess(settings.seed, settings.sample.scenes, cache_dir=cache) as server:
-            yield settings.download, DownloadContext(denied, server.connect_to)
+            context = DownloadContext(denied, server.connect_to, refetch=refetch, scratch=self.cache / "bodies")
+            yield settings.download, context
 
     def _own_pictures(self) -> dict[str, Any]:
-        """How rows are read that are no web addresses; only where the source itself is a folder or a prefix of pictures.
+        """How rows are read that are no web addresses; only where the source itself is a folder or a prefix of pictures, or a
+        table that names them.
 
         A list of URLs from elsewhere never gets to read this machine's files.
         """
-        location = self.settings.source.location
+        source = self.settings.source
+        location = source.location
         if location.startswith(S3):
             storage = self.settings.storage.options
-            return {"open_object": lambda url: read_object(url, storage)}
-        folder = Path(location).expanduser()
-        return {"allow_files_under": folder.resolve()} if folder.is_dir() else {}
+            return {
+                "open_object": lambda url: read_object(url, storage),
+                "object_version": lambda url: object_version(url, storage),
+            }
+        path = Path(location).expanduser()
+        if path.is_file():
+            own = is_picture(path.name) or names_pictures(location, source.columns, source.rules)
+            return {"allow_files_under": path.parent.resolve()} if own else {}
+        return {"allow_files_under": path.resolve()} if path.is_dir() else {}
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from pydantic import Field
 
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.partitions import SHARDS
-from facecaption_assets.resources.data import SourceResource
+from facecaption_assets.resources.data import SourceResource, removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.manifests import stat_manifest
-from facecaption_ml.dataset.sources import SourceError
+from facecaption_ml.dataset.sources import ManifestCounts, SourceError
 from facecaption_ml.storage.store import Store
 
 
@@ -38,14 +38,17 @@ def ingest_further(
     manifest = stat_manifest(config.manifest, settings.storage.options)
     if config.version and manifest.version != config.version:
         raise SourceError(f"manifest {manifest.location}: it has changed since it was asked for; ask again")
+    counts = ManifestCounts()
     ingested = ingest(
-        source.read(manifest.location),
+        source.read(manifest.location, counts, pictures=False),
         store,
         settings.source.shards,
         Progress(f"source_manifest {manifest.location.rpartition('/')[2]}", "rows written"),
         manifest,
         registered=instance.get_dynamic_partitions(SHARDS.name),
         options=settings.storage.options,
+        removed=removals(settings),
+        counts=counts,
     )
     instance.add_dynamic_partitions(SHARDS.name, ingested.ledger.names)
     return ingested

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from facecaption_assets.settings.everything import SETTINGS, Settings
 from facecaption_assets.settings.naming import PREFIX, Setting
 from facecaption_assets.settings.pipeline import REMOVALS
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.storage.base import one_spelling
 
 PROFILES: Final[Mapping[str, Mapping[str, Any]]] = tomllib.loads(
     (Path(__file__).parent / "profiles.toml").read_text(encoding="utf-8")
@@ -80,7 +81,7 @@ def _validated(values: Mapping[str, Any]) -> Settings:
         group = nested
         for part in groups:
             group = group.setdefault(part, {})
-        group[last] = value
+        group[last] = one_spelling(value) if isinstance(value, str) else value
     try:
         return Settings.model_validate(nested)
     except ValidationError as error:
@@ -90,7 +91,8 @@ def _validated(values: Mapping[str, Any]) -> Settings:
             raise SettingsError(
                 f"settings of {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
             ) from None
-        shown = _USER_INFO.sub("//…@", repr(first["input"]))
+        secret = setting.info.annotation is SecretStr
+        shown = "…" if secret else _USER_INFO.sub("//…@", repr(first["input"]))
         raise SettingsError(f"{setting.variable} is {shown}: {first['msg'].removeprefix('Value error, ')}") from None
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from facecaption_assets.settings.naming import Names
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
-from facecaption_ml.dataset.options import ShardRules, SourceColumns
+from facecaption_ml.dataset.options import ShardRules, SourceColumns, SourceRules
 
 REMOVALS: Final = "removals.txt"
 """The removal list in HOME that counts where no other is named."""
@@ -30,6 +30,7 @@ class SourceSettings(BaseModel):
     columns: Annotated[SourceColumns, Names("", {name: f"{name}_column" for name in SourceColumns.model_fields})] = (
         SourceColumns()
     )
+    rules: Annotated[SourceRules, Names("source_")] = SourceRules()
     shards: Annotated[ShardRules, Names("")] = ShardRules()
     shards_per_run: int = Field(1, ge=1, description="shards that one run of a backfill takes")
     deny_list: str = Field("", description="file or s3://BUCKET/KEY of what is never downloaded")

@@ -18,6 +18,8 @@ from facecaption_assets.settings import PREFIX, Settings, SettingsError
 from facecaption_assets.training.process import CONFIG
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.flip.training.options import TrainingOptions
+from facecaption_ml.processes import environment_of_children
+from facecaption_ml.storage.lock import exclusive
 
 if TYPE_CHECKING:
     from facecaption_ml.flip.training.config import TrainingConfig
@@ -86,29 +88,41 @@ def run_training(
     ``work`` is theirs for logs; it goes when the checkpoint is in place. Raises dg.Failure with the line of the process that
     failed first; caused by ChildProcessError where one was killed, so that the step may be tried again. Raises it too in a run
     that run retries have started: the step of the earlier run may still be at work, and two trainings would write one
-    checkpoint.
+    checkpoint. Raises LockedError where another step, or the training of one that has ended, works in ``work``.
     """
     from dagster._core.errors import DagsterPipesExecutionError  # dagster has no public name for it
 
-    from facecaption_ml.flip.training.process import first_failure
+    from facecaption_ml.flip.training.process import first_failure, lock_of
 
     if RETRY_NUMBER_TAG in context.run.tags:
         line = "an earlier run's training may still be at work: materialize again when it has ended"
         raise dg.Failure(description=line, allow_retries=False)
-    shutil.rmtree(work, ignore_errors=True)  # of an earlier run; what a training resumes from lies in the store
-    work.mkdir(parents=True)
-    (work / CONFIG).write_text(config.to_json(), encoding="utf-8")
-    try:
-        command = training_command(processes, "facecaption_assets.training.process", str(work))
-        pipes.run(context=context, command=command, env=training_environment(processes))
-    except DagsterPipesExecutionError as error:
-        failure = first_failure(work)
-        if failure and not failure.is_echo:
-            raise dg.Failure(description=_in_settings(failure.line, failure.options)) from None
-        raise dg.Failure(description=_killed(config, str(error))) from ChildProcessError(str(error))
-    shutil.rmtree(work)
+    what = f"the training of {config.variant} in {work}"
+    with exclusive(work.with_name(f"{work.name}.lock"), what):
+        # That of a step that was killed ends soon after it, with a checkpoint; until then the folder is its.
+        with exclusive(lock_of(work), what):
+            _empty(work, lock_of(work))
+        (work / CONFIG).write_text(config.to_json(), encoding="utf-8")
+        try:
+            command = training_command(processes, "facecaption_assets.training.process", str(work))
+            pipes.run(context=context, command=command, env=training_environment(processes))
+        except DagsterPipesExecutionError as error:
+            failure = first_failure(work)
+            if failure and not failure.is_echo:
+                raise dg.Failure(description=_in_settings(failure.line, failure.options)) from None
+            raise dg.Failure(description=_killed(config, str(error))) from ChildProcessError(str(error))
+        shutil.rmtree(work)
     checkpoint: dict[str, Any] = json.loads(config.open_store().read_bytes(f"{config.prefix}/config.json"))
     return checkpoint
+
+
+def _empty(work: Path, lock: Path) -> None:
+    """Of what an earlier run has left but its lock; what a training resumes from lies in the store."""
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != lock:
+            path.unlink()
 
 
 def training_command(processes: int, module: str, *arguments: str) -> list[str]:
@@ -121,7 +135,7 @@ def training_environment(processes: int) -> dict[str, str]:
     """What the processes of a training need in their environment beside what is there."""
     # Threads that spin while they wait for each other are a fifth faster on an idle machine, and ten times slower on one
     # where something else runs, such as the decoding thread.
-    environment = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+    environment = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"), **environment_of_children()}
     if processes > 1:
         # between telling its processes to stop and killing them; torchrun's own would cut a large checkpoint short
         environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(STOP_SECONDS - 30)

@@ -1,7 +1,8 @@
 """A training process that Dagster has started: the library's, with its lines in the run's log.
 
 ``python -m facecaption_assets.training.process WORK``, alone or under ``torchrun``. ``WORK`` holds ``training.json``, a
-``TrainingConfig``. The main process opens Dagster Pipes; all processes write to their standard error too.
+``TrainingConfig``. The main process opens Dagster Pipes; all processes write to their standard error too. When the process of
+the step has gone, they leave a checkpoint and end.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from facecaption_ml import interrupts
+from facecaption_ml.processes import end_with_parent
+
 CONFIG: Final = "training.json"
 _QUIET_S: Final = 5.0
 logger = logging.getLogger("facecaption")
@@ -22,6 +26,7 @@ logger = logging.getLogger("facecaption")
 
 def main(work: Path) -> int:
     """Train as ``facecaption_ml.flip.training.process`` does, and return the exit status."""
+    end_with_parent()
     from facecaption_ml.flip.training.config import TrainingConfig
     from facecaption_ml.flip.training.process import run_process
 
@@ -79,4 +84,4 @@ class _NowAndThen(logging.Filter):
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(interrupts.run(lambda: main(Path(sys.argv[1]))))

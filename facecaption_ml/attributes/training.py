@@ -3,7 +3,7 @@
     python -m facecaption_ml.attributes --data CELEBA_FOLDER --preset tiny --out FOLDER
 
 The epoch is chosen by the validation loss of the averaged weights; temperatures are fitted on the validation split; the
-test split is looked at once, at the end. The command line is in ``__main__.py``.
+test split is looked at once, at the end. The command line is in ``command_line.py``.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ from facecaption_ml.attributes.weighting import adaptive_weights
 from facecaption_ml.devices import autocast, compute_dtype
 from facecaption_ml.pretrained import weights_version
 from facecaption_ml.storage.local_files import atomic_write
+from facecaption_ml.storage.lock import exclusive
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 logger = logging.getLogger("facecaption")
 
 STATE: Final = "training_state.pt"
+LOCK: Final = ".lock"
 _LEARNING_RATE_SHARE: Final = 0.25
 """Of the preset's rate: what a checkpoint has learned would be lost at the rate that random weights need."""
 _TREND_WINDOW: Final = 2  # epochs on either side of the trend
@@ -89,9 +91,11 @@ def train_attributes(
     ``adaptive`` in 0–1: how far the task weights follow the validation loss's trend (0: equal weights). ``init`` names a
     checkpoint folder of the same preset to fine-tune, at a quarter of its learning rate. ``threshold``: that of labels,
     for the evaluation. A training that was killed resumes after its last whole epoch where ``resume`` is set and ``out`` holds
-    its state. Raises PresetError, and CheckpointError where ``init`` does not fit.
+    its state. Raises PresetError, CheckpointError where ``init`` does not fit, and LockedError where another process trains in
+    ``out``.
     """
-    with _threads(Preset.named(preset).threads):
+    lock = exclusive(out / LOCK, f"a training in {out}")
+    with lock, _threads(Preset.named(preset).threads):
         run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive, init)
         run.restore() if resume else (out / STATE).unlink(missing_ok=True)
         while run.progress.epoch < run.epochs and run.progress.epoch - run.progress.best_epoch <= patience:

@@ -22,6 +22,7 @@ from facecaption_ml.dataset.manifests import (
     stat_manifest,
 )
 from facecaption_ml.dataset.options import ShardRules
+from facecaption_ml.dataset.removals import REMOVED, RemovalList, taken_out
 from facecaption_ml.dataset.sources import ManifestCounts, SourceError, build_shards, shard_name
 from facecaption_ml.storage.store import Store
 
@@ -30,12 +31,14 @@ from facecaption_ml.storage.store import Store
 class Ingested:
     """What became of a list: its shards, the rows in them, its own rows by outcome, and the ledger after it.
 
+    ``taken_out``: rows that the removal list names.
     ``known``: the entry of the ledger that has the same content already, so that nothing was written.
     """
 
     ledger: Ledger
     names: list[str] = field(default_factory=list)
     rows: int = 0
+    taken_out: int = 0
     counts: ManifestCounts = field(default_factory=ManifestCounts)
     known: IngestedManifest | None = None
 
@@ -49,23 +52,29 @@ def ingest(
     *,
     registered: Iterable[str] = (),
     options: Mapping[str, str] | None = None,
+    removed: RemovalList | None = None,
+    counts: ManifestCounts | None = None,
 ) -> Ingested:
     """Write the shards of a list whose ``batches`` are those of ``read_source``.
 
     Without ``manifest`` it is the first source, whose shards take the place of an earlier reading of it. A ``manifest`` comes
     after the last shard and enters the ledger; one that is in it already, or has the content of one that is, is not read.
     ``registered`` are shards known elsewhere, none of which it writes over; ``options`` reach it on S3. ``on_progress`` gets
-    the rows written and 0.
+    the rows written and 0. Rows that ``removed`` names by URL, host or sample id keep their place and id, and nothing else.
+    ``counts`` are those that ``read_source`` fills.
 
     Raises SourceError where the source has no usable row or has grown into the shards of a manifest, or where the manifest
     changes while it is read or another one is ingested meanwhile: both then wrote the same shards.
     """
-    ledger, counts = Ledger.read(store), ManifestCounts()
+    ledger, counts = Ledger.read(store), counts if counts is not None else ManifestCounts()
     frames = build_shards(batches, counts=counts, **vars(rules))
+    if removed:
+        frames = (taken_out(frame, removed) for frame in frames)
     if manifest is None:
         ingested = _write(_within(frames, ledger.start), store, ledger, counts, on_progress)
         if not ingested.names:
-            raise SourceError(f"no usable row among {counts.rows}")
+            said = f"; {'; '.join(counts.lines())}" if counts.rows else ""
+            raise SourceError(f"no usable row among {counts.rows}{said}")
         return ingested
     ledger = ledger.begun(store, registered)
     ledger.write(store)
@@ -108,12 +117,13 @@ def _write(
     on_progress: Callable[[int, int], None],
 ) -> Ingested:
     names: list[str] = []
-    rows = duplicates = 0
+    rows = duplicates = removed = 0
     for frame in frames:
         names.append(frame["shard"][0])
         store.write_table("source_manifest", frame, names[-1])
         rows += len(frame)
         duplicates += int(frame["duplicate_url"].sum())
+        removed += int((frame["url"] == REMOVED).sum())
         on_progress(rows, 0)
     counts.duplicates = duplicates  # those of earlier shards too
-    return Ingested(ledger, names, rows, counts)
+    return Ingested(ledger, names, rows, removed, counts)

@@ -19,14 +19,14 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from facecaption_ml.dataset.sources import TABLE_SUFFIXES, SourceError, occurs_in, shard_name
+from facecaption_ml.dataset.sources import TABLE_SUFFIXES, SourceError, is_table, occurs_in, shard_name
+from facecaption_ml.dataset.sources.names import passed_over_kind
 from facecaption_ml.storage.base import S3, StoreError
 from facecaption_ml.storage.objects import find_address, list_address
 from facecaption_ml.storage.store import Store
 
 LEDGER: Final = "manifests.json"
 _TABLE: Final = "source_manifest"
-_UNFINISHED: Final = (".tmp", ".part")
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,9 @@ class Ledger:
 def list_manifests(inbox: str, options: Mapping[str, str] | None = None) -> list[Manifest]:
     """The tables under a folder or ``s3://bucket/prefix``, sorted by address.
 
-    Names that start with a dot or end in .tmp or .part are being written and skipped. Raises SourceError where the inbox is
-    not there or cannot be reached.
+    Hidden and unfinished files are skipped, and markers such as Spark's (``passed_over_kind``).
+
+    Raises SourceError where the inbox is not there or cannot be reached.
     """
     if not inbox.startswith(S3) and not Path(inbox).expanduser().is_dir():
         raise SourceError(f"inbox {inbox}: no such folder")
@@ -177,7 +178,4 @@ def _ids(frame: pl.DataFrame) -> np.ndarray:
 
 
 def _is_manifest(name: str) -> bool:
-    parts = name.split("/")
-    lower = parts[-1].lower()
-    hidden = any(part.startswith(".") for part in parts)
-    return lower.endswith(TABLE_SUFFIXES) and not lower.endswith(_UNFINISHED) and not hidden
+    return is_table(name) and passed_over_kind(name) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -11,7 +11,8 @@ _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
 
 
 class SourceColumns(BaseModel):
-    """Names of a list's columns; only ``url`` must exist. The defaults are LAION's."""
+    """Names of a list's columns; only ``url`` must exist. The defaults are LAION's. Case and blanks around a name do not count
+    where no column has it exactly."""
 
     model_config = _FROZEN
 
@@ -20,6 +21,23 @@ class SourceColumns(BaseModel):
     width: str = Field(default="WIDTH", description="column of the width in pixels, as the list says")
     height: str = Field(default="HEIGHT", description="column of the height in pixels, as the list says")
     nsfw: str = Field(default="NSFW", description="column that says whether an image is safe to look at")
+    file: str = Field(
+        default="file_name", description="column of a picture's path from its table's folder, as in an imagefolder"
+    )
+
+
+class SourceRules(BaseModel):
+    """How files are read where their names do not say it."""
+
+    model_config = _FROZEN
+
+    kind: Literal["auto", "tables", "pictures"] = Field(
+        default="auto",
+        description="what a folder with both holds; auto: a table that names its pictures, else an error",
+    )
+    tsv_quoting: bool = Field(
+        default=False, description="whether quotes enclose fields of a .tsv, as they do in a .csv"
+    )
 
 
 class ShardRules(BaseModel):

@@ -8,7 +8,7 @@ keep in step. Of the shard that has the face, single row groups are read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -104,8 +104,12 @@ def _row(store: Store, table: str, shard: str, key: str, value: str) -> dict[str
 
 
 def over_shards(store: Store, table: str, look: Callable[[str], _T]) -> Iterator[tuple[str, _T]]:
-    """``look`` at every shard of a table, several at once: the shards in order, with what it gave of each."""
-    shards = store.shards(table)
+    """``look`` at every shard of a table that the source has, several at once: in order, each with what it gave."""
+    yield from over(store.registered_shards(table), look)
+
+
+def over(shards: Sequence[str], look: Callable[[str], _T]) -> Iterator[tuple[str, _T]]:
+    """``look`` at the named shards, several at once, in their order."""
     pool = ThreadPoolExecutor(_AT_ONCE, "shards")
     try:
         yield from zip(shards, pool.map(look, shards), strict=True)

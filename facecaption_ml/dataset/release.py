@@ -21,7 +21,7 @@ import polars as pl
 
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import mark_duplicates
-from facecaption_ml.schemas import DATASET, SCHEMAS, conform
+from facecaption_ml.schemas import DATASET, SCHEMAS, SOURCE, conform
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import CATEGORIES
 
@@ -77,6 +77,7 @@ class ReleaseSummary:
     labels: Counter[str] = field(default_factory=Counter)
     words: Counter[int] = field(default_factory=Counter)  # words in a caption → captions
     duplicate_faces: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)  # left_source or a removal's reason → faces
     side_sum: float = 0.0
 
     @property
@@ -111,8 +112,12 @@ def write_release(
     shards: Sequence[str],
     make_card: Callable[[ReleaseSummary], Mapping[str, bytes]],
     on_progress: Callable[[int, int], None] | None = None,
+    removed: RemovalList | None = None,
 ) -> ReleaseSummary:
     """Pack the shards of ``facecaption_dataset`` under ``release/`` and return what is in it.
+
+    Faces are left out, and counted, whose row is no longer in the shard's manifest (the source has changed since) or that
+    ``removed`` names, whether or not the shard was rebuilt after that.
 
     Files of an earlier release that this one does not write are removed at the end, so that what a removal took out does
     not stay behind. ``make_card`` gives the other files (data card, figures) by name.
@@ -121,7 +126,7 @@ def write_release(
     before = set(store.keys(f"{PREFIX}/"))
     with tempfile.TemporaryDirectory() as scratch:
         writer = _SplitWriter(Path(scratch), store)
-        for number, frame in enumerate(_without_duplicates(store, shards, summary), start=1):
+        for number, frame in enumerate(_released(store, shards, removed or RemovalList(), summary), start=1):
             summary.add(frame)
             writer.add(frame)
             if on_progress:
@@ -147,12 +152,35 @@ def image_hashes(store: Store, shard: str) -> pl.DataFrame:
     return store.read_table("raw_images", shard, columns=["sample_id", "sha256"]).drop_nulls("sha256")
 
 
-def _without_duplicates(store: Store, shards: Iterable[str], summary: ReleaseSummary) -> Iterator[pl.DataFrame]:
-    """The shards' rows, less the faces of images that an earlier shard holds already under another URL."""
+def _still_wanted(
+    store: Store, shard: str, frame: pl.DataFrame, hashes: pl.DataFrame, removed: RemovalList
+) -> tuple[pl.DataFrame, Counter[str]]:
+    """A shard's rows that its manifest has today and no request names, and the others by reason."""
+    addresses: dict[str, str | None] | None = None
+    if store.has_table(SOURCE, shard):
+        # No list of images becomes a shard without rows: such a one only registers the shard.
+        addresses = dict(store.read_table(SOURCE, shard, columns=["sample_id", "url"]).iter_rows()) or None
+    sha256_of = dict(hashes.iter_rows())
+    reasons: list[str | None] = []
+    for face_id, url in frame.select("face_id", "url").iter_rows():
+        sample = face_id.rpartition("_")[0]
+        reason = removed.reason(url, face_id, sha256_of.get(sample))
+        if reason is None and addresses is not None:
+            reason = "left_source" if sample not in addresses else removed.reason(addresses[sample], face_id, None)
+        reasons.append(reason)
+    kept = frame.filter(pl.Series(reasons, dtype=pl.String).is_null())
+    return kept, Counter(filter(None, reasons))
+
+
+def _released(
+    store: Store, shards: Iterable[str], removed: RemovalList, summary: ReleaseSummary
+) -> Iterator[pl.DataFrame]:
+    """The shards' rows that are still wanted, less the faces of images that an earlier shard holds under another URL."""
     seen = np.empty(0, np.uint64)
     for shard in shards:
-        frame = store.read_table(DATASET, shard)
         hashes = image_hashes(store, shard)
+        frame, left_out = _still_wanted(store, shard, store.read_table(DATASET, shard), hashes, removed)
+        summary.left_out.update(left_out)
         sample = pl.col("face_id").str.slice(0, 16)
         ids = frame.select(sample_id=sample).unique(maintain_order=True).join(hashes, on="sample_id", how="inner")
         keys = np.array([int(sha256[:16], 16) for sha256 in ids["sha256"]], np.uint64)
@@ -241,6 +269,7 @@ def data_card(
         mean_words=f"{summary.mean_words:.1f}",
         mean_side=f"{summary.mean_side:.0f}",
         duplicates=f"{summary.duplicate_faces:,}",
+        left_out=f"{summary.left_out.total():,}",
         splits="\n".join(f"| {split} | {summary.by_split[split]:,} |" for split in SPLITS),
         funnel="\n".join(f"| {stage} | {count:,} |" for stage, count in funnel.items()),
         statistics=statistics,
@@ -259,6 +288,7 @@ def summary_json(summary: ReleaseSummary, funnel: Mapping[str, int]) -> bytes:
             "mean_words": round(summary.mean_words, 3),
             "mean_side": round(summary.mean_side, 2),
             "duplicate_faces": summary.duplicate_faces,
+            "left_out": dict(sorted(summary.left_out.items())),
             "category_shares": {name: round(share, 5) for name, share in summary.category_shares.items()},
             "labels": dict(sorted(summary.labels.items())),
             "words": {str(words): count for words, count in sorted(summary.words.items())},

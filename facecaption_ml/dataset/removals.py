@@ -1,27 +1,39 @@
-"""Lists of what must not be fetched or released: URLs, hosts, image hashes, sample ids and face ids, one a line."""
+"""Lists of what must not be fetched or released: URLs, hosts, image hashes, sample ids and face ids, one a line.
+
+URLs and hosts compare in their normal form (``facecaption_ml.urls``), so that a request takes a picture however the list of
+images and the request spell its address.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+
+import polars as pl
 
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.base import S3, StoreError
 from facecaption_ml.storage.objects import read_object
+from facecaption_ml.urls import canonical_host, canonical_url, host_of
+
+REMOVED: Final = "removed"
+"""Stands for the URL of a row that was taken out on request; the row keeps its place and its sample id."""
 
 _PATTERNS: Final = {
     "sha256": re.compile(r"[0-9a-f]{64}"),
     "face_ids": re.compile(r"[0-9a-f]{16}_\d+"),
     "sample_ids": re.compile(r"[0-9a-f]{16}"),
-    "hosts": re.compile(r"host:\S+"),
+    "hosts": re.compile(r"host:.*"),
 }
+_FETCHED: Final = ("http", "https", "file", "s3")
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\]", re.ASCII)
+_LINE_ENDS: Final = re.compile(r"\r\n|\r|\n")
 
 
 class RemovalListError(FaceCaptionError):
-    """A removal or deny list is missing or has a line that is none of the five kinds; the message names file and line."""
+    """A removal or deny list is missing or has a line that names nothing; the message names file, line and what to write."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +47,11 @@ class RemovalList:
     face_ids: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Hosts, hashes and ids compare without regard to case."""
-        for kind in _PATTERNS:
-            object.__setattr__(self, kind, frozenset(value.lower().strip(".") for value in getattr(self, kind)))
+        """URLs and hosts are kept in normal form, hashes and ids in lower case. Raises RemovalListError for what is neither."""
+        for kind in ("sha256", "face_ids", "sample_ids"):
+            object.__setattr__(self, kind, frozenset(value.lower() for value in getattr(self, kind)))
+        object.__setattr__(self, "urls", frozenset(map(_normal_url, self.urls)))
+        object.__setattr__(self, "hosts", frozenset(map(_normal_host, self.hosts)))
 
     @classmethod
     def read(cls, path: str, options: Mapping[str, str] | None = None) -> RemovalList:
@@ -58,20 +72,21 @@ class RemovalList:
             if not path.startswith(S3):
                 raise RemovalListError(f"list {path}: cannot be read: no such file") from None
             text = ""
-        return cls.parse(text.splitlines(), f"list {path}")
+        return cls.parse(lines_of(text), f"list {path}")
 
     @classmethod
     def parse(cls, lines: Sequence[str], name: str) -> RemovalList:
         """From the lines of a list that errors call ``name``. Raises RemovalListError as ``read`` does."""
         values: dict[str, set[str]] = {kind: set() for kind in ("urls", *_PATTERNS)}
-        for number, line in enumerate(map(str.strip, lines), start=1):
+        for number, written in enumerate(lines, start=1):
+            line = written.strip().removeprefix("\ufeff").strip()
             if not line or line.startswith("#"):
                 continue
             kind = next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(line.lower())), "urls")
-            if kind == "urls" and "://" not in line:
-                what = f"{line[:80]!r} is no URL, host:NAME, SHA-256, sample id or face id"
-                raise RemovalListError(f"{name}, line {number}: {what}")
-            values[kind].add(line if kind == "urls" else line.lower().removeprefix("host:"))
+            try:
+                values[kind].add(_NORMAL[kind](line) if kind in _NORMAL else line.lower())
+            except RemovalListError as error:
+                raise RemovalListError(f"{name}, line {number}: {error}") from None
         return cls(**{kind: frozenset(named) for kind, named in values.items()})
 
     def __or__(self, other: RemovalList) -> RemovalList:
@@ -80,24 +95,63 @@ class RemovalList:
     def __len__(self) -> int:
         return sum(map(len, vars(self).values()))
 
-    def reason(self, url: str, face_id: str, sha256: str | None) -> str | None:
+    def reason(self, url: str | None, face_id: str, sha256: str | None) -> str | None:
         """Why a face must go, or None: removed_url, removed_host, removed_hash, removed_sample or removed_face."""
         if self.names_url(url):
-            return "removed_url" if url in self.urls else "removed_host"
+            return "removed_url" if url == REMOVED or canonical_url(url) in self.urls else "removed_host"
         if sha256 in self.sha256:
             return "removed_hash"
         if face_id.rpartition("_")[0] in self.sample_ids:
             return "removed_sample"
         return "removed_face" if face_id in self.face_ids else None
 
-    def names_url(self, url: str) -> bool:
-        """Whether a URL as written, its host, or a parent domain of it is listed."""
-        return url in self.urls or (bool(self.hosts) and self.names_host(_host_of(url)))
+    def names_url(self, url: str | None) -> bool:
+        """Whether a URL in any spelling, its host, or a parent domain of it is listed, or it was taken out before."""
+        if url == REMOVED:
+            return True
+        if not (self.urls or self.hosts):
+            return False
+        normal = canonical_url(url)
+        return normal in self.urls or (bool(self.hosts) and self._lists(host_of(normal)))
 
     def names_host(self, host: str) -> bool:
-        """Whether a host, or a parent domain of it, is listed."""
-        labels = host.lower().strip(".").split(".")
-        return any(".".join(labels[start:]) in self.hosts for start in range(len(labels)))
+        """Whether a host in any spelling, or a parent domain of it, is listed."""
+        return bool(self.hosts) and self._lists(canonical_host(host))
+
+    def names_sample(self, sample_id: str, url: str | None, sha256: str | None = None) -> bool:
+        """Whether a row is listed by its id, its URL or the hash of its picture; faces apart."""
+        return sample_id in self.sample_ids or sha256 in self.sha256 or self.names_url(url)
+
+    def _lists(self, host: str) -> bool:
+        if host in self.hosts:
+            return True
+        end = host.find(".")
+        while end >= 0 and not host.endswith("]"):
+            if host[end + 1 :] in self.hosts:
+                return True
+            end = host.find(".", end + 1)
+        return False
+
+
+def taken_out(frame: pl.DataFrame, removed: RemovalList) -> pl.DataFrame:
+    """Rows of ``source_manifest`` without the URL and text of those that a list names by sample id, URL or host."""
+    named = pl.Series(
+        [removed.names_sample(*row) for row in frame.select("sample_id", "url").iter_rows()], dtype=pl.Boolean
+    )
+    return without_addresses(frame, named)
+
+
+def without_addresses(frame: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
+    """A table with ``REMOVED`` for the URL of some rows and null for their text; place and sample id stay."""
+    return frame.with_columns(
+        url=pl.when(rows).then(pl.lit(REMOVED)).otherwise(pl.col("url")),
+        alt_text=pl.when(rows).then(None).otherwise(pl.col("alt_text")),
+    )
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a list. Only line ends end them, no other character that Unicode calls one."""
+    return _LINE_ENDS.split(text)
 
 
 def list_text(path: str, options: Mapping[str, str] | None = None) -> str:
@@ -108,8 +162,55 @@ def list_text(path: str, options: Mapping[str, str] | None = None) -> str:
         raise RemovalListError(f"list {path}: cannot be read: {error}") from error
 
 
-def _host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:  # such as http://[broken, which nobody can fetch either
-        return ""
+def _normal_url(line: str) -> str:
+    """A URL of a list in normal form. Raises RemovalListError for one that no picture can have."""
+    line = line.strip()
+    shown, normal = line[:80], canonical_url(line)
+    if re.search(r"\s#", line):
+        raise RemovalListError(f"{shown!r} has a comment behind the URL: give the comment a line of its own")
+    if re.search(r"\s\S*://", line):
+        raise RemovalListError(f"{shown!r} is more than a URL: write one URL a line and nothing else")
+    host = host_of(normal)
+    if normal and not normal.startswith(_FETCHED):
+        raise RemovalListError(
+            f"{shown!r}: no picture comes from there; a URL starts with http://, https://, file:// or s3://"
+        )
+    if not normal or (host and not _HOST_NAME.fullmatch(host)):
+        raise RemovalListError(
+            f"{shown!r} is no URL, host:NAME, SHA-256, sample id or face id{_instead(_candidates(line))}"
+        )
+    return normal
+
+
+def _normal_host(line: str) -> str:
+    """A host of a list (``host:`` before it or not) in normal form. Raises RemovalListError for one that no URL can have."""
+    name = re.sub(r"^host:", "", line.strip(), flags=re.IGNORECASE)
+    host = canonical_host(name)
+    if name != name.strip() or not _HOST_NAME.fullmatch(host):
+        raise RemovalListError(
+            f"{line[:80]!r}: {name[:80]!r} is no host, so nothing would match{_instead(_candidates(name))}"
+        )
+    return host
+
+
+_NORMAL: Final = {"urls": _normal_url, "hosts": _normal_host}
+
+
+def _candidates(text: str) -> Iterable[str]:
+    """What a line that names nothing may have been meant as."""
+    bare = re.sub(
+        r"^[a-z0-9+.-]*:/{1,2}|^(sha256|sample|face|url|host):", "", text.strip(), flags=re.IGNORECASE
+    ).strip()
+    yield bare.lower()
+    bare = bare.removeprefix("*").lstrip(".")
+    yield f"host:{host_of(f'http://{bare}')}"
+    yield f"host:{host_of('http://' + re.sub(r'[.]{2,}', '.', bare))}"
+
+
+def _instead(candidates: Iterable[str]) -> str:
+    for candidate in candidates:
+        kind = next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(candidate)), None)
+        if kind and (kind != "hosts" or ("." in candidate and _HOST_NAME.fullmatch(candidate.removeprefix("host:")))):
+            subdomains = ", which takes its subdomains too" if kind == "hosts" else ""
+            return f"; write {candidate}{subdomains}"
+    return ""

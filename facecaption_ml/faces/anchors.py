@@ -71,10 +71,14 @@ def _decode_level(level: LevelValues, extent: Extent, min_score: float) -> tuple
 
 def suppress_overlaps(candidates: Candidates, max_iou: float) -> Candidates:
     """Greedy non-maximum suppression: from the best down, those that overlap a kept box by more than ``max_iou`` go."""
-    from torchvision.ops import nms
-
     if len(candidates.scores) < 2:
         return candidates
-    boxes, scores = torch.from_numpy(candidates.boxes), torch.from_numpy(candidates.scores)
-    keep = nms(boxes.contiguous(), scores.contiguous(), max_iou).numpy()
+    keep = surviving(candidates.boxes, candidates.scores, max_iou)
     return Candidates(candidates.boxes[keep], candidates.landmarks[keep], candidates.scores[keep])
+
+
+def surviving(boxes: np.ndarray, scores: np.ndarray, max_iou: float) -> np.ndarray:
+    """Indices of the boxes (float32 [N, 4]) that greedy non-maximum suppression keeps, best first."""
+    from torchvision.ops import nms
+
+    return nms(torch.from_numpy(boxes).contiguous(), torch.from_numpy(scores).contiguous(), max_iou).numpy()

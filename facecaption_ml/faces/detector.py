@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 import torch
 
@@ -20,6 +19,7 @@ from facecaption_ml.faces.anchors import Candidates, decode, suppress_overlaps
 from facecaption_ml.faces.fusion import Extent
 from facecaption_ml.faces.network import FusedRetinaFace, facexlib_network
 from facecaption_ml.faces.options import DetectionRules, DetectorOptions, NetworkName, Precision
+from facecaption_ml.faces.pyramid import BASE_SIDE, View, level_sides, merged, views
 from facecaption_ml.faces.weights import load_weights
 from facecaption_ml.faces.workers import core_count, single_core_pool
 
@@ -51,28 +51,13 @@ class Face:
         return self.box[3] - self.box[1]
 
 
-@dataclass(frozen=True)
-class _WorkingImage:
-    """A picture reduced to the working size."""
-
-    pixels: np.ndarray  # RGB uint8 [h, w, 3]
-    source_size: tuple[int, int]  # height, width
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.pixels.shape[0], self.pixels.shape[1]
-
-    @property
-    def padded(self) -> tuple[int, int]:
-        height, width = (-(-side // PADDING_MULTIPLE) * PADDING_MULTIPLE for side in self.size)
-        return height, width
-
-
 class FaceDetector:
     """RetinaFace over pictures of any size and mix of sizes.
 
     The result for a picture does not depend on the pictures beside it: padding is invisible to the network
-    (see fusion.Extent). On a CPU, each of PyTorch's threads takes pictures of its own instead of sharing every layer.
+    (see fusion.Extent). Large pictures are looked at on several levels and in tiles (see pyramid), so that a face of
+    ``rules.min_side`` px is found whatever the picture's size, and memory stays bounded. On a CPU, each of PyTorch's threads
+    takes pictures of its own instead of sharing every layer.
     """
 
     def __init__(
@@ -95,7 +80,7 @@ class FaceDetector:
         if in_float32_on_cpu and network.may_be_screened and has_bfloat16("cpu"):
             self._network.screen_finest_level(self.rules.min_score)
         # In a worker, so that the weights are laid out for the one thread that will use them.
-        side = self.options.working_size
+        side = self.options.working_size or BASE_SIDE
         self._workers().submit(self._network.pack, side, side).result()
 
     @classmethod
@@ -106,7 +91,8 @@ class FaceDetector:
         *,
         network: NetworkName = "mobile0.25",
         weights_folder: str | Path | None = None,
-        working_size: int = 640,
+        working_size: int = 0,
+        min_side: int = 128,
         enlarge: bool = False,
         batch_size: int = 0,
         min_score: float = 0.5,
@@ -121,7 +107,9 @@ class FaceDetector:
         options = DetectorOptions(
             weights=str(weights), network=network, working_size=working_size, batch_size=batch_size
         )
-        rules = DetectionRules(enlarge=enlarge, min_score=min_score, nms_iou=nms_iou, precision=precision)
+        rules = DetectionRules(
+            min_side=min_side, enlarge=enlarge, min_score=min_score, nms_iou=nms_iou, precision=precision
+        )
         return cls.from_options(options, device, weights_folder, rules)
 
     @classmethod
@@ -162,57 +150,62 @@ class FaceDetector:
 
     @torch.inference_mode()
     def _detect_run(self, images: Sequence[np.ndarray | bytes]) -> list[list[Face]]:
-        working = [self._reduce(as_rgb(image)) for image in images]
+        seen = [(i, view) for i, image in enumerate(images) for view in self._views(as_rgb(image))]
+        found: list[list[tuple[View, Candidates]]] = [[] for _ in images]
+        for chunk in self._batches([view for _, view in seen]):
+            for k, candidates in zip(chunk, self._detect_batch([seen[k][1] for k in chunk]), strict=True):
+                i, view = seen[k]
+                found[i].append((view, candidates))
+        return [_faces(merged(views_of_one, self.rules.nms_iou)) for views_of_one in found]
+
+    def _views(self, image: np.ndarray) -> Iterator[View]:
+        chosen, rules = self.options.working_size, self.rules
+        sides = level_sides(max(image.shape[:2]), chosen, rules.min_side, rules.enlarge)
+        return views(image, sides, tiled=not chosen)
+
+    def _batches(self, seen: Sequence[View]) -> Iterator[list[int]]:
+        """Indices of views that share a padded size, no more of them at once than a batch of base-sized pictures has pixels."""
         alike: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for i, image in enumerate(working):
-            alike[image.padded].append(i)
-        faces: list[list[Face]] = [[] for _ in images]
-        for indices in alike.values():
-            for i, detected in zip(indices, self._detect_batch([working[i] for i in indices]), strict=True):
-                faces[i] = detected
-        return faces
+        for k, view in enumerate(seen):
+            alike[_padded(view)].append(k)
+        most = self._batch_size * _up(self.options.working_size or BASE_SIDE) ** 2
+        for (height, width), indices in alike.items():
+            step = max(1, most // (height * width))
+            yield from (indices[k : k + step] for k in range(0, len(indices), step))
 
-    def _reduce(self, image: np.ndarray) -> _WorkingImage:
-        height, width = image.shape[:2]
-        scale = self.options.working_size / max(height, width)
-        if scale == 1 or (scale > 1 and not self.rules.enlarge):
-            return _WorkingImage(image, (height, width))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        return _WorkingImage(cv2.resize(image, size, interpolation=method), (height, width))
-
-    def _detect_batch(self, images: Sequence[_WorkingImage]) -> list[list[Face]]:
-        """Faces of pictures that share a padded size."""
-        extent = Extent([image.size for image in images], images[0].padded)
-        pixels = torch.from_numpy(_network_input(images)).to(self.device, self._dtype).permute(0, 3, 1, 2)
+    def _detect_batch(self, seen: Sequence[View]) -> list[Candidates]:
+        """What is found in views that share a padded size, in pixels of each view."""
+        extent = Extent([view.size for view in seen], _padded(seen[0]))
+        pixels = torch.from_numpy(_network_input(seen)).to(self.device, self._dtype).permute(0, 3, 1, 2)
         levels = self._network(pixels, extent if extent.has_padding else None)
         candidates = decode(levels, extent, self.rules.min_score)
-        return [
-            _faces_in_source(suppress_overlaps(found, self.rules.nms_iou), image)
-            for found, image in zip(candidates, images, strict=True)
-        ]
+        return [suppress_overlaps(found, self.rules.nms_iou) for found in candidates]
 
 
-def _network_input(images: Sequence[_WorkingImage]) -> np.ndarray:
-    """Float32 [B, H, W, 3]: RGB minus the mean colour, and zero where a picture is padded."""
-    height, width = images[0].padded
-    batch = np.empty((len(images), height, width * 3), dtype=np.float32)
-    for row, image in zip(batch, images, strict=True):
-        h, w = image.size
+def _up(side: int) -> int:
+    return -(-side // PADDING_MULTIPLE) * PADDING_MULTIPLE
+
+
+def _padded(view: View) -> tuple[int, int]:
+    return _up(view.size[0]), _up(view.size[1])
+
+
+def _network_input(seen: Sequence[View]) -> np.ndarray:
+    """Float32 [B, H, W, 3]: RGB minus the mean colour, and zero where a view is padded."""
+    height, width = _padded(seen[0])
+    batch = np.empty((len(seen), height, width * 3), dtype=np.float32)
+    for row, view in zip(batch, seen, strict=True):
+        h, w = view.size
         row[h:] = 0
         row[:h, w * 3 :] = 0
         # Row by row of whole pixels: numpy is slow over an innermost axis of three.
-        flat = np.ascontiguousarray(image.pixels).reshape(h, w * 3)
+        flat = np.ascontiguousarray(view.pixels).reshape(h, w * 3)
         np.subtract(flat, np.tile(np.array(MEAN_RGB, dtype=np.float32), w), out=row[:h, : w * 3])
-    return batch.reshape(len(images), height, width, 3)
+    return batch.reshape(len(seen), height, width, 3)
 
 
-def _faces_in_source(found: Candidates, image: _WorkingImage) -> list[Face]:
-    """Faces in pixels of the source; both sides have their own scale, as the working size is rounded to whole pixels."""
-    (height, width), (h, w) = image.source_size, image.size
-    scale = np.array([width / w, height / h], dtype=np.float32)
-    boxes, landmarks = found.boxes * np.tile(scale, 2), found.landmarks * scale
+def _faces(found: Candidates) -> list[Face]:
     return [
         Face((float(x0), float(y0), float(x1), float(y1)), points, float(score))
-        for (x0, y0, x1, y1), points, score in zip(boxes, landmarks, found.scores, strict=True)
+        for (x0, y0, x1, y1), points, score in zip(found.boxes, found.landmarks, found.scores, strict=True)
     ]

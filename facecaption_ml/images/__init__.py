@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from facecaption_ml.images.status import FetchStatus, count_by_status, success_rate
+from facecaption_ml.images.status import FetchStatus, count_by_status, fetch_status, success_rate
 from facecaption_ml.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from facecaption_ml.images.download import fetch_raw_images, iter_fetched
+    from facecaption_ml.images.download import fetch_raw_images, fetch_to_file, iter_fetched
+    from facecaption_ml.images.earlier_rows import EarlierRows
     from facecaption_ml.images.policy import DownloadContext, DownloadPolicy
 
 __all__ = [
     "DownloadContext",
     "DownloadPolicy",
+    "EarlierRows",
     "FetchStatus",
     "count_by_status",
     "fetch_raw_images",
+    "fetch_status",
+    "fetch_to_file",
     "iter_fetched",
     "success_rate",
 ]
 
 __getattr__ = lazy_names(
-    __name__, {"download": ("fetch_raw_images", "iter_fetched"), "policy": ("DownloadContext", "DownloadPolicy")}
+    __name__,
+    {
+        "download": ("fetch_raw_images", "fetch_to_file", "iter_fetched"),
+        "earlier_rows": ("EarlierRows",),
+        "policy": ("DownloadContext", "DownloadPolicy"),
+    },
 )

@@ -6,11 +6,8 @@ to, however a name's records change between two lookups (DNS rebinding).
 
 from __future__ import annotations
 
-import asyncio
+import re
 import socket
-import time
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
@@ -22,8 +19,11 @@ from facecaption_ml.images.status import FetchFailure, FetchStatus
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from facecaption_ml.images.name_lookup import NameLookup
+
 Address = IPv4Address | IPv6Address
 
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052, the last 32 bits are an IPv4 address
 _GLOBAL_UNICAST: Final = ip_network("2000::/3")  # RFC 4291 §2.4, all that IANA hands out so far
 # Not for the public, yet called global by some Python versions' ipaddress.
@@ -32,10 +32,6 @@ _ALSO_SPECIAL: Final = (
     ip_network("3fff::/20"),  # documentation, RFC 9637
     ip_network("2001::/23"),  # IETF protocol assignments, Teredo among them
 )
-
-_LOOKUPS_IN_FLIGHT: Final = 32
-_CACHED_HOSTS: Final = 20_000
-_CACHE_SECONDS: Final = 300.0  # getaddrinfo tells no time to live
 
 
 def embedded_ipv4(address: Address) -> IPv4Address | None:
@@ -80,7 +76,7 @@ def literal_address(host: str) -> Address | None:
     except ValueError:
         pass
     last = host.rstrip(".").rpartition(".")[2].lower()
-    if not (last.isascii() and last.isdigit()) and not last.startswith("0x"):
+    if not _NUMBER.fullmatch(last):
         return None
     try:
         return IPv4Address(socket.inet_aton(host.rstrip(".")))
@@ -89,27 +85,46 @@ def literal_address(host: str) -> Address | None:
 
 
 class CheckedResolver(AbstractResolver):
-    """Looks names up in a few threads, caches the answers and returns only addresses that may be connected to.
+    """Answers aiohttp's lookups, only with addresses that may be connected to.
 
     ``connect_to`` maps host patterns (``*.sample.test``) to the address and port to use instead of DNS; the check
-    applies to them as well. Raises FetchFailure: dns_error, timeout or refused_address.
+    applies to them as well, but not to ``proxy_host``, which the user named. Raises FetchFailure: dns_error or refused_address.
     """
 
-    def __init__(self, allow_private: bool, connect_to: Mapping[str, tuple[str, int]], timeout_s: float) -> None:
+    def __init__(
+        self,
+        names: NameLookup,
+        allow_private: bool,
+        connect_to: Mapping[str, tuple[str, int]],
+        proxy_host: str | None = None,
+    ) -> None:
+        self._names = names
         self._allow_private = allow_private
         self._connect_to = connect_to
-        self._timeout_s = timeout_s
-        self._threads = ThreadPoolExecutor(_LOOKUPS_IN_FLIGHT, thread_name_prefix="dns")
-        self._lookups: OrderedDict[str, tuple[float, asyncio.Task[list[str] | FetchFailure]]] = OrderedDict()
+        self._proxy_host = proxy_host
+        self._proxy_addresses = set() if proxy_host is None else {proxy_host}
+
+    def replaced(self, host: str) -> tuple[str, int] | None:
+        """The address and port that stand for the host in ``connect_to``."""
+        targets = (to for pattern, to in self._connect_to.items() if fnmatchcase(host.lower(), pattern.lower()))
+        return next(targets, None)
+
+    async def settle(self, host: str) -> None:
+        """Ends the host's lookup beforehand, whatever it says."""
+        if self._proxy_host is None and self.replaced(host) is None and literal_address(host) is None:
+            await self._names.settle(host)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        targets = (to for pattern, to in self._connect_to.items() if fnmatchcase(host.lower(), pattern.lower()))
-        if replaced := next(targets, None):
+        if host == self._proxy_host:
+            addresses = await self._names.addresses(host)
+            self._proxy_addresses.update(addresses)
+            return [_result(host, text, port) for text in addresses]
+        if replaced := self.replaced(host):
             addresses, port = [replaced[0]], replaced[1]
         else:
-            addresses = await self._cached_lookup(host)
+            addresses = await self._names.addresses(host)
         allowed = [text for text in addresses if is_allowed(ip_address(text), self._allow_private)]
         if not allowed:
             raise FetchFailure(
@@ -117,48 +132,23 @@ class CheckedResolver(AbstractResolver):
             )
         return [_result(host, text, port) for text in allowed]
 
-    async def _cached_lookup(self, host: str) -> list[str]:
-        now = time.monotonic()
-        expires, lookup = self._lookups.get(host, (0.0, None))
-        if lookup is None or expires < now:
-            lookup = asyncio.get_running_loop().create_task(self._lookup(host))
-            self._lookups[host] = (now + _CACHE_SECONDS, lookup)
-            while len(self._lookups) > _CACHED_HOSTS:
-                self._lookups.popitem(last=False)
-        try:
-            answer = await asyncio.wait_for(asyncio.shield(lookup), self._timeout_s)
-        except TimeoutError:
-            message = f"no answer to the lookup of {host} within {self._timeout_s:g} s"
-            raise FetchFailure(FetchStatus.dns_error, message) from None
-        if isinstance(answer, FetchFailure):
-            if answer.transient:
-                self._lookups.pop(host, None)
-            raise answer
-        return answer
-
-    async def _lookup(self, host: str) -> list[str] | FetchFailure:
-        """The host's addresses; a failure is returned, as several rows may wait for it and none may."""
-        loop = asyncio.get_running_loop()
-        try:
-            answers = await loop.run_in_executor(
-                self._threads,
-                lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG),
-            )
-        except socket.gaierror as error:
-            again = error.errno == socket.EAI_AGAIN
-            return FetchFailure(FetchStatus.dns_error, f"{host}: {error.strerror}", transient=again)
-        except (OSError, UnicodeError) as error:
-            return FetchFailure(FetchStatus.dns_error, f"{host}: {error}")
-        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in answers))
+    def open_socket(self, address_info: tuple) -> socket.socket:
+        """As checked_socket; with a proxy, nothing but it and ``connect_to`` is connected to."""
+        if address_info[4][0] in self._proxy_addresses:
+            return checked_socket(None, address_info)
+        return checked_socket(self._allow_private, address_info)
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._names.close()
 
 
-def checked_socket(allow_private: bool, address_info: tuple) -> socket.socket:
-    """A socket for one ``getaddrinfo`` entry, made only after its address passes: the last gate before connecting."""
+def checked_socket(allow_private: bool | None, address_info: tuple) -> socket.socket:
+    """A socket for one ``getaddrinfo`` entry, made only after its address passes: the last gate before connecting.
+
+    ``allow_private`` None: any address, for the proxy that the user named.
+    """
     family, kind, protocol, _, sockaddr = address_info
-    if not is_allowed(ip_address(sockaddr[0]), allow_private):
+    if allow_private is not None and not is_allowed(ip_address(sockaddr[0]), allow_private):
         raise OSError(f"{sockaddr[0]} is not a public address")
     return socket.socket(family, kind, protocol)
 

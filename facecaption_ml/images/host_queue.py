@@ -14,6 +14,7 @@ class Job(NamedTuple):
 
     row: int  # its place in the manifest
     url: URL | None
+    known: bool = False  # an earlier run read the file, which is read again only if it has changed
 
 
 class HostQueue:
@@ -38,6 +39,10 @@ class HostQueue:
             if waiting:  # another turn of this host may have taken its last job
                 return waiting.popleft()
         return None
+
+    def __len__(self) -> int:
+        """Jobs that were not handed out yet."""
+        return sum(map(len, self._jobs.values()))
 
     def has_turns(self) -> bool:
         """Whether ``next`` may have a job, so that some row only waits for a worker."""

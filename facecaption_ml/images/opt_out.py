@@ -1,8 +1,7 @@
 """Whether a site asks that its pictures stay out of data sets: response headers and robots.txt.
 
-Headers: X-Robots-Tag with noai, noimageai, noindex, noimageindex, noml or none (which implies noindex), and the W3C TDM
-Reservation Protocol's ``tdm-reservation: 1``. Robots.txt: RFC 9309, which Protego follows and the standard library's parser
-(first match instead of longest, no wildcards) does not.
+Headers: X-Robots-Tag with noai, noimageai, noindex, noimageindex, noml, none (which implies noindex) or an unavailable_after
+that has passed, and the W3C TDM Reservation Protocol's ``tdm-reservation: 1``. Robots.txt: RFC 9309, read by robots_rules.
 """
 
 from __future__ import annotations
@@ -11,81 +10,87 @@ import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from itertools import islice
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from multidict import CIMultiDictProxy
-from protego import Protego
 from yarl import URL
 
+from facecaption_ml.images.content_coding import codings_of, decoded
+from facecaption_ml.images.robots_rules import MOST_BYTES, RobotsRules
 from facecaption_ml.images.status import FetchFailure, FetchStatus
 
 _OPT_OUTS: Final = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
+_UNAVAILABLE_AFTER: Final = "unavailable_after"
 # Directives that are written with a colon and so are not a crawler's name.
-_VALUED_DIRECTIVES: Final = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-_PRODUCT_TOKEN: Final = re.compile(r"[A-Za-z_-]+")
-_RECORD: Final = re.compile(r"\s*(?P<key>user-agent|allow|disallow)\s*:(?P<value>[^#]*)", re.IGNORECASE)
-_SOMEBODY_ELSE: Final = "~"  # no product token
-_MAX_RECORDS: Final = 10_000
+_VALUED_DIRECTIVES: Final = frozenset({_UNAVAILABLE_AFTER, "max-snippet", "max-image-preview", "max-video-preview"})
+_CRAWLER_NAME: Final = re.compile(r"\*|[a-z][a-z0-9_.-]*")
+_DATE_PARTS: Final = 3  # commas that a date may hold: Friday, June 25, 2010, 15:00
+_LONGEST_LINE: Final = 8_192  # characters of a header that are looked at
 _CACHED_ORIGINS: Final = 10_000
+_GZIP: Final = b"\x1f\x8b"
+_LARGE_FILE: Final = 32_768  # bytes; larger ones are read beside the event loop
 
 
-def opt_out_in_headers(headers: CIMultiDictProxy[str], agent_token: str) -> str | None:
+def opt_out_in_headers(headers: CIMultiDictProxy[str], agent_token: str, now: datetime | None = None) -> str | None:
     """The header line, as ``name: directive``, by which a response opts out, None if it does not.
 
-    A directive behind ``somebot:`` counts only if somebot is ``agent_token`` (lower case) or ``*``.
+    A directive behind ``somebot:`` counts only if somebot is ``agent_token`` (lower case) or ``*``. A date that nobody can
+    read is no directive; one without a zone is taken as UTC. ``now``: with a zone; by default the present.
     """
+    now = now or datetime.now(UTC)
     for line in headers.getall("X-Robots-Tag", ()):
-        directive = _robots_tag_opt_out(line, agent_token)
-        if directive is not None:
-            return f"X-Robots-Tag: {directive}"
+        for agent, directive, value in _directives(line[:_LONGEST_LINE].lower()):
+            passed = directive == _UNAVAILABLE_AFTER and (date := _date(value)) is not None and date <= now
+            if agent in ("*", agent_token) and (directive in _OPT_OUTS or passed):
+                return f"X-Robots-Tag: {directive}: {value}" if passed else f"X-Robots-Tag: {directive}"
     if any(value.strip() == "1" for value in headers.getall("TDM-Reservation", ())):
         return "TDM-Reservation: 1"
     return None
 
 
-def _robots_tag_opt_out(line: str, agent_token: str) -> str | None:
-    addressed = True
-    for part in line.lower().split(","):
-        name, colon, rest = part.partition(":")
-        directive = part.strip()
-        if colon and name.strip() not in _VALUED_DIRECTIVES:  # a name holds for all directives up to the next name
-            addressed = name.strip() in ("*", agent_token)
-            directive = rest.strip()
-        if addressed and directive in _OPT_OUTS:
-            return directive
+def _directives(line: str) -> Iterator[tuple[str, str, str]]:
+    """Crawler, directive and value of each directive of a line, in lower case; ``*`` where no crawler is named.
+
+    A name holds for all directives up to the next name. A date may hold commas and colons of its own.
+    """
+    parts = line.split(",")
+    agent, place = "*", 0
+    while place < len(parts):
+        directive, _, value = (text.strip() for text in parts[place].partition(":"))
+        if ":" in parts[place] and directive not in _VALUED_DIRECTIVES and _CRAWLER_NAME.fullmatch(directive):
+            agent = directive
+            directive, _, value = (text.strip() for text in value.partition(":"))
+        place += 1
+        if directive == _UNAVAILABLE_AFTER:
+            for more in range(min(_DATE_PARTS, len(parts) - place), 0, -1):
+                longer = ",".join([value, *parts[place : place + more]])
+                if _date(longer) is not None:
+                    value, place = longer, place + more
+                    break
+        yield agent, directive, value
+
+
+def _date(text: str) -> datetime | None:
+    """A date by RFC 822, RFC 850 or ISO 8601, None for other text."""
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            date = read(text.strip().upper())
+        except (ValueError, TypeError, IndexError, OverflowError):
+            continue
+        return date if date.tzinfo else date.replace(tzinfo=UTC)
     return None
 
 
-class RobotsRules:
-    """The rules of one robots.txt (RFC 9309), for one crawler."""
+def decoded_robots(body: bytes, codings: Iterable[str] = ()) -> bytes:
+    """The first bytes of a robots.txt without the content codings of these lines, which servers apply though nobody asked.
 
-    def __init__(self, text: str, agent_token: str) -> None:
-        """Those of the groups that name ``agent_token`` (lower case), else of those for ``*``."""
-        lines = text.removeprefix("\ufeff").splitlines()
-        self._rules = Protego.parse("\n".join(islice(_records(lines, agent_token), _MAX_RECORDS)))
-        self._agent_token = agent_token
-
-    def allows(self, path: str) -> bool:
-        """Whether ``path`` (with its query, percent-encoded) may be fetched; the longest matching pattern decides."""
-        return self._rules.can_fetch(f"http://host{path}", self._agent_token)
-
-
-def _records(lines: Iterable[str], agent_token: str) -> Iterator[str]:
-    """Lines for Protego, which would let others (Crawl-delay) end a group, and would take part of a crawler's name for it.
-
-    Of a user agent only the product token counts (§2.2.1); all that are neither this crawler nor ``*`` become one.
+    A file that lies there compressed and is served as it is, is read too. Raises FetchFailure for layers without end.
     """
-    for line in lines:
-        match = _RECORD.match(line)
-        if match is None:
-            continue
-        key, value = match["key"], match["value"].strip()
-        if key.lower() == "user-agent":
-            token = _PRODUCT_TOKEN.match(value)
-            name = token.group().lower() if token else value[:1]
-            value = name if name in (agent_token, "*") else _SOMEBODY_ELSE
-        yield f"{key}: {value}"
+    names = codings_of(codings)
+    plain = decoded(body, names, MOST_BYTES, lambda _: True, cut=True)
+    return decoded(plain, ["gzip"], MOST_BYTES, lambda _: True, cut=True) if plain[:2] == _GZIP else plain
 
 
 class RobotsCache:
@@ -96,7 +101,7 @@ class RobotsCache:
     long as one run of a shard, well under the day that the RFC allows.
     """
 
-    def __init__(self, read: Callable[[URL], Awaitable[str]], agent_token: str) -> None:
+    def __init__(self, read: Callable[[URL], Awaitable[str | bytes]], agent_token: str) -> None:
         self._read = read
         self._agent_token = agent_token
         self._rules: OrderedDict[str, asyncio.Task[RobotsRules | FetchFailure]] = OrderedDict()
@@ -120,6 +125,9 @@ class RobotsCache:
     async def _fetch_rules(self, origin: URL) -> RobotsRules | FetchFailure:
         """A failure is returned, not raised: any number of rows may wait for it, or none."""
         try:
-            return RobotsRules(await self._read(origin), self._agent_token)
+            body = await self._read(origin)
+            if len(body) < _LARGE_FILE:
+                return RobotsRules(body, self._agent_token)
+            return await asyncio.to_thread(RobotsRules, body, self._agent_token)
         except FetchFailure as failure:
             return failure

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from enum import StrEnum
 from typing import Final
 
 import polars as pl
+
+from facecaption_ml.errors import FaceCaptionError
 
 
 class FetchStatus(StrEnum):
@@ -71,6 +74,17 @@ class FetchFailure(Exception):  # noqa: N818
         self.message = message
         self.transient = transient
         self.retry_after_s = retry_after_s
+        self.redirected = False  # whether it is another address's failure than the one asked for
+
+
+def fetch_status(name: str, setting: str) -> FetchStatus:
+    """The status of that name. Raises FaceCaptionError naming the ``setting`` that gave it and the statuses there are."""
+    try:
+        return FetchStatus(name)
+    except ValueError:
+        close = difflib.get_close_matches(name, FetchStatus, n=1)
+        meant = f"did you mean {close[0]}?" if close else f"choose among {', '.join(FetchStatus)}"
+        raise FaceCaptionError(f"{setting}: {name!r} is no status of a row: {meant}") from None
 
 
 def count_by_status(raw: pl.DataFrame) -> dict[str, int]:

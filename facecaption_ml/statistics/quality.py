@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from facecaption_ml.decoding import UndecodableImage, as_rgb, decode_image
+from facecaption_ml.decoding import PICTURE_SUFFIXES, UndecodableImage, as_rgb, decode_image
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.statistics.report import Report, frame_markdown
 from facecaption_ml.statistics.sampling import crops_of, hashed_sample, sampled_faces
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Picture = np.ndarray | bytes | None
 """RGB uint8 [H, W, 3], encoded bytes, or None for a file that could not be read."""
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
+SUFFIXES: Final = frozenset(PICTURE_SUFFIXES)
 MAX_PIXELS: Final = 30_000_000
 """Larger pictures count as unreadable: BRISQUE would take more than 2 GB for one."""
 BRISQUE: Final = "brisque"

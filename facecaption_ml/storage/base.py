@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from facecaption_ml.errors import FaceCaptionError
 
 S3: Final = "s3://"
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://|s3:", re.IGNORECASE)
 
 
 class StoreError(FaceCaptionError):
@@ -26,6 +27,18 @@ class StoredObject(NamedTuple):
     key: str
     size: int
     version: str
+
+
+def one_spelling(address: str) -> str:
+    """An address with its scheme in lower case: ``S3://bucket`` is no folder."""
+    scheme = _SCHEME.match(address)
+    return address if scheme is None else scheme[0].lower() + address[scheme.end() :]
+
+
+def scheme_of_address(address: str) -> str:
+    """``s3://``, ``gs://`` …; ``s3:`` where the slashes are missing; empty for a path."""
+    scheme = _SCHEME.match(address)
+    return scheme[0].lower() if scheme else ""
 
 
 @contextlib.contextmanager

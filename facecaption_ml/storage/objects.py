@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from facecaption_ml.storage.base import S3, StoredObject
+from facecaption_ml.storage.base import S3, StoredObject, StoreError, one_spelling, scheme_of_address
 from facecaption_ml.storage.local_files import LocalObjects
 from facecaption_ml.storage.s3_objects import S3Objects
 
@@ -15,12 +15,19 @@ Objects: TypeAlias = LocalObjects | S3Objects
 
 
 def open_objects(root: str, options: Mapping[str, str] | None = None) -> Objects:
-    """Of a folder, or of ``s3://bucket/prefix``, which ``options`` reach. Raises StoreError for an address without a bucket."""
+    """Of a folder, or of ``s3://bucket/prefix``, which ``options`` reach.
+
+    Raises StoreError for an address without a bucket, and for one of another scheme: it is no folder either.
+    """
+    root, scheme = one_spelling(root), scheme_of_address(root)
+    if scheme not in ("", S3):
+        raise StoreError(f"{root!r}: {scheme} is not supported; give a folder or s3://bucket/prefix")
     return S3Objects(root, options) if root.startswith(S3) else LocalObjects(root)
 
 
 def open_parent(address: str, options: Mapping[str, str] | None = None) -> tuple[Objects, str]:
     """The objects among which one is, and its key there: of a file its folder, of ``s3://bucket/key`` the bucket."""
+    address = one_spelling(address)
     if address.startswith(S3):
         bucket, _, key = address.removeprefix(S3).partition("/")
         return open_objects(f"{S3}{bucket}", options), key
@@ -34,8 +41,18 @@ def read_object(address: str, options: Mapping[str, str] | None = None) -> bytes
     return objects.read(key)
 
 
+def object_version(address: str, options: Mapping[str, str] | None = None) -> str | None:
+    """What tells an object from the one before it at its place; None where there is none."""
+    objects, key = open_parent(address, options)
+    found = objects.find(key)
+    return found and found.version
+
+
 def find_address(address: str, options: Mapping[str, str] | None = None) -> tuple[str, StoredObject] | None:
-    """The full address, links resolved, of a file or object and what it is now; None where there is none."""
+    """The full address of a file or object and what it is now; None where there is none.
+
+    The links of its folder are resolved, its own is not: what a file is called says how it is read.
+    """
     objects, key = open_parent(address, options)
     present = objects.find(key) if key else None
     return present and (_full_address(objects, key), present)
@@ -46,7 +63,8 @@ def list_address(address: str, options: Mapping[str, str] | None = None) -> Iter
 
     The address of a file or object gives just that, with its name as key; one where there is nothing gives nothing.
     """
-    address = address.rstrip("/") or "/"
+    address = one_spelling(address)
+    address = address if address == S3 else address.rstrip("/") or "/"
     alone = find_address(address, options)
     if alone is not None:
         yield alone[0], alone[1]._replace(key=alone[0].rpartition("/")[2])
@@ -58,4 +76,4 @@ def list_address(address: str, options: Mapping[str, str] | None = None) -> Iter
 
 def _full_address(objects: Objects, key: str) -> str:
     path = objects.local_path(key)
-    return objects.uri(key) if path is None else str(path.resolve())
+    return objects.uri(key) if path is None else str(path)

@@ -18,10 +18,11 @@ from typing import Any, Final, TypeVar
 
 import polars as pl
 
-from facecaption_ml.schemas import conform
+from facecaption_ml.schemas import SOURCE, conform
 from facecaption_ml.storage.base import ObjectChangedError, StoreError, reason
 from facecaption_ml.storage.local_files import atomic_write
 from facecaption_ml.storage.objects import Objects, open_objects
+from facecaption_ml.storage.table_file import TableFile
 
 __all__ = ["ROW_GROUP_ROWS", "Store", "StoreError"]
 
@@ -64,7 +65,7 @@ class Store:
     def write_table(
         self,
         table: str,
-        frame: pl.DataFrame,
+        frame: pl.DataFrame | TableFile,
         shard: str | None = None,
         *,
         incomplete: bool = False,
@@ -73,12 +74,16 @@ class Store:
         """Write a table of ``schemas.SCHEMAS`` whole and return its address.
 
         ``incomplete`` keeps the rows of a shard that does not count as done apart from the finished ones.
+        A TableFile keeps its own row groups.
         Raises SchemaError where the frame does not fit, StoreError where the store cannot be written.
         """
         key = self.table_key(table, shard, incomplete=incomplete)
-        frame = conform(frame, table)
+        frame = frame if isinstance(frame, TableFile) else conform(frame, table)
         with self.writing_file(key) as path:
-            frame.write_parquet(path, row_group_size=row_group_rows, statistics=False)
+            if isinstance(frame, TableFile):
+                frame.copy_to(path)
+            else:
+                frame.write_parquet(path, row_group_size=row_group_rows, statistics=False)
         if not incomplete and shard is not None:
             self.delete(self.table_key(table, shard, incomplete=True))
         return self.uri(key)
@@ -103,18 +108,23 @@ class Store:
     def iter_table(
         self, table: str, shard: str, *, columns: Sequence[str] | None = None, batch_rows: int = 128
     ) -> Iterator[pl.DataFrame]:
-        """The rows of a shard in order, ``batch_rows`` at a time, for tables whose pictures should not all be in memory."""
-        with self.open_table(table, shard) as parquet:
-            for batch in parquet.iter_batches(batch_size=batch_rows, columns=list(columns) if columns else None):
-                yield pl.DataFrame(batch)
+        """The rows of a shard in order, at most ``batch_rows`` at a time: for pictures that should not all be in memory.
 
-    def open_table(self, table: str, shard: str) -> contextlib.AbstractContextManager[Any]:
+        No batch has rows of two row groups: those of large pictures are short, and so are their batches.
+        """
+        wanted = list(columns) if columns else None
+        with self.open_table(table, shard) as parquet:
+            for group in range(parquet.num_row_groups):
+                for batch in parquet.iter_batches(batch_size=batch_rows, row_groups=[group], columns=wanted):
+                    yield pl.DataFrame(batch)
+
+    def open_table(self, table: str, shard: str, *, incomplete: bool = False) -> contextlib.AbstractContextManager[Any]:
         """The shard as a ``pyarrow.parquet.ParquetFile``, for readers of single row groups; on S3 only those travel.
 
         All that is read is of one version of the shard. Raises StoreError, in the block too, where it is absent, damaged, or
         replaced meanwhile.
         """
-        return self._open(self.table_key(table, shard))
+        return self._open(self.table_key(table, shard, incomplete=incomplete))
 
     def row_count(self, table: str, shard: str | None = None) -> int:
         return self.stored_schema(table, shard)[1]
@@ -136,6 +146,18 @@ class Store:
         """The shards of a table that are complete, sorted."""
         names = (key.removeprefix(f"{table}/") for key in self.keys(f"{table}/"))
         return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet") and "/" not in name)
+
+    def registered_shards(self, table: str) -> list[str]:
+        """The complete shards of a table that the source has today, sorted; every reader of a whole table takes these.
+
+        Tables of shards that left the source, or that a larger shard size made superfluous, stay in the store until
+        ``facecaption clean``. A store without any ``source_manifest`` (a copy of a few tables) has no source to ask.
+        """
+        shards = self.shards(table)
+        if table == SOURCE:
+            return shards
+        registered = set(self.shards(SOURCE))
+        return [shard for shard in shards if shard in registered] if registered else shards
 
     def _read(self, key: str, read: Callable[[Any], T]) -> T:
         """What ``read`` gives of one version of a Parquet object; it is asked anew where another took its place meanwhile."""

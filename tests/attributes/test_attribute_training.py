@@ -141,6 +141,21 @@ def test_a_celeba_folder_is_read_with_its_splits_and_holes(tmp_path: Path) -> No
     assert np.array_equal(data.labels[0], pictures(12)[1][0])
 
 
+def test_celeba_as_kaggle_has_it_is_the_same(tmp_path: Path) -> None:
+    released, kaggle = celeba_folder(tmp_path / "released"), celeba_folder(tmp_path / "kaggle")
+    pictures_there = (kaggle / "img_align_celeba").rename(tmp_path / "inner")
+    (kaggle / "img_align_celeba").mkdir()
+    pictures_there.rename(kaggle / "img_align_celeba" / "img_align_celeba")
+    for name, header in (("list_attr_celeba", "image_id "), ("list_eval_partition", "image_id partition\n")):
+        text = (kaggle / f"{name}.txt").read_text()
+        (kaggle / f"{name}.txt").unlink()
+        text = text.partition("\n")[2] if name == "list_attr_celeba" else text
+        (kaggle / f"{name}.csv").write_text(f"{header}{text}".replace(" ", ","))
+    first, second = read_celeba(released, (96, 72)), read_celeba(kaggle, (96, 72))
+    assert np.array_equal(first.labels, second.labels)
+    assert {s: rows.tolist() for s, rows in first.rows.items()} == {s: rows.tolist() for s, rows in second.rows.items()}
+
+
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -18,11 +20,12 @@ from facecaption_assets.automation.schedules import run_ranges
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.partitions import SHARD_ASSETS
 from facecaption_assets.settings import Settings, SettingsError, load_settings
+from facecaption_ml.schemas import empty
 from nightly_context import NightlyContext
 
 
 @cache
-def code_location(**more: int) -> tuple[Settings, dg.Definitions]:
+def code_location(**more: Any) -> tuple[Settings, dg.Definitions]:
     settings = load_settings(profile="photos", shards_per_run=4, **more)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -36,20 +39,40 @@ def range_tags(first: str, last: str) -> dict[str, str]:
 class Night:
     """An instance with shards, and what the schedule makes of it."""
 
-    def __init__(self, shards: int, **more: int) -> None:
+    def __init__(self, shards: int, **more: Any) -> None:
         self.instance = dg.DagsterInstance.ephemeral()
         self.shards = [f"shard-{number:05d}" for number in range(shards)]
         self.instance.add_dynamic_partitions("shards", self.shards)
-        self.settings, self.definitions = code_location(**more)
-        self.repository = self.definitions.get_repository_def()
+        self.configure(**more)
         self.now = datetime.now(UTC) + timedelta(hours=1)
 
-    def make(self, shards: Iterable[str], assets: Sequence[str] = SHARD_ASSETS, version: str | None = None) -> None:
-        """By code of ``version``: None for the current one, "" for a materialization that does not say."""
+    def configure(self, **more: Any) -> None:
+        """The code location is loaded anew, under other settings."""
+        self.settings, self.definitions = code_location(**more)
+        self.repository = self.definitions.get_repository_def()
+
+    def make(
+        self,
+        shards: Iterable[str],
+        assets: Sequence[str] = SHARD_ASSETS,
+        version: str | None = None,
+        content: str | None = None,
+        of: str | None = None,
+    ) -> None:
+        """With this ``content``, made ``of`` that of its inputs.
+
+        By code of ``version``: None or "1" for the current one, "" for a materialization that does not say.
+        """
         for asset in assets:
             current = self.repository.asset_graph.get(dg.AssetKey(asset)).code_version
-            made_by = current if version is None else version
-            tags = {"dagster/code_version": made_by} if made_by else None
+            made_by = current if version in (None, "1") else version
+            tags = {"dagster/code_version": made_by} if made_by else {}
+            if content:
+                node = self.repository.asset_graph.get(dg.AssetKey(asset))
+                tags |= {
+                    f"dagster/input_data_version/{key.to_user_string()}": of or content for key in node.parent_keys
+                }
+                tags["dagster/data_version"] = content
             for shard in shards:
                 self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=shard, tags=tags))
 
@@ -122,8 +145,6 @@ def test_shards_made_by_other_code_are_stale() -> None:
     s = night.shards
     night.make(s[:3], version="0")
     night.make(s[3:], version="1")
-    current = night.repository.asset_graph.get(dg.AssetKey("raw_images")).code_version
-    assert current == "1"
     assert night.tick() == [(s[0], s[2], "stale", "raw_images")]
     night.make(s[:3], version="1")
     assert night.tick() == []
@@ -132,24 +153,50 @@ def test_shards_made_by_other_code_are_stale() -> None:
 @pytest.mark.parametrize(
     ("versions", "stale"),
     [
-        ("00-00", 5),
-        ("00-001", 5),
-        ("0-0-1", 4),
-        ("00--11", 4),
-        ("-", 1),
-        ("--1", 2),
-        ("1-1", 0),
-        ("1--", 0),
-        ("01-1-", 1),
-        ("0" * 20 + "-" * 40 + "1" * 4, 60),
+        ("0000", [0, 1, 2, 3]),
+        ("1001", [1, 2]),  # a setting that was changed and changed back
+        ("0110", [0, 3]),
+        ("1-01", [1, 2]),  # one that does not say by which code it was made
+        ("--11", [0, 1]),
+        ("1111", []),
+        ("0" * 20 + "-" * 40 + "1" * 4, list(range(60))),
     ],
 )
-def test_a_shard_whose_code_is_not_known_is_stale_unless_current_code_came_before_it(versions: str, stale: int) -> None:
+def test_every_shard_that_is_not_of_the_current_code_is_stale(versions: str, stale: list[int]) -> None:
     night = Night(len(versions))
     for shard, version in zip(night.shards, versions, strict=True):
         night.make([shard], version=version.strip("-"))
     limits = [task.shard for task in night.backlog().tasks if task.reason == "stale" and task.stage == 0]
-    assert limits == night.shards[:stale]
+    assert limits == [night.shards[number] for number in stale]
+
+
+def test_a_changed_threshold_is_a_reason_and_a_changed_number_of_threads_is_none() -> None:
+    night = Night(2)
+    night.make(night.shards)
+    night.configure(threads=3, connections=7)
+    assert night.tick() == []
+    night.configure(attribute_threshold=0.9)
+    assert night.tick() == [(night.shards[0], night.shards[1], "stale", "face_attributes")]
+    night.make(night.shards[:1], SHARD_ASSETS[2:])
+    assert night.tick() == [(night.shards[1], night.shards[1], "stale", "face_attributes")]
+    night.configure(attribute_threshold=0.85)
+    assert [(first, last) for first, last, *_ in night.tick()] == [(night.shards[0], night.shards[0])]
+
+
+def test_an_input_made_again_is_a_reason_only_where_its_content_is_another() -> None:
+    night = Night(3)
+    s = night.shards
+    night.make(s, content="a")
+    night.make(s[:2], ["face_crops"], content="a")
+    assert night.tick() == []
+    night.make(s[1:2], ["face_crops"], content="b", of="a")
+    assert night.tick() == [(s[1], s[1], "stale", "face_attributes")]
+
+
+def test_a_partition_that_the_source_has_not_is_left_alone(tmp_path: Path) -> None:
+    night = Night(2, home=tmp_path)
+    night.settings.open_store().write_table("source_manifest", empty("source_manifest"), night.shards[0])
+    assert night.tick() == [(night.shards[0], night.shards[0], "missing", "raw_images")]
 
 
 def test_a_shard_that_failed_is_alone_and_rests_after_its_attempts_until_they_are_forgotten() -> None:

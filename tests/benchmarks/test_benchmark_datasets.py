@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from dataset_folders import (
     CELEBA_FLAT,
+    CELEBA_KAGGLE,
     CELEBA_RELEASED,
     ON_BOTH,
     captions_by_name,
@@ -53,8 +54,8 @@ def captions(tmp_path: Path) -> Store:
 
 
 @ON_BOTH
-@pytest.mark.parametrize("layout", [CELEBA_FLAT, CELEBA_RELEASED])
-def test_celeba_is_read_flat_and_as_released(store: Store, layout: tuple[str, str, str]) -> None:
+@pytest.mark.parametrize("layout", [CELEBA_FLAT, CELEBA_RELEASED, CELEBA_KAGGLE])
+def test_celeba_is_read_flat_as_released_and_as_kaggle_has_it(store: Store, layout: tuple[str, str, str]) -> None:
     write_celeba(store, SIX, SIX, SPLIT_OF_SIX, layout)
     data = read_celeba_labels(store)
     assert split_names(data) == {

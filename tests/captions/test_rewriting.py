@@ -184,6 +184,21 @@ def test_a_failure_that_may_pass_is_asked_again_on_the_next_run(tmp_path: Path) 
     assert back["caption"] == GOOD
 
 
+def test_a_cache_can_forget_what_nobody_asks_for_any_more(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    cache = AnswerCache(store, "m/shard")
+    for key in ("kept", "gone", "also gone"):
+        cache.put(key, Answer(key, None))
+    cache.save()
+    opened = AnswerCache(store, "m/shard")
+    assert opened.get("kept")
+    opened.put("new", Answer("new", None))
+    assert opened.keep_only_used() == 2
+    again = AnswerCache(store, "m/shard")
+    assert [key for key in ("kept", "gone", "also gone", "new") if again.get(key)] == ["kept", "new"]
+    assert b"also gone" not in (tmp_path / "llm_answers" / "m" / "shard.parquet").read_bytes()
+
+
 def test_a_run_that_dies_keeps_its_answers(tmp_path: Path) -> None:
     class Dying(Scripted):
         def answer(self, *arguments: object) -> list[Answer]:

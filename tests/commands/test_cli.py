@@ -9,10 +9,11 @@ import pytest
 
 from command_line import assert_one_line, invoke, start
 from facecaption_assets.commands.cli import main
+from facecaption_assets.settings import load_settings
 
 COMMANDS = (
     "demo", "run", "ui", "status", "caption", "search", "benchmark", "ablation", "materialize", "plan", "trace",
-    "remove", "settings",
+    "remove", "clean", "settings",
 )  # fmt: skip
 
 
@@ -48,6 +49,30 @@ def test_a_missing_manifest(tmp_path: Path) -> None:
 
 def test_no_source_at_all(tmp_path: Path) -> None:
     assert_one_line(invoke("--profile", "photos", "run", home=tmp_path), "FACECAPTION_SOURCE")
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [("s3://", "s3://bucket/prefix"), ("s3:/b/x", "is not supported"), ("gs://b/x", "gs:// is not supported")],
+)
+def test_a_store_without_a_bucket_or_of_another_kind_is_no_folder(tmp_path: Path, store: str, words: str) -> None:
+    (tmp_path / "list.csv").write_text("URL\nhttp://a.test/1.jpg\n")
+    source = {"FACECAPTION_SOURCE": str(tmp_path / "list.csv"), "FACECAPTION_STORE": store}
+    done = invoke("--profile", "photos", "materialize", "source_manifest", home=tmp_path / "home", **source)
+    assert_one_line(done, words)
+    assert not [path for path in Path.cwd().iterdir() if path.name.endswith(":")]
+
+
+def test_a_scheme_in_capitals_is_the_scheme() -> None:
+    settings = load_settings(profile="photos", store="S3://bucket/x", source="S3://bucket/list.csv")
+    assert (settings.store_root, settings.source.location) == ("s3://bucket/x", "s3://bucket/list.csv")
+
+
+def test_a_home_in_which_no_database_can_lie(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("URL\nhttp://a.test/1.jpg\n")
+    source = {"FACECAPTION_SOURCE": str(tmp_path / "list.csv")}
+    done = invoke("--profile", "photos", "materialize", "source_manifest", home=tmp_path / "what?", **source)
+    assert_one_line(done, "FACECAPTION_HOME", "what?", "'?'")
 
 
 def test_no_url_column(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,14 +67,21 @@ def test_a_copy_under_another_url_is_pointed_out(settings: Settings, capsys: Cap
     )
 
 
-def test_a_face_leaves_the_release_and_the_command_says_that_its_crop_stays(
+def test_a_face_leaves_every_table_of_faces_and_the_command_says_that_its_picture_stays(
     settings: Settings, capsys: Captured
 ) -> None:
     remove(settings, [face(0, 2)], "", dry_run=True)
     shown = capsys.readouterr().out
-    assert f"facecaption materialize facecaption_dataset {NAMES[0]}" in shown
-    assert "run --skip-source" not in shown
-    assert "its crop stays in face_crops" in shown
+    assert f"facecaption run --skip-source --first {NAMES[0]} --last {NAMES[0]}" in shown
+    assert "its picture stays in raw_images" in shown
+    store = Store(settings.store_root)
+    for table in ("face_crops", "face_attributes", "template_captions", "llm_captions", "facecaption_dataset"):
+        rows = store.read_table(table, NAMES[0])
+        store.write_table(table, rows.filter(pl.col("face_id") != face(0, 2)), NAMES[0])
+    remove(settings, [face(0, 2)], "", dry_run=True)
+    shown = capsys.readouterr().out
+    assert "no shard" in shown
+    assert f"{store.uri(f'raw_images/{NAMES[0]}.parquet')} (1)" in shown  # and the picture is still named
     assert "raw_images/shard-00000.parquet (1)" in shown
 
 
@@ -206,3 +214,83 @@ def test_pictures_of_an_unfinished_shard_are_found_by_their_hash(settings: Setti
     shown = capsys.readouterr().out
     assert f"{store.uri(f'raw_images/incomplete/{NAMES[1]}.parquet')} (1)" in shown
     assert f"{NAMES[1]}: source_manifest 1" in shown
+
+
+def test_a_removal_that_was_interrupted_is_run_again_to_the_end(
+    settings: Settings, capsys: Captured, tmp_path: Path
+) -> None:
+    store = Store(settings.store_root)
+    remove(settings, [url(1, 2)], "", dry_run=False)  # and then nobody ran the commands
+    manifest = store.read_table("source_manifest", NAMES[1])
+    assert manifest["url"].to_list() == [url(1, 0), url(1, 1), "removed"]
+    assert manifest["alt_text"].to_list() == ["a man", "a man", None]
+    assert manifest["sample_id"].to_list() == [sample_id(url(1, row)) for row in range(3)]
+    capsys.readouterr()
+    for line in (url(1, 2), "http://elsewhere.test/1.jpg"):  # the same words, or whatever comes next
+        remove(settings, [line], "", dry_run=False)
+        shown = capsys.readouterr().out
+        assert f"{NAMES[1]}: source_manifest 0, raw_images 1, face_crops 1" in shown
+        assert f"facecaption run --skip-source --first {NAMES[1]} --last {NAMES[1]}" in shown
+    from facecaption_assets.commands.instance import Pipeline
+
+    Pipeline(settings_of(tmp_path, success_floor=0.0)).run("raw_images", first=NAMES[1])
+    raw = store.read_table("raw_images", NAMES[1])
+    assert raw["url"].to_list() == [url(1, 0), url(1, 1), "removed"]
+    remove(settings, [url(1, 2)], "", dry_run=True)
+    assert f"{NAMES[1]}: source_manifest 0, raw_images 0, face_crops 1" in capsys.readouterr().out
+
+
+def test_a_host_is_removed_although_the_list_has_broken_and_odd_urls(settings: Settings, capsys: Captured) -> None:
+    store = Store(settings.store_root)
+    manifest = store.read_table("source_manifest", NAMES[0])
+    odd = ["http://[]@/", "http://HOST-0.test.:80/a%2db.jpg#x", "http://[1:2:3:4:5:6:7:8:9]/"]
+    store.write_table("source_manifest", manifest.with_columns(url=pl.Series(odd)), NAMES[0])
+    remove(settings, ["host:Host-0.TEST"], "", dry_run=False)
+    shown = capsys.readouterr().out
+    assert f"{NAMES[0]}: source_manifest 3, raw_images 3" in shown  # by their rows in raw_images
+    assert NAMES[1] not in shown
+    assert f"facecaption run --skip-source --first {NAMES[0]} --last {NAMES[0]}" in shown
+
+
+def test_what_left_the_source_is_found_and_cleaned(settings: Settings, capsys: Captured) -> None:
+    store = Store(settings.store_root)
+    store.delete(store.table_key("source_manifest", NAMES[1]))
+    store.delete(store.table_key("raw_images", NAMES[1]))
+    remove(
+        settings,
+        [url(1, 0).upper().replace("HTTP://HOST-1.TEST", "http://HOST-1.test:80").replace("JPG", "jpg")],
+        "",
+        dry_run=True,
+    )
+    shown = capsys.readouterr().out
+    assert f"{NAMES[1]}: face_crops 2" in shown
+    assert "facecaption clean" in shown
+    assert "run --skip-source" not in shown
+
+
+def test_features_and_the_sheet_go_at_once_and_what_is_out_of_reach_is_named(
+    settings: Settings, capsys: Captured
+) -> None:
+    store, sheet = Store(settings.store_root), settings.home / "faces_and_captions.jpg"
+    sheet.write_bytes(b"picture")
+    (settings.home / "training").mkdir()
+    keys = [f"face_features/c0ffee/{shard}.npy" for shard in NAMES]
+    for key in keys:
+        store.write_bytes(key, b"features")
+    remove(settings, [url(0, 0)], "", dry_run=True)
+    said = capsys.readouterr().out.partition("What this command takes out:")[2]
+    assert str(sheet) in said
+    assert [store.exists(key) for key in keys] == [True, True]
+    assert sheet.exists()
+    remove(settings, [url(0, 0)], "", dry_run=False)
+    assert [store.exists(key) for key in keys] == [False, True]
+    assert not sheet.exists()
+    shown = capsys.readouterr().out
+    for place in (str(settings.home / "training"), "published", "backups", str(settings.home)):
+        assert f"not reached: {place}" in shown or place in shown.partition("not reached")[2]
+
+
+@pytest.mark.parametrize("host", ["*.host-0.test", "https://host-0.test/", "host-0.test:8080", "a..b", "host-0.test/x"])
+def test_a_host_that_would_match_nothing_is_refused_with_what_to_give_instead(host: str) -> None:
+    with pytest.raises(FaceCaptionError, match=r"--host .*that is no host name.*write host:(host-0\.test|a\.b)"):
+        requested([], [host], [], [], [])

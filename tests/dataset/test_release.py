@@ -133,3 +133,28 @@ def test_a_rebuild_leaves_nothing_of_what_was_removed(tmp_path: Path) -> None:
     assert not [key for key in store.keys("release/") if "test" in key]
     left = pl.concat([pl.read_parquet(store.uri(key)) for key in store.keys("release/data/")])
     assert not set(left["url"]) & set(tested)
+
+
+def test_the_release_leaves_out_what_left_the_source_or_was_asked_out_though_the_shard_is_old(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    hashes = hashes_of(URLS)
+    hashes[120] = hashes[5]  # its first copy leaves the source: then this one stays
+    fill(store, "shard-00000", URLS[:100], hashes[:100])
+    fill(store, "shard-00001", URLS[100:], hashes[100:])
+    write_manifest(store, "shard-00000", URLS[:5] + URLS[10:100])
+    write_manifest(store, "shard-00001", [*URLS[100:110], *["removed"] * 10, *URLS[120:]], ids=URLS[100:])
+    removed = RemovalList(hosts=frozenset({"HOST3.test"}), sha256=frozenset({hashes[0]}))
+    of_host = [url for url in URLS if "host3" in url and url not in (*URLS[5:10], *URLS[110:120])]
+    summary = write_release(store, ["shard-00000", "shard-00001"], card, removed=removed)
+    assert summary.left_out == Counter(left_source=4, removed_url=8, removed_hash=1, removed_host=len(of_host) + 3)
+    assert summary.duplicate_faces == 0
+    left = pl.concat([pl.read_parquet(store.uri(key)) for key in store.keys("release/data/")])
+    assert set(left["url"]) == {*URLS[1:5], *URLS[10:110], *URLS[120:]} - set(of_host)
+    assert summary.faces == len(left)
+    assert f"and {summary.left_out.total()} because" in (tmp_path / "store" / "release" / "README.md").read_text()
+
+
+def write_manifest(store: Store, shard: str, urls: list[str], ids: list[str] | None = None) -> None:
+    rows = {"sample_id": [sample_id(url) for url in ids or urls], "url": urls, "shard": [shard] * len(urls)}
+    columns = {name: rows.get(name, [None] * len(urls)) for name in SCHEMAS["source_manifest"]}
+    store.write_table("source_manifest", pl.DataFrame(columns, dict(SCHEMAS["source_manifest"])), shard)

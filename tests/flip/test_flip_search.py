@@ -22,7 +22,7 @@ from facecaption_ml.decoding import decode_image, encode_jpeg
 from facecaption_ml.flip.use import search
 from facecaption_ml.flip.use.face_features import FaceFeatures, ShardEntry
 from facecaption_ml.flip.use.search import nearest_faces, shown_faces
-from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.schemas import SCHEMAS, empty
 from facecaption_ml.storage.store import Store, StoreError
 
 COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230), "grey": (128, 128, 128)}
@@ -225,6 +225,13 @@ def test_a_shard_without_crops_is_forgotten(store: Store, features: FaceFeatures
     (found,) = nearest_faces(features, ColourEncoder().encode_texts(["green"]), 9)
     assert {face.face_id for face in found} == {"c_0", "d_0"}
     assert store.keys("face_features/c0ffee/shard-00000") == []
+
+
+def test_faces_of_a_shard_that_left_the_source_are_not_found(store: Store, features: FaceFeatures) -> None:
+    store.write_table("source_manifest", empty("source_manifest"), "shard-00001")
+    assert features.update(ColourEncoder()).removed_shards == 1
+    (found,) = nearest_faces(features, ColourEncoder().encode_texts(["green"]), 9)
+    assert {face.face_id for face in found} == {"c_0", "d_0"}
 
 
 def test_an_interrupted_update_goes_on_where_it_stopped(store: Store) -> None:

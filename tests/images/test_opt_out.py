@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import time
+import tracemalloc
+import zlib
+from datetime import UTC, datetime
 
+import brotli
 import pytest
+from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from facecaption_ml.images.opt_out import RobotsRules, opt_out_in_headers
+from examples import examples
+from facecaption_ml.images.opt_out import decoded_robots, opt_out_in_headers
+from facecaption_ml.images.robots_rules import RobotsRules
+from facecaption_ml.images.status import FetchFailure
 
 
 def headers(*lines: tuple[str, str]) -> CIMultiDictProxy[str]:
@@ -139,3 +149,200 @@ def test_a_hostile_file_has_no_more_rules_than_are_read() -> None:
     rules = RobotsRules("User-agent: *\n" + "".join(f"Disallow: /{n}/\n" for n in range(50_000)), "x")
     assert not rules.allows("/9000/")
     assert rules.allows("/49999/")
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("unavailable_after: Friday, 25-Jun-10 15:00:00 PST, noai", "unavailable_after"),  # RFC 850, and past
+        ("unavailable_after: Friday, 25-Jun-38 15:00:00 PST, noai", "noai"),
+        ("noindex, unavailable_after: Friday, 25-Jun-38 15:00:00 PST", "noindex"),
+        ("unavailable_after: Friday, 25-Jun-38 15:00:00 PST, otherbot: noai", None),
+        ("unavailable_after: 25 Jun 2010 15:00:00 PST", "unavailable_after"),  # RFC 822
+        ("unavailable_after: Fri, 25 Jun 2010 15:00:00 +0100, max-snippet: 5", "unavailable_after"),
+        ("unavailable_after: 2010-06-25T15:00:00Z, nofollow", "unavailable_after"),  # ISO 8601
+        ("unavailable_after: 2010-06-25", "unavailable_after"),
+        ("unavailable_after: 2030-06-25T15:00:00-08:00, noml", "noml"),
+        ("otherbot: unavailable_after: 25 Jun 2010 15:00:00 PST, noai", None),
+        ("facecaption: unavailable_after: 25 Jun 2010 15:00:00 PST", "unavailable_after"),
+        ("otherbot: noindex, *: unavailable_after: 2010-06-25", "unavailable_after"),
+        ("unavailable_after: someday, noai", "noai"),
+        ("unavailable_after: , noai", "noai"),
+        ("unavailable_after: 31-Dec-25 23:59:59 GMT", "unavailable_after"),
+        ("unavailable_after: 01 Jan 2026 00:00:01 GMT", None),
+        ("unavailable_after: 99 Xyz 99999 99:99:99, max-image-preview: none", None),
+    ],
+)
+def test_robots_tag_with_dates(line: str, found: str | None) -> None:
+    answer = opt_out_in_headers(headers(("X-Robots-Tag", line)), "facecaption", NOW)
+    assert (answer and answer.split(": ")[1]) == found
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_an_x_robots_tag(text: str) -> None:
+    assert opt_out_in_headers(headers(("X-Robots-Tag", text)), "facecaption", NOW) in (
+        None,
+        *(f"X-Robots-Tag: {name}" for name in ("noai", "none", "noml", "noindex", "noimageai", "noimageindex")),
+    )
+
+
+RULES = b"User-agent: *\nDisallow: /private/\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "coding"),
+    [
+        (RULES, ""),
+        (gzip.compress(RULES), "gzip"),
+        (gzip.compress(RULES), "x-gzip"),
+        (gzip.compress(RULES), ""),  # a file that lies there compressed
+        (zlib.compress(RULES), "deflate"),
+        (zlib.compress(RULES, wbits=-15), "deflate"),
+        (brotli.compress(RULES), "br"),
+        (zstd.compress(RULES), "zstd"),
+        (gzip.compress(brotli.compress(RULES)), "br, gzip"),
+        (RULES, "gzip"),  # named and not applied
+        (RULES, "br"),
+        (RULES, "deflate"),
+        (RULES, "identity"),
+        (gzip.compress(RULES)[:-6], "gzip"),
+        (b"\xef\xbb\xbf" + RULES, ""),
+        (RULES.decode().encode("utf-16"), ""),
+        (RULES.decode().encode("utf-16-be"), ""),
+        (RULES.replace(b"\n", b"\r"), ""),
+        (RULES.replace(b"\n", b"\0\r\n"), ""),
+    ],
+)
+def test_robots_txt_is_read_however_it_is_encoded(body: bytes, coding: str) -> None:
+    rules = RobotsRules(decoded_robots(body, [coding]), "facecaption")
+    assert not rules.allows("/private/x.jpg")
+    assert rules.allows("/x.jpg")
+
+
+def test_codings_without_end_are_no_robots_txt() -> None:
+    with pytest.raises(FetchFailure, match="layers"):
+        decoded_robots(RULES, ["gzip, gzip, gzip", "br, br, br"])
+
+
+def test_a_robots_txt_that_swells_is_cut() -> None:
+    body = RULES + b"# nothing\n" * 5_000_000
+    for coding, packed in (("gzip", gzip.compress(body)), ("br", brotli.compress(body, quality=1))):
+        assert len(packed) < 512 * 1024
+        plain = decoded_robots(packed, [coding])
+        assert plain.startswith(RULES)
+        assert len(plain) <= 512 * 1024
+
+
+def filled(line: str, size: int = 512 * 1024) -> bytes:
+    return (line * (size // len(line) + 1))[:size].encode()
+
+
+def numbered(line: str, count: int) -> bytes:
+    return b"User-agent: *\n" + "".join(line.format(n) for n in range(count)).encode()
+
+
+LONG_PATHS = ["/" + "a" * 8000, "/" + ("a" * 12 + "b") * 600, "/" + "%41" * 2600]
+WORST = {
+    "agents": filled("User-agent: *\n", 49_000) + numbered("Disallow: /{}/\n", 1000),
+    "more agents": filled("User-agent: *\n", 136_000) + numbered("Disallow: /{}/\n", 3000),
+    "agents without a name": filled("user-agent:\n"),
+    "groups": filled("User-agent:*\nallow:/\nUser-agent:b\nallow:\n"),
+    "10,000 rules": numbered("Disallow: /{}/x\n", 10_000),
+    "10,000 rules with wildcards": numbered("Disallow: /*a{}*b\n", 10_000),
+    "short wildcards": numbered("allow:*{}*q\n", 40_000),
+    "rules of many lengths": b"User-agent: *\n" + b"".join(b"allow:/" + b"a" * n + b"\n" for n in range(1000)),
+    "wildcards that nearly match": b"User-agent: *\n" + filled("Disallow: /*a*a*a*a*a*a*c\n"),
+    "one pattern of wildcards": b"User-agent: *\nDisallow: /" + filled("a*") + b"c",
+    "pieces that nearly occur": numbered("allow:/*" + "a" * 12 + "b" + "a" * 13 + "*{}\n", 11_000),
+    "one line": b"User-agent: *\nDisallow: /" + filled("x"),
+    "blanks": b"User-agent: *\nDisallow:" + filled(" "),
+    "escapes": b"User-agent: *\n" + filled("allow:/%41%42%43%44\n"),
+    "broken escapes": b"User-agent: *\n" + filled("allow:/%%%%%%\n"),
+    "line ends": filled("\r\n\r\r"),
+    "NULs": bytes(512 * 1024),
+    "UTF-16": filled("Disallow: /é\n").decode(errors="replace").encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_no_robots_txt_costs_much(name: str) -> None:
+    start = time.process_time()
+    rules = RobotsRules(WORST[name], "facecaption")
+    answers = [rules.allows(path) for path in LONG_PATHS]
+    seconds = time.process_time() - start
+    tracemalloc.start()
+    try:
+        assert RobotsRules(WORST[name], "facecaption").allows(LONG_PATHS[0]) == answers[0]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    cost = f"{seconds * 1000:.1f} ms with {len(LONG_PATHS)} long paths, {peak / 1e6:.1f} MB"
+    assert seconds < 0.5, cost  # 0.001 to 0.1 on a quiet machine
+    assert peak < 10_000_000, cost
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("agents", [True] * 3),
+        ("10,000 rules with wildcards", [True] * 3),
+        ("wildcards that nearly match", [True] * 3),
+        ("rules of many lengths", [True] * 3),
+    ],
+)
+def test_what_costs_much_is_answered_rightly_all_the_same(name: str, allowed: list[bool]) -> None:
+    rules = RobotsRules(WORST[name], "facecaption")
+    assert [rules.allows(path) for path in LONG_PATHS] == allowed
+    assert not RobotsRules(WORST["agents"], "facecaption").allows("/999/x.jpg")
+    assert not RobotsRules(WORST["10,000 rules"], "facecaption").allows("/9999/x.jpg")
+    assert not RobotsRules(WORST["10,000 rules with wildcards"], "facecaption").allows("/ca9999bb")
+
+
+def test_rules_that_take_too_long_on_a_path_keep_it_out() -> None:
+    tails = ("".join("*ab" if bit == "1" else "*ba" for bit in f"{n:b}") for n in range(5000))
+    lines = "".join(f"Disallow: /*{'ab' * 9}bb{tail}\n" for tail in tails)
+    rules = RobotsRules(f"User-agent: *\n{lines}", "facecaption")
+    assert rules.allows("/x.jpg")
+    assert rules.allows("/" + "ab" * 50)
+    assert not rules.allows("/" + "ab" * 2000 + "b" + "ab" * 1000)
+
+
+@examples(150)
+@given(
+    st.one_of(
+        st.binary(max_size=2000),
+        st.lists(
+            st.sampled_from([b"User-agent:", b"*", b"facecaption", b"Disallow:", b"Allow: ", b"/", b"a", b"%2", b"$",
+                             b"\n", b"\r", b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"#", b" ", b"\xc3\xa9"]),
+            max_size=400,
+        ).map(b"".join),
+    ),
+    st.sampled_from(["/", "/a", "/%", "/%zz*$", "/é", "", "/" + "a" * 500]),
+)  # fmt: skip
+def test_any_bytes_are_a_robots_txt(body: bytes, path: str) -> None:
+    for coding in ("", "gzip", "deflate", "br"):
+        assert RobotsRules(decoded_robots(body, [coding]), "facecaption").allows(path) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "allowed"),
+    [
+        ("Disallow: images/", "/images/x.jpg", False),  # the slash is forgotten
+        ("Disallow: /a%2Fb", "/a/b", True),
+        ("Disallow: /a%2fb", "/a%2Fb", False),
+        ("Disallow: /caf%C3%A9", "/café", False),
+        ("Disallow: /%61", "/a.jpg", False),
+        ("Disallow: /a$b", "/a$b", False),
+        ("Disallow: /a$", "/a$", True),
+        ("Disallow: /a*$", "/abc", False),
+        ("Disallow: /*?", "/abc?x=1", False),
+        ("Disallow: /x%2A", "/x*", False),
+        ("Disallow: /**/b", "/a/b", False),
+        ("Disallow: /a b", "/a%20b", False),
+    ],
+)
+def test_spellings_of_a_rule(rule: str, path: str, allowed: bool) -> None:
+    assert RobotsRules(f"User-agent: *\n{rule}\n", "facecaption").allows(path) == allowed

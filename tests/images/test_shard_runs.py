@@ -122,6 +122,21 @@ def test_deny_lists_reach_rows_of_an_earlier_run(site: Site) -> None:
     assert third["image"][2]["bytes"] == picture(2)
 
 
+def test_what_was_fetched_before_loses_its_picture_whichever_way_it_is_denied(site: Site) -> None:
+    hosts = {"*.test": ("127.0.0.1", site.port)}
+    urls = ["http://A.bad.test/image/1", "http://good.test:80/image/2#top", "http://good.test/image/3", "removed"]
+    first = fetch_raw_images(manifest(urls), *local(connect_to=hosts))
+    assert first["status"].to_list() == ["ok", "ok", "ok", "denied"]
+    site.requests.clear()
+    denied = RemovalList(hosts=frozenset({"bad.test"}), urls=frozenset({" http://GOOD.test/image/2"}))
+    second = fetch_raw_images(manifest(urls), *local(denied=denied, connect_to=hosts), previous=first)
+    assert second["status"].to_list() == ["denied", "denied", "ok", "denied"]
+    assert second["image"].is_null().to_list() == [True, True, False, True]
+    assert second["url"].to_list() == urls
+    assert second["image"][2]["bytes"] == picture(3)
+    assert site.requests == []
+
+
 def test_connections_per_host_are_bounded(site: Site) -> None:
     fetch_raw_images(manifest([f"{site.base}/image/{i}" for i in range(60)]), *local(connections_per_host=3))
     assert site.most_open <= 3

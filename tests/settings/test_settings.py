@@ -81,6 +81,23 @@ def test_an_endpoint_with_credentials_is_refused_without_showing_them(monkeypatc
     assert "very-secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("proxy", ["http://me:very-secret@proxy.example", "socks5://me:very/secret@x@proxy.example:1"])
+def test_a_proxy_that_cannot_be_used_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("FACECAPTION_PROXY", proxy)
+    with pytest.raises(SettingsError, match=r"^FACECAPTION_PROXY is …: .*http://host:port") as caught:
+        load_settings()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_proxys_password_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACECAPTION_PROXY", "http://me:very-secret@proxy.example:3128")
+    monkeypatch.setenv("FACECAPTION_NAMESERVERS", "9.9.9.9, [2620:fe::fe]:53")
+    printed = CliRunner().invoke(main, ["settings"]).output
+    assert "very-secret" not in printed + repr(load_settings())
+    assert "FACECAPTION_PROXY=***" in printed
+    assert load_settings().download.nameservers == ("9.9.9.9", "[2620:fe::fe]:53")
+
+
 def test_keys_go_to_awss_own_variables_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)

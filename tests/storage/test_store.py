@@ -13,7 +13,7 @@ import boto3
 import polars as pl
 import pytest
 
-from facecaption_ml.schemas import SCHEMAS, SchemaError
+from facecaption_ml.schemas import SCHEMAS, SchemaError, empty
 from facecaption_ml.storage.store import Store, StoreError
 from servers import s3_options
 
@@ -56,6 +56,16 @@ def test_incomplete_rows_are_kept_apart_until_the_shard_is_done(store: Store) ->
     store.write_table("template_captions", captions(4), "shard-00000")
     assert store.shards("template_captions") == ["shard-00000"]
     assert not store.has_table("template_captions", "shard-00000", incomplete=True)
+
+
+def test_shards_that_the_source_no_longer_has_are_not_registered(store: Store) -> None:
+    for shard in ("shard-00000", "shard-00001"):
+        store.write_table("template_captions", captions(3), shard)
+    assert store.registered_shards("template_captions") == ["shard-00000", "shard-00001"]  # there is no manifest to ask
+    store.write_table("source_manifest", empty("source_manifest"), "shard-00000")
+    store.write_table("source_manifest", empty("source_manifest"), "shard-00002")
+    assert store.registered_shards("template_captions") == ["shard-00000"]
+    assert store.shards("template_captions") == ["shard-00000", "shard-00001"]
 
 
 def test_a_missing_shard_is_named(store: Store) -> None:

@@ -16,6 +16,7 @@ from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 CELEBA_FLAT = ("img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt")
+CELEBA_KAGGLE = ("img_align_celeba/img_align_celeba", "list_attr_celeba.csv", "list_eval_partition.csv")
 CELEBA_RELEASED = ("Img/img_align_celeba", "Anno/list_attr_celeba.txt", "Eval/list_eval_partition.txt")
 LFWA_NAMES = [f"{person}\\{person}_{number:04d}.jpg" for person in ("Al_Bo", "Cy_Dee") for number in (1, 2, 3)]
 
@@ -71,12 +72,15 @@ def write_celeba(
     folder, attributes, evaluation = layout
     for number in pictures:
         store.write_bytes(f"{folder}/{celeba_name(number)}", picture(number))
-    lines = [str(len(labelled)), " ".join(reversed(ATTRIBUTES))]
+    gap = "," if layout == CELEBA_KAGGLE else " "
+    names = gap.join(reversed(ATTRIBUTES))
+    lines = [f"image_id,{names}"] if layout == CELEBA_KAGGLE else [str(len(labelled)), names]
     for number in labelled:
-        values = " ".join("1" if value else "-1" for value in reversed(labels_of(number)))
-        lines.append(f"{celeba_name(number)} {values}")
+        values = gap.join("1" if value else "-1" for value in reversed(labels_of(number)))
+        lines.append(f"{celeba_name(number)}{gap}{values}")
     store.write_bytes(attributes, "\n".join(lines).encode())
-    splits = [f"{celeba_name(number)} {split}" for number, split in partition.items()]
+    splits = ["image_id,partition"] if layout == CELEBA_KAGGLE else []
+    splits += [f"{celeba_name(number)}{gap}{split}" for number, split in partition.items()]
     store.write_bytes(evaluation, "\n".join(splits).encode())
 
 

@@ -58,6 +58,11 @@ class Site:
     port: int = 0
     requests: list[str] = field(default_factory=list)
     replies: dict[str, bytes] = field(default_factory=dict)
+    with_cookie: dict[str, tuple[str, bytes]] = field(
+        default_factory=dict
+    )  # path → a cookie and the answer where it is sent
+    piece_bytes: int = 0  # of ``replies``, where they are to come in pieces
+    closes: bool = False  # after each of ``replies``
     bytes_sent: int = 0
     open_now: int = 0
     most_open: int = 0  # connections at one time
@@ -76,7 +81,12 @@ class Site:
                     return
                 head = (start + await reader.readuntil(b"\r\n\r\n")).decode()
                 self.requests.append(head)
-                await self.answer(writer, head.split(" ", 2)[1])
+                path = head.split(" ", 2)[1]
+                cookie, whole = self.with_cookie.get(path, ("", b""))
+                if cookie and f"\r\nCookie: {cookie}\r\n" in head:
+                    writer.write(whole)
+                else:
+                    await self.answer(writer, path)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
@@ -86,7 +96,9 @@ class Site:
 
     async def answer(self, writer: asyncio.StreamWriter, path: str) -> None:
         if path in self.replies:
-            writer.write(self.replies[path])
+            await self.send(writer, self.replies[path])
+            if self.closes:
+                raise ConnectionError
             return
         kind, _, rest = path[1:].partition("/")
         number = int(rest) if rest.isdigit() else 0
@@ -127,6 +139,14 @@ class Site:
             case _:
                 writer.write(reply("404 Not Found", b"no"))
 
+    async def send(self, writer: asyncio.StreamWriter, whole: bytes) -> None:
+        step = self.piece_bytes or len(whole) or 1
+        for start in range(0, len(whole), step):
+            writer.write(whole[start : start + step])
+            if self.piece_bytes:
+                await writer.drain()
+                await asyncio.sleep(0)
+
     async def drip(self, writer: asyncio.StreamWriter, piece: bytes) -> None:
         for _ in range(600):
             writer.write(piece)
@@ -141,8 +161,8 @@ class Site:
 
 
 @contextlib.contextmanager
-def running_site() -> Iterator[Site]:
-    site = Site()
+def running_site(site: Site | None = None) -> Iterator[Site]:
+    site = site or Site()
     with stream_server(site.handle) as site.port:
         site.base = f"http://127.0.0.1:{site.port}"
         yield site

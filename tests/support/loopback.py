@@ -5,16 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import random
 import socket
+import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+_PORTS = range(12_000, 32_000)
+"""Below the ports that the kernel gives to outgoing connections (from 32,768 on): one of those that is free now may be some
+connection's by the time that a server asks for it."""
 
-def free_port() -> int:
+
+def free_port(offsets: Sequence[int] = (0,), among: range = _PORTS) -> int:
+    """A port that nobody listens on, nor on those at ``offsets`` from it."""
+    ports = random.sample(among, len(among))
+    return next(port for port in ports if all(_is_free(port + offset) for offset in offsets))
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @contextlib.contextmanager
@@ -32,13 +47,15 @@ def http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
 
 @contextlib.contextmanager
 def stream_server(
-    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], port: int = 0
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[int]:
     """Its port: a free one unless one is given. ``handle`` serves one connection."""
     ready: queue.Queue[tuple[int, Callable[[], object]]] = queue.Queue()
 
     async def serve() -> None:
-        server = await asyncio.start_server(handle, "127.0.0.1", port, backlog=512)
+        server = await asyncio.start_server(handle, "127.0.0.1", port, backlog=512, ssl=tls)
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         ready.put((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stop.set)))
         await stop.wait()

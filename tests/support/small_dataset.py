@@ -93,7 +93,7 @@ def tables(shard: int) -> dict[str, pl.DataFrame]:
             "image": [data and {"bytes": data, "path": "x.jpg"} for data in images],
             "width": [400, None, 400], "height": [400, None, 400],
             "sha256": [data and hashlib.sha256(data).hexdigest() for data in images],
-            "attempts": [1, 2, 1], "fetched_at": [fetched_at] * 3,
+            "attempts": [1, 2, 1], "fetched_at": [fetched_at] * 3, "decided_by": [None] * 3, "file_version": [None] * 3,
         },
         "face_crops": {
             "face_id": kept, "sample_id": [name[:16] for name in kept], "url": [urls[0], urls[0], urls[2]],

@@ -1,7 +1,8 @@
-"""CelebA in its authors' layout (Liu et al., "Deep Learning Face Attributes in the Wild", ICCV 2015), flat or as released.
+"""CelebA in its authors' layout (Liu et al., "Deep Learning Face Attributes in the Wild", ICCV 2015), flat, as released, or as
+Kaggle has it.
 
-``img_align_celeba/`` or ``Img/img_align_celeba/``; ``list_attr_celeba.txt``, also in ``Anno/``; ``list_eval_partition.txt``,
-also in ``Eval/``.
+``img_align_celeba/`` (also with another within it) or ``Img/img_align_celeba/``; ``list_attr_celeba.txt``, also in ``Anno/``;
+``list_eval_partition.txt``, also in ``Eval/``; both lists also as ``.csv``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from facecaption_ml.benchmarks.datasets.spec import DataSetSpec, FolderSpec
 from facecaption_ml.storage.store import Store
 
 T = TypeVar("T")
+_NESTED: Final = "img_align_celeba/img_align_celeba"
 CELEBA: Final = FolderSpec("celeba", "CelebA: pictures, list_attr_celeba, list_eval_partition")
 
 
@@ -33,6 +35,8 @@ def read_celeba_labels(store: Store) -> LabelData:
 
 def celeba_pictures(folder: DataFolder) -> dict[str, str]:
     """Keys of the aligned pictures by file name."""
+    if folder.files(_NESTED):
+        return folder.pictures(_NESTED)
     return folder.pictures("img_align_celeba", "Img/img_align_celeba")
 
 
@@ -48,7 +52,7 @@ def attribute_labels(folder: DataFolder) -> dict[str, list[bool]]:
 
 
 def _parsed(folder: DataFolder, parse: Callable[[str, str], T], what: str, file: str, released: str) -> T:
-    key = folder.require(what, file, f"{released}{file}")
+    key = folder.require(what, file, f"{released}{file}", f"{file.removesuffix('.txt')}.csv")
     try:
         return parse(folder.text(key), folder.address(key))
     except AttributeDataError as error:

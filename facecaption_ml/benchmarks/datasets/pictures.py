@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from facecaption_ml.benchmarks.datasets.data import Pictures, Rgb
-from facecaption_ml.decoding import UndecodableImage, decode_image
+from facecaption_ml.decoding import PICTURE_SUFFIXES, UndecodableImage, decode_image
 from facecaption_ml.storage.store import Store, StoreError
 
 DRAWN_TOGETHER: Final = 64
 """Rows of ``KeptPictures`` that are made and kept as one object."""
-_PHOTO_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+_PHOTO_ENDINGS: Final = PICTURE_SUFFIXES
 _AT_ONCE: Final = 16  # photos held together
 _READERS: Final = 4  # decoding leaves the interpreter lock; on S3 the requests overlap
 

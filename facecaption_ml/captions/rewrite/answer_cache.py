@@ -13,6 +13,7 @@ import polars as pl
 from facecaption_ml.captions.backends.chat import Answer, Failure, Sampling
 from facecaption_ml.storage.store import Store
 
+FOLDER: Final = "llm_answers"
 _SCHEMA: Final = {"key": pl.String, "text": pl.String, "failure": pl.String, "fluency": pl.Float64}
 # What the next run would meet again; everything else may pass.
 _LASTING: Final = frozenset({Failure.REFUSED, Failure.TRUNCATED, Failure.DEAD_END})
@@ -24,6 +25,13 @@ def answer_key(
     """What decides an answer, as 32 hex digits. ``constraint``: the version of guided decoding, "" for free decoding."""
     parts = (model_id, prompt_version, repr(sorted(asdict(sampling).items())), constraint, template, str(seed))
     return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def delete_answers(store: Store, shard: str, kept: str | None = None) -> None:
+    """Delete every model's answers kept for a shard, but for the object ``kept``."""
+    for key in store.keys(f"{FOLDER}/"):
+        if key.endswith(f"/{shard}.parquet") and key != kept:
+            store.delete(key)
 
 
 def slug(model_id: str) -> str:
@@ -39,11 +47,12 @@ class AnswerCache:
     name: str
     _answers: dict[str, Answer] = field(default_factory=dict)
     _dirty: bool = False
+    _used: set[str] = field(default_factory=set)  # asked for or put since it was opened
 
     @property
     def key(self) -> str:
         """The object in the store."""
-        return f"llm_answers/{self.name}.parquet"
+        return f"{FOLDER}/{self.name}.parquet"
 
     def __post_init__(self) -> None:
         if self.store.exists(self.key):
@@ -56,13 +65,27 @@ class AnswerCache:
 
     def get(self, key: str) -> Answer | None:
         """The answer kept under a key."""
+        self._used.add(key)
         return self._answers.get(key)
 
     def put(self, key: str, answer: Answer) -> None:
         """Keep an answer, unless asking again may bring another."""
         if answer.text is not None or answer.failure in _LASTING:
             self._answers[key] = answer
+            self._used.add(key)
             self._dirty = True
+
+    def keep_only_used(self) -> int:
+        """Forget the answers that nobody has asked for since the cache was opened, and save; how many there were.
+
+        For a shard from which something was taken out: answers are kept by a hash of their question, so those of a face that
+        is gone can only be told by nobody asking for them any more.
+        """
+        others = set(self._answers) - self._used
+        self._answers = {key: answer for key, answer in self._answers.items() if key in self._used}
+        self._dirty = self._dirty or bool(others)
+        self.save()
+        return len(others)
 
     def save(self) -> None:
         """Write what is new."""

@@ -3,7 +3,8 @@
     torchrun --standalone --nproc-per-node=8 -m facecaption_ml.flip.training.process --config FILE --work FOLDER
 
 ``FILE`` is what ``TrainingConfig.to_json`` gives. Exit status: 0 done, 1 a fault, 143 after SIGTERM and 130 after SIGINT, both
-with a checkpoint left to resume from (``torchrun`` itself says 1 for each of these).
+with a checkpoint left to resume from once there have been steps (``torchrun`` itself says 1 for each of these). One process
+trains in a folder at a time.
 """
 
 from __future__ import annotations
@@ -17,21 +18,27 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from facecaption_ml import interrupts
 from facecaption_ml.errors import describe, is_mendable
 from facecaption_ml.flip.errors import TrainingInterrupted, named_options
+from facecaption_ml.processes import PARENT
+from facecaption_ml.storage.lock import exclusive
 
 if TYPE_CHECKING:
     from facecaption_ml.flip.training.config import TrainingConfig
     from facecaption_ml.flip.training.export import TrainingOutcome
     from facecaption_ml.flip.training.progress import Report
+    from facecaption_ml.flip.training.trainer import Trainer
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _FAILURE: Final = "failure-{}.json"
+_STEP_SECONDS: Final = 7.0
+_LOCK: Final = ".lock"
 _LOST_TOUCH: Final = "lost touch with the other processes"
 
 
@@ -53,7 +60,8 @@ def train(config: TrainingConfig, work: Path, report: Report | None = None) -> T
             torch.set_num_threads(config.options.threads)
         trainer = Trainer(config, dist, work, report)
         try:
-            trainer.fit(stop_requested)
+            with _asked_to_stop(trainer, dist.count) as stop_asked:
+                trainer.fit(stop_asked or stop_requested)
             return trainer.finish()
         finally:
             trainer.close()
@@ -78,6 +86,23 @@ def _stop_signals() -> Iterator[Callable[[], int | None]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _asked_to_stop(trainer: Trainer, processes: int) -> Iterator[Callable[[], int | None] | None]:
+    """The same for the work of a process under ``interrupts``, whose signals the main thread gets; None for any other.
+
+    Alone, a process that has not left a checkpoint after ``_STEP_SECONDS``, or gets a second signal, ends without; a
+    checkpoint that is being written is finished. Several processes wait for each other, and torchrun for all of them.
+    """
+    if not interrupts.is_running() or threading.current_thread() is threading.main_thread():
+        yield None
+        return
+    requests: list[int] = []
+    seconds = _STEP_SECONDS if processes == 1 else None
+    interrupts.advise("the next run resumes from the last checkpoint")
+    with interrupts.asking(requests.append, seconds, unless=lambda: trainer.is_saving):
+        yield lambda: requests[0] if requests else None
+
+
 # -- as a process --------------------------------------------------------------------------------------------------------
 
 
@@ -89,18 +114,32 @@ def run_process(config: TrainingConfig, work: Path, report: Report | None = None
     """
     rank = int(os.environ.get("RANK", "0"))
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        _forget_failures(work, rank)
-        train(config, work, report)
+        with _alone_in(work, rank):
+            _forget_failures(work, rank)
+            train(config, work, report)
         return 0
     except TrainingInterrupted as error:
-        failure, status = Failure(str(error)), 128 + error.number
+        _leave(work, rank, Failure(str(error)), quiet=PARENT in os.environ)
+        return 128 + error.number
     except Exception as error:
         if debug or not is_mendable(error):
             traceback.print_exc()
         failure, status = _failure_of(error), 1
     _leave(work, rank, failure)
     return status
+
+
+@contextmanager
+def _alone_in(work: Path, rank: int) -> Iterator[None]:
+    """Within the block no other training uses the folder; the first process holds the lock for all. Raises LockedError."""
+    work.mkdir(parents=True, exist_ok=True)
+    with exclusive(lock_of(work), f"a training in {work}") if rank == 0 else nullcontext():
+        yield
+
+
+def lock_of(work: Path) -> Path:
+    """The file that a training in the folder holds locked."""
+    return work / _LOCK
 
 
 @dataclass(frozen=True)
@@ -193,8 +232,9 @@ def _forget_failures(work: Path, rank: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def _leave(work: Path, rank: int, failure: Failure) -> None:
-    sys.stderr.write(f"{failure.line}\n" if rank == 0 else f"process {rank}: {failure.line}\n")
+def _leave(work: Path, rank: int, failure: Failure, quiet: bool = False) -> None:
+    if not quiet:
+        sys.stderr.write(f"{failure.line}\n" if rank == 0 else f"process {rank}: {failure.line}\n")
     try:
         work.mkdir(parents=True, exist_ok=True)
         (work / _FAILURE.format(rank)).write_text(json.dumps(vars(failure)), encoding="utf-8")
@@ -203,4 +243,4 @@ def _leave(work: Path, rank: int, failure: Failure) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interrupts.run(main))

@@ -73,7 +73,7 @@ class Trainer:
         checkpoint = self._unfinished()
         self.tokenizer = self._tokenizer(checkpoint)
         self.state = TrainState(config, self.preset, self.tokenizer, dist)
-        self.rate = 0.0  # of the last step
+        self.rate, self.is_saving = 0.0, False  # the rate is that of the last step
         self.position, self.best, self.best_epoch = Position(), -1.0, 0
         self.seen: Counter[str] = Counter()  # by this process; the main one's begins with what all have seen before
         self.history: list[dict[str, Any]] = []
@@ -257,6 +257,13 @@ class Trainer:
 
     def _save(self) -> str:
         """A checkpoint, and where it lies ('' on other processes). Raises TrainingError where the weights are not finite."""
+        self.is_saving = True
+        try:
+            return self._save_now()
+        finally:
+            self.is_saving = False
+
+    def _save_now(self) -> str:
         started = time.monotonic()
         self._require_finite_weights()
         random = self.dist.gather_object(self.state.random_state())

@@ -48,7 +48,7 @@ class FeatureCounts:
     encoded: int = 0  # faces
     kept: int = 0  # faces encoded by an earlier update
     unreadable: int = 0  # faces whose crop did not decode, now or then
-    removed_shards: int = 0  # their crops are gone
+    removed_shards: int = 0  # their crops are gone, or the source no longer has them
 
     @property
     def searchable(self) -> int:
@@ -84,7 +84,7 @@ class FaceFeatures:
         """
         if encoder.version != self.version:
             raise ValueError(f"features of checkpoint {self.version} cannot come from checkpoint {encoder.version}")
-        shards = self.store.shards(_CROPS)
+        shards = self.store.registered_shards(_CROPS)
         if not shards:
             raise StoreError(f"no faces under {self.store.uri(_CROPS)}: materialize {_CROPS!r} first")
         counts = FeatureCounts()

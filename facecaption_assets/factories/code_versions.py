@@ -1,0 +1,92 @@
+"""The code version of an asset: its own number, and a digest of the settings and files that its result depends on.
+
+An asset names what it reads; a setting that is changed then changes the code version of exactly the assets that read it,
+and Dagster shows as stale what was made before. What decides only how, where or how fast something is made is not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from facecaption_assets.factories.file_digests import digests_of
+from facecaption_assets.settings import SETTINGS, Settings
+from facecaption_assets.settings.naming import Setting
+from facecaption_ml.flip.training.options import RUNTIME_ONLY
+
+_DIGITS: Final = 6
+OPERATIONAL: Final = (
+    "home", "device", "threads", "storage", "automation", "deploy", "plan", "source.shards_per_run",
+    # How patiently and how fast: a failure that another try would not have is tried again anyway.
+    "download.connections", "download.connections_per_host", "download.connect_timeout_s", "download.read_timeout_s",
+    "download.total_timeout_s", "download.retries", "download.backoff_s",
+    # `facecaption remove` names the shards that hold what these lists name; all others stay as they are.
+    "source.deny_list", "release.removal_list",
+    "detector.batch_size", "benchmarks.encode_batch",
+    "llm.endpoint", "llm.api_key", "llm.batch_size", "llm.concurrency", "llm.timeout_s",
+    "llm.acceptance_floor",  # of a check that warns
+)  # fmt: skip
+"""Settings and groups of them that change no result."""
+
+
+def _within(path: str, names: Collection[str]) -> bool:
+    return any(path == name or path.startswith(f"{name}.") for name in names)
+
+
+def is_operational(setting: Setting) -> bool:
+    """Whether a setting changes no result, whoever reads it."""
+    return _within(".".join(setting.path), OPERATIONAL) or setting.info.json_schema_extra == RUNTIME_ONLY
+
+
+def settings_read(reads: Collection[str]) -> Iterator[Setting]:
+    """The settings that ``reads`` names, such as ``attributes.threshold``, and those of the groups it names (``crops``)."""
+    known = {".".join(setting.path): setting for setting in SETTINGS.values()}
+    for name in reads:
+        assert any(_within(path, [name]) for path in known), f"there is no setting or group {name!r}"
+    for path, setting in known.items():
+        if _within(path, reads) and not is_operational(setting):
+            yield setting
+
+
+def code_version(settings: Settings, number: str, reads: Collection[str], files: Collection[Path] = ()) -> str:
+    """``number`` and six digits of everything read, such as ``1.3fa94c``; ``number`` alone for an asset that reads nothing.
+
+    ``files`` are read whatever the settings say. A file counts by its content, not by where it lies; one that is absent
+    counts as missing.
+    """
+    parts = [f"{setting.name}={_fingerprint(setting, settings)}" for setting in settings_read(reads)]
+    parts += [f"{file.name}={','.join(digests_of('', file))}" for file in sorted(files)]
+    if not parts:
+        return number
+    return f"{number}.{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:_DIGITS]}"
+
+
+def _fingerprint(setting: Setting, settings: Settings) -> str:
+    value = setting.value(settings)
+    found = digests_of(".".join(setting.path), value)
+    return ",".join(found) if found else json.dumps(value, default=str, sort_keys=True)
+
+
+def shown_settings(settings: Settings, reads: Collection[str]) -> dict[str, str]:
+    """What is read, by the variables' names; of files also the first digits of their content."""
+    shown = {}
+    for setting in settings_read(reads):
+        value: Any = setting.value(settings)
+        text = "" if value in (None, "", (), {}) else str(value) if not isinstance(value, Mapping) else _pairs(value)
+        found = digests_of(".".join(setting.path), value)
+        digest = hashlib.sha256("".join(found).encode()).hexdigest()[:_DIGITS] if len(found) > 1 else "".join(found)
+        shown[setting.variable] = f"{text or 'not set'}" + (f" ({digest[:12]})" if found else "")
+    return shown
+
+
+def _pairs(value: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={part}" for name, part in value.items())
+
+
+def settings_line(settings: Settings, reads: Collection[str]) -> str:
+    """What is read, in one line: ``ATTRIBUTE_THRESHOLD 0.85 · MIN_LABELS 6``."""
+    shown = shown_settings(settings, reads)
+    return " · ".join(f"{name.removeprefix('FACECAPTION_')} {value}" for name, value in shown.items()) or "none"

@@ -1,0 +1,183 @@
+"""What the event log says of a shard: what made it, of what, and which content it has; read back for all shards at once.
+
+Dagster writes one event for each partition of a range when the whole step has succeeded, all with one data version. Here
+each shard is recorded by itself as soon as it is done, once, with the version of its own content and those of its inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import dagster as dg
+
+# Dagster has no public name for the pointer from a check's result to the materialization that it is about,
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+
+# nor for the tags by which its UI tells what is out of date,
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    INPUT_DATA_VERSION_TAG_PREFIX,
+    NULL_EVENT_POINTER,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+
+# nor for the metadata with which an output makes no event of its own, since the asset has written its events itself,
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+
+# nor for what a materialization's entry in the log holds.
+from dagster._core.events import StepMaterializationData
+
+NO_EVENT: Final[Mapping[str, Any]] = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+"""Metadata of a result whose partitions are recorded already."""
+FAILURE: Final = "failure"
+"""The metadata of an observation that says why a shard failed."""
+_CHUNK: Final = 500
+_CACHE: Final = "facecaption/made_of/"
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """The latest record of a shard: its number in the log, the versions of code and content, and of each input's content."""
+
+    storage_id: int
+    code: str | None = None
+    data: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def is_older_than(self, now: MadeOf, asset: str) -> bool:
+        """Whether ``now``, the present record of its input ``asset``, has other content than this was made of.
+
+        Records without versions count by their order.
+        """
+        of = self.inputs.get(asset)
+        return now.storage_id > self.storage_id if of is None or now.data is None else of != now.data
+
+
+def latest_of(instance: dg.DagsterInstance, asset: str) -> MadeOf | None:
+    """The latest record of an asset without partitions; None where there is none."""
+    records = instance.fetch_materializations(dg.AssetKey(asset), limit=1).records
+    return _made_of(records[0]) if records else None
+
+
+def input_tags(instance: dg.DagsterInstance, parents: Iterable[dg.AssetKey], shard: str) -> dict[str, str]:
+    """The tags that say of which state of its inputs a shard is made: of the same shard, or of the whole asset."""
+    tags: dict[str, str] = {}
+    for key in sorted(parents):
+        of_shard = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[shard])
+        records = instance.fetch_materializations(of_shard, limit=1).records
+        records = records or instance.fetch_materializations(key, limit=1).records
+        latest = records[0] if records and records[0].partition_key in (shard, None) else None
+        made = latest.asset_materialization if latest else None
+        version = (made.tags or {}).get(DATA_VERSION_TAG) if made else None
+        tags[get_input_data_version_tag(key)] = version or DEFAULT_DATA_VERSION.value
+        tags[get_input_event_pointer_tag(key)] = str(latest.storage_id) if latest else NULL_EVENT_POINTER
+    return tags
+
+
+def version_tags(code: str, content: str, inputs: Mapping[str, str]) -> dict[str, str]:
+    """All tags of a shard's record."""
+    return {**inputs, CODE_VERSION_TAG: code, DATA_VERSION_TAG: content, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+
+
+def same_origin(tags: Mapping[str, str], code: str, inputs: Mapping[str, str]) -> bool:
+    """Whether a shard with these tags is made by this code of these contents."""
+    versions = {name: value for name, value in inputs.items() if name.startswith(INPUT_DATA_VERSION_TAG_PREFIX)}
+    return tags.get(CODE_VERSION_TAG) == code and all(tags.get(name) == value for name, value in versions.items())
+
+
+def about_latest(instance: dg.DagsterInstance, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
+    """The evaluation as one of the partition's latest materialization, without which the UI shows it as missing."""
+    wanted = dg.AssetRecordsFilter(asset_key=evaluation.asset_key, asset_partitions=[evaluation.partition or ""])
+    found = instance.fetch_materializations(wanted, limit=1).records
+    latest = found[0] if found else None
+    return dg.AssetCheckEvaluation(
+        asset_key=evaluation.asset_key,
+        check_name=evaluation.check_name,
+        passed=evaluation.passed,
+        metadata=evaluation.metadata,
+        severity=evaluation.severity,
+        description=evaluation.description,
+        partition=evaluation.partition,
+        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            storage_id=latest.storage_id, run_id=latest.run_id, timestamp=latest.timestamp
+        )
+        if latest
+        else None,
+    )
+
+
+def made_of(instance: dg.DagsterInstance, asset: str) -> dict[str, MadeOf]:
+    """The latest record of every shard of an asset.
+
+    Events hold pictures, and reading those of 5,000 shards takes half a minute. So what they say is kept in the instance's
+    storage, and only events that came since are read.
+    """
+    key, kind = dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION
+    latest = instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
+    known = _kept(instance, asset)
+    found = {
+        shard: known[shard] for shard, number in latest.items() if shard in known and known[shard].storage_id == number
+    }
+    unread = sorted(set(latest) - set(found))
+    for start in range(0, len(unread), _CHUNK):
+        found |= _read(instance, key, {latest[shard]: shard for shard in unread[start : start + _CHUNK]})
+    if unread or len(known) > len(found):
+        kept = {shard: [one.storage_id, one.code, one.data, one.inputs] for shard, one in found.items()}
+        instance.daemon_cursor_storage.set_cursor_values({_CACHE + asset: json.dumps(kept)})
+    return found
+
+
+def _kept(instance: dg.DagsterInstance, asset: str) -> dict[str, MadeOf]:
+    text = instance.daemon_cursor_storage.get_cursor_values({_CACHE + asset}).get(_CACHE + asset)
+    return {shard: MadeOf(*values) for shard, values in json.loads(text).items()} if text else {}
+
+
+def _read(instance: dg.DagsterInstance, key: dg.AssetKey, shards: Mapping[int, str]) -> dict[str, MadeOf]:
+    wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=list(shards))
+    found = {}
+    for record in instance.fetch_materializations(wanted, limit=len(shards)).records:
+        found[shards[record.storage_id]] = _made_of(record)
+    return found
+
+
+def _made_of(record: dg.EventLogRecord) -> MadeOf:
+    event = record.asset_materialization
+    tags = (event.tags or {}) if event else {}
+    prefix = f"{INPUT_DATA_VERSION_TAG_PREFIX}/"
+    inputs = {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
+    return MadeOf(record.storage_id, tags.get(CODE_VERSION_TAG), tags.get(DATA_VERSION_TAG), inputs)
+
+
+def failures_in_run(instance: dg.DagsterInstance, run_id: str, assets: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Shards that have failed in the run in one of these assets: the asset that failed first, and why."""
+    keys, failed = [dg.AssetKey(name) for name in assets], dict[str, tuple[str, str]]()
+    for entry in instance.all_logs(run_id, of_type={dg.DagsterEventType.ASSET_OBSERVATION}):
+        observed = entry.asset_observation
+        if observed and observed.asset_key in keys and observed.partition and FAILURE in observed.metadata:
+            said = {
+                name: str(value.value) for name, value in observed.metadata.items() if name in (FAILURE, "failed in")
+            }
+            first = said.get("failed in", observed.asset_key.to_user_string())
+            failed.setdefault(observed.partition, (first, said[FAILURE].removeprefix(f"{first} failed: ")))
+    return failed
+
+
+def events_of(instance: dg.DagsterInstance, run_id: str, asset: str) -> dict[str, list[Any]]:
+    """The latest materialization of each shard of an asset in a run, and what was evaluated of it, by shard."""
+    kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
+    found: dict[str, list[Any]] = {}
+    for entry in instance.all_logs(run_id, of_type=kinds):
+        data: Any = entry.get_dagster_event().event_specific_data
+        event = data.materialization if isinstance(data, StepMaterializationData) else data
+        if event.asset_key == dg.AssetKey(asset) and event.partition:
+            found.setdefault(event.partition, []).append(event)
+    return {
+        shard: events for shard, events in found.items() if any(isinstance(e, dg.AssetMaterialization) for e in events)
+    }

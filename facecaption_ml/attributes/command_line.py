@@ -1,0 +1,67 @@
+"""Command line of the attribute predictor's training: ``python -m facecaption_ml.attributes``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from facecaption_ml.attributes.celeba import read_celeba
+from facecaption_ml.attributes.network import Preset
+from facecaption_ml.attributes.training import logger, train_attributes
+from facecaption_ml.errors import describe, is_mendable
+
+
+def main() -> None:
+    """Train on ``--data``, write to ``--out``, and say what came of it on the test split."""
+    parser = argparse.ArgumentParser(
+        prog="python -m facecaption_ml.attributes",
+        description="Train the attribute predictor on a folder with CelebA's layout.",
+    )
+    parser.add_argument(
+        "--data", required=True, help="folder with img_align_celeba, list_attr_celeba.txt, list_eval_partition.txt"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder for the checkpoint")
+    parser.add_argument("--preset", default="tiny", help="a preset of presets.toml (default: tiny)")
+    parser.add_argument("--epochs", type=int, default=0, help="default: the preset's own number")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="default: all cores")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument(
+        "--adaptive", type=float, default=0.3, help="0: equal task weights, 1: the validation loss's trend"
+    )
+    parser.add_argument("--init", type=Path, help="checkpoint folder of the same preset to fine-tune")
+    parser.add_argument("--fresh", action="store_true", help="restart instead of resuming a training found in --out")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    try:
+        data = read_celeba(given.data, Preset.named(given.preset).input)
+        result = train_attributes(
+            data,
+            given.preset,
+            given.out,
+            epochs=given.epochs,
+            seed=given.seed,
+            device=given.device,
+            resume=not given.fresh,
+            adaptive=given.adaptive,
+            init=given.init,
+        )
+    except Exception as error:
+        if not is_mendable(error):
+            raise
+        parser.exit(1, f"error: {describe(error)}\n")
+    logger.info(
+        "test: mean accuracy %.4f, majority class %.4f, mean AP %.4f, precision above %g %s, right at %g–%g %s",
+        result.mean_accuracy,
+        result.majority_accuracy,
+        result.mean_average_precision,
+        result.threshold,
+        result.precision_above,
+        *result.band,
+        result.share_right_in_band,
+    )

@@ -1,0 +1,129 @@
+"""Records of delimited text as people write it, line by line: for what does not keep to RFC 4180.
+
+A quote within an unquoted field is text. A quoted field that ends on its line ends as Python's csv module has it; one that runs
+over lines must be closed by a quote before a delimiter or a line end, and must not swallow lines that are rows themselves:
+else the quote that opened it is text, and the line a row like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+MAX_RECORD_CHARACTERS: Final = 4 * 2**20
+"""A quoted field that is still open after so much is taken for a stray quote."""
+_MOST_STRAYS: Final = 20  # quotes of one line that are looked at one by one
+
+
+class Record(NamedTuple):
+    """A row: the place of its first line, its fields, over how many lines it runs, whether an opening quote in it is text."""
+
+    place: int
+    fields: list[str]
+    lines: int = 1
+    stray: bool = False
+
+
+class RecordReader:
+    """Cuts lines into records; ``columns`` is how many fields the header has, 0 while that is not known."""
+
+    def __init__(self, delimiter: str, quoting: bool, columns: int) -> None:
+        self._delimiter, self._quoting, self._columns = delimiter, quoting, columns
+
+    def read(self, lines: Sequence[str], *, final: bool) -> tuple[list[Record], int, int]:
+        """The records of ``lines`` (without their ``\\n``), how many lines were taken, and how many of those were blank.
+
+        Less than all unless ``final``: where a quoted field is open at the end, its record waits for further lines.
+        """
+        records: list[Record] = []
+        place = blank = 0
+        while place < len(lines):
+            text = lines[place].removesuffix("\r")
+            if not text:
+                place += 1
+                blank += 1
+                continue
+            if self._quoting and '"' in text:
+                record = self._quoted(lines, place, final)
+                if record is None:
+                    break
+            else:
+                record = Record(place, text.split(self._delimiter))
+            records.append(record)
+            place += record.lines
+        return records, place, blank
+
+    def looks_like_a_row(self, line: str) -> bool:
+        """Whether a line on its own has the header's number of fields, and an address in it."""
+        return self._columns > 1 and line.count(self._delimiter) == self._columns - 1 and "://" in line
+
+    def _quoted(self, lines: Sequence[str], place: int, final: bool) -> Record | None:
+        """The record that begins in a line with quotes; None where its end is not among ``lines``."""
+        text = lines[place].removesuffix("\r")
+        fields, opened = self._split(text)
+        count = 1
+        while opened is not None:
+            last = self._closing_line(lines, place + count)
+            if last is None:
+                waits = not final and sum(map(len, lines[place:])) <= MAX_RECORD_CHARACTERS
+                return None if waits else self._with_stray(place, text, opened)
+            if last < 0:
+                return self._with_stray(place, text, opened)
+            count = last - place + 1
+            fields, again = self._split("\n".join(lines[place : last + 1]).removesuffix("\r"))
+            if again is None:
+                break
+        if count > 1:
+            single = self._with_stray(place, text, self._split(text)[1])
+            wrong = len(fields) != self._columns and len(single.fields) == self._columns
+            if wrong or all(self.looks_like_a_row(line) for line in lines[place + 1 : place + count]):
+                return single
+        return Record(place, fields, count)
+
+    def _closing_line(self, lines: Sequence[str], start: int) -> int | None:
+        """The line from ``start`` on in which a quoted field ends; None: not among them, -1: a quote there ends none."""
+        size = 0
+        for place in range(start, len(lines)):
+            line = lines[place].removesuffix("\r")
+            at = line.find('"')
+            while at >= 0:
+                following = line[at + 1 : at + 2]
+                if following == '"':
+                    at = line.find('"', at + 2)
+                    continue
+                return place if following in ("", self._delimiter) else -1
+            size += len(line)
+            if size > MAX_RECORD_CHARACTERS:
+                return -1
+        return None
+
+    def _with_stray(self, place: int, text: str, opened: int | None) -> Record:
+        """One line as a record of its own, in which quotes that nothing closes are text."""
+        literal: set[int] = set()
+        fields: list[str] = []
+        while opened is not None and len(literal) < _MOST_STRAYS:
+            literal.add(opened)
+            fields, opened = self._split(text, literal)
+        return Record(place, fields if opened is None else text.split(self._delimiter), 1, True)
+
+    def _split(self, text: str, literal: set[int] | None = None) -> tuple[list[str], int | None]:
+        """The fields, and where the last of them opened with a quote that is not closed; ``literal``: quotes that are text."""
+        fields: list[str] = []
+        at, end = 0, len(text)
+        while True:
+            if text.startswith('"', at) and not (literal and at in literal):
+                close = text.find('"', at + 1)
+                while close >= 0 and text.startswith('"', close + 1):
+                    close = text.find('"', close + 2)
+                if close < 0:
+                    return [*fields, text[at:]], at
+                after = text.find(self._delimiter, close + 1)
+                stop = end if after < 0 else after
+                fields.append(text[at + 1 : close].replace('""', '"') + text[close + 1 : stop])
+            else:
+                after = text.find(self._delimiter, at)
+                stop = end if after < 0 else after
+                fields.append(text[at:stop])
+            if after < 0:
+                return fields, None
+            at = after + 1

@@ -1,0 +1,402 @@
+"""Tables of text: every record of the file is a row or is dropped by name, whatever one line holds."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from facecaption_ml.dataset.sources import (
+    ManifestCounts,
+    SourceColumnError,
+    SourceError,
+    SourceRules,
+    build_shards,
+    delimited,
+    read_source,
+    records,
+    text_files,
+)
+
+
+def read(path: Path | str, **more: object) -> tuple[list[tuple[str | None, str | None]], ManifestCounts]:
+    """URL and alt text of every row that the reader hands on, and the counts, which add up."""
+    counts = ManifestCounts()
+    frames = list(read_source(str(path), counts=counts, **more))  # type: ignore[arg-type]
+    rows = [row for frame in frames for row in frame.select("url", "alt_text").iter_rows()]
+    assert counts.records == len(rows) + sum(counts.dropped.values())
+    return rows, counts
+
+
+def places(counts: ManifestCounts) -> list[tuple[str, str]]:
+    return [(example.place, example.reason) for example in (*counts.dropped_examples, *counts.repaired_examples)]
+
+
+def urls(count: int) -> list[str]:
+    return [f"http://a.test/{number}.jpg" for number in range(count)]
+
+
+def test_quotes_within_unquoted_fields_are_text_in_columns_that_are_read_and_in_those_that_are_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "list.csv"
+    titles = {500: 'a 19" screen', 700: 'a 21" set'}
+    lines = [f'{url},"Quoted" words {number},{titles.get(number, "x")}' for number, url in enumerate(urls(1000))]
+    path.write_text("\n".join(["URL,TEXT,title", *lines, ""]))
+    rows, counts = read(path)
+    assert rows == [(url, f"Quoted words {number}") for number, url in enumerate(urls(1000))]
+    assert not counts.repaired
+    with path.open(newline="") as file:
+        assert [(row["URL"], row["TEXT"]) for row in csv.DictReader(file)] == rows
+
+
+@pytest.mark.parametrize("first", ['"never closed', '"never closed, and a comma', '"', '"""'])
+@pytest.mark.parametrize("count", [3, 2_000])
+def test_a_quote_that_nothing_closes_costs_no_other_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, count: int
+) -> None:
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 4096)
+    path = tmp_path / "list.csv"
+    lines = [f"{url},words {number}" for number, url in enumerate(urls(count))]
+    lines[1] = f"http://a.test/1.jpg,{first}"
+    path.write_text("\n".join(["URL,TEXT", *lines]))
+    rows, counts = read(path)
+    assert [url for url, _ in rows] == urls(count)
+    assert [text for _, text in rows[2:]] == [f"words {number}" for number in range(2, count)]
+    assert rows[1][1] == first
+    assert ("line 3", "stray_quote") in places(counts)
+
+
+def test_stray_quotes_that_begin_one_field_and_end_another_do_not_join_their_rows(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(
+        'URL,TEXT\nhttp://a.test/0.jpg,"hello\nhttp://a.test/1.jpg,x\nhttp://a.test/2.jpg,bye"\nhttp://a.test/3.jpg,"y"\n'
+    )
+    rows, _ = read(path)
+    assert rows == [(urls(4)[0], '"hello'), (urls(4)[1], "x"), (urls(4)[2], 'bye"'), (urls(4)[3], "y")]
+
+
+def test_quoted_fields_hold_newlines_doubled_quotes_and_commas(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    texts = ["two\nlines", 'he said "hi", twice', "cr\r\nlf", "cr\ralone", ",", '"', '""', 'a,"b"\n"c"', " blank "]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["URL", "TEXT"], *zip(urls(9), texts, strict=True)])
+    rows, counts = read(path)
+    assert rows == list(zip(urls(9), texts, strict=True))
+    assert counts.continued_lines == 3
+    assert not counts.repaired
+
+
+def test_a_field_that_runs_over_the_end_of_a_block_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 64)
+    path = tmp_path / "list.csv"
+    texts = [f"line\n{'x' * number}\nline" if number % 3 else f'{number}" wide' for number in range(200)]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["URL", "TEXT"], *zip(urls(200), texts, strict=True)])
+    assert read(path)[0] == list(zip(urls(200), texts, strict=True))
+
+
+def test_tsv_has_no_quoting_unless_asked(tmp_path: Path) -> None:
+    path = tmp_path / "list.tsv"
+    path.write_text('URL\tTEXT\nhttp://a.test/0.jpg\t"hello\nhttp://a.test/1.jpg\tbye"\n')
+    assert read(path)[0] == [(urls(2)[0], '"hello'), (urls(2)[1], 'bye"')]
+    path.write_text('URL\tTEXT\nhttp://a.test/0.jpg\t"a\tb"\n')
+    assert read(path, rules=SourceRules(tsv_quoting=True))[0] == [(urls(1)[0], "a\tb")]
+
+
+def test_commas_that_nobody_quoted_belong_to_the_text_where_the_numbers_agree(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(
+        "URL,TEXT,WIDTH\nhttp://a.test/0.jpg,a man, smiling, in a hat,7\nhttp://a.test/1.jpg,short\n"
+        "http://a.test/2.jpg,cut,8,superfluous\n"
+    )
+    rows, counts = read(path)
+    assert rows == [(urls(3)[0], "a man, smiling, in a hat"), (urls(3)[1], "short"), (urls(3)[2], "cut")]
+    assert sorted(places(counts)) == [
+        ("line 2", "surplus_fields"),
+        ("line 3", "missing_fields"),
+        ("line 4", "surplus_fields"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "header", [" URL , TEXT", "url,text", "Url,Text", '"URL","TEXT"', "\ufeffURL,TEXT", "TEXT ,URL\t"]
+)
+def test_headers_match_in_any_case_and_with_blanks(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "list.csv"
+    order = (0, 1) if "TEXT ," not in header else (1, 0)
+    cells = [urls(1)[0], "words"]
+    path.write_text(f"{header}\n{cells[order[0]]},{cells[order[1]]}\n")
+    assert read(path)[0] == [(urls(1)[0], "words")]
+
+
+def test_a_table_without_alt_texts_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("url,caption\nhttp://a.test/0.jpg,words\n")
+    _, counts = read(path)
+    assert any("no column 'TEXT' for the alt texts (it has url, caption)" in line for line in counts.lines())
+
+
+def test_a_list_whose_first_line_is_a_url_is_told_that_it_needs_names(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("http://a.test/0.jpg,words\n")
+    with pytest.raises(SourceColumnError, match="first line must name its columns"):
+        read(path)
+
+
+@pytest.mark.parametrize(("name", "mark"), [("list.csv", ";"), ("list.csv", "\t"), ("list.tsv", ",")])
+def test_another_separator_is_named(tmp_path: Path, name: str, mark: str) -> None:
+    (tmp_path / name).write_text(f"URL{mark}TEXT\nhttp://a.test/0.jpg{mark}words\n")
+    with pytest.raises(SourceColumnError, match=r"separated by commas in a \.csv, by tabs in a \.tsv"):
+        read(tmp_path / name)
+
+
+def test_blank_lines_before_the_header_and_between_rows(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("\n\r\n" * 2000 + "URL,TEXT\n\n" + f"{urls(2)[0]},a\n\n\n{urls(2)[1]},b\n\n")
+    assert read(path)[0] == [(urls(2)[0], "a"), (urls(2)[1], "b")]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "packed"),
+    [
+        (".gz", gzip.compress),
+        (".bz2", bz2.compress),
+        (".xz", lzma.compress),
+        (".zst", lambda data: pa.compress(data, "zstd", asbytes=True)),
+        (".gz", lambda data: gzip.compress(data[:30]) + gzip.compress(data[30:])),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "txt"])
+def test_compressed_tables(tmp_path: Path, suffix: str, packed, kind: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / f"list.{kind}{suffix}"
+    text = {
+        "csv": "URL,TEXT\nhttp://a.test/0.jpg,words\n",
+        "tsv": "URL\tTEXT\nhttp://a.test/0.jpg\twords\n",
+        "jsonl": '{"URL": "http://a.test/0.jpg", "TEXT": "words"}\n',
+        "txt": "http://a.test/0.jpg\n\n",
+    }[kind]
+    path.write_bytes(packed(text.encode()))
+    assert read(path)[0] == [(urls(1)[0], None if kind == "txt" else "words")]
+
+
+def test_a_compressed_table_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv.gz"
+    path.write_bytes(gzip.compress(b"URL\n" + b"http://a.test/\n" * 1000)[:-30])
+    with pytest.raises(SourceError, match=r"list\.csv\.gz: cannot be read as csv\.gzip"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "end"),
+    [("utf-16", "\n"), ("utf-16", "\r\n"), ("utf-8-sig", "\n"), ("utf-8-sig", "\r\n"), ("utf-8-sig", "\r")],
+)
+def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(end.join(["URL,TEXT", f"{urls(2)[0]},grüße", "", f'{urls(2)[1]},"日本, 語"', ""]).encode(encoding))
+    assert read(path)[0] == [(urls(2)[0], "grüße"), (urls(2)[1], "日本, 語")]
+
+
+def test_bytes_that_are_no_text_cost_a_character_and_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(b"URL,TEXT\nhttp://a.test/0.jpg,caf\xe9\nhttp://a.test/1.jpg,nul \x00 here\n")
+    rows, counts = read(path)
+    assert rows == [(urls(2)[0], "caf\ufffd"), (urls(2)[1], "nul \x00 here")]
+    assert places(counts) == [("line 2", "invalid_utf8")]
+
+
+def test_a_url_or_a_line_that_is_too_long_costs_itself_only(tmp_path: Path) -> None:
+    long = "http://a.test/" + "x" * 5_000_000
+    for name, line in (
+        ("a.csv", long),
+        ("b.txt", long),
+        ("c.csv", f'"{long}"'),
+        ("d.jsonl", json.dumps({"URL": long})),
+    ):
+        path = tmp_path / name
+        good = [json.dumps({"URL": url}) if name == "d.jsonl" else url for url in urls(2)]
+        header = [] if name in ("b.txt", "d.jsonl") else ["URL"]
+        path.write_text("\n".join([*header, good[0], line, good[1]]))
+        rows, counts = read(path)
+        assert [url for url, _ in rows] == urls(2)
+        assert places(counts) == [(f"line {len(header) + 2}", "url_too_long")]
+        assert max(len(example.excerpt) for example in counts.dropped_examples) < 200
+    endless = tmp_path / "e.csv"
+    endless.write_text(f"URL\n{urls(2)[0]}\n{'x' * 40_000_000}\n{urls(2)[1]}\n")
+    rows, counts = read(endless)
+    assert [url for url, _ in rows] == urls(2)
+    assert places(counts) == [("line 3", "line_too_long")]
+
+
+def test_an_alt_text_of_ten_thousand_characters_is_whole_and_one_of_a_million_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    path.write_text(
+        "\n".join(json.dumps({"URL": u, "TEXT": "é" * n}) for u, n in zip(urls(2), (10_000, 10**6), strict=True))
+    )
+    rows, counts = read(path)
+    assert [len(text or "") for _, text in rows] == [10_000, 65_536]
+    assert places(counts) == [("line 2", "text_cut")]
+
+
+def test_json_lines_of_every_kind_cost_themselves_only(tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    lines = [
+        '{"URL": "http://a.test/0.jpg", "TEXT": "tweet \\ud83d"}',
+        '{"URL": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        "[1, 2]",
+        '{"URL": ["http://a.test/x"]}',
+        '{"URL": "http://a.test/1.jpg", "TEXT": ["a", "b"]}',
+        "",
+        '{"url": "http://a.test/2.jpg", " Text ": "other names", "WIDTH": ' + "9" * 400 + "}",
+        '{"URL": "http://a.test/3.jpg", "TEXT": "\\ud83d\\ude00", "WIDTH": NaN}',
+        '{"URL": 7e999999, "TEXT": {"a": 1}}',
+        "{" + "9" * 5000 + ":1}",
+        '{"URL": null}',
+        '{"TEXT": "no address"}',
+        '{"URL": "http://a.test/4.jpg", "TEXT": true, "NSFW": 0.9}',
+        '{"URL": "http://\\udcff.test/"}',
+    ]
+    path.write_text("\n".join(lines))
+    rows, counts = read(path)
+    assert [row for row in rows if row[0] and "a.test" in row[0]] == [
+        (urls(5)[0], "tweet \ufffd"),
+        (urls(5)[1], None),
+        (urls(5)[2], "other names"),
+        (urls(5)[3], "😀"),
+        (urls(5)[4], "True"),
+    ]
+    assert {reason: place for place, reason in reversed(places(counts))} == {
+        "malformed_json": "line 2",
+        "not_an_object": "line 3",
+        "url_not_text": "line 4",
+        "lone_surrogate": "line 1",
+        "text_not_text": "line 5",
+    }
+    assert counts.by_outcome == Counter(malformed_json=2, not_an_object=1, url_not_text=1)
+
+
+def test_dropped_rows_are_named_with_file_and_line_after_the_shards_are_built(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("URL,TEXT,NSFW\nhttp://a.test/0.jpg,a,UNLIKELY\n\n ,b,UNLIKELY\nhttp://a.test/1.jpg,c,NSFW\n")
+    counts = ManifestCounts()
+    assert sum(map(len, build_shards(read_source(str(path), counts=counts), 10, counts))) == 1
+    assert counts.records == counts.rows == 3
+    assert [(example.place, example.reason) for example in counts.dropped_examples] == [
+        ("line 4", "no_url"),
+        ("line 5", "nsfw"),
+    ]
+    assert "rows dropped: 1 no_url, 1 nsfw; first: " in counts.lines()[-1]
+
+
+def _first_rows(read: Callable[..., pl.DataFrame]) -> Callable[..., pl.DataFrame]:
+    return lambda *given: read(*given).head(10)
+
+
+def _without_the_third(read: Callable[..., tuple[list[records.Record], int, int]]) -> Callable[..., object]:
+    def losing(*given: object, **more: object) -> object:
+        found, *rest = read(*given, **more)
+        return [record for place, record in enumerate(found) if place != 2], *rest
+
+    return losing
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "losing", "last", "lost"),
+    [
+        (delimited.DelimitedTable, "_by_arrow", _first_rows, "quoted", 41),
+        (records.RecordReader, "read", _without_the_third, '"odd" one', 1),
+    ],
+)
+def test_the_count_of_records_does_not_follow_a_reader_that_loses_rows(  # type: ignore[no-untyped-def]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner, name: str, losing, last: str, lost: int
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join(["URL,TEXT", *(f"{url},x" for url in urls(50)), f"{urls(1)[0]},{last}", ""]))
+    monkeypatch.setattr(owner, name, losing(getattr(owner, name)))
+    counts = ManifestCounts()
+    rows = sum(map(len, build_shards(read_source(str(path), counts=counts), 10, counts)))
+    assert (counts.records, counts.rows, rows) == (51, 51 - lost, 51 - lost)
+
+
+# -- any table, any bytes --------------------------------------------------------------------------------------------------
+
+_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+_words = st.one_of(_text, st.text(st.sampled_from('a,"\n\r\t é'), max_size=8))
+_quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@given(st.lists(st.tuples(_words, _words, _words), max_size=30), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+@_quick
+def test_what_pythons_csv_module_writes_comes_back_equal(
+    tmp_path: Path, rows: Sequence[tuple[str, str, str]], quoting: int
+) -> None:
+    path = tmp_path / "list.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, quoting=quoting).writerows([("TEXT", "URL", "other"), *rows])
+    found, counts = read(path)
+    assert found == [(url or None, text or None) for text, url, _ in rows]
+    assert not counts.repaired
+
+
+@given(st.lists(st.tuples(_words, _words), max_size=20))
+@_quick
+def test_what_is_written_as_json_lines_comes_back_equal(tmp_path: Path, rows: Sequence[tuple[str, str]]) -> None:
+    path = tmp_path / "list.jsonl"
+    path.write_text(
+        "".join(json.dumps({"URL": f"u{url}", "TEXT": text}) + "\n" for url, text in rows), encoding="utf-8"
+    )
+    assert read(path)[0] == [(f"u{url}", text or None) for url, text in rows]
+
+
+_bytes = st.one_of(
+    st.binary(max_size=200),
+    st.text(st.sampled_from('ab,"\n\r\t{}:é\x00'), max_size=120).map(str.encode),
+    st.lists(
+        st.sampled_from([b"URL,TEXT\n", b'"', b"\n", b",", b"\r", b"http://a/", b"\xff", b'{"URL": "x"}\n']),
+        max_size=60,
+    ).map(b"".join),
+)
+
+
+@given(_bytes, st.sampled_from(["csv", "tsv", "jsonl", "txt", "parquet", "csv.gz", "jsonl.zst"]), st.booleans())
+@_quick
+def test_any_bytes_are_rows_and_dropped_rows_or_one_error(
+    tmp_path: Path, data: bytes, suffix: str, header: bool
+) -> None:
+    path = tmp_path / f"list.{suffix}"
+    data = b"URL,TEXT\n" + data if header and suffix == "csv" else data
+    path.write_bytes(gzip.compress(data) if header and suffix == "csv.gz" else data)
+    said = ""
+    try:
+        read(path)  # which holds the counts together
+    except SourceError as error:
+        said = str(error)
+    assert "\n" not in said
+
+
+@given(st.lists(st.text(st.sampled_from('ab," é'), max_size=10), min_size=1, max_size=30), st.integers(8, 200))
+@_quick
+def test_rows_do_not_depend_on_where_blocks_end(tmp_path: Path, lines: Sequence[str], size: int) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join(["URL,TEXT", *lines]), encoding="utf-8")
+    whole = read(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_files, "BLOCK_BYTES", size)
+        parts = read(path)
+    assert parts[0] == whole[0]
+    assert parts[1].repaired == whole[1].repaired
+    if '"' not in "".join(lines):
+        plain = [row for row in csv.reader(io.StringIO("\n".join(lines))) if row]
+        assert [url or "" for url, _ in whole[0]] == [row[0] for row in plain]
