@@ -22,6 +22,7 @@ from dataset_folders import write_celeba
 from facecaption_assets.checks import benchmarks as checks
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.definitions import build_definitions
+from facecaption_assets.factories.previews import MOST_PICTURE_BYTES
 from facecaption_assets.partitions import BENCHMARK_ASSETS, BENCHMARK_GRIDS
 from facecaption_assets.resources.benchmarks import BenchmarkError, describer, measure, open_data
 from facecaption_assets.settings import Settings, load_settings
@@ -137,7 +138,8 @@ def test_pictures_lie_beside_a_result_and_in_its_record(
     found = measured[task].metadata
     assert 0 <= found[number] <= 100
     for name in pictures:
-        assert "(data:image/png;base64," in found[name]
+        assert re.search(r"\(data:image/(png|jpeg);base64,", found[name])
+        assert len(found[name]) < 4 / 3 * MOST_PICTURE_BYTES + 200  # the event log keeps it
         assert place.store.read_bytes(f"benchmarks/{task}/sample/flip.{name}.png").startswith(b"\x89PNG")
 
 

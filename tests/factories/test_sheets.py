@@ -61,6 +61,13 @@ def test_crops_come_in_the_order_that_is_asked_for(store: Store) -> None:
     assert crops_of(store, SHARDS[1], []).is_empty()
 
 
+def test_a_picture_that_cannot_be_decoded_is_left_out_and_fails_nothing() -> None:
+    images = [{"bytes": data, "path": "a"} for data in (FACE, b"not a picture", FACE)]
+    raw = pl.DataFrame({"image": images, "width": [30] * 3, "height": [40] * 3})
+    assert shape(picture_sheet(raw, "pictures").value)[1] == 2 * 166 + 6
+    assert picture_sheet(raw[1:2], "pictures").value == "none of these 1 pictures can be decoded"
+
+
 def test_fetched_pictures_are_shown_with_their_sizes() -> None:
     raw = pl.DataFrame({"image": [{"bytes": FACE, "path": "a"}] * 5, "width": [30] * 5, "height": [40] * 5})
     height, width, _ = shape(picture_sheet(raw, "pictures").value)
