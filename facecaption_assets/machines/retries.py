@@ -11,6 +11,7 @@ from typing import Final, ParamSpec, TypeVar
 
 import dagster as dg
 
+from facecaption_assets.machines.storage_errors import describe_storage
 from facecaption_assets.settings.deploy import DeploySettings
 from facecaption_ml.errors import describe
 
@@ -74,7 +75,8 @@ def no_retry_on_user_error(settings: DeploySettings) -> Callable[[Callable[P, T]
                 if isinstance(error, dg.Failure):
                     error.allow_retries = False
                     raise
-                raise dg.Failure(description=describe(error), allow_retries=False) from error
+                line = describe_storage(error) or describe(error)
+                raise dg.Failure(description=line, allow_retries=False) from error
 
         return decorated
 
