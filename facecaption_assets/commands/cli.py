@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import click
 
-from facecaption_assets.commands.storage_errors import describe_storage
+from facecaption_assets.machines.storage_errors import describe_storage
 from facecaption_assets.settings import PREFIX, SETTINGS, Settings, SettingsError, load_settings
 from facecaption_assets.settings.naming import without_secrets
 from facecaption_ml import interrupts

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import dagster as dg
@@ -131,6 +132,7 @@ class Pipeline:
             good_shards_go_on_here(),
             interrupts.before_end(lambda: self._cancel(run_id)),
             _origin(self.instance, definition.name),
+            _quiet_event_log(),
         ):
             result = definition.execute_in_process(
                 instance=self.instance,
@@ -173,6 +175,19 @@ def _origin(instance: dg.DagsterInstance, job: str) -> Iterator[None]:
         yield
     finally:
         instance.create_run_for_job = create  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _quiet_event_log() -> Iterator[None]:
+    """Within the block Dagster does not print what its event log cannot take, with the statement: the error says it again."""
+    from dagster._core.instance import types
+
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        own, vars(types)["sys"] = vars(types)["sys"], SimpleNamespace(stderr=nowhere)
+        try:
+            yield
+        finally:
+            vars(types)["sys"] = own
 
 
 def _first_failure(result: dg.ExecuteInProcessResult) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import dagster as dg
 
+from facecaption_assets.machines.storage_errors import describe_storage
 from facecaption_assets.settings.deploy import DeploySettings
 from facecaption_ml.errors import describe
 
@@ -79,7 +80,8 @@ def no_retry_on_user_error(
                 if isinstance(error, dg.Failure):
                     error.allow_retries = False
                     raise
-                raise dg.Failure(description=describe(error), allow_retries=False) from error
+                line = describe_storage(error) or describe(error)
+                raise dg.Failure(description=line, allow_retries=False) from error
 
         @functools.wraps(function)
         def decorated(*args: P.args, **kwargs: P.kwargs) -> T:

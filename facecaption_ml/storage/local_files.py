@@ -32,6 +32,11 @@ def atomic_write(target: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
             if sync:
                 os.fsync(file.fileno())
         temporary.replace(target)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch raises an error of its own over it
+        if isinstance(cause, OSError) and cause.filename is None and cause.errno is not None:
+            raise OSError(cause.errno, cause.strerror, str(target)) from error  # a full disk does not say where
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -142,5 +142,6 @@ def test_a_second_ctrl_c_ends_flips_training_at_once(start: Start, tmp_path: Pat
     program = start(sys.executable, "-m", "facecaption_ml.flip.training.process", *words)
     program.wait_for("epoch 1/")
     os.kill(program.process.pid, INT)
+    time.sleep(0.3)  # else they are one
     os.kill(program.process.pid, INT)
     assert program.process.wait(5) == 130

@@ -72,8 +72,9 @@ class TrainingCheckpoints:
         """
         with self._store.writing_file(self._key("step", step, "safetensors")) as path:
             save_weights(weights, path)
-        with self._store.writing_file(self._key("step", step, "pt")) as path:
-            torch.save(dict(state), path)
+        # Given a path, torch says of a full disk only that a position is unexpected.
+        with self._store.writing_file(self._key("step", step, "pt")) as path, path.open("wb") as file:
+            torch.save(dict(state), file)
         record = {
             "step": step,
             "processes": processes,
