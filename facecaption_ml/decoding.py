@@ -1,19 +1,26 @@
 """Encoded pictures to RGB arrays and back, with every limit that hostile files call for.
 
 JPEG, PNG, WebP and GIF (its first frame) are accepted, whatever the file's name says. The size is read from the header
-and held against the pixel cap before anything is allocated.
+and held against the pixel cap and the file's length before anything is allocated. What may follow a picture in its file is
+not looked at. A JPEG that lacks its end marker and nothing else is whole; one that lacks a part of its data is not.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.jpeg_structure import read_structure
 
 MAX_PIXELS: Final = 100_000_000
 PICTURE_SUFFIXES: Final = (
@@ -40,6 +47,18 @@ _UPRIGHT: Final = {
 _SWAPS_SIDES: Final = frozenset({5, 6, 7, 8})
 # A progressive JPEG decodes the whole picture once per scan; encoders write about ten scans, hostile files thousands.
 _MAX_JPEG_SCANS: Final = 100
+_READERS: Final[Mapping[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
+    b"\xff": JpegImageFile, b"\x89": PngImageFile, b"R": WebPImageFile, b"G": GifImageFile,
+}  # fmt: skip
+"""By the first byte of a file that has_image_signature."""
+# A WebP of 40 bytes may hold 16,000 × 16,000 equal pixels. Of a picture larger than 16 megapixels each byte stands for at most
+# 2,000 pixels; photographs have some 10, at WebP's lowest quality 300. So a few bytes cannot cost more than 16 megapixels.
+_FREE_PIXELS: Final = 16_000_000
+_MOST_PIXELS_PER_BYTE: Final = 2_000
+# Bits that may follow a JPEG's data: whatever code has begun, they end it differently.
+_CONTINUATIONS: Final = (b"\x00" * 96, b"\x55" * 96, b"\xaa" * 96, b"\xdb\x6d\xb6" * 32)
+_END_MARKER: Final = b"\xff\xd9"
+_LAST_ROWS: Final = 64  # more than a row of the largest coding units, 32 px
 
 
 class UndecodableImage(FaceCaptionError, ValueError):  # noqa: N818
@@ -56,8 +75,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     EXIF orientation is applied; transparency is laid on white; CMYK, palette and grey become RGB; 16 bits are scaled to
     8. Raises UndecodableImage for anything else than a whole picture of at most ``max_pixels`` pixels.
     """
-    image = _open(data, max_pixels)
-    rgb = _guarded(lambda: _to_rgb(image))
+    image, rgb = _decoded(data, max_pixels, _to_rgb)
     turn = _UPRIGHT.get(_orientation(image))
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
@@ -68,11 +86,7 @@ def verify_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     A JPEG is decoded in grey at an eighth of its size: every coefficient is still read, so a cut or damaged file
     fails, but the inverse transforms, most of the cost, are left out. Raises UndecodableImage as decode_image does.
     """
-    image = _open(data, max_pixels)
-    width, height = image.size
-    if image.format in ("JPEG", "MPO"):
-        image.draft("L", (max(1, width // 8), max(1, height // 8)))
-    _guarded(image.load)
+    image, (width, height) = _decoded(data, max_pixels, _checked)
     return (height, width) if _orientation(image) in _SWAPS_SIDES else (width, height)
 
 
@@ -111,18 +125,92 @@ def _require_rgb(image: np.ndarray) -> None:
         raise ValueError(f"image: expected RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """The picture with only its header read; its size is within ``max_pixels``."""
+def _decoded(data: bytes, max_pixels: int, step: Callable[[ImageFile.ImageFile], T]) -> tuple[ImageFile.ImageFile, T]:
+    """The opened picture and what ``step``, which decodes it, makes of it; a JPEG's missing end marker is added."""
+    image = _open(data, max_pixels)
+    try:
+        return image, _guarded(lambda: step(image), max_pixels)
+    except UndecodableImage:
+        ended = _with_end_marker(data, max_pixels) if isinstance(image, JpegImageFile) else None
+        if ended is None:
+            raise
+    image = _open(ended, max_pixels)
+    return image, _guarded(lambda: step(image), max_pixels)
+
+
+def _checked(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """Width and height as stored, after all of the picture has been read as cheaply as its format allows."""
+    size = image.size
+    if isinstance(image, JpegImageFile):
+        image.draft("L", (max(1, size[0] // 8), max(1, size[1] // 8)))
+    image.load()
+    return size
+
+
+def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    """The picture with only its header read; its size is within ``max_pixels``.
+
+    The formats' own classes are called, because Image.open would hold the size against a limit of Pillow's first.
+    """
     if not has_image_signature(data):
         raise UndecodableImage("not_an_image", "not a JPEG, PNG, WebP or GIF file")
     canvas = _webp_canvas(data)
     if canvas is not None:  # Pillow allocates a WebP's canvas while opening it
-        _require_pixels(*canvas, max_pixels)
-    if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+        _require_pixels(*canvas, max_pixels, len(data))
+    is_jpeg = data[:2] == b"\xff\xd8"
+    # Counting the two bytes is cheap, following the markers is not quite; most files have few of either.
+    many = is_jpeg and data.count(b"\xff\xda") > _MAX_JPEG_SCANS
+    if many and read_structure(data, _MAX_JPEG_SCANS).scans > _MAX_JPEG_SCANS:
         raise UndecodableImage("undecodable", f"JPEG with more than {_MAX_JPEG_SCANS} scans")
-    image = _guarded(lambda: Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS))
-    _require_pixels(image.width, image.height, max_pixels)
+    reader = _READERS[data[:1]]
+    image = _guarded(lambda: reader(io.BytesIO(data)), max_pixels)
+    _require_pixels(image.width, image.height, max_pixels, len(data))
     return image
+
+
+def _with_end_marker(data: bytes, max_pixels: int) -> bytes | None:
+    """The JPEG ``data`` with an end marker, if that is all it lacks, but for zeros behind it; None otherwise.
+
+    Decoders cannot tell: they fill in what is missing. But a decoder that has all it needs does not care how the data go on,
+    and one that lacks even a bit does. So the data are whole if the picture is the same however they go on,
+    and nothing else follows them if that is not so without their last bytes.
+    """
+    body = data.rstrip(b"\xff")  # half a marker
+    structure = read_structure(body, _MAX_JPEG_SCANS)
+    if structure.has_end or structure.scans > _MAX_JPEG_SCANS or not structure.all_is_sent:
+        return None
+    unpadded = data.rstrip(b"\x00")
+    for whole in dict.fromkeys((body, unpadded + b"\x00" if unpadded.endswith(b"\xff") else unpadded)):
+        # First at an eighth of the size, which rules out nearly every cut file at little cost.
+        alike = all(_goes_on_alike(whole, max_pixels, eighth) for eighth in (True, False))
+        if alike and not _goes_on_alike(whole[:-4].rstrip(b"\xff"), max_pixels, False):
+            return whole + _END_MARKER
+    return None
+
+
+def _goes_on_alike(body: bytes, max_pixels: int, eighth: bool) -> bool:
+    """Whether a JPEG's last rows are the same whatever follows ``body``, within a restart interval or as the next one."""
+    restarts = re.findall(rb"\xff([\xd0-\xd7])", body[body.rfind(b"\xff\xda") :])
+    restart = bytes([0xFF, 0xD0 + (restarts[-1][0] + 1) % 8 if restarts else 0xD0])
+    first: bytes | None = None
+    for between in (b"", restart):
+        for bits in _CONTINUATIONS:
+            rows = _last_rows(body + between + bits + _END_MARKER, max_pixels, eighth)
+            if rows is None or (first is not None and rows != first):
+                return False
+            first = rows
+    return True
+
+
+def _last_rows(data: bytes, max_pixels: int, eighth: bool) -> bytes | None:
+    try:
+        image = _open(data, max_pixels)
+        if eighth:
+            image.draft("YCbCr", (max(1, image.width // 8), max(1, image.height // 8)))
+        _guarded(image.load, max_pixels)
+    except UndecodableImage:
+        return None
+    return image.crop((0, max(0, image.height - _LAST_ROWS), image.width, image.height)).tobytes()
 
 
 def has_image_signature(data: bytes) -> bool:
@@ -131,11 +219,13 @@ def has_image_signature(data: bytes) -> bool:
     return is_webp or data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"))
 
 
-def _require_pixels(width: int, height: int, max_pixels: int) -> None:
+def _require_pixels(width: int, height: int, max_pixels: int, length: int) -> None:
     if width < 1 or height < 1:
         raise UndecodableImage("undecodable", f"the header says {width}x{height} pixels")
     if width * height > max_pixels:
         raise UndecodableImage("too_many_pixels", f"{width}x{height} pixels are more than the cap of {max_pixels}")
+    if width * height > max(_FREE_PIXELS, length * _MOST_PIXELS_PER_BYTE):
+        raise UndecodableImage("undecodable", f"{width}x{height} pixels in {length} bytes are no photograph")
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int] | None:
@@ -153,14 +243,15 @@ def _webp_canvas(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _guarded(step: Callable[[], T]) -> T:
+def _guarded(step: Callable[[], T], max_pixels: int) -> T:
     """What ``step`` returns; whatever Pillow raises on a broken file comes out as UndecodableImage."""
     try:
         return step()
     except UndecodableImage:
         raise
-    except Image.DecompressionBombError as error:
-        raise UndecodableImage("too_many_pixels", str(error)) from None
+    except Image.DecompressionBombError:  # of a GIF's frame or a WebP's canvas, of which Pillow keeps its own count
+        most = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
+        raise UndecodableImage("too_many_pixels", f"more pixels than the cap of {most}") from None
     except Exception as error:  # Pillow's readers let struct.error, IndexError, SyntaxError and others through
         raise UndecodableImage("undecodable", f"{type(error).__name__}: {error}".splitlines()[0]) from error
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib.resources import files
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -14,6 +16,7 @@ from facecaption_ml.statistics.comparison import COMPARISON_SCHEMA
 from facecaption_ml.statistics.matching import MATCHING_SCHEMA
 from facecaption_ml.statistics.quality import QUALITY_SCHEMA
 from facecaption_ml.statistics.text import CATEGORY_SCHEMA, CURVE_SCHEMA, TABLE_SCHEMA, WORDS_SCHEMA
+from facecaption_ml.taxonomy import ATTRIBUTES
 
 TABLES: dict[str, Schema] = {
     **{name: {**schema, **OPTIONAL.get(name, {})} for name, schema in SCHEMAS.items()},
@@ -62,3 +65,11 @@ def test_no_description_is_of_a_column_that_there_is_not() -> None:
 )
 def test_a_type_is_said_in_plain_words(dtype: pl.DataType, words: str) -> None:
     assert plain_type(dtype) == words
+
+
+def test_the_page_on_tables_names_every_column() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "pipeline.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|$", page, re.MULTILINE))
+    for table, schema in SCHEMAS.items():
+        unnamed = [name for name in schema if name not in ATTRIBUTES and not re.search(rf"\b{name}\b", rows[table])]
+        assert unnamed == [], table

@@ -256,7 +256,9 @@ def _label_metadata(
         "share of labels by category (in brackets and ticks: the paper's)": previews.shares(
             shares, "category shares", PUBLISHED_SHARES
         ),
-        "labelled crops": sheets.crop_sheet(crops, texts, alt="crops with all of their labels", columns=4, lines=9),
+        "labelled crops": sheets.crop_sheet(
+            crops, texts, alt="crops with all of their labels", columns=4, lines=sheets.WHOLE
+        ),
         **previews.counts("faces", outcomes),
         "mean labels per face": round(float(np.mean(per_face)), 2),
         "conflicts settled": int(attributes["dropped_conflicts"].list.len().sum()),

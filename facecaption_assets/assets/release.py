@@ -155,9 +155,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
             metadata={
                 "dagster/row_count": summary.faces,
                 "dagster/uri": store.uri(PREFIX),
-                "from URLs to pairs": previews.figure(
-                    previews.bars({stage: float(count) for stage, count in funnel.items()}, "count"), "funnel"
-                ),
+                "from URLs to pairs": previews.amounts(funnel, "what is left after each stage"),
                 **sheets.caption_sheet(store, shards),
                 "shards": f"{len(shards)} of {len(expected)}",
                 **inputs.metadata,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
+import select
 import sys
 import tempfile
 import threading
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import click
 
@@ -19,6 +19,9 @@ from facecaption_assets.commands.storage_errors import describe_storage
 from facecaption_assets.settings import PREFIX, SETTINGS, Settings, SettingsError, load_settings
 from facecaption_ml import interrupts
 from facecaption_ml.errors import describe, is_mendable
+
+_READER_GONE = 128 + 13
+"""Exit status where the reader of standard output has gone: a shell's for a program that SIGPIPE (13) ended."""
 
 
 class _OneLineErrors(click.Group):
@@ -32,9 +35,9 @@ class _OneLineErrors(click.Group):
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
-        except BrokenPipeError:
-            _end_without_reader()
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads_on():
+                ctx.exit(_READER_GONE)
             interrupts.halt_if_ending()
             if ctx.params.get("debug"):
                 raise
@@ -60,10 +63,16 @@ class _OneLine(click.ClickException):
         self.exit_code = getattr(error, "exit_status", 1)  # type: ignore[misc]
 
 
-def _end_without_reader() -> NoReturn:
-    """Whoever read the output has had enough (``| head``): end as programs do that SIGPIPE ends, without a word."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
-    sys.exit(128 + signal.SIGPIPE)
+def _nobody_reads_on() -> bool:
+    """Whether it was standard output that broke, as in ``facecaption … | head``; then what is left goes nowhere, silently."""
+    broken = select.poll()
+    broken.register(sys.stdout.fileno(), select.POLLERR)
+    if not broken.poll(0):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # else the interpreter complains of it once more when it ends
+    os.close(nowhere)
+    return True
 
 
 def _keep_traceback(error: Exception) -> Path:
@@ -146,7 +155,11 @@ def status(shards: tuple[str, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON per photo.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write a picture of all faces with their captions.")
 @click.option("--min-score", default=0.9, show_default=True, help="Faces must score above this.")
-@click.option("--weights", default="bundled", show_default=True, help="Detector: bundled, download or a .pth file.")
+@click.option(
+    "--weights",
+    default="",
+    help="Detector: bundled, download or a .pth file; default: as the FACECAPTION_DETECTOR_* settings say.",
+)
 @click.option("--attributes", default="bundled", show_default=True, help="Attribute predictor: bundled or a folder.")
 @click.option("--seed", default=0, show_default=True)
 def caption(

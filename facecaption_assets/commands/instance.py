@@ -153,16 +153,21 @@ class Pipeline:
                 instance.report_run_canceled(run)
 
 
+def job_origin(job: str) -> RemoteJobOrigin:
+    """Where the UI finds the job of a run."""
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(CODE_LOCATION), "__repository__")
+    return RemoteJobOrigin(repository, job)
+
+
 @contextlib.contextmanager
 def _origin(instance: dg.DagsterInstance, job: str) -> Iterator[None]:
     """Within the block a run that is made says which job of which code location it is of.
 
     Without it the UI shows the run neither on its timeline nor in the job's history. ``execute_in_process`` knows no origin.
     """
-    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(CODE_LOCATION), "__repository__")
     create: Any = instance.create_run_for_job
     instance.create_run_for_job = functools.partial(  # type: ignore[method-assign]
-        create, remote_job_origin=RemoteJobOrigin(repository, job)
+        create, remote_job_origin=job_origin(job)
     )
     try:
         yield

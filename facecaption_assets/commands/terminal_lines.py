@@ -15,7 +15,8 @@ _LOUD: Final = ("WARNING", "ERROR", "CRITICAL")
 # Lines about themselves, once every two to ten seconds.
 _CHATTER: Final = re.compile(
     r"runs are currently in progress|[Cc]ollected \d+ runs? for monitoring|[Cc]hecking (run|for)|^Received "
-    r"|no (sensors|schedules)|^Launching Dagster services|^Serving dagster-webserver|[Dd]ebug crash|^Instance is configured"
+    r"|^Priority sorting|^Launched \d+ runs|no (sensors|schedules)|^Launching Dagster services|^Serving dagster-webserver"
+    r"|^Instance is configured"
 )
 
 

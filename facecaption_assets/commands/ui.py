@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -32,7 +33,8 @@ from facecaption_ml.storage.lock import LockedError, exclusive
 _READY_SECONDS: Final = 180.0
 _SWEEP_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 5.0
-_LAST_LINES: Final = 20
+_LAST_LINES: Final = 3
+_PORT_TAKEN: Final = "address already in use"
 
 
 class UiError(FaceCaptionError):
@@ -50,7 +52,13 @@ def run_ui(settings: Settings, host: str, port: int) -> None:
     home = prepare_home(settings)
     os.environ[f"{PREFIX}HOME"] = str(settings.home)
     interrupts.advise("", _STOP_SECONDS)
-    with _only_ui(home), dg.DagsterInstance.get() as instance:
+    # The port is locked as well: that of a UI that is starting is still free.
+    on_port = Path(tempfile.gettempdir(), f"facecaption-ui-{os.getuid()}-{port}.lock")
+    with (
+        _locked(home / UI_LOCK, f"the UI of {home.parent}"),
+        _locked(on_port, f"a UI on port {port}"),
+        dg.DagsterInstance.get() as instance,
+    ):
         _require_free(host, port)
         fail_dead_runs(instance, home, is_ui=True)
         register_pools(instance, settings)
@@ -69,16 +77,14 @@ def run_ui(settings: Settings, host: str, port: int) -> None:
 
 
 @contextlib.contextmanager
-def _only_ui(home: Path) -> Iterator[None]:
-    lock = exclusive(home / UI_LOCK, f"the UI of {home.parent}")
-    try:
-        lock.__enter__()
-    except LockedError as error:
-        raise UiError(str(error)) from None
-    try:
+def _locked(path: Path, what: str) -> Iterator[None]:
+    """As ``exclusive``, but that it raises UiError."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(path, what))
+        except LockedError as error:
+            raise UiError(str(error)) from None
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def _require_free(host: str, port: int) -> None:
@@ -117,7 +123,7 @@ def _services(home: Path, host: str, port: int) -> Iterator[tuple[subprocess.Pop
     )
     assert process.stdout
     last: deque[str] = deque(maxlen=_LAST_LINES)
-    reader = threading.Thread(target=_pass_on, args=(process.stdout, last), daemon=True)
+    reader = threading.Thread(target=_pass_on, args=(process, process.stdout, last), daemon=True)
     reader.start()
     try:
         yield process, last
@@ -127,7 +133,7 @@ def _services(home: Path, host: str, port: int) -> Iterator[tuple[subprocess.Pop
         process.wait()
 
 
-def _pass_on(output: IO[str], last: deque[str]) -> None:
+def _pass_on(process: subprocess.Popen[str], output: IO[str], last: deque[str]) -> None:
     """What people want to know goes to the terminal; errors are remembered too."""
     lines = TerminalLines()
     for line in output:
@@ -136,6 +142,9 @@ def _pass_on(output: IO[str], last: deque[str]) -> None:
             continue
         if lines.is_error:
             last.append(" ".join(shown.split()))
+        if _PORT_TAKEN in line:  # by another program since it was looked at: the webserver stays, and listens nowhere
+            last.append(" ".join(shown.split()))
+            os.killpg(process.pid, signal.SIGKILL)
         if not interrupts.is_ending():
             sys.stderr.write(shown + "\n")
             sys.stderr.flush()

@@ -86,7 +86,7 @@ def configured_asset(
                 "compute": "cpu" if not machine.gpus else "gpu" if machine.gpus == 1 else "gpus",
                 "source": _kind_of_source(settings.source.location),
             },
-        )(_recorded(name, no_retry_on_user_error(settings.deploy)(_saying_its_settings(function, line))))
+        )(_recorded(name, no_retry_on_user_error(settings.deploy, retries)(_saying_its_settings(function, line))))
 
     return decorate
 

@@ -19,6 +19,7 @@ WARNINGS: Final = frozenset({
 """Checks whose failure is a warning: nothing waits for them. Every other one is an error."""
 _SHOWN: Final = 20
 _EXAMPLES: Final = 5
+_SENTENCE: Final = 240  # characters of a line in a sentence
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Check:
     ) -> Check:
         """Passes where there is no line, and ``well`` says so; else ``ill`` and the first, and the metadata shows more."""
         shown = [shortened(line) for line in lines[:_SHOWN]]
-        found = f"{ill}: {lines[0]}" if lines else well
+        found = f"{ill}: {shortened(lines[0], _SENTENCE)}" if lines else well
         return cls(name, not lines, {"count": len(lines), "lines": shown, **more}, blocks, found=found)
 
     @property

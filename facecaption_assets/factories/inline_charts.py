@@ -17,18 +17,22 @@ import numpy as np
 SHOWN_IN_PLACE: Final = 1_000
 """Characters of a Markdown value from which on the UI hides it behind a link."""
 _BINS: Final = 24
-_BAR, _ROW, _TEXT, _LONGEST = 9, 15, 170, 200  # px: a bar's height, a row's, the names' column, the longest bar
+_BAR, _ROW, _TEXT, _LONGEST = 9, 15, 200, 200  # px: a bar's height, a row's, the names' column, the longest bar
 _WIDTH, _HEIGHT = 360, 60  # px, of a histogram
 _KEPT: Final = "!$'()*+,-./:;=?@_~ "
 
 
-def bars(shares: Mapping[str, float], alt: str, baseline: Mapping[str, float] | None = None) -> str:
-    """Markdown: a bar for each name with its share of 1 in percent; a tick where ``baseline`` has that name's share."""
+def bars(
+    shares: Mapping[str, float], alt: str, baseline: Mapping[str, float] | None = None, form: str = "{:.1%}"
+) -> str:
+    """Markdown: a bar for each name with its number, by default a share of 1; a tick where ``baseline`` has that name's."""
     most = max([*shares.values(), *(baseline or {}).values()], default=0) or 1
     texts, drawn, ticks = [], [], []
     for row, (name, share) in enumerate(shares.items()):
         top = row * _ROW + 3
-        shown = f"{name} {share:.1%}" + (f" ({baseline[name]:.1%})" if baseline and name in baseline else "")
+        shown = f"{name} {form.format(share)}"
+        if baseline and name in baseline:
+            shown += f" ({form.format(baseline[name])})"
         texts.append(f"<text y='{top + _BAR}'>{html.escape(shown, quote=False)}</text>")
         drawn.append(f"M{_TEXT} {top}h{round(_LONGEST * share / most)}v{_BAR}H{_TEXT}")
         if baseline and name in baseline:
@@ -60,5 +64,6 @@ def fits(markdown: str) -> bool:
 
 
 def _markdown(inner: str, width: int, height: int, alt: str) -> str:
-    opening = f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' font-size='11' fill='gray'>"
+    size = f"width='{width}' height='{height}'"
+    opening = f"<svg xmlns='http://www.w3.org/2000/svg' {size} font-family='sans-serif' font-size='11' fill='gray'>"
     return f"![{alt}](<data:image/svg+xml,{quote(opening + inner + '</svg>', safe=_KEPT)}>)"

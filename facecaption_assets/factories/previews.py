@@ -7,6 +7,7 @@ small PNGs, tables have at most ``MOST_ROWS`` rows, and their texts ``MOST_CHARA
 from __future__ import annotations
 
 import base64
+import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +21,7 @@ from facecaption_ml.statistics import figures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_PICTURE_BYTES: Final = 90_000
+MOST_PICTURE_BYTES: Final = 60_000
 MOST_ROWS: Final = 12
 MOST_CHARACTERS: Final = 120
 _DATA_URL: Final = re.compile(r"data:([\w./+-]{0,40})[;,]", re.IGNORECASE)
@@ -43,8 +44,8 @@ def figure(drawn: Figure, alt: str) -> dg.MarkdownMetadataValue:
 
 
 def png(data: bytes, alt: str) -> dg.MarkdownMetadataValue:
-    """A picture that is PNG data already."""
-    return _embedded(data, "png", alt)
+    """A picture that is PNG data already; a large one becomes a JPEG on white."""
+    return _embedded(data, "png", alt) if len(data) <= MOST_PICTURE_BYTES else picture(_on_white(data), alt)
 
 
 def histogram(
@@ -82,6 +83,12 @@ def shares(
     return dg.MetadataValue.md(inline) if inline_charts.fits(inline) else figure(bars(by_name, alt, baseline), alt)
 
 
+def amounts(by_name: Mapping[str, int], alt: str) -> dg.MarkdownMetadataValue:
+    """Bars of counts: in place where the UI can, else a figure behind its link."""
+    inline = inline_charts.bars(by_name, alt, form="{:,.0f}")
+    return dg.MetadataValue.md(inline) if inline_charts.fits(inline) else figure(bars(by_name, "count"), alt)
+
+
 def counts(heading: str, by_name: Mapping[str, int]) -> dict[str, int]:
     """One number of metadata per name, largest first, so that the UI shows it at a glance and plots it over partitions."""
     ordered = sorted(by_name.items(), key=lambda item: (-item[1], item[0]))
@@ -109,6 +116,14 @@ def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
     if data:
         return f"data:{data[1]},… ({len(line):,} characters)"
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _on_white(png: bytes) -> np.ndarray:
+    from PIL import Image
+
+    drawn = Image.open(io.BytesIO(png)).convert("RGBA")
+    white = Image.new("RGBA", drawn.size, "white")
+    return np.asarray(Image.alpha_composite(white, drawn).convert("RGB"))
 
 
 def _cell(value: Any) -> str:

@@ -13,6 +13,8 @@ from facecaption_assets.factories.previews import picture
 from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store
 
+WHOLE: Final = 18
+"""Lines that hold any list of labels, and all but the longest captions."""
 _FACES: Final = 8
 _CELL, _WIDE_CELL = 160, 220  # px; the wide one where the texts are long
 
@@ -50,7 +52,7 @@ def caption_sheet(store: Store, shards: Sequence[str], released: pl.DataFrame | 
         if len(crops):
             texts = crops.join(shown, on="face_id", how="left", maintain_order="left")["caption"].to_list()
             alt = "released faces with their captions"
-            return {"faces and captions": crop_sheet(crops, texts, alt=alt, columns=4, lines=9)}
+            return {"faces and captions": crop_sheet(crops, texts, alt=alt, columns=4, lines=WHOLE)}
     return {}
 
 

@@ -26,6 +26,7 @@ from facecaption_ml.storage.store import Store, StoreError
 
 COMPLETE: Final = "complete"
 """The check of statistics with models or folders that may be missing; it warns."""
+_HEADLINES: Final = 5  # numbers that stand behind the figure
 _BATCH_ROWS: Final = 10_000  # rows of text, without pixels
 
 
@@ -134,6 +135,7 @@ def _metadata(store: Store, name: str, report: Report, files: Mapping[str, bytes
     metadata: dict[str, Any] = {"dagster/row_count": len(main), "dagster/uri": store.uri(f"{PREFIX}/{name}")}
     if f"{name}.png" in files:
         metadata["figure"] = previews.png(files[f"{name}.png"], report.title)
+    metadata |= _headlines(main)
     metadata |= {
         **{words.replace("_", " "): value for words, value in report.made_from.items()},
         "not there yet": ", ".join(work.missing[:20]) or "nothing",
@@ -148,6 +150,19 @@ def _metadata(store: Store, name: str, report: Report, files: Mapping[str, bytes
     if f"{name}.png" in files:
         metadata["figure as SVG"] = dg.MetadataValue.path(store.uri(key(name, f"{name}.svg")))
     return metadata
+
+
+def _headlines(main: pl.DataFrame) -> dict[str, float]:
+    """The means of the main table by row, as numbers that the UI plots; of several origins, those that were measured."""
+    measured = main.filter(pl.col("origin") == "measured") if "origin" in main.columns else main
+    means = [name for name in main.columns if name.startswith("mean")]
+    named = {
+        f"{row[main.columns[0]]}: {name.replace('_', ' ')}": row[name]
+        for row in measured.iter_rows(named=True)
+        for name in means
+        if row[name] is not None
+    }
+    return {name: round(float(value), 3) for name, value in list(named.items())[:_HEADLINES]}
 
 
 def complete(notes: Sequence[str]) -> Check:

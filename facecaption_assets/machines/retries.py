@@ -55,23 +55,26 @@ def is_transient(error: BaseException) -> bool:
     )
 
 
-def no_retry_on_user_error(settings: DeploySettings) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def no_retry_on_user_error(
+    settings: DeploySettings, policy_of: Callable[[DeploySettings], dg.RetryPolicy | None] = retry_policy
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Decorates an asset's function: what it raises is tried again only if it was transient (``is_transient``).
 
-    Any other error becomes a dg.Failure with what ``describe`` says of it, and the error with its traceback as its cause.
+    Any other error, and what the last try raises, becomes a dg.Failure with what ``describe`` says of it, and the error with
+    its traceback as its cause: its line is then the first that the run and the alert show. ``policy_of``: the asset's.
     """
+    policy = policy_of(settings)
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        retried = retry_policy(settings) is not None
-
         @contextlib.contextmanager
-        def final() -> Iterator[None]:
+        def final(args: tuple[Any, ...]) -> Iterator[None]:
+            tried = int(getattr(args[0], "retry_number", 0)) if args else 0  # of the context
             try:
                 yield
             except (dg.DagsterError, dg.RetryRequested):  # Dagster does not try the one again, and must the other
                 raise
             except Exception as error:
-                if retried and is_transient(error):
+                if policy is not None and tried < policy.max_retries and is_transient(error):
                     raise
                 if isinstance(error, dg.Failure):
                     error.allow_retries = False
@@ -80,12 +83,12 @@ def no_retry_on_user_error(settings: DeploySettings) -> Callable[[Callable[P, T]
 
         @functools.wraps(function)
         def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
-            with final():
+            with final(args):
                 return function(*args, **kwargs)
 
         @functools.wraps(function)
         def generated(*args: P.args, **kwargs: P.kwargs) -> Any:
-            with final():
+            with final(args):
                 yield from function(*args, **kwargs)  # type: ignore[misc]
 
         return generated if inspect.isgeneratorfunction(function) else decorated

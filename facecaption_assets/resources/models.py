@@ -47,10 +47,7 @@ class DetectorResource(FromSettings):
     """RetinaFace."""
 
     def load(self) -> FaceDetector:
-        from facecaption_ml.faces import FaceDetector
-
-        with naming("FACECAPTION_DETECTOR_WEIGHTS"):
-            return FaceDetector.from_options(self.settings.detector, self.device, str(self.settings.home / "weights"))
+        return load_detector(self.settings)
 
 
 class PredictorResource(FromSettings):
@@ -175,28 +172,40 @@ def load_variant(settings: Settings, store: Store, variant: str) -> Flip:
         raise StoreError(f"no checkpoint of variant {variant!r}: {error}") from error
 
 
+def load_detector(settings: Settings, weights: str = "") -> FaceDetector:
+    """RetinaFace on the settings' device, for the smallest face that they keep. ``weights``: others than the settings'."""
+    from facecaption_ml.faces import DetectionRules, FaceDetector
+
+    device = resolve_device(settings.device, settings.threads)
+    options = settings.detector.model_copy(update={"weights": weights} if weights else {})
+    rules = DetectionRules(min_side=settings.crops.min_side)
+    with naming("--weights" if weights else "FACECAPTION_DETECTOR_WEIGHTS"):
+        return FaceDetector.from_options(options, device, str(settings.home / "weights"), rules)
+
+
 def load_photo_captioner(
     settings: Settings,
     *,
-    weights: str = "bundled",
+    weights: str = "",
     attributes: str = "bundled",
     grammar: str = "bundled",
     min_score: float = 0.9,
     seed: int = 0,
 ) -> PhotoCaptioner:
-    """Detector, attribute predictor and grammar for single photos, on the settings' device."""
+    """Detector, attribute predictor and grammar for single photos, as the settings say. ``weights``: as of load_detector."""
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar
-    from facecaption_ml.faces import FaceDetector
     from facecaption_ml.photos import PhotoCaptioner
 
     device = resolve_device(settings.device, settings.threads)
     with naming("FACECAPTION_GRAMMAR"):
         loaded = CaptionGrammar.load(grammar)
     return PhotoCaptioner(
-        FaceDetector.load(weights, device=device, weights_folder=str(settings.home / "weights")),
+        load_detector(settings, weights),
         AttributePredictor.load(attributes, device=device),
         loaded,
         min_score=min_score,
+        margin=settings.crops.margin,
+        threshold=settings.attributes.threshold,
         seed=seed,
     )

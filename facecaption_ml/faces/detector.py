@@ -56,7 +56,8 @@ class FaceDetector:
 
     The result for a picture does not depend on the pictures beside it: padding is invisible to the network
     (see fusion.Extent). Large pictures are looked at on several levels and in tiles (see pyramid), so that a face of
-    ``rules.min_side`` px is found whatever the picture's size, and memory stays bounded. On a CPU, each of PyTorch's threads takes pictures of its own instead of sharing every layer.
+    ``rules.min_side`` px is found whatever the picture's size, and memory stays bounded. On a CPU, each of PyTorch's threads
+    takes pictures of its own instead of sharing every layer.
     """
 
     def __init__(

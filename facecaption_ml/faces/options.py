@@ -33,7 +33,8 @@ class DetectorOptions(BaseModel):
 
 
 class DetectionRules(BaseModel):
-    """What is looked for, and what counts as a detection. Raises pydantic's ValidationError naming the rule that is out of range."""
+    """What is looked for, and what counts as a detection. Raises pydantic's ValidationError naming the rule that is out of
+    range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -32,8 +32,9 @@ def contact_sheet(
 ) -> np.ndarray:
     """``images`` (RGB uint8, any sizes) in rows of ``columns``, each fitted into ``cell``×``cell`` px, as RGB uint8 [H, W, 3].
 
-    ``captions``, one per image, stand below in ``caption_lines`` at most, smaller where there are many. Without images the
-    sheet is one empty cell. Raises ValueError where captions and images differ in number, or columns or cell are too small.
+    ``captions``, one per image, stand below in ``caption_lines`` at most, smaller where there are many; up to two lines have
+    their room in any case, more where a caption needs it. Without images the sheet is one empty cell. Raises ValueError where
+    captions and images differ in number, or columns or cell are too small.
     """
     if captions is not None and len(captions) != len(images):
         raise ValueError(f"captions: {len(captions)} for {len(images)} images")
@@ -41,7 +42,9 @@ def contact_sheet(
         raise ValueError(f"columns: {columns} must be at least 1, cell: {cell} at least 16 px")
     font = _font(max(10, cell // (12 if caption_lines <= 2 else 17)))
     line_height = math.ceil(font.getbbox("Äg")[3]) + 2
-    text_height = 0 if captions is None else line_height * caption_lines + 2
+    texts = [_wrapped(text, font, cell, caption_lines) for text in captions or ()]
+    room = max([min(2, caption_lines), *map(len, texts)])
+    text_height = 0 if captions is None else line_height * room + 2
     across = max(1, min(columns, len(images)))
     down = max(1, -(-len(images) // columns))
     size = (_GAP + across * (cell + _GAP), _GAP + down * (cell + text_height + _GAP))
@@ -55,7 +58,7 @@ def contact_sheet(
         draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=_EMPTY_CELL)
         thumbnail = _fitted(image, cell)
         sheet.paste(thumbnail, (left + (cell - thumbnail.width) // 2, top + (cell - thumbnail.height) // 2))
-        for line, text in enumerate(_wrapped(captions[i], font, cell, caption_lines) if captions is not None else ()):
+        for line, text in enumerate(texts[i] if texts else ()):
             draw.text((left, top + cell + 2 + line * line_height), text, fill=_TEXT, font=font)
     return np.asarray(sheet).copy()
 

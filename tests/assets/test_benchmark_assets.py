@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -249,7 +250,16 @@ def test_tables_of_what_was_measured(place: Place, measured: dict[str, Outcome])
         assert "published" in document.lower()
         assert "FLIP" in document
     assert found.metadata["results"] >= 3
-    assert found.metadata["tables"] == text
+    shown = {name: value for name, value in found.metadata.items() if str(value).startswith("### ")}
+    assert "\n".join(shown.values()) == text
+    assert all(value.startswith(f"### {name}") and value.count("### ") == 1 for name, value in shown.items())
+    assert "Text–image retrieval (Table 2): Drawn sample" in shown
+    for name, value in shown.items():  # what the UI's Markdown leaves out or cuts off
+        assert not re.search(r"<\w+>", value), name
+    headlines = rows(found.metadata["first number of each result"])
+    assert {(row["task"], row["data set"], row["model"]) for row in headlines} >= {
+        (task, "sample", "flip") for task in BENCHMARK_ASSETS
+    }
 
 
 def test_a_number_that_fell_is_a_warning_that_names_it(tmp_path: Path) -> None:
@@ -333,3 +343,36 @@ def test_any_photos_become_episodes_with_captions(place: Place, tmp_path: Path) 
     found = place.materialize("sketch_benchmark", "photos|flip", benchmark_photos=str(tmp_path))
     assert found.failure == ""
     assert "edges of the photos" in found.metadata["notes"]
+
+
+def test_a_partition_that_cannot_be_measured_says_first_all_that_is_missing(place: Place, tmp_path: Path) -> None:
+    """In the run's and the step's failure, and on the partition's page."""
+    definitions = build_definitions(place.settings(benchmark_clip=str(tmp_path / "no_such_folder")))
+    key = BENCHMARK_GRIDS["retrieval"].get_partition_key_from_str("celeba_caption|clip")
+    with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
+        warnings.simplefilter("ignore")
+        done = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey("retrieval_benchmark")],
+            partition_key=key,
+            raise_on_error=False,
+        )
+        asset = dg.AssetRecordsFilter(dg.AssetKey("retrieval_benchmark"), asset_partitions=[key])
+        (seen,) = instance.fetch_observations(asset, limit=5).records
+    (failed,) = [event for event in done.all_events if event.is_step_failure]
+    run_failed = done.get_run_failure_event()
+    reason = failed.step_failure_data.user_failure_data.description
+    assert "FACECAPTION_BENCHMARK_CLIP" in reason
+    assert "FACECAPTION_BENCHMARK_CELEBA is not set" in reason
+    for error in (failed.step_failure_data.error, run_failed.job_failure_data.error):
+        assert error.message.splitlines()[0].removeprefix("dagster._core.definitions.events.Failure: ") == reason
+    assert seen.asset_observation.metadata["failure"].value == reason
+    assert seen.partition_key == key
+
+
+def test_several_folders_that_are_missing_are_all_named(tmp_path: Path) -> None:
+    settings = load_settings(profile="photos", home=tmp_path, benchmark_fs2k=str(tmp_path / "gone"))
+    with pytest.raises(BenchmarkDataError) as error:
+        open_data(settings, "sketches", "fs2k_sde1")
+    assert "FACECAPTION_BENCHMARK_FS2K_SDE is not set" in str(error.value)
+    assert f"FACECAPTION_BENCHMARK_FS2K: there is no folder {tmp_path / 'gone'}" in str(error.value)

@@ -76,3 +76,15 @@ def test_boxes_beyond_the_picture_do_no_harm() -> None:
     landmarks = np.full((5, 2), -50, dtype=np.float32)
     faces = [Face((-100, -100, 500, 500), landmarks, 1.0), Face((290, 190, 300, 200), landmarks, 0.5)]
     assert draw_faces(plain((9, 9, 9), 200, 300), faces).shape == (200, 300, 3)
+
+
+def test_a_sheet_has_the_room_that_its_longest_text_needs_and_no_more() -> None:
+    pictures = [plain((255, 255, 255), 50, 50)] * 3
+    labels = ", ".join(["Wearing Necklace", "Mouth Slightly Open", "High Cheekbones"] * 4)
+
+    def height(text: str, lines: int) -> int:
+        return contact_sheet(pictures, [text, "short", ""], columns=3, cell=220, caption_lines=lines).shape[0]
+
+    assert height("short", 18) == height("", 18) < height(labels, 18)
+    assert height(labels, 18) == height(labels, 30)  # all of it is there
+    assert height(labels, 3) < height(labels, 18)

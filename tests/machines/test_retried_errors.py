@@ -36,6 +36,9 @@ class Tries:
                 raise left.pop(0)
 
         result = dg.materialize([failing], raise_on_error=False)
+        self.failures = [
+            event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure
+        ]
         assert tried == list(range(len(tried)))
         return len(tried), result.success
 
@@ -84,6 +87,15 @@ def test_the_number_of_tries_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> No
         tries = Tries(monkeypatch, step_retries=number)
         assert tries.count(*[MemoryError()] * number) == (1 + number, True)
         assert tries.count(*[MemoryError()] * (number + 1)) == (1 + number, False)
+
+
+def test_the_last_try_says_in_one_line_why_the_step_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that an error occurred while executing an op."""
+    tries = Tries(monkeypatch, step_retries=1)
+    assert tries.count(MemoryError("no memory for the crops"), MemoryError("no memory for the crops")) == (2, False)
+    (said,) = tries.failures
+    assert said
+    assert (said.description or "").startswith("internal error: MemoryError: no memory for the crops")
 
 
 def test_a_laptop_has_one_try(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ class Program:
             assert time.monotonic() < deadline, f"no {pattern!r} within {seconds:.0f} s: {self.output()}"
             time.sleep(0.05)
 
-    def stop(self, number: signal.Signals, to_all: bool, limit: float = 30) -> Ended:
+    def stop(self, number: signal.Signals, to_all: bool, limit: float = 30, settle: float = 0.2) -> Ended:
         """Send it a signal, to its whole group where ``to_all``, and see how it ends."""
         before = self.output()
         started = time.monotonic()
@@ -71,7 +71,7 @@ class Program:
             self.end()
             raise AssertionError(f"still there {limit:.0f} s after {number.name}: {self.output()}") from None
         seconds = time.monotonic() - started
-        time.sleep(1)  # what watches its parent has noticed by then
+        time.sleep(settle)  # for what watches its parent
         left = self.processes()
         self.end()
         after = self.output()

@@ -1,0 +1,162 @@
+"""Signals that reach a program under ``interrupts.run``: real processes, one line, the right status, nobody left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from facecaption_ml.processes import ProcessIdentity, descendants, started_before
+from signalled import Program, assert_stopped
+
+START = "import sys, time, subprocess, threading\nfrom facecaption_ml import interrupts\n"
+Run = Callable[[str], Program]
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Starts Python with a program's text and waits until it says that it is at work."""
+    started: list[Program] = []
+
+    def start(text: str) -> Program:
+        started.append(Program([sys.executable, "-c", START + text], {**os.environ, "PYTHONUNBUFFERED": "1"}))
+        started[-1].wait_for("at work", 30)
+        return started[-1]
+
+    yield start
+    for program in started:
+        program.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_work_that_catches_everything_and_never_ends(run: Run, number: signal.Signals) -> None:
+    program = run("""
+def work():
+    while True:
+        try:
+            print("at work")
+            time.sleep(60)
+        except BaseException:
+            pass
+interrupts.advise("start again")
+interrupts.run(work)
+""")
+    ended = program.stop(number, to_all=True)
+    assert_stopped(ended, number)
+    assert ended.said_after.strip().endswith(": start again")
+
+
+def test_work_in_a_library_that_lets_nobody_else_run_python(run: Run) -> None:
+    ended = run("""
+import re
+interrupts.run(lambda: [print("at work"), [sum(range(10**6)) for _ in range(10**6)]])
+""").stop(signal.SIGINT, to_all=False)
+    assert_stopped(ended, signal.SIGINT)
+
+
+def test_a_handler_that_polars_puts_before_pythons(run: Run) -> None:
+    ended = run("""
+def work():
+    import polars as pl
+    pl.DataFrame({"a": [1]}).lazy().select(pl.col("a").sum()).collect()
+    print("at work")
+    time.sleep(60)
+interrupts.run(work)
+""").stop(signal.SIGINT, to_all=False)
+    assert_stopped(ended, signal.SIGINT)
+
+
+@pytest.mark.processes
+def test_children_end_too_and_say_nothing(run: Run) -> None:
+    program = run("""
+child = "import time\\nprint('at work')\\ntime.sleep(60)"
+deaf = "import signal, time\\nsignal.signal(15, lambda *_: None)\\ntime.sleep(1)\\nprint('is deaf')\\ntime.sleep(60)"
+def work():
+    both = [subprocess.Popen([sys.executable, "-c", text]) for text in (child, deaf)]
+    for one in both:
+        one.wait()
+    print("Error: a child has failed")
+interrupts.advise("", children_seconds=1)
+interrupts.run(work)
+""")
+    program.wait_for("is deaf", 30)
+    ended = program.stop(signal.SIGINT, to_all=True)
+    assert_stopped(ended, signal.SIGINT)
+    assert ended.said_after.strip() == "stopped by Ctrl-C"
+
+
+def test_a_second_signal_ends_at_once(run: Run) -> None:
+    program = run("""
+deaf = "import signal, time\\nsignal.signal(signal.SIGTERM, lambda *_: None)\\nprint('at work')\\ntime.sleep(60)"
+interrupts.advise("", children_seconds=50)
+interrupts.run(lambda: subprocess.run([sys.executable, "-c", deaf]))
+""")
+    os.kill(program.process.pid, signal.SIGINT)
+    program.wait_for("stopped by Ctrl-C", 10)
+    ended = program.stop(signal.SIGINT, to_all=False)
+    assert ended.status == 130
+    assert ended.seconds < 3
+    assert not ended.survivors
+
+
+def test_what_should_happen_before_the_end(run: Run) -> None:
+    program = run("""
+import pathlib, os
+def work():
+    with interrupts.before_end(lambda: os.write(9, b"called")):
+        print("at work")
+        time.sleep(60)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 9)
+kept = os.dup(2); os.dup2(kept, 9)
+interrupts.run(work)
+""")
+    assert program.stop(signal.SIGTERM, to_all=False).said_after == "stopped by SIGTERM\ncalled"
+
+
+@pytest.mark.parametrize(("minds", "status", "said"), [(True, 7, ""), (False, 130, "stopped by Ctrl-C\n")])
+def test_work_that_is_asked_and_work_that_does_not_listen(run: Run, minds: bool, status: int, said: str) -> None:
+    program = run(f"""
+asked = threading.Event()
+def work():
+    with interrupts.asking(lambda number: asked.set(), seconds=1):
+        print("at work")
+        asked.wait()
+        time.sleep({0 if minds else 60})
+    sys.exit(7)
+interrupts.run(work)
+""")
+    ended = program.stop(signal.SIGINT, to_all=False)
+    assert (ended.status, ended.said_after) == (status, said)
+    assert ended.seconds < 8
+
+
+@pytest.mark.parametrize(("end", "status"), [("return 5", 5), ("sys.exit(3)", 3), ("raise ValueError('no')", 1)])
+def test_without_a_signal_it_is_as_if_it_were_called(end: str, status: int) -> None:
+    text = f"{START}\ndef work():\n    {end}\nsys.exit(interrupts.run(work))"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    assert ("ValueError: no" in done.stderr) == (status == 1)
+
+
+def test_a_process_is_known_again_and_others_with_its_number_are_not() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    own = ProcessIdentity.own()
+    its = ProcessIdentity(own.host, own.boot, child.pid, "0")
+    assert child.pid in descendants()
+    assert not own.is_gone
+    assert ProcessIdentity.parse(str(own)) == own
+    assert its.is_gone, "another process had this number"
+    assert started_before(child.pid, time.time())
+    assert not started_before(child.pid, time.time() - 3600)
+    child.kill()
+    time.sleep(0.1)
+    assert not started_before(child.pid, time.time()), "a zombie does not live"
+    child.wait()
+    elsewhere = ProcessIdentity("another-host", own.boot, child.pid, "0")
+    assert not elsewhere.is_gone
+    assert ProcessIdentity(own.host, "another boot", own.pid, own.started).is_gone
