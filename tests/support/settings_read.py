@@ -17,8 +17,8 @@ BENCHMARK = PROBES["shared"] | PROBES["folders"] | PROBES["baselines"] | DRAWN |
 RELEASE = {"release_images", "validation_share", "test_share"}
 WORLD = {"sample_scenes", "seed"}
 READ = {
-    "source_manifest": {"source", "url_column", "text_column", "width_column", "height_column", "nsfw_column", "shard_size",
-                        "allow_nsfw", "nsfw_values", *WORLD},
+    "source_manifest": {"source", "url_column", "text_column", "width_column", "height_column", "nsfw_column", "file_column",
+                        "shard_size", "allow_nsfw", "nsfw_values", "source_kind", "source_tsv_quoting", *WORLD},
     "raw_images": {"max_image_bytes", "max_image_pixels", "max_redirects", "user_agent_contact", "respect_opt_out",
                    "allow_private_addresses", "success_floor", *WORLD},
     "face_crops": {"detector_weights", "detector_network", "detector_working_size", "min_face_score", "min_face_side",

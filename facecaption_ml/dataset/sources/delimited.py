@@ -193,7 +193,7 @@ class DelimitedTable:
             self.counts.mend(Repair.STRAY_QUOTE, self.file.name, place, self.delimiter.join(fields))
         if len(fields) < columns:
             self.counts.mend(Repair.MISSING_FIELDS, self.file.name, place, self.delimiter.join(fields))
-            return [*fields, *[""] * (columns - len(fields))]
+            return [*fields, *[""] * (max(found.values()) + 1 - len(fields))]
         if len(fields) > columns:
             self.counts.mend(Repair.SURPLUS_FIELDS, self.file.name, place, self.delimiter.join(fields))
             return self._joined(fields, found)
