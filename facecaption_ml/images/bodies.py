@@ -69,7 +69,8 @@ class ArrivingBody:
         if self._file is None:
             return b"".join(self._chunks)
         with _writing(self._bodies.folder):
-            return b"".join([os.pread(self._file.fileno(), self._written, 0), *self._chunks])
+            flushed = os.pread(self._file.fileno(), self._written, 0)
+        return b"".join([flushed, *self._chunks]) if self._chunks else flushed
 
     def release(self) -> None:
         self._chunks.clear()

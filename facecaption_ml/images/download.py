@@ -4,7 +4,7 @@ One event loop in a thread of its own does all network work. Each row ends with 
 can take longer than the policy's total timeout and the lookups of its host before.
 
 Memory, whatever the bodies: 64 MiB of bodies that arrive, 128 MiB of those whose check is due, 64 MiB of pictures that wait for
-rows before them, a table of 32 MiB (or of one picture) at a time, and per processor one picture being decoded, but only one of
+rows before them, a table of 16 MiB (or of one picture) at a time, and per processor one picture being decoded, but only one of
 over 25 megapixels. What does not fit is in files without a name meanwhile (``bodies``).
 """
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK_ROWS: Final = 512
-_CHUNK_BYTES: Final = 32 * 2**20
+_CHUNK_BYTES: Final = 16 * 2**20
 
 
 def fetch_raw_images(
@@ -96,7 +96,7 @@ def iter_fetched(
     on_progress: Callable[[int, int], None] | None = None,
     chunk_rows: int = _CHUNK_ROWS,
 ) -> Iterator[pl.DataFrame]:
-    """As fetch_raw_images, in tables of at most ``chunk_rows`` rows and some 32 MiB, each as soon as its rows and all before
+    """As fetch_raw_images, in tables of at most ``chunk_rows`` rows and some 16 MiB, each as soon as its rows and all before
     are done."""
     context = context or DownloadContext()
     earlier = EarlierRows.of_frame(previous) if isinstance(previous, pl.DataFrame) else previous

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -82,13 +83,24 @@ class TableFile:
         import pyarrow.parquet as pq
 
         if self._writer is None:
-            # No statistics and no dictionaries: of pictures they are as large as the pictures.
+            # No statistics and no dictionaries: of pictures they are as large as the pictures, which do not get smaller either.
+            schema = self._empty.to_arrow().schema
             self._writer = pq.ParquetWriter(
                 self._file,
-                self._empty.to_arrow().schema,
-                compression="zstd",
+                schema,
+                compression={name: "none" if name.endswith(".bytes") else "zstd" for name in _leaves(schema)},
                 use_dictionary=False,
                 write_statistics=False,
                 write_batch_size=16,
             )
         return self._writer
+
+
+def _leaves(schema: Any) -> list[str]:
+    """The paths of the columns as Parquet has them."""
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    pq.write_table(schema.empty_table(), file)
+    parquet = pq.ParquetFile(file).schema
+    return [parquet.column(index).path for index in range(len(parquet.names))]
