@@ -47,7 +47,7 @@ test-production: setup  ## Production's processes with PostgreSQL and S3, and th
 	@$(BIN)/pytest --hypothesis-profile=thorough -rs tests/production
 
 lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt anew from pyproject.toml
-	@$(UV) pip compile --quiet --universal --python-version 3.11 --extra llm --extra production --extra dev --no-header --no-emit-index-url \
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --extra llm --extra production --extra dev --no-header --no-emit-index-url --generate-hashes \
 		pyproject.toml --output-file requirements.txt
 
 clean:  ## Remove the demo's files (not .venv)
