@@ -47,3 +47,9 @@ def test_the_own_face_is_framed_among_the_nearest() -> None:
     picture = on_white(figures.png(drawn))
     assert picture.dtype == np.uint8
     assert (picture[0, 0] == 255).all()
+
+
+def test_a_caption_with_dollar_signs_is_drawn_as_it_is() -> None:
+    for caption in ("He paid $5 and got $3 back", r"a $\frac{1}{0$ of $\nothing$ man"):
+        rows = [Retrieval(caption, face(90, True), 1, [face(90, True)])]
+        assert caption in figures.svg(retrieval_figure(Retrievals(rows, 3))).decode()
