@@ -26,10 +26,11 @@ MODULE = ["-m", "facecaption_ml.flip.training.process"]
 KILLED_WHILE_WRITING = """
 import itertools, os, signal, sys, torch
 count, save = itertools.count(1), torch.save
-def half(state, path):
-    save(state, path)
+def half(state, file):
+    save(state, file)
     if next(count) == 3:
-        os.truncate(path, os.path.getsize(path) // 2)
+        file.flush()
+        os.truncate(file.name, os.path.getsize(file.name) // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 torch.save = half
 from facecaption_ml.flip.training.process import main
