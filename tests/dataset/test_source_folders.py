@@ -196,6 +196,14 @@ def test_a_table_that_names_its_pictures_gives_their_texts(tmp_path: Path, name:
     assert counts.passed_over_examples["picture that no table names"] == ["b.jpg"]
 
 
+def test_stray_quotes_do_not_join_rows_that_name_pictures(tmp_path: Path) -> None:
+    album(tmp_path)
+    put(tmp_path / "metadata.csv", 'file_name,text\na.jpg,"hello\nb.jpg,"x, y"\ndeep/c.jpg,bye"\n')
+    assert read(tmp_path)[0] == [("a.jpg", '"hello'), ("b.jpg", "x, y"), ("deep/c.jpg", 'bye"')]
+    put(tmp_path / "metadata.csv", 'file_name,text\na.jpg,"hello\nb.jpg,x\ndeep/c.jpg,bye"\n')
+    assert read(tmp_path)[0] == [("a.jpg", '"hello'), ("b.jpg", "x"), ("deep/c.jpg", 'bye"')]
+
+
 def test_a_table_that_names_pictures_may_be_the_source_itself_and_lies_beside_them(tmp_path: Path) -> None:
     picture(tmp_path / "train" / "a.png")
     table = put(tmp_path / "train" / "metadata.jsonl", json.dumps({"file_name": "a.png", "text": "one"}) + "\n")

@@ -53,6 +53,8 @@ def test_lists_structs_and_bytes_that_are_no_text_cost_their_cells_or_rows(tmp_p
     rows, counts = read(path)
     assert rows == [(URLS[0], None), (URLS[1], None)]
     assert counts.repaired == {"text_not_text": 2}
+    pq.write_table(pa.table({"URL": URLS[:2], "NSFW": [["NSFW"], []]}), path)
+    assert read(path)[1].repaired == {"nsfw_not_text": 2}
     pq.write_table(
         pa.table({"URL": pa.array([URLS[0].encode(), b"http://a.test/\xff"]), "TEXT": [b"caf\xe9", b"\xed\xa0\xbd"]}),
         path,

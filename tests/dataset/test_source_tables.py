@@ -99,6 +99,19 @@ def test_quoted_fields_hold_newlines_doubled_quotes_and_commas(tmp_path: Path) -
     assert not counts.repaired
 
 
+@pytest.mark.parametrize("header", ["TEXT,URL,title", "TEXT,URL", "title,URL,TEXT", "URL,title,TEXT"])
+def test_quoted_fields_of_several_lines_stand_in_any_column(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "list.csv"
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, header.split(","), extrasaction="ignore")
+        table.writeheader()
+        for url in urls(5):
+            table.writerow({"URL": url, "TEXT": "two\nlines, see http://b.test/\nx", "title": "a\nb"})
+    rows, counts = read(path)
+    assert rows == [(url, "two\nlines, see http://b.test/\nx") for url in urls(5)]
+    assert not counts.repaired
+
+
 def test_a_field_that_runs_over_the_end_of_a_block_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_files, "BLOCK_BYTES", 64)
     path = tmp_path / "list.csv"
@@ -209,6 +222,70 @@ def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> Non
     assert read(path)[0] == [(urls(2)[0], "grüße"), (urls(2)[1], "日本, 語")]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mac.csv", "URL,TEXT\r{0},0\r{1},1\r{2},2\r\n"),
+        ("mac_then_unix.csv", "URL,TEXT\r{0},0\r{1},1\n{2},2\n"),
+        ("windows_twice.csv", "URL,TEXT\r\r\n{0},0\r\r\n{1},1\r\r\n{2},2\r\r\n"),
+        ("unix_then_mac.csv", 'URL,TEXT\n{0},0\r{1},"1"\r\r{2},2\n'),
+        ("windows_then_mac.tsv", "URL\tTEXT\r\n{0}\t0\r\n{1}\t1\r{2}\t2"),
+        ("objects.jsonl", '{{"URL":"{0}","TEXT":"0"}}\n{{"URL":"{1}","TEXT":"1"}}\r{{"URL":"{2}","TEXT":"2"}}'),
+        ("addresses.txt", "{0}\n{1}\r{2}\r\n"),
+    ],
+)
+def test_line_ends_of_several_kinds_end_rows(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(text.format(*urls(3)).encode())
+    rows, counts = read(path)
+    assert rows == [(url, None if name.endswith("txt") else str(number)) for number, url in enumerate(urls(3))]
+    assert not counts.repaired
+
+
+def test_a_carriage_return_within_a_text_ends_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(f'URL,TEXT\n{urls(2)[0]},"one\r{urls(2)[1]},two"\n{urls(2)[1]},a\rb\n'.encode())
+    assert read(path)[0] == [(urls(2)[0], f"one\r{urls(2)[1]},two"), (urls(2)[1], "a\rb")]
+
+
+def test_utf_16_that_is_damaged_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    whole = f"URL,TEXT\n{urls(2)[0]},a\ud83d\n{urls(2)[1]},bc".encode("utf-16", "surrogatepass")
+    path.write_bytes(whole[:-1])
+    rows, counts = read(path)
+    assert rows == [(urls(2)[0], "a\ufffd\ufffd\ufffd"), (urls(2)[1], "b\ufffd")]
+    assert places(counts) == [("line 2", "invalid_utf8"), ("line 3", "invalid_utf8")]
+    path.write_bytes(whole[2:])
+    with pytest.raises(SourceColumnError, match="nor of UTF-16 with a byte order mark"):
+        read(path)
+
+
+@pytest.mark.parametrize(("name", "line"), [("list.jsonl", '{{"URL": "{}"}}'), ("list.txt", "{}")])
+def test_lists_that_were_put_together_from_files_with_marks(tmp_path: Path, name: str, line: str) -> None:
+    path = tmp_path / name
+    path.write_text("".join(f"\ufeff{line.format(url)}\n" for url in urls(3)))
+    assert [url for url, _ in read(path)[0]] == urls(3)
+
+
+def test_stray_quotes_and_commas_in_a_list_of_addresses_alone(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(
+        'URL\n"http://a.test/0.jpg\nhttp://a.test/1.jpg"\nhttp://a.test/w_1,h_2/2.jpg\nhttp://a.test/3.jpg,\n'
+    )
+    rows, counts = read(path)
+    assert [url for url, _ in rows] == [
+        '"http://a.test/0.jpg',
+        'http://a.test/1.jpg"',
+        "http://a.test/w_1,h_2/2.jpg",
+        "http://a.test/3.jpg",
+    ]
+    assert counts.repaired == {"stray_quote": 1, "surplus_fields": 2}
+    path.write_text("URL,WIDTH\nhttp://a.test/w_1,h_2/2.jpg,7\n")
+    assert read(path)[0] == [("http://a.test/w_1,h_2/2.jpg", None)]
+    path.write_text("URL,license\nhttp://a.test/0.jpg,by, 4.0\n")
+    assert read(path)[0] == [("http://a.test/0.jpg", None)]
+
+
 def test_bytes_that_are_no_text_cost_a_character_and_are_named(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_bytes(b"URL,TEXT\nhttp://a.test/0.jpg,caf\xe9\nhttp://a.test/1.jpg,nul \x00 here\n")
@@ -287,6 +364,25 @@ def test_json_lines_of_every_kind_cost_themselves_only(tmp_path: Path) -> None:
     assert counts.by_outcome == Counter(malformed_json=2, not_an_object=1, url_not_text=1)
 
 
+def test_keys_that_few_objects_have_count_wherever_they_come_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 200)
+    path = tmp_path / "list.jsonl"
+    plain = [json.dumps({"URL": url}) for url in urls(50)]
+    late = [
+        json.dumps({"URL": "http://b.test/0", "TEXT": "late"}),
+        json.dumps({"URL": "http://b.test/1", "nsfw": "NSFW"}),
+        json.dumps({"URL": "http://b.test/2", "NSFW": ["NSFW"]}),
+    ]
+    path.write_text("\n".join([*plain, *late]))
+    counts = ManifestCounts()
+    rows = pl.concat(build_shards(read_source(str(path), counts=counts), 100, counts))
+    assert rows.select("url", "alt_text").rows()[50:] == [("http://b.test/0", "late"), ("http://b.test/2", None)]
+    assert (counts.by_outcome, counts.repaired) == ({"kept": 52, "nsfw": 1}, {"nsfw_not_text": 1})
+    assert not counts.notes
+
+
 def test_dropped_rows_are_named_with_file_and_line_after_the_shards_are_built(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text("URL,TEXT,NSFW\nhttp://a.test/0.jpg,a,UNLIKELY\n\n ,b,UNLIKELY\nhttp://a.test/1.jpg,c,NSFW\n")
@@ -337,7 +433,12 @@ _words = st.one_of(_text, st.text(st.sampled_from('a,"\n\r\t é'), max_size=8))
 _quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@given(st.lists(st.tuples(_words, _words, _words), max_size=30), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+_addresses = st.one_of(_words, _words.map("http://a.test/{}".format))
+
+
+@given(
+    st.lists(st.tuples(_words, _addresses, _words), max_size=30), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+)
 @_quick
 def test_what_pythons_csv_module_writes_comes_back_equal(
     tmp_path: Path, rows: Sequence[tuple[str, str, str]], quoting: int

@@ -53,8 +53,10 @@ def find_columns(
     listed = ", ".join(shown(column) for column in present[:12]) or "none"
     if not {"url", "file"} & found.keys():
         hint = "; its first line must name its columns" if any("://" in column for column in present) else ""
-        if len(present) == 1 and any(mark in present[0] for mark in ";|\t,"):
+        if any(mark in column for column in present for mark in ";|\t") or (len(present) == 1 and "," in present[0]):
             hint = "; columns are separated by commas in a .csv, by tabs in a .tsv"
+        if any("\0" in column for column in present):
+            hint = "; it is no text of UTF-8, nor of UTF-16 with a byte order mark: convert it"
         raise SourceColumnError(f"source {shown(name)}: no column {columns.url!r} for the URLs (it has {listed}){hint}")
     if "text" not in found and len(present) > len(found):
         counts.notes.append(

@@ -54,6 +54,12 @@ class Repair(StrEnum):
     MISSING_FIELDS = "missing_fields"  # fewer than the header: empty
     TEXT_CUT = "text_cut"
     TEXT_NOT_TEXT = "text_not_text"  # a list, a struct: empty
+    NSFW_NOT_TEXT = "nsfw_not_text"  # a list, a struct: it excludes nothing
+
+    @classmethod
+    def of_nested(cls, field: str) -> Repair | None:
+        """Of a field of SourceColumns that holds a list or a struct; None for sizes, which are only hints."""
+        return {"text": cls.TEXT_NOT_TEXT, "nsfw": cls.NSFW_NOT_TEXT}.get(field)
 
 
 class Example(NamedTuple):

@@ -40,7 +40,8 @@ class _Shape(NamedTuple):
 
 @dataclass
 class DelimitedTable:
-    """One CSV or TSV file. ``other_lines`` counts its lines that begin no record: header, blank, within a quoted field."""
+    """One CSV or TSV file. ``other_lines`` counts its lines that begin no record (header, blank, within a quoted field), less
+    the records that begin within a line."""
 
     file: TextFile
     counts: ManifestCounts
@@ -55,7 +56,14 @@ class DelimitedTable:
 
     def batches(self, found: dict[str, int]) -> Iterator[pl.DataFrame]:
         """Typed batches of the columns ``found``, by their places, with the line of each row. Raises SourceError."""
-        rest, self._reader = self._rest, RecordReader(self.delimiter, self.quoting, len(self.header))
+        rest = self._rest
+        self._reader = RecordReader(
+            self.delimiter,
+            self.quoting,
+            len(self.header),
+            found.get("url", found.get("file", 0)),
+            files="file" in found,
+        )
         for block in chain([Block(rest.line, b"")], self._blocks, [None]):
             if block is not None:
                 data = rest.data + block.data
@@ -135,7 +143,7 @@ class DelimitedTable:
         """Whether a line within a quoted field could be a row."""
         for place in np.flatnonzero(within[:last]):
             line = data[newlines[place] + 1 : newlines[place + 1]]
-            if b"://" in line and self._reader.looks_like_a_row(line.decode()):
+            if self._reader.looks_like_a_row(line.decode()):
                 return True
         return False
 
@@ -174,7 +182,7 @@ class DelimitedTable:
         records, used, blank = self._reader.read(lines, final=final)
         continued = sum(record.lines - 1 for record in records)
         self.other_lines += blank + continued
-        self.counts.continued_lines += continued
+        self.counts.continued_lines += sum(max(0, record.lines - 1) for record in records)
         columns = len(self.header)
         rows = [
             self._cells(record, block.line, found) if record.stray or len(record.fields) != columns else record.fields
@@ -200,8 +208,13 @@ class DelimitedTable:
         return fields
 
     def _joined(self, fields: list[str], found: dict[str, int]) -> list[str]:
-        """Surplus fields are commas of the text, unless width and height would then be no numbers: then they are cut off."""
+        """Surplus fields are commas of the text, unless width and height would then be no numbers: then they are cut off.
+
+        Where each column is one that is read, and none of texts, they are commas of the address.
+        """
         surplus, text = len(fields) - len(self.header), found.get("text")
+        if text is None and set(found.values()) == set(range(len(self.header))):
+            text = found.get("url", found.get("file"))
         if text is None or not any(field.strip() for field in fields[len(self.header) :]):
             return fields
         end = text + surplus + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,12 +15,13 @@ from facecaption_ml.dataset.sources.columns import as_frame, find_columns
 from facecaption_ml.dataset.sources.counts import ManifestCounts, Repair, SourceOutcome
 from facecaption_ml.dataset.sources.text_files import Block, TextFile
 
+_BLANKS: Final = f"{string.whitespace}\ufeff"  # U+FEFF begins each of some files that were put together
 _MOST_LAYOUTS: Final = 1_000  # of objects, by their keys, that are remembered
 
 
 @dataclass
 class JsonLines:
-    """One JSONL file. ``other_lines`` counts its blank lines.
+    """One JSONL file. ``other_lines`` counts its blank lines, less the objects behind a carriage return within a line.
 
     A line that is no object is dropped and counted, whatever it holds; surrogates without their other half become U+FFFD.
     """
@@ -27,7 +29,7 @@ class JsonLines:
     file: TextFile
     counts: ManifestCounts
     other_lines: int = 0
-    found: tuple[str, ...] = ()  # fields of SourceColumns, known with the first batch
+    found: tuple[str, ...] = ()  # fields of SourceColumns that are looked for, known with the first batch
 
     def keys(self) -> list[str]:
         """The names in the first objects."""
@@ -42,13 +44,14 @@ class JsonLines:
     ) -> Iterator[pl.DataFrame]:
         """Typed batches with the line of each row. Raises SourceError, also where the first objects name no URL."""
         names = columns.model_dump()
+        first, has_text = ManifestCounts(), False
         for block in self.file.blocks():
             rows = self._objects(block)
             if not self.found and rows:
                 present = list({key: None for _, row in rows for key in row})
-                self.found = tuple(
-                    find_columns(self.file.name, present, columns, self.counts, pictures=pictures, prefer=prefer)
-                )
+                address = find_columns(self.file.name, present, columns, first, pictures=pictures, prefer=prefer)
+                other = "url" if "file" in address else "file"
+                self.found = tuple(field for field in names if field != other)  # any object may be the first with a key
             layouts: dict[tuple[str, ...], dict[str, str]] = {}
             cells: dict[str, list[str | None]] = {field: [] for field in self.found}
             places = []
@@ -59,27 +62,34 @@ class JsonLines:
                     if len(layouts) > _MOST_LAYOUTS:
                         layouts.clear()
                     layout = layouts[keys] = {field: _key(row, names[field]) for field in self.found}
+                    has_text = has_text or layout["text"] in row
                 values = {field: row.get(key) for field, key in layout.items()}
-                address = values.get("url", values.get("file"))
-                if isinstance(address, list | dict):
-                    self.counts.drop(SourceOutcome.URL_NOT_TEXT, self.file.name, f"line {line}", address)
+                location = values.get("url", values.get("file"))
+                if isinstance(location, list | dict):
+                    self.counts.drop(SourceOutcome.URL_NOT_TEXT, self.file.name, f"line {line}", location)
                     continue
                 places.append(line)
                 for field, value in values.items():
                     cells[field].append(self._text(field, value, line))
             if places:
                 yield as_frame(cells, places)
+        self.counts.notes += [] if has_text else first.notes
 
     def _objects(self, block: Block) -> list[tuple[int, dict[str, Any]]]:
         """The objects of a block with their lines."""
-        rows = []
+        rows: list[tuple[int, dict[str, Any]]] = []
         for line, data in enumerate(block.data.split(b"\n")[:-1], start=block.line):
             if not data.strip():
                 self.other_lines += 1
                 continue
             value = _loaded(data)
+            parts = [_loaded(part) for part in data.split(b"\r") if part] if value is _MALFORMED else []
+            objects = [part for part in parts if isinstance(part, dict)]
             if isinstance(value, dict):
                 rows.append((line, value))
+            elif objects and len(objects) == len(parts):
+                rows += ((line, part) for part in objects)
+                self.other_lines -= len(objects) - 1
             else:
                 wrong = SourceOutcome.MALFORMED_JSON if value is _MALFORMED else SourceOutcome.NOT_AN_OBJECT
                 self.counts.drop(wrong, self.file.name, f"line {line}", data[:200])
@@ -89,8 +99,9 @@ class JsonLines:
         if value is None:
             return None
         if isinstance(value, list | dict):
-            if field == "text":
-                self.counts.mend(Repair.TEXT_NOT_TEXT, self.file.name, f"line {line}", str(value)[:200])
+            repair = Repair.of_nested(field)
+            if repair:
+                self.counts.mend(repair, self.file.name, f"line {line}", str(value)[:200])
             return None
         text = value if isinstance(value, str) else str(value)
         if text.isascii():
@@ -103,7 +114,7 @@ class JsonLines:
 
 @dataclass
 class PlainLines:
-    """A list with one URL a line. ``other_lines`` counts its blank lines."""
+    """A list with one URL a line. ``other_lines`` counts its blank lines, less the URLs behind a carriage return."""
 
     file: TextFile
     other_lines: int = 0
@@ -112,7 +123,8 @@ class PlainLines:
         """Typed batches with the line of each row. Raises SourceError."""
         for block in self.file.blocks():
             lines = block.data.decode().split("\n")[:-1]
-            kept = [(block.line + place, line.strip()) for place, line in enumerate(lines) if line.strip()]
+            urls = ((place, url.strip(_BLANKS)) for place, line in enumerate(lines) for url in line.split("\r"))
+            kept = [(block.line + place, url) for place, url in urls if url]
             self.other_lines += len(lines) - len(kept)
             yield as_frame({"url": [url for _, url in kept]}, [line for line, _ in kept])
 
@@ -123,7 +135,7 @@ _MALFORMED: Final = object()
 def _loaded(data: bytes) -> object:
     """What a line holds; ``_MALFORMED`` where it is no JSON, or nested more deeply than can be read."""
     try:
-        return json.loads(data.decode())
+        return json.loads(data.decode().removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         return _MALFORMED
 

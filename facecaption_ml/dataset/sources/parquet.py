@@ -93,8 +93,10 @@ class ParquetTable:
         if address not in columns:
             self.counts.drop(SourceOutcome.URL_NOT_TEXT, self.name, f"row {first}", "", rows)
             return
-        if "text" in found and "text" not in columns:
-            self.counts.mend(Repair.TEXT_NOT_TEXT, self.name, f"row {first}", "", rows)
+        for field in found.keys() - columns.keys():
+            repair = Repair.of_nested(field)
+            if repair:
+                self.counts.mend(repair, self.name, f"row {first}", "", rows)
         yield typed(
             pl.DataFrame(columns).with_columns(
                 source_place=pl.int_range(first, first + rows, dtype=pl.Int64, eager=True)

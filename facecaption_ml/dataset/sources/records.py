@@ -1,22 +1,28 @@
 """Records of delimited text as people write it, line by line: for what does not keep to RFC 4180.
 
 A quote within an unquoted field is text. A quoted field that ends on its line ends as Python's csv module has it; one that runs
-over lines must be closed by a quote before a delimiter or a line end, and must not swallow lines that are rows themselves:
-else the quote that opened it is text, and the line a row like any other.
+over lines must be closed by a quote before a delimiter or a line end, and must not join lines each of which is a row itself:
+else the quote that opened it is text, and the line a row like any other. A carriage return alone ends a row where what is
+before and behind it are rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from facecaption_ml.dataset.sources.names import is_picture
+
+_URL: Final = re.compile(r"""[\s"]*[a-zA-Z][a-zA-Z0-9+.-]*://""")
 MAX_RECORD_CHARACTERS: Final = 4 * 2**20
 """A quoted field that is still open after so much is taken for a stray quote."""
 _MOST_STRAYS: Final = 20  # quotes of one line that are looked at one by one
 
 
 class Record(NamedTuple):
-    """A row: the place of its first line, its fields, over how many lines it runs, whether an opening quote in it is text."""
+    """A row: the place of its first line, its fields, over how many lines it runs (0: it shares the line of the one before),
+    whether an opening quote in it is text."""
 
     place: int
     fields: list[str]
@@ -25,10 +31,14 @@ class Record(NamedTuple):
 
 
 class RecordReader:
-    """Cuts lines into records; ``columns`` is how many fields the header has, 0 while that is not known."""
+    """Cuts lines into records; ``columns`` is how many fields the header has, 0 while that is not known.
 
-    def __init__(self, delimiter: str, quoting: bool, columns: int) -> None:
-        self._delimiter, self._quoting, self._columns = delimiter, quoting, columns
+    ``address``: the place of the field that has the picture's URL or, with ``files``, its file's name.
+    """
+
+    def __init__(self, delimiter: str, quoting: bool, columns: int, address: int = 0, *, files: bool = False) -> None:
+        self._delimiter, self._quoting, self._columns, self._address = delimiter, quoting, columns, address
+        self._is_address: Callable[[str], object] = _is_file if files else _URL.match
 
     def read(self, lines: Sequence[str], *, final: bool) -> tuple[list[Record], int, int]:
         """The records of ``lines`` (without their ``\\n``), how many lines were taken, and how many of those were blank.
@@ -38,10 +48,15 @@ class RecordReader:
         records: list[Record] = []
         place = blank = 0
         while place < len(lines):
-            text = lines[place].removesuffix("\r")
+            text = lines[place].rstrip("\r")
             if not text:
                 place += 1
                 blank += 1
+                continue
+            several = self._several(place, text) if "\r" in text else []
+            if several:
+                records += several
+                place += 1
                 continue
             if self._quoting and '"' in text:
                 record = self._quoted(lines, place, final)
@@ -54,12 +69,27 @@ class RecordReader:
         return records, place, blank
 
     def looks_like_a_row(self, line: str) -> bool:
-        """Whether a line on its own has the header's number of fields, and an address in it."""
-        return self._columns > 1 and line.count(self._delimiter) == self._columns - 1 and "://" in line
+        """Whether a line on its own has the header's number of fields, and an address where that has one."""
+        if self._columns < 1 or line.count(self._delimiter) < self._columns - 1:
+            return False
+        fields = self._split(line)[0] if self._quoting else line.split(self._delimiter)
+        return self._is_row(fields)
+
+    def _is_row(self, fields: list[str]) -> bool:
+        return len(fields) == self._columns and bool(self._is_address(fields[self._address]))
+
+    def _several(self, place: int, text: str) -> list[Record]:
+        """The records of a line in which carriage returns part rows; none where it is one."""
+        parts = [part for part in text.split("\r") if part]
+        for part in parts:
+            if not self.looks_like_a_row(part) or (self._quoting and self._split(part)[1] is not None):
+                return []
+        cells = [self._split(part)[0] if self._quoting else part.split(self._delimiter) for part in parts]
+        return [Record(place, fields, int(number == 0)) for number, fields in enumerate(cells)]
 
     def _quoted(self, lines: Sequence[str], place: int, final: bool) -> Record | None:
         """The record that begins in a line with quotes; None where its end is not among ``lines``."""
-        text = lines[place].removesuffix("\r")
+        text = lines[place].rstrip("\r")
         fields, opened = self._split(text)
         count = 1
         while opened is not None:
@@ -70,13 +100,14 @@ class RecordReader:
             if last < 0:
                 return self._with_stray(place, text, opened)
             count = last - place + 1
-            fields, again = self._split("\n".join(lines[place : last + 1]).removesuffix("\r"))
+            fields, again = self._split("\n".join(lines[place : last + 1]).rstrip("\r"))
             if again is None:
                 break
         if count > 1:
             single = self._with_stray(place, text, self._split(text)[1])
             wrong = len(fields) != self._columns and len(single.fields) == self._columns
-            if wrong or all(self.looks_like_a_row(line) for line in lines[place + 1 : place + count]):
+            rows = self._is_row(single.fields) and all(map(self.looks_like_a_row, lines[place + 1 : place + count]))
+            if wrong or rows:
                 return single
         return Record(place, fields, count)
 
@@ -84,7 +115,7 @@ class RecordReader:
         """The line from ``start`` on in which a quoted field ends; None: not among them, -1: a quote there ends none."""
         size = 0
         for place in range(start, len(lines)):
-            line = lines[place].removesuffix("\r")
+            line = lines[place].rstrip("\r")
             at = line.find('"')
             while at >= 0:
                 following = line[at + 1 : at + 2]
@@ -127,3 +158,7 @@ class RecordReader:
             if after < 0:
                 return fields, None
             at = after + 1
+
+
+def _is_file(field: str) -> bool:
+    return is_picture(field.strip(' "'))

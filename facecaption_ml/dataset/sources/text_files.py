@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import gzip
 import lzma
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,8 @@ BLOCK_BYTES: Final = 2 * 2**20
 MAX_LINE_BYTES: Final = 16 * 2**20
 """A longer line is dropped, and read in blocks until it ends."""
 _BOMS: Final = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_LINE_END: Final = re.compile(rb"\r*\n|\r")
+_LONE_RETURN: Final = re.compile(rb"\r(?!\n)")
 
 
 class Block(NamedTuple):
@@ -78,25 +81,36 @@ class TextFile:
         return b"\n".join(lines)
 
     def _chunks(self) -> Iterator[bytes]:
-        """Its bytes as UTF-8 without a mark at the beginning, lines ended by ``\\n`` or ``\\r\\n``, counted in ``lines``."""
+        """Its bytes as UTF-8, lines ended by ``\\n`` or ``\\r\\n`` and counted in ``lines``.
+
+        Where the first line ends with a ``\\r`` alone, each does.
+        """
+        last, returns = b"", None
+        for chunk in self._decoded():
+            if returns is None:
+                end = _LINE_END.search(chunk)
+                returns = end is not None and end[0] == b"\r"
+            if returns:  # a \r\n that two chunks share ends a line and a blank one
+                chunk = _LONE_RETURN.sub(b"\n", chunk)
+            self.lines += chunk.count(b"\n")
+            last = chunk[-1:] or last
+            yield chunk
+        self.lines += last not in (b"", b"\n")
+
+    def _decoded(self) -> Iterator[bytes]:
+        """Its bytes as UTF-8 without a mark at the beginning; what is no UTF-16 becomes what is no UTF-8."""
         with reading(self.name), open_bytes(self.name, self._options) as file:
-            first = _read(file)
-            encoding = next((name for mark, name in _BOMS if first.startswith(mark)), None)
-            first = first.removeprefix(codecs.BOM_UTF8)
-            decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
-            mac = b"\n" not in first and b"\r" in first and not decoder
-            chunk, last = first, b""
+            chunk = _read(file)
+            mark, encoding = next(
+                ((mark, name) for mark, name in _BOMS if chunk.startswith(mark)), (codecs.BOM_UTF8, "")
+            )
+            chunk = chunk.removeprefix(mark)
+            decoder = codecs.getincrementaldecoder(encoding)("surrogatepass") if encoding else None
             while chunk:
-                if decoder:
-                    text = decoder.decode(chunk).removeprefix("\ufeff")
-                    chunk = text.encode("utf-8", "replace")
-                if mac:
-                    chunk = chunk.replace(b"\r", b"\n")
-                self.lines += chunk.count(b"\n")
-                last = chunk[-1:] or last
-                yield chunk
+                yield decoder.decode(chunk).encode("utf-8", "surrogatepass") if decoder else chunk
                 chunk = _read(file)
-            self.lines += last not in (b"", b"\n")
+            if decoder and decoder.getstate()[0]:
+                yield b"\xff"
 
 
 @contextlib.contextmanager
