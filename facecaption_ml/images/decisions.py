@@ -19,7 +19,7 @@ _DECIDE: Final[Mapping[FetchStatus, tuple[str, ...]]] = {
     FetchStatus.duplicate_image: _OF_PICTURES,
     FetchStatus.invalid_url: ("allow_files_under", "open_object"),
     FetchStatus.opted_out: ("respect_opt_out", "user_agent_contact"),
-    FetchStatus.refused_address: ("allow_private_addresses", "allow_files_under", "proxy"),
+    FetchStatus.refused_address: ("allow_private_addresses", "allow_files_under", "proxy", "nameservers"),
     FetchStatus.tls_error: ("proxy",),
     FetchStatus.protocol_error: ("proxy",),
     FetchStatus.http_client_error: ("user_agent_contact", "proxy"),
@@ -32,6 +32,8 @@ _DECIDE: Final[Mapping[FetchStatus, tuple[str, ...]]] = {
 _OF_FILES: Final = ("allow_files_under", "open_object", "max_image_bytes", "max_image_pixels", "accepted_formats")
 _NOT_OF_THE_WEB: Final = ("allow_files_under", "open_object")
 _GONE: Final = ("HTTP 404", "HTTP 410")  # whoever asks
+_OF_ROBOTS: Final = ("respect_opt_out", "proxy")  # where it was robots.txt that failed
+_OF_REDIRECTS: Final = ("user_agent_contact", "proxy")  # that lead to what is no URL
 
 _VALUES: Final[Mapping[str, Callable[[DownloadPolicy, DownloadContext], Any]]] = {
     "max_image_bytes": lambda policy, _: policy.max_image_bytes,
@@ -41,6 +43,7 @@ _VALUES: Final[Mapping[str, Callable[[DownloadPolicy, DownloadContext], Any]]] =
     "allow_private_addresses": lambda policy, _: policy.allow_private_addresses,
     "user_agent_contact": lambda policy, _: policy.user_agent_contact,
     "proxy": lambda policy, _: _digest(policy),
+    "nameservers": lambda policy, _: ",".join(policy.nameservers),
     "accepted_formats": lambda *_: ",".join(ACCEPTED_FORMATS),
     "allow_files_under": lambda _, context: context.allow_files_under or "",
     "open_object": lambda _, context: context.open_object is not None,
@@ -54,6 +57,10 @@ def decided_by(
     names = _DECIDE.get(status, ())
     if status is FetchStatus.http_client_error and error in _GONE:
         names = ()
+    elif error and error.startswith("robots.txt: ") and not status.may_pass and status is not FetchStatus.opted_out:
+        names = _OF_ROBOTS
+    elif error and error.startswith("redirect: ") and status is FetchStatus.invalid_url:
+        names = _OF_REDIRECTS
     names = tuple(name for name in names if (name in _OF_FILES if is_stored(url) else name not in _NOT_OF_THE_WEB))
     return "; ".join(f"{name}={_VALUES[name](policy, context)}" for name in names) or None
 

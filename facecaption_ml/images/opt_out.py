@@ -97,7 +97,7 @@ class RobotsCache:
     """Answers whether a URL may be fetched; several rows of one origin wait for one request.
 
     Where robots.txt cannot be read for a server's or the network's fault, nothing of that origin is fetched (RFC 9309
-    §2.3.1.4): the row fails with that fault's status, which may pass, and the next run asks again. The cache lives as
+    §2.3.1.4): the row fails with that fault's status, and where that may pass the next run asks again. The cache lives as
     long as one run of a shard, well under the day that the RFC allows.
     """
 

@@ -81,7 +81,10 @@ class TolerantHandler(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         if self._head is None:
-            self._receive_body(data)
+            if data and self._payload is not None and self._payload.is_eof():
+                self._close_idle()  # an answer that nobody asked for would be taken for the next request's
+            else:
+                self._receive_body(data)
             return
         searched = max(len(self._head) - 3, 0)
         self._head += data if self._head else data.lstrip(b"\r\n")
@@ -115,6 +118,11 @@ class TolerantHandler(ResponseHandler):
             self._refuse("trailers are too long")
         if self.exception() is not None:  # else whoever reads the body would wait for it
             payload.set_exception(aiohttp.ClientError("invalid body"))
+
+    def _close_idle(self) -> None:
+        self.force_close()
+        if self.transport is not None:
+            self.transport.close()
 
     def _refuse(self, message: str) -> None:
         self._head = None

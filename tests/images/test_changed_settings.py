@@ -14,6 +14,7 @@ from facecaption_ml.images.stored_objects import stored_version
 from facecaption_ml.storage.store import Store
 from hostile_site import Site, manifest, picture, reply
 from local_fetch import local
+from name_server import name_server
 
 LARGE = picture(1, size=(200, 100))
 
@@ -48,6 +49,44 @@ def test_a_corrected_setting_takes_effect(site: Site, path: str, then: dict, now
     same, _, requests = run_twice(site, site.base + path, then, then)
     assert same["status"] == status
     assert requests == 0  # it would end so again
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "protocol_error"),
+        (reply(body=b"x", Content_Encoding=", ".join(["gzip"] * 9)), "undecodable"),
+    ],
+)
+def test_a_robots_txt_that_cannot_be_read_holds_nothing_up_where_opt_outs_are_not_asked_for(
+    site: Site, answer: bytes, status: str
+) -> None:
+    site.replies["/robots.txt"] = answer
+    first, second, _ = run_twice(site, f"{site.base}/image/1", {}, {"respect_opt_out": False})
+    assert first["status"] == status
+    assert first["error"].startswith("robots.txt: ")
+    assert second["status"] == "ok"
+
+
+def test_other_name_servers_may_know_another_address() -> None:
+    source = manifest(["http://names.example/x.jpg"])
+    with name_server() as inside, name_server() as outside:
+        inside.addresses["names.example"] = ["10.0.0.1"]
+        then, now = (
+            local(allow_private_addresses=False, nameservers=(server.address,)) for server in (inside, outside)
+        )
+        first = fetch_raw_images(source, *then)
+        assert first["status"].to_list() == ["refused_address"]
+        assert fetch_raw_images(source, *then, previous=first)["attempts"].to_list() == [1]
+        assert fetch_raw_images(source, *now, previous=first)["attempts"].to_list() == [2]
+
+
+def test_a_redirect_that_leads_nowhere_is_tried_again_with_a_contact(site: Site) -> None:
+    site.replies["/astray"] = reply("302 Found", Location="login:")
+    first, second, _ = run_twice(site, f"{site.base}/astray", {}, {"user_agent_contact": "a@b.org"})
+    assert (first["status"], first["attempts"], second["attempts"]) == ("invalid_url", 1, 2)
+    _, same, _ = run_twice(site, f"{site.base}/astray", {}, {})
+    assert same["attempts"] == 1
 
 
 def test_a_text_never_names_a_limit_that_is_not_set_any_more(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import re
@@ -25,6 +26,7 @@ from facecaption_ml.images.response_head import MAX_HEAD_BYTES, is_whole, mended
 from facecaption_ml.images.status import FetchFailure
 from hostile_site import Site, manifest, picture, reply
 from local_fetch import fetch_one, local
+from loopback import stream_server
 
 BODY = picture(1)
 
@@ -126,6 +128,26 @@ def test_a_connection_serves_several_odd_answers(site: Site) -> None:
     )
     assert table["status"].to_list() == ["ok", *["duplicate_image"] * 5]
     assert site.most_open == 1
+
+
+@pytest.mark.parametrize("more", [answer(body=picture(666)), answer(body=picture(666))[:300], b"junk"])
+def test_what_arrives_between_two_requests_is_no_answer_to_the_second(more: bytes) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                await asyncio.sleep(0.1)  # while the other host's connection is idle
+                writer.write(answer(body=picture(int(head.split(b" ")[1][1:]))))
+                await asyncio.sleep(0.005)
+                writer.write(more)
+        writer.close()
+
+    with stream_server(handle) as port:
+        urls: list[str | None] = [f"http://{'ab'[number % 2]}.test/{number}" for number in range(6)]  # hosts take turns
+        policy = local(connections=1, connections_per_host=1, connect_to={"*.test": ("127.0.0.1", port)}, respect_opt_out=False)
+        table = fetch_raw_images(manifest(urls), *policy)
+    assert table["error"].to_list() == [None] * 6
+    assert table["image"].struct.field("bytes").to_list() == [picture(number) for number in range(6)]
 
 
 @examples(200)
