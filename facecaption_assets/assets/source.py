@@ -13,6 +13,7 @@ from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.progress import Progress, logger
+from facecaption_assets.factories.records import note_source_rows
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, DOWNLOAD
 from facecaption_assets.partitions import REFETCH_TAG, SHARDS
@@ -24,7 +25,7 @@ from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.sources import ManifestCounts
 from facecaption_ml.errors import naming
 from facecaption_ml.images import EarlierRows, FetchStatus, count_by_status, fetch_status, fetch_to_file, success_rate
-from facecaption_ml.schemas import SCHEMAS, empty
+from facecaption_ml.schemas import SCHEMAS, SOURCE, empty
 from facecaption_ml.storage.content import table_version
 from facecaption_ml.storage.store import Store
 from facecaption_ml.storage.table_file import TableFile
@@ -75,7 +76,8 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
             if ingested.known:
                 metadata["same content as"] = ingested.known.location
             # The shards that there were have not changed: what was made from them is not out of date.
-            before = previous_data_version(context.instance) or _content(store, ingested.ledger.names)
+            before = previous_data_version(context.instance) or _content(_rows(store, ingested.ledger.names))
+            note_source_rows(context.instance, _rows(store, ingested.names))
             return _result(store, ingested, metadata, before)
         counts, progress = ManifestCounts(), Progress("source_manifest", "rows written")
         batches = context.resources.source.batches(counts)
@@ -84,7 +86,9 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
                 batches, store, settings.source.shards, progress, removed=removals(settings), counts=counts
             )
         _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
-        return _result(store, ingested, {"source": settings.source.location}, _content(store, ingested.names))
+        rows = _rows(store, ingested.names)
+        note_source_rows(context.instance, rows)
+        return _result(store, ingested, {"source": settings.source.location}, _content(rows))
 
     return source_manifest
 
@@ -134,13 +138,15 @@ def _reading(counts: ManifestCounts) -> dict[str, Any]:
     return said
 
 
-def _content(store: Store, names: Sequence[str]) -> dg.DataVersion:
+def _rows(store: Store, names: Sequence[str]) -> dict[str, str]:
+    """The version of each shard's rows, so that only shards whose rows have changed are made again."""
+    return {name: table_version(store, SOURCE, name, columns=SCHEMAS[SOURCE]) for name in names}
+
+
+def _content(rows: Mapping[str, str]) -> dg.DataVersion:
     """Of the source's shards, so that a source that was read again without a change makes nothing stale."""
-    columns = list(SCHEMAS["source_manifest"])
-    content = hashlib.sha256()
-    for name in names:
-        content.update(f"{name} {table_version(store, 'source_manifest', name, columns=columns)}\n".encode())
-    return dg.DataVersion(content.hexdigest()[:16])
+    lines = "".join(f"{name} {version}\n" for name, version in rows.items())
+    return dg.DataVersion(hashlib.sha256(lines.encode()).hexdigest()[:16])
 
 
 def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> None:

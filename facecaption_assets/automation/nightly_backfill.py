@@ -9,7 +9,8 @@ what it was made of (``records.made_of``), and the failures of the last days.
   content than it was made of. An input that was merely made again is no reason.
 
 A shard that the source has not, such as a partition that somebody has added by hand, is left alone.
-``source_manifest`` is no reason for staleness: each further manifest makes it newer without a change to earlier shards.
+Of ``source_manifest`` only the rows of the shard itself are a reason: a further manifest, or a source that has grown,
+changes nothing for the other shards.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Final, Literal
 import dagster as dg
 
 from facecaption_assets.automation.ranges import shards_of_run
-from facecaption_assets.factories.records import FAILURE, MadeOf, latest_of, made_of
+from facecaption_assets.factories.records import FAILURE, SOURCE_ROWS, MadeOf, latest_of, made_of, source_rows
 from facecaption_assets.partitions import SHARD_ASSETS, SHARDS
+from facecaption_ml.schemas import SOURCE
 
 Reason = Literal["missing", "failed", "stale"]
 _MOST_EVENTS: Final = 5_000  # failures that are read of each asset, the latest first
@@ -83,7 +85,8 @@ def find_backlog(
     assert SHARDS.name
     registered = list(instance.get_dynamic_partitions(SHARDS.name))
     position = {shard: number for number, shard in enumerate(registered)}
-    stages = [_Stage.of(instance, repository, name) for name in SHARD_ASSETS]
+    rows = source_rows(instance, registered)
+    stages = [_Stage.of(instance, repository, name, rows) for name in SHARD_ASSETS]
     made = {stage.name: stage.made for stage in stages}
     failures = _failures(instance, registered, position, [stage.made for stage in stages], now - memory)
     unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
@@ -104,29 +107,38 @@ def find_backlog(
 
 @dataclass(frozen=True)
 class _Stage:
-    """A shard asset as it is defined now, its shards as they were made, and its inputs that are not by shard."""
+    """A shard asset as it is defined now, its shards as they were made, and its inputs that are not by shard.
+
+    ``rows``: the versions of the source's rows, of the asset that is made of them.
+    """
 
     name: str
     code: str | None
     parents: Sequence[str]
     made: Mapping[str, MadeOf]
     whole: Mapping[str, MadeOf]
+    rows: Mapping[str, str]
 
     @classmethod
-    def of(cls, instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, name: str) -> _Stage:
+    def of(
+        cls, instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, name: str, rows: Mapping[str, str]
+    ) -> _Stage:
         node = repository.asset_graph.get(dg.AssetKey(name))
         parents = [key.to_user_string() for key in node.parent_keys]
         whole = {
             parent: latest
             for parent in parents
-            if parent not in SHARD_ASSETS and parent != "source_manifest" and (latest := latest_of(instance, parent))
+            if parent not in SHARD_ASSETS and parent != SOURCE and (latest := latest_of(instance, parent))
         }
-        return cls(name, node.code_version, parents, made_of(instance, name), whole)
+        return cls(name, node.code_version, parents, made_of(instance, name), whole, rows if SOURCE in parents else {})
 
     def is_stale(self, shard: str, made: Mapping[str, Mapping[str, MadeOf]]) -> bool:
         """Whether a shard that is made is of other code or of other inputs than there are now."""
         mine = self.made[shard]
         if self.code is not None and mine.code != self.code:
+            return True
+        rows = mine.inputs.get(SOURCE_ROWS)
+        if rows and rows != self.rows.get(shard, rows):
             return True
         inputs = {parent: made[parent].get(shard) for parent in self.parents if parent in made} | dict(self.whole)
         return any(now and mine.is_older_than(now, parent) for parent, now in inputs.items())

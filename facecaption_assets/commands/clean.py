@@ -54,12 +54,17 @@ def runs_under_way(settings: Settings) -> list[str]:
 
     Runs whose process has ended are marked failed first, as at every start.
     """
-    if not (settings.dagster_home / "dagster.yaml").is_file() and not os.environ.get("DAGSTER_HOME"):
+    if not has_instance(settings):
         return []
     home = prepare_home(settings)
     with dg.DagsterInstance.get() as instance:
         fail_dead_runs(instance, home)
         return list(instance.get_run_ids(dg.RunsFilter(statuses=RUNNING)))
+
+
+def has_instance(settings: Settings) -> bool:
+    """Whether Dagster has recorded anything here yet."""
+    return (settings.dagster_home / "dagster.yaml").is_file() or bool(os.environ.get("DAGSTER_HOME"))
 
 
 def _say(what: str, names: list[str], size: int) -> None:

@@ -15,9 +15,10 @@ from typing import Final
 import click
 import dagster as dg
 
-from facecaption_assets.commands.clean import runs_under_way
+from facecaption_assets.commands.clean import has_instance, runs_under_way
 from facecaption_assets.commands.event_log import Emptied, Words, empty_events, empty_file
 from facecaption_assets.commands.instance import prepare_home
+from facecaption_assets.factories.records import note_source_rows, source_rows
 from facecaption_assets.partitions import BENCHMARK_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import PREFIX, REMOVALS, Settings
 from facecaption_ml.dataset.removal_requests import (
@@ -33,7 +34,8 @@ from facecaption_ml.dataset.removal_requests import (
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.flip.use.face_features import FOLDER as FEATURES
-from facecaption_ml.schemas import DATASET, SOURCE
+from facecaption_ml.schemas import DATASET, SCHEMAS, SOURCE
+from facecaption_ml.storage.content import table_version
 from facecaption_ml.storage.store import Store
 
 _EXAMPLES: Final = 10
@@ -144,7 +146,7 @@ def empty_log(
     words = Words(removed, urls, texts)
     errors = settings.home / "errors.log"
     in_errors = errors.is_file() and empty_file(errors, words, dry_run)
-    if not (settings.dagster_home / "dagster.yaml").is_file() and not os.environ.get("DAGSTER_HOME"):
+    if not has_instance(settings):
         return Emptied(files=int(in_errors))
     prepare_home(settings)
     with dg.DagsterInstance.get() as instance:
@@ -181,6 +183,18 @@ def _done_at_once(
         yield f"URL and alt text of {addresses} row(s) of {store.uri(SOURCE)}, which keep their place and sample id"
         if not dry_run:
             take_out_addresses(store, held)
+            _note_source_rows(settings, store, [holding.shard for holding in held if holding.registered])
+
+
+def _note_source_rows(settings: Settings, store: Store, shards: Sequence[str]) -> None:
+    """Shards whose rows were emptied want making again, as `facecaption status` and the nightly backfill then say."""
+    if not has_instance(settings):
+        return
+    with dg.DagsterInstance.get() as instance:
+        noted = source_rows(instance, shards)
+        note_source_rows(
+            instance, {shard: table_version(store, SOURCE, shard, columns=SCHEMAS[SOURCE]) for shard in noted}
+        )
 
 
 def _pixels(store: Store, found: Survey, variants: Sequence[str]) -> Iterator[str]:

@@ -34,12 +34,20 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 # nor for what a materialization's entry in the log holds.
 from dagster._core.events import StepMaterializationData
 
+from facecaption_ml.schemas import SOURCE
+
 NO_EVENT: Final[Mapping[str, Any]] = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
 """Metadata of a result whose partitions are recorded already."""
 FAILURE: Final = "failure"
 """The metadata of an observation that says why a shard failed."""
 _CHUNK: Final = 500
 _CACHE: Final = "facecaption/made_of/"
+_SOURCE_CACHE: Final = "facecaption/source_rows/"
+SOURCE_ROWS: Final = "facecaption/source_rows"
+"""The tag of a shard's record that says which rows of the source it was made of, and their name among ``MadeOf.inputs``.
+
+To Dagster the source is one asset; its version moves with every shard of it.
+"""
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,9 @@ def input_tags(instance: dg.DagsterInstance, parents: Iterable[dg.AssetKey], sha
         version = (made.tags or {}).get(DATA_VERSION_TAG) if made else None
         tags[get_input_data_version_tag(key)] = version or DEFAULT_DATA_VERSION.value
         tags[get_input_event_pointer_tag(key)] = str(latest.storage_id) if latest else NULL_EVENT_POINTER
+        if key == dg.AssetKey(SOURCE):
+            rows = source_rows(instance, [shard])
+            tags |= {SOURCE_ROWS: rows[shard]} if rows else {}
     return tags
 
 
@@ -139,7 +150,7 @@ def remember(instance: dg.DagsterInstance, asset: str, made: Mapping[str, MadeOf
         f"{_CACHE}{asset}/{shard}": json.dumps([one.storage_id, one.code, one.data, one.inputs])
         for shard, one in made.items()
     }
-    instance.daemon_cursor_storage.set_cursor_values(values)
+    _keep(instance, values)
 
 
 def _remembered(instance: dg.DagsterInstance, asset: str, shards: Sequence[str]) -> dict[str, MadeOf]:
@@ -165,7 +176,33 @@ def _made_of(record: dg.EventLogRecord) -> MadeOf:
     tags = (event.tags or {}) if event else {}
     prefix = f"{INPUT_DATA_VERSION_TAG_PREFIX}/"
     inputs = {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
+    inputs |= {SOURCE_ROWS: tags[SOURCE_ROWS]} if SOURCE_ROWS in tags else {}
     return MadeOf(record.storage_id, tags.get(CODE_VERSION_TAG), tags.get(DATA_VERSION_TAG), inputs)
+
+
+def source_rows(instance: dg.DagsterInstance, shards: Iterable[str]) -> dict[str, str]:
+    """The version of the rows that the source has for each shard; without shards of which that was never noted."""
+    names = {f"{_SOURCE_CACHE}{shard}": shard for shard in shards}
+    found: dict[str, str] = {}
+    for chunk in _chunks(sorted(names)):
+        kept = instance.daemon_cursor_storage.get_cursor_values(set(chunk))
+        found |= {names[name]: version for name, version in kept.items()}
+    return found
+
+
+def note_source_rows(instance: dg.DagsterInstance, versions: Mapping[str, str]) -> None:
+    """Keep the versions of some shards' rows where ``source_rows`` finds them."""
+    _keep(instance, {f"{_SOURCE_CACHE}{shard}": version for shard, version in versions.items()})
+
+
+def _keep(instance: dg.DagsterInstance, values: Mapping[str, str]) -> None:
+    """Dagster's storage takes values under names that are all new or all there already: of a mixture it loses the new ones."""
+    storage = instance.daemon_cursor_storage
+    for names in _chunks(sorted(values)):
+        there = storage.get_cursor_values(set(names))
+        for part in ([name for name in names if name in there], [name for name in names if name not in there]):
+            if part:
+                storage.set_cursor_values({name: values[name] for name in part})
 
 
 def failures_in_run(instance: dg.DagsterInstance, run_id: str, assets: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -6,7 +6,9 @@ images and the request spell its address.
 
 from __future__ import annotations
 
+import html
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,12 +25,18 @@ REMOVED: Final = "removed"
 
 _PATTERNS: Final = {
     "sha256": re.compile(r"[0-9a-f]{64}"),
-    "face_ids": re.compile(r"[0-9a-f]{16}_\d+"),
+    "face_ids": re.compile(r"[0-9a-f]{16}_(?:0|[1-9][0-9]*)"),
     "sample_ids": re.compile(r"[0-9a-f]{16}"),
     "hosts": re.compile(r"host:.*"),
 }
 _FETCHED: Final = ("http", "https", "file", "s3")
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\]", re.ASCII)
+# Another URL behind one, or a column behind a tab.
+_MORE: Final = re.compile(r"\s\S*://|[,;|](?:https?|file|s3)://|\t", re.IGNORECASE)
+# A blank behind the name of a picture, or before what ends no name: of "a b.jpg" the blank is part of the name.
+_NOTE: Final = re.compile(
+    r"\.(?:jpe?g|jfif|png|gif|webp|bmp|tiff?|avif|heic)\S?\s|\s(?!.*\.\w{2,5}(?:[?#]\S*)?$)", re.I
+)
 _LINE_ENDS: Final = re.compile(r"\r\n|\r|\n")
 
 
@@ -84,7 +92,10 @@ class RemovalList:
                 continue
             kind = next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(line.lower())), "urls")
             try:
-                values[kind].add(_NORMAL[kind](line) if kind in _NORMAL else line.lower())
+                if kind == "urls":
+                    values[kind].update(map(_normal_url, _readings(line)))
+                else:
+                    values[kind].add(_normal_host(line) if kind == "hosts" else line.lower())
             except RemovalListError as error:
                 raise RemovalListError(f"{name}, line {number}: {error}") from None
         return cls(**{kind: frozenset(named) for kind, named in values.items()})
@@ -168,8 +179,16 @@ def _normal_url(line: str) -> str:
     shown, normal = line[:80], canonical_url(line)
     if re.search(r"\s#", line):
         raise RemovalListError(f"{shown!r} has a comment behind the URL: give the comment a line of its own")
-    if re.search(r"\s\S*://", line):
+    if _MORE.search(line):
         raise RemovalListError(f"{shown!r} is more than a URL: write one URL a line and nothing else")
+    if not normal.startswith(S3) and _NOTE.search(line):
+        raise RemovalListError(
+            f"{shown!r} has a text behind the URL: give it a line of its own that starts with #, or write the blank as %20"
+        )
+    if normal.endswith("/*"):
+        raise RemovalListError(
+            f"{shown!r}: * stands for itself, so nothing would match; write one URL a line, or host:{host_of(normal)}"
+        )
     host = host_of(normal)
     if normal and not normal.startswith(_FETCHED):
         raise RemovalListError(
@@ -193,7 +212,16 @@ def _normal_host(line: str) -> str:
     return host
 
 
-_NORMAL: Final = {"urls": _normal_url, "hosts": _normal_host}
+def _readings(line: str) -> list[str]:
+    """A line's URL as it stands, and without what a letter or a page adds to it; a request takes both.
+
+    That is a comma or semicolon behind it, an invisible character, and & written as in HTML.
+    """
+    bare = line
+    while bare and (bare[-1] in ",;" or unicodedata.category(bare[-1]) == "Cf"):
+        bare = bare[:-1].rstrip()
+    forms = [form for text in (line, bare) for form in (text, html.unescape(text))]
+    return [line, *dict.fromkeys(form for form in forms if form != line and canonical_url(form))]
 
 
 def _candidates(text: str) -> Iterable[str]:

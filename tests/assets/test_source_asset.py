@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from facecaption_assets.definitions import build_definitions
+from facecaption_assets.factories.records import source_rows
 from facecaption_assets.resources.data import DownloaderResource
 from facecaption_assets.settings import load_settings
 from facecaption_ml.dataset.sources import delimited
@@ -19,7 +20,9 @@ LIST = (
 )
 
 
-def materialized(home: Path, source: Path, **more: object) -> dg.ExecuteInProcessResult:
+def materialized(
+    home: Path, source: Path, *, instance: dg.DagsterInstance | None = None, **more: object
+) -> dg.ExecuteInProcessResult:
     settings = load_settings(profile="photos", home=home, source=str(source), **more)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -27,7 +30,7 @@ def materialized(home: Path, source: Path, **more: object) -> dg.ExecuteInProces
         return job.execute_in_process(
             asset_selection=[dg.AssetKey("source_manifest")],
             raise_on_error=False,
-            instance=dg.DagsterInstance.ephemeral(),
+            instance=instance or dg.DagsterInstance.ephemeral(),
         )
 
 
@@ -108,3 +111,17 @@ def test_only_a_table_that_names_files_lets_files_be_read(tmp_path: Path) -> Non
         with DownloaderResource(settings).session() as (_, context):
             allowed[source] = context.allow_files_under
     assert allowed == {named: tmp_path.resolve(), urls: None, tmp_path: tmp_path.resolve()}
+
+
+def test_only_shards_whose_rows_have_changed_have_other_rows_than_before(tmp_path: Path) -> None:
+    source, shards = tmp_path / "list.txt", ["shard-00000", "shard-00001", "shard-00002"]
+    noted = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for names in ("abcd", "abcd", "abcdef", "abcfe", "b"):
+            source.write_text("".join(f"http://{name}.test/1.jpg\n" for name in names))
+            materialized(tmp_path / "home", source, instance=instance, shard_size=2)
+            noted.append(source_rows(instance, shards))
+    assert [len(rows) for rows in noted[:3]] == [2, 2, 3]
+    assert noted[0] == noted[1] == {shard: noted[2][shard] for shard in shards[:2]}
+    assert [noted[3][shard] != noted[2][shard] for shard in shards] == [False, True, True]
+    assert noted[4][shards[0]] != noted[3][shards[0]]

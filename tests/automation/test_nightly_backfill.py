@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from facecaption_assets.automation.nightly_backfill import Backlog, Reason, Task, find_backlog
 from facecaption_assets.automation.schedules import run_ranges
 from facecaption_assets.definitions import build_definitions
+from facecaption_assets.factories.records import SOURCE_ROWS, note_source_rows
 from facecaption_assets.partitions import SHARD_ASSETS
 from facecaption_assets.settings import Settings, SettingsError, load_settings
 from facecaption_ml.schemas import empty
@@ -58,8 +59,9 @@ class Night:
         version: str | None = None,
         content: str | None = None,
         of: str | None = None,
+        rows: str | None = None,
     ) -> None:
-        """With this ``content``, made ``of`` that of its inputs.
+        """With this ``content``, made ``of`` that of its inputs; ``rows``: of the source.
 
         By code of ``version``: None or "1" for the current one, "" for a materialization that does not say.
         """
@@ -67,6 +69,7 @@ class Night:
             current = self.repository.asset_graph.get(dg.AssetKey(asset)).code_version
             made_by = current if version in (None, "1") else version
             tags = {"dagster/code_version": made_by} if made_by else {}
+            tags |= {SOURCE_ROWS: rows} if rows else {}
             if content:
                 node = self.repository.asset_graph.get(dg.AssetKey(asset))
                 tags |= {
@@ -191,6 +194,18 @@ def test_an_input_made_again_is_a_reason_only_where_its_content_is_another() -> 
     assert night.tick() == []
     night.make(s[1:2], ["face_crops"], content="b", of="a")
     assert night.tick() == [(s[1], s[1], "stale", "face_attributes")]
+
+
+def test_rows_of_the_source_are_a_reason_for_their_own_shard_and_no_other() -> None:
+    night = Night(3)
+    s = night.shards
+    note_source_rows(night.instance, dict.fromkeys(s, "rows"))
+    night.make(s, content="a", rows="rows")
+    assert night.tick() == []
+    note_source_rows(night.instance, {s[1]: "other-rows"})
+    assert night.tick() == [(s[1], s[1], "stale", "raw_images")]
+    night.make(s[1:2], ["raw_images"], content="a", rows="other-rows")
+    assert night.tick() == []
 
 
 def test_a_partition_that_the_source_has_not_is_left_alone(tmp_path: Path) -> None:

@@ -124,6 +124,15 @@ def test_a_host_is_removed_however_both_are_spelt(line: str, url: str) -> None:
         ("http://a.test:99999/", "no URL"),
         ("http://[broken/", "no URL"),
         ("ftp://a.test/1.jpg", "starts with http://"),
+        ("http://a.test/1.jpg 2024-01-01", "text behind the URL"),
+        ("http://a.test/1.jpg (mail of 3 May.)", "text behind the URL"),
+        ("http://a.test/photo please remove", "text behind the URL"),
+        ("http://a.test/1.jpg\tbob@mail.org", "one URL a line"),
+        ("http://a.test/1.jpg,http://a.test/2.jpg", "one URL a line"),
+        ("http://a.test/1.jpg;HTTPS://a.test/2.jpg", "one URL a line"),
+        ("http://a.test/album/*", "or host:a.test"),
+        ("0123456789abcdef_01", "no URL"),
+        ("0123456789abcdef_\u0661", "no URL"),
     ],
 )
 def test_a_line_that_would_match_nothing_says_what_to_write_instead(line: str, words: str) -> None:
@@ -131,6 +140,24 @@ def test_a_line_that_would_match_nothing_says_what_to_write_instead(line: str, w
         RemovalList.parse(["# a comment", line], "list x")
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "urls"),
+    [
+        ("http://a.test/1.jpg,", ["http://a.test/1.jpg", "http://a.test/1.jpg,"]),
+        ("http://a.test/1.jpg\u200b", ["http://a.test/1.jpg", "http://a.test/1.jpg%E2%80%8B"]),
+        ("http://a.test/?a=1&amp;b=2", ["http://a.test/?a=1&b=2", "http://a.test/?a=1&amp;b=2"]),
+        ("http://a.test/my photo.jpg", ["http://a.test/my%20photo.jpg"]),
+        ("s3://a/my photo of 2024", ["s3://a/my photo of 2024"]),
+        ("https://a.test/w_100,h_100/http://b.test/1.jpg", ["https://a.test/w_100,h_100/http://b.test/1.jpg"]),
+        ("https://a.test/*/1.jpg", ["https://a.test/*/1.jpg"]),
+    ],
+)
+def test_a_line_that_can_be_read_in_two_ways_takes_both(line: str, urls: list[str]) -> None:
+    removed = RemovalList.parse([line], "the test")
+    assert [removed.names_url(url) for url in urls] == [True] * len(urls)
+    assert not removed.names_url("http://a.test/2.jpg")
 
 
 def test_a_list_from_another_system_is_read(tmp_path: Path) -> None:
