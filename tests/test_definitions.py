@@ -145,13 +145,17 @@ def test_gpu_work_is_tagged_for_a100_nodes(definitions: dg.Definitions) -> None:
 def test_flip_is_trained_on_eight_a100_with_shared_memory_and_time_to_stop(
     definitions: dg.Definitions, asset: str
 ) -> None:
+    from facecaption_assets.definitions import build_definitions
+    from facecaption_assets.settings import load_settings
     from facecaption_assets.training.launch import STOP_SECONDS
 
     op = definitions.get_assets_def(asset).op
     config = op.tags["dagster-k8s/config"]
     config = json.loads(config) if isinstance(config, str) else config
     container, pod = config["container_config"], config["pod_spec_config"]
-    assert op.pool == "a100x8"
+    assert op.pool == "training", "on a laptop, which has no A100"
+    on_kubernetes = build_definitions(load_settings(executor="kubernetes")).get_assets_def(asset).op
+    assert on_kubernetes.pool == "a100x8"
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
     assert container["resources"]["requests"] == container["resources"]["limits"]
     (mount,), (volume,) = container["volume_mounts"], pod["volumes"]
