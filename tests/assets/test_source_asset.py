@@ -87,6 +87,8 @@ def test_a_list_without_a_usable_row_says_why(tmp_path: Path) -> None:
     said = message(materialized(tmp_path / "home", source))
     assert "FACECAPTION_SOURCE: no usable row among 2; rows dropped: 1 malformed_json, 1 not_an_object; first: " in said
     assert f"{source}, line 1 (not_an_object)" in said
+    source.write_text("\n")
+    assert "FACECAPTION_SOURCE: no row in it (files read: 1)" in message(materialized(tmp_path / "home", source))
 
 
 def test_tables_among_pictures_name_the_setting_that_chooses(tmp_path: Path) -> None:
