@@ -101,7 +101,7 @@ def test_a_folder_that_may_not_be_read_is_named_or_counted(tmp_path: Path, monke
     scandir = os.scandir
 
     def guarded(folder: str) -> object:
-        if os.path.basename(folder) in closed:
+        if Path(folder).name in closed:
             raise PermissionError(13, "Permission denied", folder)
         return scandir(folder)
 
