@@ -496,17 +496,20 @@ def test_any_bytes_are_rows_and_dropped_rows_or_one_error(
     assert "\n" not in said
 
 
-@given(st.lists(st.text(st.sampled_from('ab," é'), max_size=10), min_size=1, max_size=30), st.integers(8, 200))
+_pieces = st.lists(st.sampled_from([*'ab," é\r', "http://a/", "http://b/,x\r"]), max_size=10).map("".join)
+
+
+@given(st.lists(_pieces, min_size=1, max_size=30), st.sampled_from("\n\r"), st.integers(32, 200))
 @_quick
-def test_rows_do_not_depend_on_where_blocks_end(tmp_path: Path, lines: Sequence[str], size: int) -> None:
+def test_rows_do_not_depend_on_where_blocks_end(tmp_path: Path, lines: Sequence[str], end: str, size: int) -> None:
     path = tmp_path / "list.csv"
-    path.write_text("\n".join(["URL,TEXT", *lines]), encoding="utf-8")
+    path.write_bytes(end.join(["URL,TEXT", *lines]).encode())
     whole = read(path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_files, "BLOCK_BYTES", size)
         parts = read(path)
     assert parts[0] == whole[0]
     assert parts[1].repaired == whole[1].repaired
-    if '"' not in "".join(lines):
+    if not {'"', "\r"} & set("".join(lines)):
         plain = [row for row in csv.reader(io.StringIO("\n".join(lines))) if row]
         assert [url or "" for url, _ in whole[0]] == [row[0] for row in plain]
