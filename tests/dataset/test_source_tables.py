@@ -353,6 +353,8 @@ def test_json_lines_of_every_kind_cost_themselves_only(tmp_path: Path) -> None:
         '{"TEXT": "no address"}',
         '{"URL": "http://a.test/4.jpg", "TEXT": true, "NSFW": 0.9}',
         '{"URL": "http://\\udcff.test/"}',
+        '{"URL": "http://a.test/5.jpg", "TEXT": NaN}',
+        '{"URL": NaN}',
     ]
     path.write_text("\n".join(lines))
     rows, counts = read(path)
@@ -362,6 +364,7 @@ def test_json_lines_of_every_kind_cost_themselves_only(tmp_path: Path) -> None:
         (urls(5)[2], "other names"),
         (urls(5)[3], "😀"),
         (urls(5)[4], "True"),
+        ("http://a.test/5.jpg", None),
     ]
     assert {reason: place for place, reason in reversed(places(counts))} == {
         "malformed_json": "line 2",
