@@ -8,10 +8,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from facecaption_assets.assets import source as source_assets
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.resources.data import DownloaderResource
 from facecaption_assets.settings import load_settings
 from facecaption_ml.dataset.sources import delimited
+from facecaption_ml.storage.store import Store
 
 LIST = (
     'URL,TEXT,NSFW\nhttp://a.test/0.jpg,a 19" screen,UNLIKELY\nhttp://a.test/1.jpg,"open,UNLIKELY\n,nothing,UNLIKELY\n'
@@ -110,3 +112,15 @@ def test_only_a_table_that_names_files_lets_files_be_read(tmp_path: Path) -> Non
         with DownloaderResource(settings).session() as (_, context):
             allowed[source] = context.allow_files_under
     assert allowed == {named: tmp_path.resolve(), urls: None, tmp_path: tmp_path.resolve()}
+
+
+def test_shards_that_are_gone_are_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(source_assets.logger, "info", lambda text, *values: said.append(text % values))
+    instance, store = dg.DagsterInstance.ephemeral(), Store(str(tmp_path))
+    names = [f"shard-{number:05d}" for number in range(4)]
+    source_assets._register(instance, store, names)
+    source_assets._register(instance, store, names[:1])
+    assert instance.get_dynamic_partitions("shards") == names[:1]
+    assert len(said) == 1
+    assert "gone from the source: 3 shards, shard-00001 to shard-00003; " in said[0]
