@@ -41,7 +41,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "attempts": pl.Int16,
         "fetched_at": pl.Datetime("ms", "UTC"),
         "decided_by": pl.String,  # settings that the status depends on, "max_image_bytes=20000000; …"; null: on none
-        "file_version": pl.String,  # what tells a file:// or s3:// picture from a later one at its place: size and time
+        "file_version": pl.String,  # what tells a file:// or s3:// picture from a later one at its place: size and times
     },
     "face_crops": {
         "face_id": pl.String,

@@ -153,13 +153,15 @@ def _register(instance: dg.DagsterInstance, store: Store, names: list[str]) -> N
     """The partitions become the manifests' shards; those of an earlier, longer source go."""
     assert SHARDS.name
     present = set(instance.get_dynamic_partitions(SHARDS.name))
-    for name in sorted(present - set(names)):
+    gone = sorted(present - set(names))
+    for name in gone:
         instance.delete_dynamic_partition(SHARDS.name, name)
         store.delete(store.table_key("source_manifest", name))
+    if gone:
         logger.info(
-            "source_manifest: %s is gone from the source; its partition is removed, and its tables take part in nothing "
-            "and stay until `facecaption clean`",
-            name,
+            "source_manifest: gone from the source: %s; the partitions are removed, and their tables take part in nothing and "
+            "stay until `facecaption clean`",
+            gone[0] if len(gone) == 1 else f"{len(gone):,} shards, {gone[0]} to {gone[-1]}",
         )
     instance.add_dynamic_partitions(SHARDS.name, names)
 

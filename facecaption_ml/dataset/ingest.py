@@ -74,7 +74,8 @@ def ingest(
         ingested = _write(_within(frames, ledger.start), store, ledger, counts, on_progress)
         if not ingested.names:
             said = f"; {'; '.join(counts.lines())}" if counts.rows else ""
-            raise SourceError(f"no usable row among {counts.rows}{said}")
+            rows = f"no usable row among {counts.rows}" if counts.rows else f"no row in it (files read: {counts.files})"
+            raise SourceError(f"{rows}{said}")
         return ingested
     ledger = ledger.begun(store, registered)
     ledger.write(store)

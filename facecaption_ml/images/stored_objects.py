@@ -28,14 +28,15 @@ def is_stored(url: str | None) -> bool:
 
 
 def stored_version(url: str, context: DownloadContext) -> str | None:
-    """What tells a file:// or s3:// picture from an earlier one at its place (size and time, or what the object store calls
-    its version); None where there is none, or nobody can tell. Blocks; never fails, as reading says what is wrong.
+    """What tells a file:// or s3:// picture from an earlier one at its place (size and times, or what the object store
+    calls its version); None where there is none, or nobody can tell. Blocks; never fails, as reading says what is wrong.
     """
     with contextlib.suppress(Exception):
         if scheme_of(url) != "file":
             return context.object_version(url.strip()) if context.object_version is not None else None
         state = _file_path(url, context).stat()
-        return f"{state.st_size}-{state.st_mtime_ns}"
+        # A copy that is put back may keep its size and the time of its content, not the time of its entry in the folder.
+        return f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}"
     return None
 
 

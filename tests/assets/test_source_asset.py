@@ -8,11 +8,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from facecaption_assets.assets import source as source_assets
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.factories.records import source_rows
 from facecaption_assets.resources.data import DownloaderResource
 from facecaption_assets.settings import load_settings
 from facecaption_ml.dataset.sources import delimited
+from facecaption_ml.storage.store import Store
 
 LIST = (
     'URL,TEXT,NSFW\nhttp://a.test/0.jpg,a 19" screen,UNLIKELY\nhttp://a.test/1.jpg,"open,UNLIKELY\n,nothing,UNLIKELY\n'
@@ -90,6 +92,8 @@ def test_a_list_without_a_usable_row_says_why(tmp_path: Path) -> None:
     said = message(materialized(tmp_path / "home", source))
     assert "FACECAPTION_SOURCE: no usable row among 2; rows dropped: 1 malformed_json, 1 not_an_object; first: " in said
     assert f"{source}, line 1 (not_an_object)" in said
+    source.write_text("\n")
+    assert "FACECAPTION_SOURCE: no row in it (files read: 1)" in message(materialized(tmp_path / "home", source))
 
 
 def test_tables_among_pictures_name_the_setting_that_chooses(tmp_path: Path) -> None:
@@ -125,3 +129,15 @@ def test_only_shards_whose_rows_have_changed_have_other_rows_than_before(tmp_pat
     assert noted[0] == noted[1] == {shard: noted[2][shard] for shard in shards[:2]}
     assert [noted[3][shard] != noted[2][shard] for shard in shards] == [False, True, True]
     assert noted[4][shards[0]] != noted[3][shards[0]]
+
+
+def test_shards_that_are_gone_are_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(source_assets.logger, "info", lambda text, *values: said.append(text % values))
+    instance, store = dg.DagsterInstance.ephemeral(), Store(str(tmp_path))
+    names = [f"shard-{number:05d}" for number in range(4)]
+    source_assets._register(instance, store, names)
+    source_assets._register(instance, store, names[:1])
+    assert instance.get_dynamic_partitions("shards") == names[:1]
+    assert len(said) == 1
+    assert "gone from the source: 3 shards, shard-00001 to shard-00003; " in said[0]

@@ -75,6 +75,7 @@ def test_what_is_hidden_unfinished_or_of_another_kind_is_passed_over_and_counted
     for name in (
         *("a.jpg", "_MG_1.JPG", "._a.jpg", ".thumbs/t.jpg", "__MACOSX/b.jpg", "_temporary/0/c.jpg"),
         *("notes.txt", "Thumbs.db", "clip.mp4", "README", "d.jpg.part", "_SUCCESS"),
+        *("@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "$RECYCLE.BIN/e.jpg", "deep/lost+found/f.jpg"),
     ):
         put(tmp_path / name)
     rows, counts = read(tmp_path)
@@ -82,6 +83,7 @@ def test_what_is_hidden_unfinished_or_of_another_kind_is_passed_over_and_counted
     assert counts.passed_over == {
         "hidden": 2,
         "unfinished": 3,
+        "system folder": 3,
         ".txt": 1,
         ".db": 1,
         ".mp4": 1,
@@ -89,7 +91,27 @@ def test_what_is_hidden_unfinished_or_of_another_kind_is_passed_over_and_counted
         "marker": 1,
     }
     assert counts.passed_over_examples["hidden"] == ["._a.jpg", ".thumbs/t.jpg"]
-    assert "files passed over: 3 unfinished, 2 hidden" in counts.lines()[-1]
+    assert "files passed over: 3 system folder, 3 unfinished, 2 hidden" in counts.lines()[-1]
+
+
+def test_a_folder_that_may_not_be_read_is_named_or_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.jpg", "lost+found/b.jpg", ".Trash-0/c.jpg", "private/d.jpg"):
+        put(tmp_path / name)
+    closed = {"lost+found", ".Trash-0"}
+    scandir = os.scandir
+
+    def guarded(folder: str) -> object:
+        if Path(folder).name in closed:
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    rows, counts = read(tmp_path)
+    assert [name for name, _ in rows] == ["a.jpg", "private/d.jpg"]
+    assert counts.passed_over == {"folder without permission": 2}
+    closed.add("private")
+    with pytest.raises(SourceError, match="/private: Permission denied"):
+        read(tmp_path)
 
 
 def test_a_folder_that_spark_wrote(tmp_path: Path) -> None:

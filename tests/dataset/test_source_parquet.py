@@ -74,6 +74,7 @@ def test_lists_structs_and_bytes_that_are_no_text_cost_their_cells_or_rows(tmp_p
         (pa.array([1, 2], pa.date32()), ["1970-01-02", "1970-01-03"]),
         (pa.array([True, None]), ["true", None]),
         (pa.array([1.5, 2.0]), ["1.5", "2.0"]),
+        (pa.array([float("nan"), None]), [None, None]),
         (pa.nulls(2), [None, None]),
     ],
 )

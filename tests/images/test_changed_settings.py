@@ -219,6 +219,16 @@ def test_a_file_that_was_replaced_or_repaired_is_read_again(tmp_path: Path) -> N
     assert third.equals(second)
 
 
+def test_a_copy_that_was_put_back_with_its_time_is_read(tmp_path: Path) -> None:
+    path, whole = tmp_path / "a.jpg", picture(1)
+    write(path, whole[:200] + bytes(len(whole) - 200), 1_000)
+    policy, source = local(allow_files_under=tmp_path), manifest([path.as_uri()])
+    first = fetch_raw_images(source, *policy)
+    write(path, whole, 1_000)
+    second = fetch_raw_images(source, *policy, previous=first)
+    assert (first["status"][0], second["status"][0]) == ("undecodable", "ok")
+
+
 def test_an_object_that_was_replaced_is_read_again() -> None:
     objects = {"s3://b/a.jpg": picture(1), "s3://b/c.jpg": picture(2)}
     reads: list[str] = []

@@ -86,6 +86,8 @@ def typed(frame: pl.DataFrame) -> pl.DataFrame:
             return pl.lit(None, dtype=dtype)
         if frame.schema[name] == pl.Binary:
             return pl.col(name).cast(pl.String, strict=False)
+        if dtype == pl.String and frame.schema[name].is_float():  # NaN: as pandas has it for what is missing
+            return pl.col(name).fill_nan(None).cast(pl.String)
         if dtype == pl.Int32:
             return pl.col(name).cast(pl.Float64, strict=False).round().cast(pl.Int32, strict=False)
         return pl.col(name).cast(dtype, strict=False)

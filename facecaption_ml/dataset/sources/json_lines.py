@@ -96,7 +96,7 @@ class JsonLines:
         return rows
 
     def _text(self, field: str, value: object, line: int) -> str | None:
-        if value is None:
+        if value is None or value != value:  # NaN, as pandas has it for what is missing
             return None
         if isinstance(value, list | dict):
             repair = Repair.of_nested(field)

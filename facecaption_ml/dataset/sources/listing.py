@@ -22,8 +22,12 @@ from facecaption_ml.decoding import PICTURE_SUFFIXES
 from facecaption_ml.storage.base import S3, StoreError, one_spelling
 from facecaption_ml.storage.objects import list_address
 
-_NO_TARGET, _NO_FILE = -1, -2  # sizes of a link that leads nowhere, and of a pipe, socket or device
-_OF_NO_USE: Final = {_NO_TARGET: "link that leads nowhere", _NO_FILE: "pipe, socket or device"}
+_NO_TARGET, _NO_FILE, _CLOSED = -1, -2, -3  # sizes of what is no file
+_OF_NO_USE: Final = {
+    _NO_TARGET: "link that leads nowhere",
+    _NO_FILE: "pipe, socket or device",
+    _CLOSED: "folder without permission",
+}
 
 
 @dataclass
@@ -91,7 +95,8 @@ def _files(location: str, options: Mapping[str, str] | None) -> tuple[list[tuple
             found = [(own, path.stat().st_size)] if single else list(_walk(root)) if path.is_dir() else []
     except (OSError, ValueError, StoreError) as error:
         said = (error.strerror if isinstance(error, OSError) else None) or error
-        raise SourceError(f"source {shown(location)}: {shown(said)}") from error
+        where = (error.filename if isinstance(error, OSError) else None) or location
+        raise SourceError(f"source {shown(where)}: {shown(said)}") from error
     if there:
         return found, Listing(root, single)
     scheme, separator, _ = location.partition("://")
@@ -105,7 +110,7 @@ def _walk(root: str) -> Iterator[tuple[str, int]]:
     """Every file below ``root``, links followed.
 
     A folder that several links lead to, or that holds a link to one above it, is entered once: by its own name where it has
-    one here, else by the first of its links.
+    one here, else by the first of its links. Raises OSError for one that may not be read, unless it would be passed over.
     """
     own, linked = deque([root]), deque[str]()
     entered: set[tuple[int, int]] = set()
@@ -115,14 +120,21 @@ def _walk(root: str) -> Iterator[tuple[str, int]]:
         if (identity.st_dev, identity.st_ino) in entered:
             continue
         entered.add((identity.st_dev, identity.st_ino))
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                try:
-                    size = entry.stat().st_size
-                except OSError:  # of a link to nothing, or in a circle
-                    yield entry.path, _NO_TARGET
-                    continue
-                if entry.is_dir():
-                    (linked if entry.is_symlink() else own).append(entry.path)
-                else:
-                    yield entry.path, size if entry.is_file() else _NO_FILE
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except PermissionError:
+            if passed_over_kind(f"{folder.removeprefix(root).lstrip('/')}/") is None:
+                raise
+            yield folder, _CLOSED
+            continue
+        for entry in entries:
+            try:
+                size = entry.stat().st_size
+            except OSError:  # of a link to nothing, or in a circle
+                yield entry.path, _NO_TARGET
+                continue
+            if entry.is_dir():
+                (linked if entry.is_symlink() else own).append(entry.path)
+            else:
+                yield entry.path, size if entry.is_file() else _NO_FILE

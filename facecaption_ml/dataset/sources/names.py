@@ -13,6 +13,8 @@ COMPRESSIONS: Final = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"
 """Behind the suffix of a table of text."""
 _UNFINISHED: Final = (".tmp", ".part", ".crdownload", ".partial")
 _MARKERS: Final = ("_temporary", "_delta_log", "__macosx")
+_SYSTEM: Final = ("@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information")
+"""Folders in which disks and NAS boxes keep thumbnails and what was deleted."""
 
 
 class TableName(NamedTuple):
@@ -44,7 +46,7 @@ def is_picture(name: str) -> bool:
 
 
 def passed_over_kind(key: str) -> str | None:
-    """Why a file below a folder is no part of a source, by its path from there: hidden, unfinished; None for one that may be.
+    """Why a file below a folder is no part of a source, by its path from there: hidden, unfinished …; None for one that may be.
 
     What starts with an underscore is a marker of Spark's and its like where it is a table or has no suffix: cameras name
     pictures so.
@@ -55,6 +57,8 @@ def passed_over_kind(key: str) -> str | None:
         return "hidden"
     if lower.endswith(_UNFINISHED) or any(part.lower() in _MARKERS for part in parts):
         return "unfinished"
+    if any(part.lower() in _SYSTEM for part in parts):
+        return "system folder"
     if any(part.startswith("_") for part in parts) and not is_picture(lower):
         return "marker"
     return None

@@ -18,6 +18,7 @@ _URL: Final = re.compile(r"""[\s"]*[a-zA-Z][a-zA-Z0-9+.-]*://""")
 MAX_RECORD_CHARACTERS: Final = 4 * 2**20
 """A quoted field that is still open after so much is taken for a stray quote."""
 _MOST_STRAYS: Final = 20  # quotes of one line that are looked at one by one
+_MOST_OPEN: Final = 100  # fields of one record that run over lines
 
 
 class Record(NamedTuple):
@@ -90,21 +91,23 @@ class RecordReader:
     def _quoted(self, lines: Sequence[str], place: int, final: bool) -> Record | None:
         """The record that begins in a line with quotes; None where its end is not among ``lines``."""
         text = lines[place].rstrip("\r")
-        fields, opened = self._split(text)
-        count = 1
-        while opened is not None:
+        fields, opened = first = self._split(text)
+        count, most = 1, self._columns or len(lines)
+        for _ in range(_MOST_OPEN):
+            if opened is None or len(fields) > most:
+                break
             last = self._closing_line(lines, place + count)
             if last is None:
                 waits = not final and sum(map(len, lines[place:])) <= MAX_RECORD_CHARACTERS
-                return None if waits else self._with_stray(place, text, opened)
+                return None if waits else self._with_stray(place, text, first[1])
             if last < 0:
-                return self._with_stray(place, text, opened)
-            count = last - place + 1
-            fields, again = self._split("\n".join(lines[place : last + 1]).rstrip("\r"))
-            if again is None:
                 break
+            count = last - place + 1
+            fields, opened = self._split("\n".join(lines[place : last + 1]).rstrip("\r"))
+        if opened is not None:
+            return self._with_stray(place, text, first[1])
         if count > 1:
-            single = self._with_stray(place, text, self._split(text)[1])
+            single = self._with_stray(place, text, first[1])
             wrong = len(fields) != self._columns and len(single.fields) == self._columns
             rows = self._is_row(single.fields) and all(map(self.looks_like_a_row, lines[place + 1 : place + count]))
             if wrong or rows:

@@ -86,11 +86,11 @@ class TextFile:
         Where the first line ends with a ``\\r`` alone, each does.
         """
         last, returns = b"", None
-        for chunk in self._decoded():
-            if returns is None:
-                end = _LINE_END.search(chunk)
-                returns = end is not None and end[0] == b"\r"
-            if returns:  # a \r\n that two chunks share ends a line and a blank one
+        for chunk in _with_whole_ends(self._decoded()):
+            end = _LINE_END.search(chunk) if returns is None else None
+            if end is not None:
+                returns = end[0] == b"\r"
+            if returns:
                 chunk = _LONE_RETURN.sub(b"\n", chunk)
             self.lines += chunk.count(b"\n")
             last = chunk[-1:] or last
@@ -111,6 +111,16 @@ class TextFile:
                 chunk = _read(file)
             if decoder and decoder.getstate()[0]:
                 yield b"\xff"
+
+
+def _with_whole_ends(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in chunks none of which but the last ends with a ``\\r``, which a ``\\n`` may follow."""
+    held = b""
+    for chunk in chunks:
+        whole = held + chunk if held else chunk
+        held = b"\r" if whole.endswith(b"\r") else b""
+        yield whole[:-1] if held else whole
+    yield held
 
 
 @contextlib.contextmanager
