@@ -7,6 +7,7 @@ that has passed, and the W3C TDM Reservation Protocol's ``tdm-reservation: 1``. 
 from __future__ import annotations
 
 import asyncio
+import calendar
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -25,7 +26,15 @@ _OPT_OUTS: Final = frozenset({"noai", "noimageai", "noindex", "noimageindex", "n
 _UNAVAILABLE_AFTER: Final = "unavailable_after"
 # Directives that are written with a colon and so are not a crawler's name.
 _VALUED_DIRECTIVES: Final = frozenset({_UNAVAILABLE_AFTER, "max-snippet", "max-image-preview", "max-video-preview"})
-_CRAWLER_NAME: Final = re.compile(r"\*|[a-z][a-z0-9_.-]*")
+_CRAWLER_NAME: Final = re.compile(r"(\*|[a-z][a-z0-9_.-]*)(?:/[a-z0-9_.-]*)?")
+_BETWEEN_WORDS: Final = re.compile(r"[\s;\"']+")  # where there should be commas
+_LOOSE_DATE: Final = re.compile(
+    r"(?:[A-Z]{3,9},? )?(?:(?P<day>\d{1,2})[ -](?P<month>[A-Z]{3})[A-Z]*,?[ -](?P<year>\d{4})"
+    r"|(?P<month2>[A-Z]{3})[A-Z]* (?P<day2>\d{1,2}),? (?P<year2>\d{4})"
+    r"|(?P<year3>\d{4})[/-](?P<month3>\d{1,2})[/-](?P<day3>\d{1,2}))"
+    r"(?:,?[ T](?P<time>\d{1,2}:\d\d(?::\d\d)?))?(?: (?P<zone>UTC|GMT|[CEMP][DS]T|[+-]\d{4}))?",
+    re.ASCII,
+)
 _DATE_PARTS: Final = 3  # commas that a date may hold: Friday, June 25, 2010, 15:00
 _LONGEST_LINE: Final = 8_192  # characters of a header that are looked at
 _CACHED_ORIGINS: Final = 10_000
@@ -43,8 +52,9 @@ def opt_out_in_headers(headers: CIMultiDictProxy[str], agent_token: str, now: da
     for line in headers.getall("X-Robots-Tag", ()):
         for agent, directive, value in _directives(line[:_LONGEST_LINE].lower()):
             passed = directive == _UNAVAILABLE_AFTER and (date := _date(value)) is not None and date <= now
-            if agent in ("*", agent_token) and (directive in _OPT_OUTS or passed):
-                return f"X-Robots-Tag: {directive}: {value}" if passed else f"X-Robots-Tag: {directive}"
+            asked = directive if passed else next((w for w in _BETWEEN_WORDS.split(directive) if w in _OPT_OUTS), None)
+            if asked is not None and agent in ("*", agent_token):
+                return f"X-Robots-Tag: {asked}: {value}" if passed else f"X-Robots-Tag: {asked}"
     if any(value.strip() == "1" for value in headers.getall("TDM-Reservation", ())):
         return "TDM-Reservation: 1"
     return None
@@ -59,8 +69,9 @@ def _directives(line: str) -> Iterator[tuple[str, str, str]]:
     agent, place = "*", 0
     while place < len(parts):
         directive, _, value = (text.strip() for text in parts[place].partition(":"))
-        if ":" in parts[place] and directive not in _VALUED_DIRECTIVES and _CRAWLER_NAME.fullmatch(directive):
-            agent = directive
+        name = _CRAWLER_NAME.fullmatch(directive)
+        if ":" in parts[place] and directive not in _VALUED_DIRECTIVES and name:
+            agent = name[1]
             directive, _, value = (text.strip() for text in value.partition(":"))
         place += 1
         if directive == _UNAVAILABLE_AFTER:
@@ -73,14 +84,24 @@ def _directives(line: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _date(text: str) -> datetime | None:
-    """A date by RFC 822, RFC 850 or ISO 8601, None for other text."""
-    for read in (datetime.fromisoformat, parsedate_to_datetime):
+    """A date by RFC 822, RFC 850 or ISO 8601, or without what these ask for (weekday, time, zone); None for other text."""
+    for read in (datetime.fromisoformat, parsedate_to_datetime, _loose_date):
         try:
             date = read(text.strip().upper())
         except (ValueError, TypeError, IndexError, OverflowError):
             continue
         return date if date.tzinfo else date.replace(tzinfo=UTC)
     return None
+
+
+def _loose_date(text: str) -> datetime:
+    """Raises TypeError for what is no date, ValueError or IndexError for a day or month that there is not."""
+    part = _LOOSE_DATE.fullmatch(text)
+    if part is None:
+        raise TypeError
+    day, year = part["day"] or part["day2"] or part["day3"], part["year"] or part["year2"] or part["year3"]
+    month = part["month"] or part["month2"] or calendar.month_abbr[int(part["month3"])]
+    return parsedate_to_datetime(f"{day} {month} {year} {part['time'] or '00:00'} {part['zone'] or 'GMT'}")
 
 
 def decoded_robots(body: bytes, codings: Iterable[str] = ()) -> bytes:

@@ -1,8 +1,9 @@
 """The rules of a robots.txt for one crawler (RFC 9309), read and matched at a cost that no file can raise.
 
-Measured against Protego, which stores a rule once for each "User-agent" line above it and tries every rule on every path:
-3 s and 440 MB for 49 kB of repeated lines, 0.2 s a URL for 10,000 rules with wildcards. Here bytes are read once, literal
-rules are looked up by the prefixes of a path, and rules with wildcards are tried longest first, without backtracking.
+Measured against Protego 0.7, which keeps the rules of all crawlers and tries each one with a wildcard on every path: up to
+0.3 s a URL and 30 MB for files of 512 KiB; it also takes a group of ``face`` for one of ``facecaption``, and not one of
+``FaceCaption/1.0``. Here bytes are read once, literal rules are looked up by the prefixes of a path, and rules with wildcards
+are tried longest first, up to a limit: at most some 20 ms a URL and 5 MB. Misspelt keys are read as Google and Protego do.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ _LONG_SEARCH: Final = 100_000  # from here on it pays to look first which pieces
 _FLAGS: Final = re.IGNORECASE | re.MULTILINE
 _OURS, _EVERYBODY = 1, 2
 # Keys and values of a line; lines of other keys (Sitemap, Crawl-delay) are no records and end no group.
-_ANY_RULE: Final = re.compile(rb"^[ \t]*+(?:dis)?allow[ \t]*+:", _FLAGS)
-_RULE: Final = re.compile(rb"^[ \t]*+(dis)?allow[ \t]*+:[ \t]*+([^\s#][^\n#]*+)", _FLAGS)
+_DISALLOW: Final = rb"(?:disallow|dissallow|dissalow|disalow|diasllow|disallaw)"
+_COLON: Final = rb"(?:[ \t]*+:[ \t]*+|[ \t]++(?=[^\s#:]\S*+[ \t]*+(?:#|$)))"  # or a blank, before a single word
+_ANY_RULE: Final = re.compile(rb"^[ \t]*+(?:allow|%b)%b" % (_DISALLOW, _COLON), _FLAGS)
+_RULE: Final = re.compile(rb"^[ \t]*+(?:allow|(%b))%b([^\s#][^\n#]*+)" % (_DISALLOW, _COLON), _FLAGS)
 _STARS: Final = re.compile(rb"\*\*+")
 _HEX: Final = "0123456789abcdefABCDEF"
 _DECODED: Final = {
@@ -127,7 +130,8 @@ def _groups(data: bytes, agent: bytes) -> list[tuple[int, int, int]]:
 
     A group begins with any number of User-agent lines; only the product token of each counts (§2.2.1).
     """
-    agents = re.compile(rb"^[ \t]*+user-agent[ \t]*+:[ \t]*+(?:(%b)(?![a-z_-])|(\*)|)" % re.escape(agent), _FLAGS)
+    ours = re.escape(agent)
+    agents = re.compile(rb"^[ \t]*+user[ -]?agent%b(?:(%b)(?![a-z_-])|(\*)|)" % (_COLON, ours), _FLAGS)
     groups: list[tuple[int, int, int]] = []
     audience = begin = 0
     started = False
