@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import calendar
+import functools
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -38,6 +39,7 @@ _LOOSE_DATE: Final = re.compile(
 _DATE_PARTS: Final = 3  # commas that a date may hold: Friday, June 25, 2010, 15:00
 _LONGEST_LINE: Final = 8_192  # characters of a header that are looked at
 _CACHED_ORIGINS: Final = 10_000
+_CACHED_BYTES: Final = 64 * 2**20  # of rules of all origins, whatever their number: some 400,000 rules
 _GZIP: Final = b"\x1f\x8b"
 _LARGE_FILE: Final = 32_768  # bytes; larger ones are read beside the event loop
 
@@ -122,10 +124,16 @@ class RobotsCache:
     long as one run of a shard, well under the day that the RFC allows.
     """
 
-    def __init__(self, read: Callable[[URL], Awaitable[str | bytes]], agent_token: str) -> None:
+    def __init__(
+        self, read: Callable[[URL], Awaitable[str | bytes]], agent_token: str, most_bytes: int = _CACHED_BYTES
+    ) -> None:
+        """``most_bytes``: of rules that are kept; beyond it those read first go, and are read again where they are needed."""
         self._read = read
         self._agent_token = agent_token
+        self._most_bytes = most_bytes
         self._rules: OrderedDict[str, asyncio.Task[RobotsRules | FetchFailure]] = OrderedDict()
+        self._held: dict[str, int] = {}  # bytes, of those that were read
+        self._bytes = 0
 
     async def require_allowed(self, url: URL) -> None:
         """Raises FetchFailure: opted_out, or why the origin's robots.txt could not be read."""
@@ -135,13 +143,27 @@ class RobotsCache:
         if task is None:
             task = asyncio.get_running_loop().create_task(self._fetch_rules(origin))
             self._rules[key] = task
+            task.add_done_callback(functools.partial(self._keep, key))
             if len(self._rules) > _CACHED_ORIGINS:
-                self._rules.popitem(last=False)
+                self._forget(next(iter(self._rules)))
         rules = task.result() if task.done() else await asyncio.shield(task)
         if isinstance(rules, FetchFailure):
             raise FetchFailure(rules.status, f"robots.txt: {rules.message}")
         if not rules.allows(url.raw_path_qs):
             raise FetchFailure(FetchStatus.opted_out, f"robots.txt disallows {self._agent_token}")
+
+    def _keep(self, key: str, task: asyncio.Task[RobotsRules | FetchFailure]) -> None:
+        if task.cancelled() or task.exception() is not None or self._rules.get(key) is not task:
+            return
+        rules = task.result()
+        self._held[key] = rules.bytes_held if isinstance(rules, RobotsRules) else 0
+        self._bytes += self._held[key]
+        while self._bytes > self._most_bytes and len(self._held) > 1:
+            self._forget(next(iter(self._held)))
+
+    def _forget(self, key: str) -> None:
+        del self._rules[key]
+        self._bytes -= self._held.pop(key, 0)
 
     async def _fetch_rules(self, origin: URL) -> RobotsRules | FetchFailure:
         """A failure is returned, not raised: any number of rows may wait for it, or none."""

@@ -9,7 +9,7 @@ are tried longest first, up to a limit: at most some 20 ms a URL and 5 MB. Missp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -18,6 +18,7 @@ MOST_BYTES: Final = 512 * 1024
 _MOST_RULES: Final = 12_000  # for this crawler; further ones are not read
 _MOST_AGENT_LINES: Final = 20_000
 _LONGEST_PATTERN: Final = 24_000  # bytes; no path that is fetched is longer
+_RULE_BYTES, _PIECE_BYTES = 150, 90  # in memory, beside the pattern's own
 _MOST_WORK: Final = 4_000_000  # bytes of path that one URL's wildcards may be searched through, some 20 ms
 _LONG_SEARCH: Final = 100_000  # from here on it pays to look first which pieces cannot be in the path
 
@@ -47,7 +48,10 @@ class _Wildcard(NamedTuple):
 
 
 class RobotsRules:
-    """The rules of one robots.txt, for one crawler: those of the groups that name it, else of those for ``*``."""
+    """The rules of one robots.txt, for one crawler: those of the groups that name it, else of those for ``*``.
+
+    ``bytes_held``: of memory, roughly.
+    """
 
     def __init__(self, text: str | bytes, agent_token: str) -> None:
         """``agent_token``: the crawler's product name, lower case. Any bytes are a robots.txt."""
@@ -58,6 +62,7 @@ class RobotsRules:
         for pattern, allow in _rules_of(data, agent_token.encode()):
             kind = wildcards if b"*" in pattern else self._whole if pattern.endswith(b"$") else self._prefixes
             kind[pattern] = allow or kind.get(pattern, False)  # of equal rules the allowing one wins (§2.2.2)
+        self.bytes_held = _bytes_held((*self._prefixes, *self._whole, *wildcards))
         self._lengths = sorted({len(pattern) for pattern in self._prefixes}, reverse=True)
         self._wildcards = sorted(
             (_wildcard(*rule) for rule in wildcards.items()), key=lambda w: (-w.length, not w.allow)
@@ -104,6 +109,11 @@ class RobotsRules:
             if allow is not None:
                 return max(best, (length, allow))
         return best
+
+
+def _bytes_held(patterns: Iterable[bytes]) -> int:
+    """Of memory, roughly, for as long as the rules are kept."""
+    return sum(_RULE_BYTES + len(pattern) + _PIECE_BYTES * pattern.count(b"*") for pattern in patterns)
 
 
 def _plain_lines(data: bytes) -> bytes:

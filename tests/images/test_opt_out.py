@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import re
 import time
@@ -15,9 +17,10 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from examples import examples
-from facecaption_ml.images.opt_out import decoded_robots, opt_out_in_headers
+from facecaption_ml.images.opt_out import RobotsCache, decoded_robots, opt_out_in_headers
 from facecaption_ml.images.robots_rules import RobotsRules
 from facecaption_ml.images.status import FetchFailure
 
@@ -293,13 +296,15 @@ def test_no_robots_txt_costs_much(name: str) -> None:
     seconds = time.process_time() - start
     tracemalloc.start()
     try:
-        assert RobotsRules(WORST[name], "facecaption").allows(LONG_PATHS[0]) == answers[0]
-        peak = tracemalloc.get_traced_memory()[1]
+        rules = RobotsRules(WORST[name], "facecaption")
+        assert rules.allows(LONG_PATHS[0]) == answers[0]
+        held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     cost = f"{seconds * 1000:.1f} ms with {len(LONG_PATHS)} long paths, {peak / 1e6:.1f} MB"
     assert seconds < 0.5, cost  # 0.001 to 0.1 on a quiet machine
     assert peak < 10_000_000, cost
+    assert held < 2 * rules.bytes_held + 250_000, f"{held} bytes are held, {rules.bytes_held} were thought to be"
 
 
 @pytest.mark.parametrize(
@@ -317,6 +322,26 @@ def test_what_costs_much_is_answered_rightly_all_the_same(name: str, allowed: li
     assert not RobotsRules(WORST["agents"], "facecaption").allows("/999/x.jpg")
     assert not RobotsRules(WORST["10,000 rules"], "facecaption").allows("/9999/x.jpg")
     assert not RobotsRules(WORST["10,000 rules with wildcards"], "facecaption").allows("/ca9999bb")
+
+
+def test_the_rules_of_many_hosts_are_kept_within_a_budget() -> None:
+    asked: list[str] = []
+
+    async def read(origin: URL) -> bytes:
+        asked.append(str(origin.host))
+        return numbered("Disallow: /*a{}*b\n", 500)
+
+    async def run() -> None:
+        one = RobotsRules(await read(URL("http://x/")), "facecaption").bytes_held
+        cache = RobotsCache(read, "facecaption", most_bytes=10 * one)
+        for number in (*range(30), 29, 20, 0):
+            for path in ("x.jpg", "a499b"):
+                allowed = contextlib.nullcontext() if path == "x.jpg" else pytest.raises(FetchFailure)
+                with allowed:
+                    await cache.require_allowed(URL(f"http://h{number}/{path}"))
+
+    asyncio.run(run())
+    assert asked[1:] == [*(f"h{number}" for number in range(30)), "h0"]
 
 
 def test_rules_that_take_too_long_on_a_path_keep_it_out() -> None:
