@@ -30,6 +30,7 @@ _STATUS_LINE: Final = re.compile(
 )
 _SAYS_NOTHING: Final = {(b"content-length", b""), (b"transfer-encoding", b"identity")}
 _INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d")
+_MOST_INTERIM: Final = 100  # a flood of them would keep the event loop from all other rows
 _TRAILER_BYTES: Final = 1024 * 1024
 _FRAMING: Final = 8  # a chunk of one byte is six bytes long
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]*)?")
@@ -75,10 +76,10 @@ class TolerantHandler(ResponseHandler):
     """One connection's protocol: holds each response's head back until it is whole, and hands it on mended."""
 
     _head: bytearray | None = None
-    _body_bytes = 0
+    _body_bytes = _interim = 0
 
     def set_response_params(self, **params: Any) -> None:
-        self._head, self._body_bytes = bytearray(), 0
+        self._head, self._body_bytes, self._interim = bytearray(), 0, 0
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -105,6 +106,10 @@ class TolerantHandler(ResponseHandler):
             head, rest = mended(bytes(self._head[: end.end()])), self._head[end.end() :]
             searched = 0
             self._head = rest if _INTERIM.match(head) else None
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                self._refuse("interim answers are too many")
+                return
             super().data_received(head)
             if self._head is None and rest:
                 self._receive_body(bytes(rest))

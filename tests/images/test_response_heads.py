@@ -86,6 +86,7 @@ REFUSED = {
         answer("Transfer-Encoding: chunked", length=False, body=b"many\r\n" + BODY),
         "protocol_error",
     ),
+    "interim answers without end": (b"HTTP/1.1 103 Early Hints\r\n\r\n" * 5_000, "protocol_error"),
     "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n", "protocol_error"),
     "no HTTP and no end": (b"\x00" * 1_000, "protocol_error"),
     "an empty answer": (b"", "timeout"),
