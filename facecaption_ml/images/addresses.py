@@ -118,7 +118,10 @@ class CheckedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         if host == self._proxy_host:
-            addresses = await self._names.addresses(host)
+            try:
+                addresses = await self._names.addresses(host)
+            except FetchFailure as failure:
+                raise FetchFailure(failure.status, f"proxy: {failure.message}", failure.transient) from None
             self._proxy_addresses.update(addresses)
             return [_result(host, text, port) for text in addresses]
         if replaced := self.replaced(host):

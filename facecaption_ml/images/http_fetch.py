@@ -43,6 +43,7 @@ _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _NO_CONTENT: Final = (204, 205)
 _KEEP_ALIVE_S: Final = 5.0
 _SIGNATURE_BYTES: Final = 16
+_NO_LOGIN: Final = "HTTP 407: the proxy wants a user and a password, or others than those of the setting `proxy`"
 # Of a robots.txt: where there is none to be had, everything may be fetched (RFC 9309 §2.3.1.3). Redirects that lead nowhere
 # count among them; the row's own address is checked by itself.
 _NO_ROBOTS: Final = frozenset(
@@ -165,7 +166,7 @@ class HttpFetcher:
                     if asked_out and response.status < 400:
                         raise FetchFailure(FetchStatus.opted_out, asked_out)
                     if response.status == 407 and self._proxy is not None:
-                        raise FetchFailure(FetchStatus.connect_error, "HTTP 407: the proxy wants a user and a password")
+                        raise FetchFailure(FetchStatus.connect_error, _NO_LOGIN)
                     if _has_body(response):
                         yield response
                         return
@@ -260,7 +261,7 @@ def _failure_of(error: Exception) -> FetchFailure:
         case aiohttp.InvalidURL():
             return FetchFailure(FetchStatus.invalid_url, "the HTTP client rejects this URL")
         case aiohttp.ClientHttpProxyError():
-            message = f"the proxy answers HTTP {error.status}"
+            message = _NO_LOGIN if error.status == 407 else f"the proxy answers HTTP {error.status}"
             return FetchFailure(FetchStatus.connect_error, message, transient=error.status >= 500)
         case aiohttp.ClientResponseError() if error.message == HEAD_TOO_LONG:
             return FetchFailure(FetchStatus.protocol_error, f"the answer's {HEAD_TOO_LONG}")

@@ -12,6 +12,7 @@ from yarl import URL
 from facecaption_ml.images.response_head import http_date
 
 _PAIR: Final = re.compile(r"[\x21\x23-\x3a\x3c\x3e-\x7e]+=[\x20-\x3a\x3c-\x7e]*")
+_NO_AGE: Final = re.compile(r"-[0-9]+|0+")
 _MOST: Final = 50
 _LONGEST: Final = 4096
 
@@ -49,6 +50,6 @@ def _attribute(text: str) -> tuple[str, str]:
 def _is_over(attributes: Mapping[str, str]) -> bool:
     """Whether the cookie ended before it began, which is how sites delete one."""
     if "max-age" in attributes:
-        return attributes["max-age"].startswith(("0", "-"))
+        return _NO_AGE.fullmatch(attributes["max-age"]) is not None
     end = http_date(attributes.get("expires", ""))
     return end is not None and end <= datetime.now(UTC)

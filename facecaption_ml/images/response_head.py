@@ -25,9 +25,12 @@ MAX_HEADERS: Final = 16_384
 _START: Final = b"HTTP/"
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.(?P<minor>\d)[ \t]+(?P<code>\d{3})(?:[ \t]+(?P<reason>.*))?")
+_STATUS_LINE: Final = re.compile(
+    rb"HTTP/(?P<old>0(?:\.\d+)?|1\.0)?[\d.]*[ \t]+(?P<code>\d{3})(?:[ \t]+(?P<reason>.*))?", re.IGNORECASE
+)
 _SAYS_NOTHING: Final = {(b"content-length", b""), (b"transfer-encoding", b"identity")}
-_INTERIM: Final = re.compile(rb"HTTP/\d\.\d 1(?!01)\d\d")
+_INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d")
+_MOST_INTERIM: Final = 100  # a flood of them would keep the event loop from all other rows
 _TRAILER_BYTES: Final = 1024 * 1024
 _FRAMING: Final = 8  # a chunk of one byte is six bytes long
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]*)?")
@@ -43,7 +46,7 @@ def mended(head: bytes) -> bytes:
     """
     status, *lines = re.split(rb"\r?\n", head.rstrip(b"\r\n"))
     if found := _STATUS_LINE.fullmatch(status):
-        status = b"HTTP/1.%s %s %s" % (b"0" if found["minor"] == b"0" else b"1", found["code"], found["reason"] or b"")
+        status = b"HTTP/1.%s %s %s" % (b"0" if found["old"] else b"1", found["code"], found["reason"] or b"")
     fields: list[tuple[bytes, bytes]] = []
     for line in lines:
         if line[:1] in (b" ", b"\t"):
@@ -73,10 +76,10 @@ class TolerantHandler(ResponseHandler):
     """One connection's protocol: holds each response's head back until it is whole, and hands it on mended."""
 
     _head: bytearray | None = None
-    _body_bytes = 0
+    _body_bytes = _interim = 0
 
     def set_response_params(self, **params: Any) -> None:
-        self._head, self._body_bytes = bytearray(), 0
+        self._head, self._body_bytes, self._interim = bytearray(), 0, 0
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -88,7 +91,7 @@ class TolerantHandler(ResponseHandler):
             return
         searched = max(len(self._head) - 3, 0)
         self._head += data if self._head else data.lstrip(b"\r\n")
-        if self._head and not self._head.startswith(_START[: len(self._head)]):
+        if self._head and not self._head[: len(_START)].upper().startswith(_START[: len(self._head)]):
             data, self._head = bytes(self._head), None
             super().data_received(data)  # no HTTP: the parser says so
             return
@@ -100,10 +103,14 @@ class TolerantHandler(ResponseHandler):
             if end is None:
                 self.start_timeout()
                 return
-            head, rest = bytes(self._head[: end.end()]), self._head[end.end() :]
+            head, rest = mended(bytes(self._head[: end.end()])), self._head[end.end() :]
             searched = 0
             self._head = rest if _INTERIM.match(head) else None
-            super().data_received(mended(head))
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                self._refuse("interim answers are too many")
+                return
+            super().data_received(head)
             if self._head is None and rest:
                 self._receive_body(bytes(rest))
 

@@ -1,14 +1,15 @@
 """The rules of a robots.txt for one crawler (RFC 9309), read and matched at a cost that no file can raise.
 
-Measured against Protego, which stores a rule once for each "User-agent" line above it and tries every rule on every path:
-3 s and 440 MB for 49 kB of repeated lines, 0.2 s a URL for 10,000 rules with wildcards. Here bytes are read once, literal
-rules are looked up by the prefixes of a path, and rules with wildcards are tried longest first, without backtracking.
+Measured against Protego 0.7, which keeps the rules of all crawlers and tries each one with a wildcard on every path: up to
+0.3 s a URL and 30 MB for files of 512 KiB; it also takes a group of ``face`` for one of ``facecaption``, and not one of
+``FaceCaption/1.0``. Here bytes are read once, literal rules are looked up by the prefixes of a path, and rules with wildcards
+are tried longest first, up to a limit: at most some 20 ms a URL and 5 MB. Misspelt keys are read as Google and Protego do.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -17,14 +18,17 @@ MOST_BYTES: Final = 512 * 1024
 _MOST_RULES: Final = 12_000  # for this crawler; further ones are not read
 _MOST_AGENT_LINES: Final = 20_000
 _LONGEST_PATTERN: Final = 24_000  # bytes; no path that is fetched is longer
+_RULE_BYTES, _PIECE_BYTES = 150, 90  # in memory, beside the pattern's own
 _MOST_WORK: Final = 4_000_000  # bytes of path that one URL's wildcards may be searched through, some 20 ms
 _LONG_SEARCH: Final = 100_000  # from here on it pays to look first which pieces cannot be in the path
 
 _FLAGS: Final = re.IGNORECASE | re.MULTILINE
 _OURS, _EVERYBODY = 1, 2
 # Keys and values of a line; lines of other keys (Sitemap, Crawl-delay) are no records and end no group.
-_ANY_RULE: Final = re.compile(rb"^[ \t]*+(?:dis)?allow[ \t]*+:", _FLAGS)
-_RULE: Final = re.compile(rb"^[ \t]*+(dis)?allow[ \t]*+:[ \t]*+([^\s#][^\n#]*+)", _FLAGS)
+_DISALLOW: Final = rb"(?:disallow|dissallow|dissalow|disalow|diasllow|disallaw)"
+_COLON: Final = rb"(?:[ \t]*+:[ \t]*+|[ \t]++(?=[^\s#:]\S*+[ \t]*+(?:#|$)))"  # or a blank, before a single word
+_ANY_RULE: Final = re.compile(rb"^[ \t]*+(?:allow|%b)%b" % (_DISALLOW, _COLON), _FLAGS)
+_RULE: Final = re.compile(rb"^[ \t]*+(?:allow|(%b))%b([^\s#][^\n#]*+)" % (_DISALLOW, _COLON), _FLAGS)
 _STARS: Final = re.compile(rb"\*\*+")
 _HEX: Final = "0123456789abcdefABCDEF"
 _DECODED: Final = {
@@ -44,7 +48,10 @@ class _Wildcard(NamedTuple):
 
 
 class RobotsRules:
-    """The rules of one robots.txt, for one crawler: those of the groups that name it, else of those for ``*``."""
+    """The rules of one robots.txt, for one crawler: those of the groups that name it, else of those for ``*``.
+
+    ``bytes_held``: of memory, roughly.
+    """
 
     def __init__(self, text: str | bytes, agent_token: str) -> None:
         """``agent_token``: the crawler's product name, lower case. Any bytes are a robots.txt."""
@@ -55,6 +62,7 @@ class RobotsRules:
         for pattern, allow in _rules_of(data, agent_token.encode()):
             kind = wildcards if b"*" in pattern else self._whole if pattern.endswith(b"$") else self._prefixes
             kind[pattern] = allow or kind.get(pattern, False)  # of equal rules the allowing one wins (§2.2.2)
+        self.bytes_held = _bytes_held((*self._prefixes, *self._whole, *wildcards))
         self._lengths = sorted({len(pattern) for pattern in self._prefixes}, reverse=True)
         self._wildcards = sorted(
             (_wildcard(*rule) for rule in wildcards.items()), key=lambda w: (-w.length, not w.allow)
@@ -103,6 +111,11 @@ class RobotsRules:
         return best
 
 
+def _bytes_held(patterns: Iterable[bytes]) -> int:
+    """Of memory, roughly, for as long as the rules are kept."""
+    return sum(_RULE_BYTES + len(pattern) + _PIECE_BYTES * pattern.count(b"*") for pattern in patterns)
+
+
 def _plain_lines(data: bytes) -> bytes:
     """The file's first bytes as lines that end with a line feed, without byte order mark and NULs (UTF-16 without one)."""
     data = data[:MOST_BYTES]
@@ -127,7 +140,8 @@ def _groups(data: bytes, agent: bytes) -> list[tuple[int, int, int]]:
 
     A group begins with any number of User-agent lines; only the product token of each counts (§2.2.1).
     """
-    agents = re.compile(rb"^[ \t]*+user-agent[ \t]*+:[ \t]*+(?:(%b)(?![a-z_-])|(\*)|)" % re.escape(agent), _FLAGS)
+    ours = re.escape(agent)
+    agents = re.compile(rb"^[ \t]*+user[ -]?agent%b(?:(%b)(?![a-z_-])|(\*)|)" % (_COLON, ours), _FLAGS)
     groups: list[tuple[int, int, int]] = []
     audience = begin = 0
     started = False

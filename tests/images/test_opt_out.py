@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import re
 import time
@@ -15,9 +17,10 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from examples import examples
-from facecaption_ml.images.opt_out import decoded_robots, opt_out_in_headers
+from facecaption_ml.images.opt_out import RobotsCache, decoded_robots, opt_out_in_headers
 from facecaption_ml.images.robots_rules import RobotsRules
 from facecaption_ml.images.status import FetchFailure
 
@@ -47,6 +50,12 @@ def headers(*lines: tuple[str, str]) -> CIMultiDictProxy[str]:
         ("facecaption: nofollow, otherbot: noai", False),
         ("*: noai", True),
         ("max-image-preview: large, noai", True),
+        ("FaceCaption/2.0: noai", True),
+        ("otherbot/1.1: noai", False),
+        ("noindex; nofollow", True),
+        ("nofollow noindex", True),
+        ('"noimageai"', True),
+        ("otherbot: nofollow noindex", False),
         ("unavailable_after: 25 Jun 2030 15:00:00 PST", False),
         ("", False),
         (":,:", False),
@@ -169,6 +178,18 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         ("otherbot: unavailable_after: 25 Jun 2010 15:00:00 PST, noai", None),
         ("facecaption: unavailable_after: 25 Jun 2010 15:00:00 PST", "unavailable_after"),
         ("otherbot: noindex, *: unavailable_after: 2010-06-25", "unavailable_after"),
+        ("unavailable_after: Jun 25, 2010", "unavailable_after"),
+        ("unavailable_after: Friday, June 25, 2010, noai", "unavailable_after"),
+        ("unavailable_after: Friday, June 25, 2038, noai", "noai"),
+        ("unavailable_after: 25-Jun-2010 15:00:00", "unavailable_after"),
+        ("unavailable_after: 25 Jun 2010, otherbot: noai", "unavailable_after"),
+        ("unavailable_after: 2010-06-25 15:00:00 EST", "unavailable_after"),
+        ("unavailable_after: 2010/06/25", "unavailable_after"),
+        ("unavailable_after: 2038/06/25 noai", None),
+        ("unavailable_after: 2010/13/25", None),
+        ("unavailable_after: 2010/00/25", None),
+        ("unavailable_after: 2010/06/99", None),
+        ("unavailable_after: 2010", None),
         ("unavailable_after: someday, noai", "noai"),
         ("unavailable_after: , noai", "noai"),
         ("unavailable_after: 31-Dec-25 23:59:59 GMT", "unavailable_after"),
@@ -275,13 +296,15 @@ def test_no_robots_txt_costs_much(name: str) -> None:
     seconds = time.process_time() - start
     tracemalloc.start()
     try:
-        assert RobotsRules(WORST[name], "facecaption").allows(LONG_PATHS[0]) == answers[0]
-        peak = tracemalloc.get_traced_memory()[1]
+        rules = RobotsRules(WORST[name], "facecaption")
+        assert rules.allows(LONG_PATHS[0]) == answers[0]
+        held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     cost = f"{seconds * 1000:.1f} ms with {len(LONG_PATHS)} long paths, {peak / 1e6:.1f} MB"
     assert seconds < 0.5, cost  # 0.001 to 0.1 on a quiet machine
     assert peak < 10_000_000, cost
+    assert held < 2 * rules.bytes_held + 250_000, f"{held} bytes are held, {rules.bytes_held} were thought to be"
 
 
 @pytest.mark.parametrize(
@@ -299,6 +322,26 @@ def test_what_costs_much_is_answered_rightly_all_the_same(name: str, allowed: li
     assert not RobotsRules(WORST["agents"], "facecaption").allows("/999/x.jpg")
     assert not RobotsRules(WORST["10,000 rules"], "facecaption").allows("/9999/x.jpg")
     assert not RobotsRules(WORST["10,000 rules with wildcards"], "facecaption").allows("/ca9999bb")
+
+
+def test_the_rules_of_many_hosts_are_kept_within_a_budget() -> None:
+    asked: list[str] = []
+
+    async def read(origin: URL) -> bytes:
+        asked.append(str(origin.host))
+        return numbered("Disallow: /*a{}*b\n", 500)
+
+    async def run() -> None:
+        one = RobotsRules(await read(URL("http://x/")), "facecaption").bytes_held
+        cache = RobotsCache(read, "facecaption", most_bytes=10 * one)
+        for number in (*range(30), 29, 20, 0):
+            for path in ("x.jpg", "a499b"):
+                allowed = contextlib.nullcontext() if path == "x.jpg" else pytest.raises(FetchFailure)
+                with allowed:
+                    await cache.require_allowed(URL(f"http://h{number}/{path}"))
+
+    asyncio.run(run())
+    assert asked[1:] == [*(f"h{number}" for number in range(30)), "h0"]
 
 
 def test_rules_that_take_too_long_on_a_path_keep_it_out() -> None:
@@ -342,6 +385,14 @@ def test_any_bytes_are_a_robots_txt(body: bytes, path: str) -> None:
         ("Disallow: /x%2A", "/x*", False),
         ("Disallow: /**/b", "/a/b", False),
         ("Disallow: /a b", "/a%20b", False),
+        ("Disalow: /a", "/a", False),
+        ("Dissallow : /a", "/a", False),
+        ("Disallow /a", "/a", False),
+        ("Disallow\t/a # why", "/a", False),
+        ("Disallow us from here", "/us", True),
+        ("Disallowed: /a", "/a", True),
+        ("Allow: /b\nUser agent: other\nDisallow: /a", "/a", True),
+        ("Allow: /b\nUseragent other\nDisallow: /c\nUser-agent *\nDisallow: /a", "/a", False),
     ],
 )
 def test_spellings_of_a_rule(rule: str, path: str, allowed: bool) -> None:

@@ -55,6 +55,12 @@ TAKEN = {
     "an empty length": answer("Content-Length:", length=False),
     "identity": answer("Transfer-Encoding: identity"),
     "version 1.2": answer(status="HTTP/1.2 200 OK"),
+    "version 2": answer(status="HTTP/2 200 OK"),
+    "version 2.0": answer(status="HTTP/2.0 200"),
+    "version 1.01": answer(status="HTTP/1.01 200 OK"),
+    "no version": answer(status="HTTP/ 200 OK"),
+    "small letters": answer(status="http/1.1 200 OK"),
+    "blanks in interim answers": b"HTTP/1.1  100  Continue\r\n\r\n" + answer("Bad Name: x"),
     "blanks in the status line": answer(status="HTTP/1.1   200   OK"),
     "an upgrade nobody asked for": answer("Connection: upgrade", "Upgrade: h2c"),
     "blank in a name": answer("Bad Name: x", "Also bad : y"),
@@ -80,6 +86,7 @@ REFUSED = {
         answer("Transfer-Encoding: chunked", length=False, body=b"many\r\n" + BODY),
         "protocol_error",
     ),
+    "interim answers without end": (b"HTTP/1.1 103 Early Hints\r\n\r\n" * 5_000, "protocol_error"),
     "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n", "protocol_error"),
     "no HTTP and no end": (b"\x00" * 1_000, "protocol_error"),
     "an empty answer": (b"", "timeout"),
@@ -144,7 +151,9 @@ def test_what_arrives_between_two_requests_is_no_answer_to_the_second(more: byte
 
     with stream_server(handle) as port:
         urls: list[str | None] = [f"http://{'ab'[number % 2]}.test/{number}" for number in range(6)]  # hosts take turns
-        policy = local(connections=1, connections_per_host=1, connect_to={"*.test": ("127.0.0.1", port)}, respect_opt_out=False)
+        policy = local(
+            connections=1, connections_per_host=1, connect_to={"*.test": ("127.0.0.1", port)}, respect_opt_out=False
+        )
         table = fetch_raw_images(manifest(urls), *policy)
     assert table["error"].to_list() == [None] * 6
     assert table["image"].struct.field("bytes").to_list() == [picture(number) for number in range(6)]
@@ -349,5 +358,7 @@ def test_cookies_are_those_of_the_host_that_set_them() -> None:
     assert cookies.header(other) is None
     cookies.keep(first, ["a=; Max-Age=0", "c=; expires=Thu, 01 Jan 1970 00:00:00 GMT", "e=1; Max-Age=-1"])
     assert cookies.header(first) is None
+    cookies.keep(first, ["a=1; Max-Age=060", "c=1; Max-Age=0x", "e=1; max-age = 000"])
+    assert cookies.header(first) == "a=1; c=1"
     cookies.keep(first, [f"n{number}=1" for number in range(500)])
     assert len((cookies.header(first) or "").split("; ")) <= 50
