@@ -238,8 +238,10 @@ def _commands(store: Store, found: Survey, variants: Sequence[str]) -> Iterator[
 def _honoured(
     settings: Settings, store: Store, removed: RemovalList, emptied: Emptied, variants: Sequence[str]
 ) -> Iterator[str]:
-    if len(removed) > len(removed.face_ids):
-        yield "raw_images drops the picture and never fetches it again; every later table loses it when it is next materialized"
+    by_address = bool(removed.urls or removed.hosts or removed.sample_ids)
+    if by_address or removed.sha256:
+        again = "never fetches it again" if by_address else "keeps it no more, whatever its address"
+        yield f"raw_images drops the picture and {again}; every later table loses it when it is next materialized"
     if removed.face_ids:
         yield (
             "face_crops and every later table lose a face that was asked out; its picture stays in raw_images, as others may "
@@ -253,7 +255,10 @@ def _honoured(
     yield "llm_captions forgets the answers for it, and other models' answers of these shards, when it is next materialized"
     out_of_reach = [*emptied.problems, "copies and releases that were published or downloaded", "backups"]
     if settings.source.location and settings.source.location != "sample":
-        out_of_reach.append(f"the list itself ({settings.source.location}): its rows are emptied whenever it is read")
+        out_of_reach.append(
+            f"the list itself ({settings.source.location})"
+            + (": its rows are emptied whenever it is read" if by_address else "")
+        )
     if (settings.home / "training").exists():
         out_of_reach.append(f"files of trainings under {settings.home / 'training'}: delete them")
     if variants:
