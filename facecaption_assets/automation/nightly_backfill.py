@@ -3,7 +3,7 @@
 All of it comes from a few queries for each asset, whatever the number of shards: the latest record of each shard, which says
 what it was made of (``records.made_of``), and the failures of the last days.
 
-- missing: an asset of the shard has never been materialized, and the shard has not failed lately;
+- missing: an asset of the shard has never been materialized, or its table is gone, and the shard has not failed lately;
 - failed: it has failed lately, alone (``shards.py`` observed it) or in a run that died without saying which shard it was;
 - stale: its code version, which settings and files are part of, is not the present one, or one of its inputs has other
   content than it was made of. An input that was merely made again is no reason.
@@ -26,7 +26,8 @@ import dagster as dg
 from facecaption_assets.automation.ranges import shards_of_run
 from facecaption_assets.factories.records import FAILURE, SOURCE_ROWS, MadeOf, latest_of, made_of, source_rows
 from facecaption_assets.partitions import SHARD_ASSETS, SHARDS
-from facecaption_ml.schemas import SOURCE
+from facecaption_ml.schemas import SHARD_TABLES, SOURCE
+from facecaption_ml.storage.store import Store
 
 Reason = Literal["missing", "failed", "stale"]
 _MOST_EVENTS: Final = 5_000  # failures that are read of each asset, the latest first
@@ -76,23 +77,26 @@ def find_backlog(
     now: datetime,
     attempts: int,
     memory: timedelta,
-    in_source: Collection[str] = (),
+    tables: Mapping[str, Collection[str]] | None = None,
 ) -> Backlog:
     """The backlog at ``now``. A shard with ``attempts`` failures within ``memory`` is quarantined, whatever it needs.
 
-    ``in_source``: the shards that the source has; where it is empty, all that are registered.
+    ``tables``: the shards of each table that the store has (``stored_shards``). Without those of the source, all shards that
+    are registered count, and none of their tables is known to be gone.
     """
     assert SHARDS.name
     registered = list(instance.get_dynamic_partitions(SHARDS.name))
     position = {shard: number for number, shard in enumerate(registered)}
     rows = source_rows(instance, registered)
-    stages = [_Stage.of(instance, repository, name, rows) for name in SHARD_ASSETS]
+    in_source = set((tables or {}).get(SOURCE, ()))
+    there = tables if tables and in_source else {}
+    stages = [_Stage.of(instance, repository, name, rows, there.get(name)) for name in SHARD_ASSETS]
     made = {stage.name: stage.made for stage in stages}
     failures = _failures(instance, registered, position, [stage.made for stage in stages], now - memory)
     unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     running = {shard for run in unfinished for shard in shards_of_run(run.tags, position, registered)}
     tasks, quarantined = [], []
-    for shard in registered if not in_source else filter(set(in_source).__contains__, registered):
+    for shard in registered if not in_source else filter(in_source.__contains__, registered):
         needed = _first_stage(shard, stages, made)
         if needed is None or shard in running:
             continue
@@ -105,11 +109,17 @@ def find_backlog(
     return Backlog(tasks, quarantined, sorted(running, key=position.__getitem__))
 
 
+def stored_shards(store: Store) -> dict[str, frozenset[str]]:
+    """Table → the shards of it that are in the store."""
+    return {table: frozenset(store.shards(table)) for table in SHARD_TABLES}
+
+
 @dataclass(frozen=True)
 class _Stage:
     """A shard asset as it is defined now, its shards as they were made, and its inputs that are not by shard.
 
-    ``rows``: the versions of the source's rows, of the asset that is made of them.
+    ``made`` leaves out shards whose table is gone. ``rows``: the versions of the source's rows, of the asset that is made of
+    them.
     """
 
     name: str
@@ -121,8 +131,14 @@ class _Stage:
 
     @classmethod
     def of(
-        cls, instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, name: str, rows: Mapping[str, str]
+        cls,
+        instance: dg.DagsterInstance,
+        repository: dg.RepositoryDefinition,
+        name: str,
+        rows: Mapping[str, str],
+        there: Collection[str] | None,
     ) -> _Stage:
+        """``there``: the shards whose tables are there, where that is known."""
         node = repository.asset_graph.get(dg.AssetKey(name))
         parents = [key.to_user_string() for key in node.parent_keys]
         whole = {
@@ -130,7 +146,10 @@ class _Stage:
             for parent in parents
             if parent not in SHARD_ASSETS and parent != SOURCE and (latest := latest_of(instance, parent))
         }
-        return cls(name, node.code_version, parents, made_of(instance, name), whole, rows if SOURCE in parents else {})
+        made = made_of(instance, name)
+        if there is not None:
+            made = {shard: made[shard] for shard in made.keys() & there}
+        return cls(name, node.code_version, parents, made, whole, rows if SOURCE in parents else {})
 
     def is_stale(self, shard: str, made: Mapping[str, Mapping[str, MadeOf]]) -> bool:
         """Whether a shard that is made is of other code or of other inputs than there are now."""

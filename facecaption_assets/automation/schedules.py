@@ -11,7 +11,7 @@ from typing import Final
 import dagster as dg
 
 from facecaption_assets.automation.jobs import BENCHMARK_JOBS, MANIFEST_INTAKE, SHARD_PIPELINE
-from facecaption_assets.automation.nightly_backfill import UNFINISHED, Task, find_backlog
+from facecaption_assets.automation.nightly_backfill import UNFINISHED, Task, find_backlog, stored_shards
 from facecaption_assets.automation.ranges import chunks, range_request
 from facecaption_assets.automation.sensors import MANIFEST_TAG
 from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, SHARDS, VARIANTS
@@ -72,7 +72,7 @@ def _nightly_backfill(settings: Settings) -> dg.ScheduleDefinition:
             now,
             nightly.nightly_attempts,
             memory,
-            settings.open_store().shards("source_manifest"),
+            stored_shards(settings.open_store()),
         )
         awaited = awaited_shards(instance, settings, now)
         wanted = [task for task in backlog.tasks if task.reason != "missing" or task.stage or task.shard not in awaited]

@@ -111,7 +111,7 @@ def _carry_out(settings: Settings, store: Store, removed: RemovalList, *, dry_ru
     same = copies(store, removed, found.held)
     variants = sorted({key.split("/")[1] for key in store.keys("flip_checkpoint/") if key.endswith("/config.json")})
     pixels = list(_pixels(store, found, variants))
-    emptied = empty_log(settings, store, removed, found.held, dry_run=dry_run)
+    emptied = empty_log(settings, store, removed, found, dry_run=dry_run)
     done = list(_done_at_once(settings, store, found.held, emptied, dry_run=dry_run))
     if not (found.held or found.released):
         what = "has any of its faces" if found.pictured else "holds any of it"
@@ -136,12 +136,14 @@ def _carry_out(settings: Settings, store: Store, removed: RemovalList, *, dry_ru
             click.echo("\n".join(["", title, *(f"  {line}" for line in shown)]))
 
 
-def empty_log(
-    settings: Settings, store: Store, removed: RemovalList, held: Sequence[Holding], *, dry_run: bool
-) -> Emptied:
-    """Take it out of Dagster's event log and log files and of HOME's errors.log; nothing where there is no instance yet."""
+def empty_log(settings: Settings, store: Store, removed: RemovalList, found: Survey, *, dry_run: bool) -> Emptied:
+    """Take it out of Dagster's event log and log files and of HOME's errors.log; nothing where there is no instance yet.
+
+    Where a list that was written by hand has emptied the tables before, nothing tells which words to look for: then what
+    events of these shards show goes as a whole.
+    """
     urls, texts = set[str](), set[str]()
-    for kind, values in words_of(store, held, removed):
+    for kind, values in words_of(store, found.held, removed):
         (urls if kind == "url" else texts).update(values)
     words = Words(removed, urls, texts)
     errors = settings.home / "errors.log"
@@ -150,7 +152,8 @@ def empty_log(
         return Emptied(files=int(in_errors))
     prepare_home(settings)
     with dg.DagsterInstance.get() as instance:
-        emptied = empty_events(instance, [holding.shard for holding in held], words, dry_run=dry_run)
+        shown = [*(holding.shard for holding in found.held), *found.emptied]
+        emptied = empty_events(instance, shown, words, dry_run=dry_run)
         emptied.files += in_errors
     running = runs_under_way(settings)
     if running:
@@ -235,8 +238,10 @@ def _commands(store: Store, found: Survey, variants: Sequence[str]) -> Iterator[
 def _honoured(
     settings: Settings, store: Store, removed: RemovalList, emptied: Emptied, variants: Sequence[str]
 ) -> Iterator[str]:
-    if len(removed) > len(removed.face_ids):
-        yield "raw_images drops the picture and never fetches it again; every later table loses it when it is next materialized"
+    by_address = bool(removed.urls or removed.hosts or removed.sample_ids)
+    if by_address or removed.sha256:
+        again = "never fetches it again" if by_address else "keeps it no more, whatever its address"
+        yield f"raw_images drops the picture and {again}; every later table loses it when it is next materialized"
     if removed.face_ids:
         yield (
             "face_crops and every later table lose a face that was asked out; its picture stays in raw_images, as others may "
@@ -250,7 +255,10 @@ def _honoured(
     yield "llm_captions forgets the answers for it, and other models' answers of these shards, when it is next materialized"
     out_of_reach = [*emptied.problems, "copies and releases that were published or downloaded", "backups"]
     if settings.source.location and settings.source.location != "sample":
-        out_of_reach.append(f"the list itself ({settings.source.location}): its rows are emptied whenever it is read")
+        out_of_reach.append(
+            f"the list itself ({settings.source.location})"
+            + (": its rows are emptied whenever it is read" if by_address else "")
+        )
     if (settings.home / "training").exists():
         out_of_reach.append(f"files of trainings under {settings.home / 'training'}: delete them")
     if variants:

@@ -12,6 +12,7 @@ from facecaption_assets.partitions import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
 from facecaption_ml.benchmarks.encoders.registry import FLIP_VARIANTS
 from facecaption_ml.dataset.funnel import STAGES, shard_counts
+from facecaption_ml.schemas import SOURCE
 from facecaption_ml.storage.store import Store, StoreError
 
 _SHOWN = 40
@@ -63,7 +64,7 @@ def out_of_date(settings: Settings, store: Store) -> Iterator[str]:
         return
     import dagster as dg
 
-    from facecaption_assets.automation.nightly_backfill import find_backlog
+    from facecaption_assets.automation.nightly_backfill import find_backlog, stored_shards
     from facecaption_assets.commands.instance import prepare_home
     from facecaption_assets.definitions import build_definitions
     from facecaption_assets.factories.dataset_inputs import newer_shards
@@ -71,11 +72,11 @@ def out_of_date(settings: Settings, store: Store) -> Iterator[str]:
     prepare_home(settings)
     instance, nightly = dg.DagsterInstance.get(), settings.automation
     repository = build_definitions(settings).get_repository_def()
-    known, memory = store.shards("source_manifest"), timedelta(days=nightly.nightly_days)
-    backlog = find_backlog(instance, repository, datetime.now(UTC), nightly.nightly_attempts, memory, known)
+    tables, memory = stored_shards(store), timedelta(days=nightly.nightly_days)
+    backlog = find_backlog(instance, repository, datetime.now(UTC), nightly.nightly_attempts, memory, tables)
     stale = Counter(SHARD_ASSETS[task.stage] for task in backlog.tasks if task.reason == "stale")
     for asset, count in stale.items():
-        yield f"out of date from {asset} on: {count:,} of {len(known):,} shards (other settings, code or inputs)"
+        yield f"out of date from {asset} on: {count:,} of {len(tables[SOURCE]):,} shards (other settings, code or inputs)"
     for asset in (*STATISTICS_ASSETS, "facecaption_release", *(f"flip_checkpoint/{name}" for name in FLIP_VARIANTS)):
         newer = newer_shards(instance, store, asset)
         if newer:

@@ -12,7 +12,7 @@ _ROWS: Final = (
     "URLs",
     "images fetched",
     "face crops kept",
-    "faces with more than five labels",
+    "faces with enough labels",
     "captioned faces",
     "faces with their final caption",
     "released pairs",

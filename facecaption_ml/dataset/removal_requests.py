@@ -89,12 +89,14 @@ def record_requests(
 class Survey:
     """``held``: the shards that hold something of what is to be removed, in order. ``samples``: the ids of all rows that go,
     of those too whose tables are clean already. ``released``: rows of the packed release that must go. ``pictured``: shards
-    that have nothing else than pictures with a face that is to go, which stay for the others in them."""
+    that have nothing else than pictures with a face that is to go, which stay for the others in them. ``emptied``: the names of
+    shards of which rows have been taken out already."""
 
     held: list[Holding]
     samples: frozenset[str]
     released: int = 0
     pictured: list[Holding] = field(default_factory=list)
+    emptied: list[str] = field(default_factory=list)
 
 
 def survey(store: Store, removed: RemovalList) -> Survey:
@@ -117,7 +119,8 @@ def survey(store: Store, removed: RemovalList) -> Survey:
     samples = frozenset[str]().union(*(holding.samples for holding in everywhere))
     held = [holding for holding in everywhere if any(holding.rows.values())]
     pictured = [holding for holding in everywhere if holding.pictures and not any(holding.rows.values())]
-    return Survey(held, samples, _released(store, removed, samples), pictured)
+    emptied = [holding.shard for holding in everywhere if holding.samples and not any(holding.rows.values())]
+    return Survey(held, samples, _released(store, removed, samples), pictured, emptied)
 
 
 def holdings(store: Store, removed: RemovalList) -> list[Holding]:

@@ -21,7 +21,7 @@ from facecaption_assets.definitions import build_definitions
 from facecaption_assets.factories.records import SOURCE_ROWS, note_source_rows
 from facecaption_assets.partitions import SHARD_ASSETS
 from facecaption_assets.settings import Settings, SettingsError, load_settings
-from facecaption_ml.schemas import empty
+from facecaption_ml.schemas import SHARD_TABLES, empty
 from nightly_context import NightlyContext
 
 
@@ -212,6 +212,22 @@ def test_a_partition_that_the_source_has_not_is_left_alone(tmp_path: Path) -> No
     night = Night(2, home=tmp_path)
     night.settings.open_store().write_table("source_manifest", empty("source_manifest"), night.shards[0])
     assert night.tick() == [(night.shards[0], night.shards[0], "missing", "raw_images")]
+
+
+def test_a_shard_whose_table_is_gone_is_missing_although_it_was_made(tmp_path: Path) -> None:
+    night = Night(3, home=tmp_path)
+    s, store = night.shards, night.settings.open_store()
+    night.make(s, content="a")
+    for shard in s:
+        for table in SHARD_TABLES:
+            store.write_table(table, empty(table), shard)
+    assert night.tick() == []
+    store.delete(store.table_key("face_crops", s[1]))
+    store.delete(store.table_key("facecaption_dataset", s[2]))
+    assert night.tick() == [
+        (s[1], s[1], "missing", "face_crops"),
+        (s[2], s[2], "missing", "facecaption_dataset"),
+    ]
 
 
 def test_a_shard_that_failed_is_alone_and_rests_after_its_attempts_until_they_are_forgotten() -> None:

@@ -13,7 +13,9 @@ from facecaption_assets.commands.event_log import Words, empty_events, empty_fil
 from facecaption_assets.commands.instance import Pipeline
 from facecaption_assets.commands.remove import remove
 from facecaption_assets.settings import Settings
+from facecaption_ml.dataset.removal_requests import survey, take_out_addresses
 from facecaption_ml.dataset.removals import RemovalList
+from facecaption_ml.schemas import SHARD_TABLES
 from small_dataset import CAPTION, NAMES, face, url
 
 PIXELS = base64.b64encode(b"\xff\xd8 the pixels of a face").decode()
@@ -102,6 +104,22 @@ def test_nothing_of_a_removed_picture_is_left_in_the_instance_and_everything_els
     model = instance.get_latest_materialization_event(dg.AssetKey("attribute_model"))
     assert model
     assert PIXELS in str(model.asset_materialization)
+
+
+def test_what_a_list_written_by_hand_has_emptied_is_taken_out_of_the_instance_too(remembered: Settings) -> None:
+    store, removed = remembered.open_store(), RemovalList(urls=frozenset({url(0, 0)}))
+    take_out_addresses(store, survey(store, removed).held)
+    for table in SHARD_TABLES[1:]:  # as a rebuild leaves them out
+        store.delete(store.table_key(table, NAMES[0]))
+    remove(remembered, [url(0, 0)], "", dry_run=False)
+    assert survey(store, removed).emptied == [NAMES[0]]
+    instance = Pipeline(remembered).instance
+    shows = {}
+    for shard in NAMES[:2]:
+        wanted = dg.AssetRecordsFilter(dg.AssetKey("face_crops"), asset_partitions=[shard])
+        (record,) = instance.fetch_materializations(wanted, limit=1).records
+        shows[shard] = PIXELS in str(record.asset_materialization.metadata["crops"].value)
+    assert shows == {NAMES[0]: False, NAMES[1]: True}
 
 
 def test_texts_of_a_removed_picture_go_wherever_they_stand(tmp_path: Path) -> None:

@@ -96,6 +96,19 @@ def test_what_is_shown_is_what_a_rebuild_leaves_out(settings: Settings, line: st
         assert counted.get(shard, 0) == sum(reason is not None for reason in out)
 
 
+def test_of_a_hash_nothing_is_said_that_only_an_address_brings_about(settings: Settings, capsys: Captured) -> None:
+    source = settings.replaced(source="/lists/list.csv")
+    remove(source, [hashlib.sha256(picture(0, 2)).hexdigest()], "", dry_run=True)
+    by_hash = capsys.readouterr().out
+    remove(source, [url(0, 2)], "", dry_run=True)
+    by_url = capsys.readouterr().out
+    for claim in ("never fetches it again", "its rows are emptied whenever it is read"):
+        assert claim in by_url
+        assert claim not in by_hash
+    assert "brings back the addresses of a removed hash" in by_hash
+    assert "not reached: the list itself (/lists/list.csv)" in by_hash
+
+
 def test_something_that_no_shard_holds_is_recorded_all_the_same(
     settings: Settings, capsys: Captured, tmp_path: Path
 ) -> None:
