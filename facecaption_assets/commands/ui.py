@@ -148,7 +148,7 @@ def _pass_on(process: subprocess.Popen[str], output: IO[str], last: deque[str]) 
         shown = lines.shown(line)
         if shown is None:
             continue
-        if lines.is_error:
+        if lines.is_error and not shown.startswith((" ", "Traceback ")):  # what happened, not where in the code
             last.append(" ".join(shown.split()))
         if _PORT_TAKEN in line:  # by another program since it was looked at: the webserver stays, and listens nowhere
             last.append(" ".join(shown.split()))

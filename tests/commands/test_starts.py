@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import socket
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from unittest import mock
 import pytest
 
 from command_line import invoke
+from facecaption_assets.commands import ui
 from facecaption_assets.commands.instance import RunFailedError, prepare_home
 from facecaption_assets.settings import Settings
 from facecaption_ml.storage.local_files import write_file
@@ -55,6 +58,21 @@ def test_a_port_that_another_program_has(tmp_path: Path, there: str) -> None:
         f"Error: cannot listen on port {port} of 127.0.0.1 (Address already in use): "
         "stop what does, or choose another with --port\n"
     )
+
+
+def test_the_last_words_of_a_server_are_no_traceback() -> None:
+    stamp = "2026-11-29 16:51:05 +0000 - dagster"
+    said = io.StringIO(
+        f"{stamp} - INFO - Dagster services shut down.\n{stamp} - ERROR - A server is lost\n"
+        'Traceback (most recent call last):\n  File "dev.py", line 298, in dev\n    raise Exception(\n'
+        "Exception: dagster-webserver process shut down unexpectedly\n"
+    )
+    last: deque[str] = deque(maxlen=3)
+    ui._pass_on(mock.Mock(), said, last)
+    assert list(last) == [
+        "16:51:05 ERROR: A server is lost",
+        "Exception: dagster-webserver process shut down unexpectedly",
+    ]
 
 
 @contextmanager
