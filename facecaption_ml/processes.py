@@ -122,16 +122,26 @@ def _all_processes() -> Iterator[tuple[int, int]]:
 
 
 def end_descendants(seconds: float) -> None:
-    """Tell every descendant of this process to stop (SIGTERM), and kill those that are there after ``seconds``."""
-    told: set[int] = set()
+    """Tell every descendant of this process to stop (SIGTERM), and kill those that are there after ``seconds``.
+
+    One whose parent ends first is this process's descendant no longer; it is remembered, by its number and start.
+    """
+    told: dict[int, str | None] = {}
     deadline = time.monotonic() + seconds
-    while (left := [pid for pid in descendants() if not _is_servant(pid)]) and time.monotonic() < deadline:
-        for pid in set(left) - told:
+    while (left := _still_there(told)) and time.monotonic() < deadline:
+        for pid in left - told.keys():
+            told[pid] = _started(pid)
             send(pid, signal.SIGTERM)
-        told |= set(left)
         time.sleep(0.05)
     for pid in left:
         send(pid, signal.SIGKILL)
+
+
+def _still_there(told: dict[int, str | None]) -> set[int]:
+    """The descendants of this process, and those of ``told`` and their descendants, that live and are nobody's servants."""
+    known = {pid for pid, started in told.items() if started is not None and _started(pid) == started}
+    found = known.union(descendants(), *(descendants(pid) for pid in known))
+    return {pid for pid in found if not _is_servant(pid)}
 
 
 def send(pid: int, number: int) -> None:

@@ -90,6 +90,31 @@ interrupts.run(work)
     assert ended.said_after.strip() == "stopped by Ctrl-C"
 
 
+@pytest.mark.processes
+def test_a_childs_child_outlives_neither(run: Run) -> None:
+    program = run("""
+deaf = "import signal, time\\nsignal.signal(15, lambda *_: None)\\nprint('at work')\\ntime.sleep(60)"
+child = f"import subprocess, sys\\nsubprocess.run([sys.executable, '-c', {deaf!r}])"
+interrupts.advise("", children_seconds=1)
+interrupts.run(lambda: subprocess.run([sys.executable, "-c", child]))
+""")
+    ended = program.stop(signal.SIGTERM, to_all=False)
+    assert_stopped(ended, signal.SIGTERM)
+    assert ended.seconds > 0.9, "the child ends at once, its own child has its time"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_a_program_is_loaded(run: Run, number: signal.Signals) -> None:
+    ended = run("""
+from facecaption_ml.early_signals import end_on_signals
+end_on_signals()
+print("at work")
+time.sleep(60)
+""").stop(number, to_all=False)
+    assert ended.status == 128 + number
+    assert ended.said_after == f"stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}\n"
+
+
 def test_a_second_signal_ends_at_once(run: Run) -> None:
     program = run("""
 deaf = "import signal, time\\nsignal.signal(signal.SIGTERM, lambda *_: None)\\nprint('at work')\\ntime.sleep(60)"

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from facecaption_ml.dataset.sources import PICTURE_SUFFIXES
 from facecaption_ml.decoding import UndecodableImage, encode_jpeg
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.storage.local_files import write_file
 
 if TYPE_CHECKING:
     from facecaption_ml.photos import CaptionedFace
@@ -90,4 +91,4 @@ def _write_sheet(path: Path, faces: list[CaptionedFace]) -> None:
     image = contact_sheet(
         [face.crop for face in faces], [face.caption for face in faces], columns=4, cell=260, caption_lines=8
     )
-    path.write_bytes(encode_jpeg(image, quality=90))
+    write_file(path, encode_jpeg(image, quality=90))

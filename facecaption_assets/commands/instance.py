@@ -28,6 +28,7 @@ from facecaption_assets.settings import Settings
 from facecaption_ml import interrupts
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.processes import PARENT, ProcessIdentity
+from facecaption_ml.storage.local_files import atomic_write
 
 CODE_LOCATION: Final = "facecaption"
 """What the UI calls the code location."""
@@ -57,9 +58,10 @@ def prepare_home(settings: Settings) -> Path:
     config = home / "dagster.yaml"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        if not config.exists():
+        if not config.exists() or not config.read_bytes().strip():  # empty: Dagster's own defaults, telemetry too
             text = resources.files("facecaption_assets.commands").joinpath("laptop.yaml").read_text(encoding="utf-8")
-            config.write_text(text, encoding="utf-8")
+            with atomic_write(config) as file:
+                file.write(text.encode())
     except OSError as error:
         raise RunFailedError(f"cannot write {home} (FACECAPTION_HOME): {error.strerror}") from error
     os.environ["DAGSTER_HOME"] = str(home)

@@ -12,6 +12,7 @@ from facecaption_assets.plan.planning import Request, make_plan
 from facecaption_assets.plan.rates import PlanError, load_rates
 from facecaption_assets.plan.report import as_json, as_markdown
 from facecaption_assets.settings import Settings
+from facecaption_ml.storage.local_files import write_file
 
 
 def read_count(text: str) -> int:
@@ -32,7 +33,7 @@ def show_plan(settings: Settings, request: Request, prices: Path | None, as_reco
     with dg.DagsterInstance.get() as instance:
         plan = make_plan(request, settings, store, instance, rates)
     if out is not None:
-        out.write_text(f"{as_markdown(plan)}\n", encoding="utf-8")
+        write_file(out, f"{as_markdown(plan)}\n")
         click.echo(f"the plan is in {out}", err=True)
     if as_record or out is None:
         click.echo(as_json(plan) if as_record else as_markdown(plan))

@@ -17,6 +17,7 @@ from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.release import PREFIX, require_pixels
 from facecaption_ml.errors import naming
 from facecaption_ml.schemas import DATASET
+from facecaption_ml.storage.local_files import write_file
 from facecaption_ml.storage.store import Store
 
 
@@ -143,8 +144,7 @@ def _write_sheet(settings: Settings, shards: Sequence[str]) -> Path | None:
         if len(rows):
             pictures = [decode_image(data) for data in rows["image"].struct.field("bytes")]
             path = settings.home / "faces_and_captions.jpg"
-            path.write_bytes(
-                encode_jpeg(contact_sheet(pictures, rows["caption"].to_list(), columns=4, cell=260, caption_lines=8))
-            )
+            sheet = contact_sheet(pictures, rows["caption"].to_list(), columns=4, cell=260, caption_lines=8)
+            write_file(path, encode_jpeg(sheet))
             return path
     return None

@@ -12,6 +12,7 @@ from facecaption_assets.resources.models import load_variant
 from facecaption_assets.settings import Settings
 from facecaption_ml.decoding import as_rgb, encode_jpeg
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.storage.local_files import write_file
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def search_faces(settings: Settings, text: str, top: int, variant: str, out: Pat
     store = settings.open_store()
     flip = load_variant(settings, store, variant)
     shown, searched = _nearest(store, flip, text, top)
-    out.write_bytes(_sheet(shown))
+    write_file(out, _sheet(shown))
     if as_json:
         click.echo(json.dumps(_record(text, variant, flip.version, searched, out, shown), ensure_ascii=False))
     else:

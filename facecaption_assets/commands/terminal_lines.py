@@ -12,12 +12,16 @@ _RECORD: Final = re.compile(
 )
 _RUN: Final = re.compile(r"^(?P<job>\S+) - (?P<run>[0-9a-f]{8})-[0-9a-f-]{27} - (?P<text>.*)$")
 _LOUD: Final = ("WARNING", "ERROR", "CRITICAL")
-# Lines about themselves, once every two to ten seconds.
+# Lines about themselves, once every two to thirty seconds.
 _CHATTER: Final = re.compile(
     r"runs are currently in progress|[Cc]ollected \d+ runs? for monitoring|[Cc]hecking (run|for)|^Received "
     r"|^Priority sorting|^Launched \d+ runs|no (sensors|schedules)|^Launching Dagster services|^Serving dagster-webserver"
     r"|^Instance is configured"
+    r"|^Checking \d+ assets|^(Prefetching|Done prefetching) asset records|^Tick produced 0 runs|^Adding \d+ asset evaluations"
+    r"|^Submitting \d+ runs|^Finished auto-materialization tick"
+    r"|skipped: (Initiating |Sensor function returned an empty result)"
 )
+_SKIPPED: Final = re.compile(r"^(Sensor|Schedule) \S+ skipped: ")
 
 
 class TerminalLines:
@@ -25,6 +29,7 @@ class TerminalLines:
 
     def __init__(self) -> None:
         self._showing = True
+        self._skipped: dict[str, str] = {}
         self.is_error = False
 
     def shown(self, line: str) -> str | None:
@@ -38,12 +43,22 @@ class TerminalLines:
         level, text = record["level"], record["text"]
         self.is_error = level in _LOUD[1:]
         self._showing = level in _LOUD or self._is_of_the_product(record["logger"], level, text)
-        if not self._showing:
+        if not self._showing or self._is_said_again(text):
+            self._showing = False
             return None
         run = _RUN.match(text)
         said = f"{run['job']} {run['run']}: {run['text']}" if run else text
         mark = f"{level}: " if level in _LOUD else ""
         return f"{record['time']} {mark}{said}"
+
+    def _is_said_again(self, text: str) -> bool:
+        """Whether a sensor or schedule gives the reason why it does nothing that it gave the last time."""
+        skipped = _SKIPPED.match(text)
+        if not skipped:
+            return False
+        earlier = self._skipped.get(skipped[0])
+        self._skipped[skipped[0]] = text
+        return earlier == text
 
     @staticmethod
     def _is_of_the_product(logger: str, level: str, text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -28,6 +29,7 @@ from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml import interrupts
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.processes import environment_of_children
+from facecaption_ml.storage.local_files import atomic_write
 from facecaption_ml.storage.lock import LockedError, exclusive
 
 _READY_SECONDS: Final = 180.0
@@ -88,18 +90,25 @@ def _locked(path: Path, what: str) -> Iterator[None]:
 
 
 def _require_free(host: str, port: int) -> None:
-    """Raises UiError where the address cannot be listened on."""
+    """Raises UiError where an address of the host cannot be listened on, with what to change."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)  # binding alone goes well beside another that only binds
-    except OSError as error:
-        what = error.strerror or str(error)
-        raise UiError(
-            f"cannot listen on port {port} of {host} ({what}): stop what does, or choose another with --port"
-        ) from None
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else "no name of a host"
+        raise UiError(f"cannot listen on {host!r} ({what}): choose another with --host") from None
+    for family, kind, protocol, _, address in addresses:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                probe.listen(1)  # binding alone goes well beside another that only binds
+        except OSError as error:
+            advice = {
+                errno.EADDRINUSE: "stop what does, or choose another with --port",
+                errno.EACCES: "choose one from 1024 up with --port",
+            }.get(error.errno or 0, "choose an address of this machine with --host")
+            what = error.strerror or str(error)
+            raise UiError(f"cannot listen on port {port} of {host} ({what}): {advice}") from None
 
 
 @contextlib.contextmanager
@@ -107,9 +116,8 @@ def _services(home: Path, host: str, port: int) -> Iterator[tuple[subprocess.Pop
     """``dagster dev`` and its last lines of errors. All of its processes end with the block."""
     location = {"module_name": "facecaption_assets.definitions", "location_name": CODE_LOCATION}
     workspace = home / "workspace.yaml"
-    workspace.write_text(  # JSON is YAML
-        json.dumps({"load_from": [{"python_module": location}]}), encoding="utf-8"
-    )
+    with atomic_write(workspace) as file:
+        file.write(json.dumps({"load_from": [{"python_module": location}]}).encode())  # JSON is YAML
     command = [sys.executable, "-m", "facecaption_assets.commands.dagster_dev", "-w", str(workspace)]
     process = subprocess.Popen(
         [*command, "-h", host, "-p", str(port)],
@@ -140,7 +148,7 @@ def _pass_on(process: subprocess.Popen[str], output: IO[str], last: deque[str]) 
         shown = lines.shown(line)
         if shown is None:
             continue
-        if lines.is_error:
+        if lines.is_error and not shown.startswith((" ", "Traceback ")):  # what happened, not where in the code
             last.append(" ".join(shown.split()))
         if _PORT_TAKEN in line:  # by another program since it was looked at: the webserver stays, and listens nowhere
             last.append(" ".join(shown.split()))

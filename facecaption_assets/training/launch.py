@@ -19,6 +19,7 @@ from facecaption_assets.training.process import CONFIG
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.flip.training.options import TrainingOptions
 from facecaption_ml.processes import environment_of_children
+from facecaption_ml.storage.local_files import write_file
 from facecaption_ml.storage.lock import exclusive
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def run_training(
         # That of a step that was killed ends soon after it, with a checkpoint; until then the folder is its.
         with exclusive(lock_of(work), what):
             _empty(work, lock_of(work))
-        (work / CONFIG).write_text(config.to_json(), encoding="utf-8")
+        write_file(work / CONFIG, config.to_json())
         try:
             command = training_command(processes, "facecaption_assets.training.process", str(work))
             pipes.run(context=context, command=command, env=training_environment(processes))

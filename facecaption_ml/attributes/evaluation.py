@@ -12,6 +12,7 @@ import numpy as np
 
 from facecaption_ml.attributes.calibration import expected_calibration_error, share_right_between
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
+from facecaption_ml.storage.local_files import write_file
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 
@@ -64,7 +65,7 @@ class Evaluation:
         return float(np.mean([s.average_precision for s in self.scores if s.average_precision is not None]))
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        write_file(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:

@@ -13,6 +13,7 @@ from facecaption_ml.attributes.evaluation import Evaluation
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
 from facecaption_ml.attributes.prediction import CARD, CONFIG, EVALUATION, WEIGHTS
 from facecaption_ml.markdown import markdown_table
+from facecaption_ml.storage.local_files import write_file
 
 
 def model_card(folder: Path) -> str:
@@ -69,7 +70,7 @@ def model_card(folder: Path) -> str:
 
 
 def write_model_card(folder: Path) -> None:
-    (folder / CARD).write_text(model_card(folder), encoding="utf-8")
+    write_file(folder / CARD, model_card(folder))
 
 
 def _percent(value: float | None) -> str:

@@ -41,6 +41,19 @@ def atomic_write(target: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def write_file(target: Path, data: bytes | str) -> None:
+    """Write a file where a user wants it, as it is opened: nothing else in its folder is touched. Text is UTF-8.
+
+    Raises OSError that names the file, on a full disk too.
+    """
+    try:
+        target.write_bytes(data.encode() if isinstance(data, str) else data)
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
+
+
 def _sweep_stale(folder: Path) -> None:
     """Remove what killed writers left behind; younger files may belong to a writer that is still at work."""
     for path in folder.glob(".*.tmp"):

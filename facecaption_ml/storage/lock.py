@@ -39,9 +39,12 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
                     raise
                 raise LockedError(f"{what} {_holder(path)}: wait for its end, or stop it") from None
         since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "since": since, "host": socket.gethostname()}))
-        file.flush()
+        holder = json.dumps({"pid": os.getpid(), "since": since, "host": socket.gethostname()})
+        with contextlib.suppress(
+            OSError
+        ):  # the lock holds without its holder's name, for which a full disk has no room
+            file.truncate(0)
+            os.write(file.fileno(), holder.encode())
         yield
 
 
