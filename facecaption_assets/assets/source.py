@@ -24,7 +24,15 @@ from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.sources import ManifestCounts
 from facecaption_ml.errors import naming
-from facecaption_ml.images import EarlierRows, FetchStatus, count_by_status, fetch_status, fetch_to_file, success_rate
+from facecaption_ml.images import (
+    EarlierRows,
+    FetchStatus,
+    count_by_status,
+    fetch_status,
+    fetch_to_file,
+    keeps_its_pictures,
+    success_rate,
+)
 from facecaption_ml.schemas import SCHEMAS, SOURCE, empty
 from facecaption_ml.storage.content import table_version
 from facecaption_ml.storage.store import Store
@@ -196,8 +204,11 @@ def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
         def fetch(shard: str) -> ShardResult:
             manifest = work.store.read_table("source_manifest", shard)
             progress = Progress(f"raw_images {shard}", "URLs")
+            was_done = work.store.has_table("raw_images", shard)
             with _previous(work.store, shard) as previous:
                 raw, facts = fetch_to_file(manifest, policy, context, previous, progress)
+                # Else a shard that loses pictures to a removal falls under its floor, and its old table, with them, stays.
+                stays_done = was_done and previous is not None and keeps_its_pictures(facts, previous.facts)
             rate = success_rate(facts)
             floor = work.settings.source.success_floor
             reason = f"only {rate:.1%} of the images arrived; the floor is {floor:.0%} (FACECAPTION_SUCCESS_FLOOR)"
@@ -210,7 +221,7 @@ def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
                     checks.unique(facts.filter(pl.col("status") == "ok"), "sha256", "unique_images"),
                     checks.denials_honoured(facts, work.context.resources.downloader.denied()),
                 ],
-                rejected=reason if rate < floor else None,
+                rejected=reason if rate < floor and not stays_done else None,
             )
 
         yield fetch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from facecaption_ml.images.status import FetchStatus, count_by_status, fetch_status, success_rate
+from facecaption_ml.images.status import FetchStatus, count_by_status, fetch_status, keeps_its_pictures, success_rate
 from facecaption_ml.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ __all__ = [
     "fetch_status",
     "fetch_to_file",
     "iter_fetched",
+    "keeps_its_pictures",
     "success_rate",
 ]
 

@@ -56,7 +56,8 @@ _MAY_PASS: Final = frozenset(
     }
 )
 _FETCHED: Final = (FetchStatus.ok, FetchStatus.duplicate_image)
-_NOT_ASKED_FOR: Final = (FetchStatus.denied, FetchStatus.duplicate_url, FetchStatus.opted_out)
+_ASKED_OUT: Final = (FetchStatus.denied, FetchStatus.opted_out)
+_NOT_ASKED_FOR: Final = (*_ASKED_OUT, FetchStatus.duplicate_url)
 
 
 class FetchFailure(Exception):  # noqa: N818
@@ -103,3 +104,15 @@ def success_rate(raw: pl.DataFrame) -> float:
     if wanted.is_empty():
         return 1.0
     return int(wanted["status"].is_in([status.value for status in _FETCHED]).sum()) / wanted.height
+
+
+def keeps_its_pictures(raw: pl.DataFrame, earlier: pl.DataFrame) -> bool:
+    """Whether these are the rows of the ``earlier`` table, and each that had its picture has it still or was asked out.
+
+    Both have ``sample_id`` and ``status`` of raw_images.
+    """
+    if raw["sample_id"].to_list() != earlier["sample_id"].to_list():
+        return False
+    had = earlier["status"].is_in([status.value for status in _FETCHED])
+    fine = raw["status"].is_in([status.value for status in (*_FETCHED, *_ASKED_OUT)])
+    return bool((fine | ~had).all())

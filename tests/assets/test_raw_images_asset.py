@@ -74,6 +74,22 @@ def test_a_shard_under_its_floor_is_mended_by_the_setting(site: Site, tmp_path: 
     assert list((tmp_path / "cache" / "bodies").iterdir()) == []
 
 
+def test_a_removal_reaches_a_shard_that_falls_under_its_floor_by_it(site: Site, tmp_path: Path) -> None:
+    pictures = [picture(n) for n in range(2)]
+    site.replies |= {f"/{n}.jpg": reply(body=pictures[n]) for n in range(2)}
+    world = World(tmp_path, [f"{site.base}/{name}.jpg" for name in ("0", "1", "gone", "lost")])
+    assert world.statuses(success_floor=0.5) == ["ok", "ok", "http_client_error", "http_client_error"]
+    asked_out = tmp_path / "removals.txt"
+    asked_out.write_text(f"{site.base}/0.jpg\n")
+    for _ in range(2):  # a third of what is still wanted is there, as before
+        statuses = world.statuses(success_floor=0.5, removal_list=str(asked_out))
+        assert statuses == ["denied", "ok", "http_client_error", "http_client_error"]
+    kept = world.store.read_table("raw_images", SHARD)["image"].struct.field("bytes").drop_nulls().to_list()
+    assert kept == [pictures[1]]
+    reason = world.fetch(success_floor=0.5, removal_list=str(asked_out), max_image_bytes=100)
+    assert "only 0.0% of the images arrived" in str(reason)  # lost to something else than a request
+
+
 def test_the_tag_of_a_run_fetches_rows_again(site: Site, tmp_path: Path) -> None:
     site.replies["/0.jpg"] = reply(body=picture(1))
     world = World(tmp_path, [f"{site.base}/0.jpg", f"{site.base}/later.jpg"])
