@@ -17,10 +17,10 @@ from facecaption_assets.partitions import BENCHMARK_ASSETS, VARIANTS
 from facecaption_assets.resources.benchmarks import check_names, measure, result_figures, write_measured
 from facecaption_assets.settings import Settings
 from facecaption_assets.training.launch import process_count
-from facecaption_ml import interrupts
 from facecaption_ml.benchmarks.encoders.registry import models_of
 from facecaption_ml.benchmarks.report.ablation import ablation_key
-from facecaption_ml.processes import environment_of_children
+from facecaption_ml.processes import interrupts
+from facecaption_ml.processes.tree import environment_of_children
 from facecaption_ml.storage.store import Store
 
 

@@ -18,8 +18,8 @@ import click
 from facecaption_assets.machines.storage_errors import describe_storage
 from facecaption_assets.settings import PREFIX, SETTINGS, Settings, SettingsError, load_settings
 from facecaption_assets.settings.naming import without_secrets
-from facecaption_ml import interrupts
 from facecaption_ml.errors import describe, is_mendable
+from facecaption_ml.processes import interrupts
 
 _READER_GONE = 128 + 13
 """Exit status where the reader of standard output has gone: a shell's for a program that SIGPIPE (13) ended."""

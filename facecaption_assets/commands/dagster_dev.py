@@ -5,7 +5,7 @@ import signal
 import sys
 import warnings
 
-from facecaption_ml.processes import end_with_parent
+from facecaption_ml.processes.tree import end_with_parent
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import click
 import dagster as dg
 from dagster._core.storage.runs import SqliteRunStorage  # dagster has no public name for it
 
-from facecaption_ml.processes import ProcessIdentity, started_before
+from facecaption_ml.processes.tree import ProcessIdentity, started_before
 from facecaption_ml.storage.lock import is_locked
 
 PROCESS_TAG: Final = "facecaption/process"

@@ -25,9 +25,9 @@ from facecaption_assets.machines.compute import pools
 from facecaption_assets.machines.executors import good_shards_go_on_here
 from facecaption_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARDS
 from facecaption_assets.settings import Settings
-from facecaption_ml import interrupts
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.processes import PARENT, ProcessIdentity
+from facecaption_ml.processes import interrupts
+from facecaption_ml.processes.tree import PARENT, ProcessIdentity
 from facecaption_ml.storage.local_files import atomic_write
 
 CODE_LOCATION: Final = "facecaption"

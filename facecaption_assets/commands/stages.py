@@ -16,8 +16,8 @@ import dagster as dg
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.partitions import BENCHMARK_ASSETS
 from facecaption_assets.settings import Settings
-from facecaption_ml import interrupts
-from facecaption_ml.processes import environment_of_children
+from facecaption_ml.processes import interrupts
+from facecaption_ml.processes.tree import environment_of_children
 
 
 def stage(pipeline: Pipeline, label: str, *assets: str, **partitions: str | None) -> None:

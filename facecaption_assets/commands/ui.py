@@ -26,9 +26,9 @@ from facecaption_assets.commands.dead_runs import UI_LOCK, fail_dead_runs
 from facecaption_assets.commands.instance import CODE_LOCATION, prepare_home, register_pools
 from facecaption_assets.commands.terminal_lines import TerminalLines
 from facecaption_assets.settings import PREFIX, Settings
-from facecaption_ml import interrupts
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.processes import environment_of_children
+from facecaption_ml.processes import interrupts
+from facecaption_ml.processes.tree import environment_of_children
 from facecaption_ml.storage.local_files import atomic_write
 from facecaption_ml.storage.lock import LockedError, exclusive
 

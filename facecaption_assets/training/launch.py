@@ -18,7 +18,7 @@ from facecaption_assets.settings import PREFIX, Settings, SettingsError
 from facecaption_assets.training.process import CONFIG
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.flip.training.options import TrainingOptions
-from facecaption_ml.processes import environment_of_children
+from facecaption_ml.processes.tree import environment_of_children
 from facecaption_ml.storage.local_files import write_file
 from facecaption_ml.storage.lock import exclusive
 

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from facecaption_ml import interrupts
-from facecaption_ml.processes import end_with_parent
+from facecaption_ml.processes import interrupts
+from facecaption_ml.processes.tree import end_with_parent
 
 CONFIG: Final = "training.json"
 _QUIET_S: Final = 5.0

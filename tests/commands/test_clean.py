@@ -20,7 +20,7 @@ from facecaption_assets.plan.stages import latest_metadata
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.provenance import UnknownFaceError, find_shard
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.processes import ProcessIdentity
+from facecaption_ml.processes.tree import ProcessIdentity
 from facecaption_ml.schemas import SHARD_TABLES
 from facecaption_ml.storage.store import Store
 from small_dataset import NAMES, face
@@ -81,7 +81,7 @@ def test_nothing_is_deleted_while_a_run_is_under_way(littered: Settings, capsys:
 
 def test_a_run_whose_process_has_ended_holds_nothing_up(littered: Settings, capsys: Captured) -> None:
     instance = Pipeline(littered).instance
-    code = "from facecaption_ml.processes import ProcessIdentity; print(ProcessIdentity.own())"
+    code = "from facecaption_ml.processes.tree import ProcessIdentity; print(ProcessIdentity.own())"
     ended_process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     run = started(instance, ended_process.strip())
     clean(littered, dry_run=False)

@@ -16,7 +16,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from facecaption_assets.commands.dead_runs import PROCESS_TAG, UI_LOCK, fail_dead_runs
 from facecaption_assets.commands.instance import job_origin
-from facecaption_ml.processes import ProcessIdentity
+from facecaption_ml.processes.tree import ProcessIdentity
 from facecaption_ml.storage.lock import exclusive
 
 S = dg.DagsterRunStatus
@@ -33,7 +33,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def ended() -> ProcessIdentity:
     """A process that was killed."""
-    text = "from facecaption_ml.processes import ProcessIdentity as P; print(P.own())"
+    text = "from facecaption_ml.processes.tree import ProcessIdentity as P; print(P.own())"
     child = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     said = child.communicate()[0]
     found = ProcessIdentity.parse(said.strip())

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facecaption_ml.processes import send
+from facecaption_ml.processes.tree import send
 
 REPOSITORY = Path(__file__).parents[2]
 STOPPED = {signal.SIGINT: "stopped by Ctrl-C", signal.SIGTERM: "stopped by SIGTERM"}

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from facecaption_ml import interrupts
 from facecaption_ml.errors import describe, is_mendable
 from facecaption_ml.flip.errors import TrainingInterrupted, named_options
-from facecaption_ml.processes import PARENT
+from facecaption_ml.processes import interrupts
+from facecaption_ml.processes.tree import PARENT
 from facecaption_ml.storage.lock import exclusive
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from facecaption_ml.processes import ProcessIdentity, descendants, started_before
+from facecaption_ml.processes.tree import ProcessIdentity, descendants, started_before
 from signalled import Program, assert_stopped
 
-START = "import sys, time, subprocess, threading\nfrom facecaption_ml import interrupts\n"
+START = "import sys, time, subprocess, threading\nfrom facecaption_ml.processes import interrupts\n"
 Run = Callable[[str], Program]
 
 
@@ -106,7 +106,7 @@ interrupts.run(lambda: subprocess.run([sys.executable, "-c", child]))
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_a_program_is_loaded(run: Run, number: signal.Signals) -> None:
     ended = run("""
-from facecaption_ml.early_signals import end_on_signals
+from facecaption_ml.processes.early_signals import end_on_signals
 end_on_signals()
 print("at work")
 time.sleep(60)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from facecaption_ml.processes import PARENT, descendants, end_descendants, send
+from facecaption_ml.processes.tree import PARENT, descendants, end_descendants, send
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _OF_TERMINALS: Final = (signal.SIGINT, signal.SIGHUP)

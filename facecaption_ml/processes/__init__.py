@@ -1,0 +1,1 @@
+"""Processes of this machine: which is which, which another has started, and how they end."""
