@@ -9,14 +9,12 @@ from typing import Final
 import click
 import dagster as dg
 
-from facecaption_assets.commands.dead_runs import fail_dead_runs
+from facecaption_assets.commands.dead_runs import IN_PROGRESS, fail_dead_runs
 from facecaption_assets.commands.instance import prepare_home
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.leftovers import leftovers, stale_writes
 from facecaption_ml.errors import FaceCaptionError
 
-RUNNING: Final = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-"""Of runs that may write into the store."""
 _EXAMPLES: Final = 3
 
 
@@ -59,7 +57,7 @@ def runs_under_way(settings: Settings) -> list[str]:
     home = prepare_home(settings)
     with dg.DagsterInstance.get() as instance:
         fail_dead_runs(instance, home)
-        return list(instance.get_run_ids(dg.RunsFilter(statuses=RUNNING)))
+        return list(instance.get_run_ids(dg.RunsFilter(statuses=IN_PROGRESS)))
 
 
 def has_instance(settings: Settings) -> bool:

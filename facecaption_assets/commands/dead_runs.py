@@ -17,8 +17,9 @@ PROCESS_TAG: Final = "facecaption/process"
 """The tag of a run from the shell: its process, as ``ProcessIdentity`` writes it."""
 UI_LOCK: Final = "ui.lock"
 """The file in DAGSTER_HOME that a running UI holds locked."""
-_AT_WORK: Final = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-_UNFINISHED: Final = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED, *_AT_WORK]
+IN_PROGRESS: Final = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+"""Of runs that have a process, which may write into the store."""
+_UNFINISHED: Final = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED, *IN_PROGRESS]
 _SHOWN: Final = 3
 
 
@@ -52,7 +53,7 @@ def _dead_runs(instance: dg.DagsterInstance, others: bool) -> Iterator[dg.Dagste
         if process:
             if process.is_gone:
                 yield run
-        elif others and own_files and run.status in _AT_WORK and not _is_alive(instance, run):
+        elif others and own_files and run.status in IN_PROGRESS and not _is_alive(instance, run):
             yield run
 
 

@@ -12,6 +12,7 @@ import dagster as dg
 
 from facecaption_assets.factories import code_versions
 from facecaption_assets.factories.check import WARNINGS
+from facecaption_assets.factories.records import FAILURE
 from facecaption_assets.machines.compute import Compute
 from facecaption_assets.machines.retries import no_retry_on_user_error, retry_policy
 from facecaption_assets.settings import Settings
@@ -121,7 +122,7 @@ def _recorded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             reason = failure.description or "the step failed"
             context.log_event(
                 dg.AssetObservation(
-                    name, partition=partition, description=f"FAILED: {reason}", metadata={"failure": reason}
+                    name, partition=partition, description=f"FAILED: {reason}", metadata={FAILURE: reason}
                 )
             )
             raise

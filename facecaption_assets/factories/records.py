@@ -39,7 +39,9 @@ from facecaption_ml.schemas import SOURCE
 NO_EVENT: Final[Mapping[str, Any]] = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
 """Metadata of a result whose partitions are recorded already."""
 FAILURE: Final = "failure"
-"""The metadata of an observation that says why a shard failed."""
+"""The metadata of an observation that says why a partition failed."""
+FAILED_IN: Final = "failed in"
+"""The metadata beside it that names the asset in which the shard failed first."""
 _CHUNK: Final = 500
 _CACHE: Final = "facecaption/made_of/"
 _SOURCE_CACHE: Final = "facecaption/source_rows/"
@@ -211,11 +213,11 @@ def failures_in_run(instance: dg.DagsterInstance, run_id: str, assets: Iterable[
     for entry in instance.all_logs(run_id, of_type={dg.DagsterEventType.ASSET_OBSERVATION}):
         observed = entry.asset_observation
         if observed and observed.asset_key in keys and observed.partition and FAILURE in observed.metadata:
-            said = {
-                name: str(value.value) for name, value in observed.metadata.items() if name in (FAILURE, "failed in")
+            facts = {
+                name: str(value.value) for name, value in observed.metadata.items() if name in (FAILURE, FAILED_IN)
             }
-            first = said.get("failed in", observed.asset_key.to_user_string())
-            failed.setdefault(observed.partition, (first, said[FAILURE].removeprefix(f"{first} failed: ")))
+            first = facts.get(FAILED_IN, observed.asset_key.to_user_string())
+            failed.setdefault(observed.partition, (first, facts[FAILURE].removeprefix(f"{first} failed: ")))
     return failed
 
 

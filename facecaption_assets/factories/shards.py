@@ -208,7 +208,7 @@ class _Recorder:
         for shard in shards:
             if shard in failed:
                 first, reason = failed[shard]
-                self._fail(shard, f"{first} failed: {reason}", None, {"failed in": first})
+                self._fail(shard, f"{first} failed: {reason}", None, {records.FAILED_IN: first})
             elif shard in here:
                 self._done += 1
             elif not self._taken_over(shard, before.get(shard, [])):
@@ -302,9 +302,9 @@ class _Recorder:
         self._failures[shard] = reason
         self.last_line = f"FAILED: {reason}"
         self._context.log.error(f"{self._asset} {shard} failed: {reason}" + (f"\n{trace}" if trace else ""))
-        said = {records.FAILURE: reason, **(metadata or {})}
+        facts = {records.FAILURE: reason, **(metadata or {})}
         self._context.log_event(
-            dg.AssetObservation(self._asset, partition=shard, description=f"FAILED: {reason}", metadata=said)
+            dg.AssetObservation(self._asset, partition=shard, description=f"FAILED: {reason}", metadata=facts)
         )
         failed = Check(next(iter(SCHEMA)), False, {records.FAILURE: reason}, found=reason)
         self._evaluate(evaluations or [failed.evaluation(self._asset, shard)])
