@@ -73,11 +73,11 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
             rows_in += len(batch)
             progress(rows_in, total)
         crops = pl.concat(frames)
-        asked_out = crops["face_id"].is_in(list(removed.face_ids))
-        if asked_out.any():
-            faces["kept"] -= int(asked_out.sum())
-            faces["removed_face"] = int(asked_out.sum())
-            crops = crops.filter(~asked_out)
+        is_removed = crops["face_id"].is_in(list(removed.face_ids))
+        if is_removed.any():
+            faces["kept"] -= int(is_removed.sum())
+            faces["removed_face"] = int(is_removed.sum())
+            crops = crops.filter(~is_removed)
         return ShardResult(
             frame=crops,
             metadata={
@@ -97,7 +97,7 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
 
 
 def _samples(removed: RemovalList) -> list[str]:
-    """Pictures with a face that was asked out: they are shown nowhere, whoever else is in them."""
+    """Pictures with a face on the removal list: they are shown nowhere, whoever else is in them."""
     return [face_id.rpartition("_")[0] for face_id in removed.face_ids]
 
 

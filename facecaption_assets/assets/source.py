@@ -117,7 +117,7 @@ def _result(
             "shards": len(ingested.names),
             **previews.counts("rows", counts.by_outcome),
             "duplicate URLs": counts.duplicates,
-            "taken out on request": ingested.taken_out,
+            "removed on request": ingested.removed_rows,
             **_reading(counts),
             "facecaption": package_version(),
             **metadata,
@@ -129,21 +129,21 @@ def _result(
 
 def _reading(counts: ManifestCounts) -> dict[str, Any]:
     """How the files of the source were read: what was dropped, mended and passed over, with examples."""
-    said: dict[str, Any] = {"files read": counts.files, **previews.counts("repaired", counts.repaired)}
+    metadata: dict[str, Any] = {"files read": counts.files, **previews.counts("repaired", counts.repaired)}
     if counts.continued_lines:
-        said["lines within quoted fields"] = counts.continued_lines
+        metadata["lines within quoted fields"] = counts.continued_lines
     for name, examples in (("dropped rows", counts.dropped_examples), ("repaired rows", counts.repaired_examples)):
         if examples:
             # What the rows hold stays in the file: nobody could take it back out of the event log.
-            said[name] = previews.rows(["file", "place", "reason"], [example[:3] for example in examples])
+            metadata[name] = previews.rows(["file", "place", "reason"], [example[:3] for example in examples])
     if counts.passed_over:
         kinds = [
             (kind, count, ", ".join(counts.passed_over_examples[kind])) for kind, count in counts.passed_over.items()
         ]
-        said["files passed over"] = previews.rows(["kind", "files", "such as"], sorted(kinds))
+        metadata["files passed over"] = previews.rows(["kind", "files", "such as"], sorted(kinds))
     if counts.notes:
-        said["notes"] = "; ".join(counts.notes[:20])
-    return said
+        metadata["notes"] = "; ".join(counts.notes[:20])
+    return metadata
 
 
 def _rows(store: Store, names: Sequence[str]) -> dict[str, str]:

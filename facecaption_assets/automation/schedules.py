@@ -108,7 +108,7 @@ def _reason_line(tasks: Sequence[Task]) -> str:
     why = {
         "missing": f"{asset} has not been made yet",
         "failed": f"{asset} failed {first.failures} times of late",
-        "stale": f"{asset} is older than what it is made from, or made by other code",
+        "stale": f"{asset} was made by other code, under other settings, or of other content than there is now",
     }[first.reason]
     return f"{shards}: {first.reason}, {why}; built from {asset} on"
 

@@ -1,4 +1,4 @@
-"""What Dagster remembers of something that was asked out: pictures, tables and texts in its event log and its log files.
+"""What Dagster remembers of something that is to be removed: pictures, tables and texts in its event log and log files.
 
 Events stay, so that nothing counts as missing; what they show is taken out of them. In SQLite the old bytes would stay in free
 pages and in the write-ahead log, so every file is rewritten (VACUUM).
@@ -26,7 +26,7 @@ from facecaption_assets.partitions import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.storage.local_files import atomic_write
 
-TAKEN_OUT: Final = "[taken out on request]"
+REDACTED: Final = "[removed on request]"
 _WHOLE: Final = frozenset({"source_manifest", "facecaption_release", "flip_checkpoint", *STATISTICS_ASSETS})
 """Assets over all shards that may show a picture, URL or text of any."""
 # Tables of Dagster's that hold events, and the column with the event's JSON.
@@ -63,10 +63,10 @@ class Words:
     def without(self, text: str) -> str:
         """The text without them."""
         if text in self._whole:
-            return TAKEN_OUT
+            return REDACTED
         for needle in self._needles:
             if needle in text:
-                text = text.replace(needle, TAKEN_OUT)
+                text = text.replace(needle, REDACTED)
         if "…" in text:
             text = self._without_cut(text)
         return _URL.sub(self._without_url, text) if "://" in text else text
@@ -78,7 +78,7 @@ class Words:
             while at >= 0:
                 end = text.find("…", at)
                 cut = end >= 0 and needle.startswith(text[at:end])
-                text = f"{text[:at]}{TAKEN_OUT}{text[end + 1 :]}" if cut else text
+                text = f"{text[:at]}{REDACTED}{text[end + 1 :]}" if cut else text
                 at = text.find(needle[:_BEGINNING], at + 1)
         return text
 
@@ -86,7 +86,7 @@ class Words:
         url = found[0]
         bare = url.rstrip(_PUNCTUATION)
         named = any(self.removed.names_url(form) for form in {url, bare, html.unescape(url), html.unescape(bare)})
-        return TAKEN_OUT if named else url
+        return REDACTED if named else url
 
 
 def _is_its_own(text: str) -> bool:
@@ -176,7 +176,7 @@ class _Change:
             return value
         kind = value.get("__class__")
         if shows and kind == "MarkdownMetadataEntryData":
-            return {**value, "md_str": TAKEN_OUT}
+            return {**value, "md_str": REDACTED}
         if shows and kind == "TableMetadataEntryData":
             return {**value, "records": []}
         return {name: self._mapped(one, shows) for name, one in value.items()}

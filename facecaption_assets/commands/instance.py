@@ -22,7 +22,7 @@ from facecaption_assets.automation.jobs import job_of
 from facecaption_assets.commands.dead_runs import PROCESS_TAG, fail_dead_runs
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.machines.compute import pools
-from facecaption_assets.machines.executors import good_shards_go_on_here
+from facecaption_assets.machines.executors import continue_past_failed_shards
 from facecaption_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.errors import FaceCaptionError
@@ -88,7 +88,7 @@ class Pipeline:
         home = prepare_home(settings)
         self._tags = dict(tags or {})
         self.settings = settings
-        interrupts.advise("what is finished is kept, and the same command goes on from there")
+        interrupts.advise("what is finished is kept, and the same command resumes from there")
         self.instance = dg.DagsterInstance.get()
         if settings.deploy.executor != "kubernetes" and PARENT not in os.environ:
             fail_dead_runs(self.instance, home)
@@ -131,7 +131,7 @@ class Pipeline:
         )
         run_id = make_new_run_id()
         with (
-            good_shards_go_on_here(),
+            continue_past_failed_shards(),
             interrupts.before_end(lambda: self._cancel(run_id)),
             _origin(self.instance, definition.name),
             _quiet_event_log(),

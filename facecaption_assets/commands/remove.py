@@ -27,8 +27,8 @@ from facecaption_ml.dataset.removal_requests import (
     copies,
     parse_request,
     record_requests,
+    remove_addresses,
     survey,
-    take_out_addresses,
     words_of,
 )
 from facecaption_ml.dataset.removals import RemovalList, RemovalListError
@@ -185,7 +185,7 @@ def _done_at_once(
     if addresses:
         yield f"URL and alt text of {addresses} row(s) of {store.uri(SOURCE)}, which keep their place and sample id"
         if not dry_run:
-            take_out_addresses(store, held)
+            remove_addresses(store, held)
             _note_source_rows(settings, store, [holding.shard for holding in held if holding.registered])
 
 
@@ -244,7 +244,7 @@ def _honoured(
         yield f"raw_images drops the picture and {again}; every later table loses it when it is next materialized"
     if removed.face_ids:
         yield (
-            "face_crops and every later table lose a face that was asked out; its picture stays in raw_images, as others may "
+            "face_crops and every later table lose a face that is on the list; its picture stays in raw_images, as others may "
             "be in it: --sample-id removes the whole picture"
         )
     if removed.sha256:

@@ -45,7 +45,7 @@ class DatasetInputs:
         return cls(contents, {asset: count for asset, count in others.items() if count})
 
     @property
-    def said(self) -> str:
+    def other_settings(self) -> str:
         """Counts by asset in one line."""
         return ", ".join(f"{count:,} of {asset}" for asset, count in self.others.items()) or "none"
 
@@ -56,7 +56,7 @@ class DatasetInputs:
     def check(self) -> Check:
         """Warns where the data set is a mixture."""
         found = (
-            f"shards of other settings or code than the last ones made: {self.said}"
+            f"shards of other settings or code than the last ones made: {self.other_settings}"
             if self.others
             else f"all {len(self.contents):,} recorded shards are of the same settings and code"
         )

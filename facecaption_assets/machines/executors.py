@@ -11,7 +11,9 @@ import dagster as dg
 from facecaption_assets.settings.deploy import DeploySettings
 
 # A step of which some shards have failed has failed, but not before it has given what it has to the steps after it.
-_GOOD_SHARDS_GO_ON: Final[dict[str, Any]] = {"step_dependency_config": {"require_upstream_step_success": False}}
+_CONTINUE_PAST_FAILED_SHARDS: Final[dict[str, Any]] = {
+    "step_dependency_config": {"require_upstream_step_success": False}
+}
 
 
 def build_executor(settings: DeploySettings) -> dg.ExecutorDefinition:
@@ -23,14 +25,14 @@ def build_executor(settings: DeploySettings) -> dg.ExecutorDefinition:
             kubernetes_config(settings), name="kubernetes"
         )
     if settings.executor == "multiprocess":
-        config = {"max_concurrent": settings.executor_steps, **_GOOD_SHARDS_GO_ON}
+        config = {"max_concurrent": settings.executor_steps, **_CONTINUE_PAST_FAILED_SHARDS}
         return dg.multiprocess_executor.configured(config, name="multiprocess")
     # A run is a process of its own already; one more for each step would load torch anew each time.
-    return dg.in_process_executor.configured(_GOOD_SHARDS_GO_ON, name="in_process")
+    return dg.in_process_executor.configured(_CONTINUE_PAST_FAILED_SHARDS, name="in_process")
 
 
 @contextlib.contextmanager
-def good_shards_go_on_here() -> Iterator[None]:
+def continue_past_failed_shards() -> Iterator[None]:
     """Within the block, ``execute_in_process`` runs steps in the order of ``build_executor``'s executors.
 
     Dagster puts an executor of its own in the place of a job's there, and offers no way to configure it.
@@ -41,7 +43,7 @@ def good_shards_go_on_here() -> Iterator[None]:
     assert here
 
     def create(init_context: dg.InitExecutorContext) -> dg.Executor:
-        config = {"retries": {"enabled": {}}, **_GOOD_SHARDS_GO_ON}
+        config = {"retries": {"enabled": {}}, **_CONTINUE_PAST_FAILED_SHARDS}
         return here(init_context._replace(executor_config=config))
 
     own._executor_creation_fn = create

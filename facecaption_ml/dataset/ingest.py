@@ -22,7 +22,7 @@ from facecaption_ml.dataset.manifests import (
     stat_manifest,
 )
 from facecaption_ml.dataset.options import ShardRules
-from facecaption_ml.dataset.removals import REMOVED, RemovalList, taken_out
+from facecaption_ml.dataset.removals import REMOVED, RemovalList, without_removed
 from facecaption_ml.dataset.sources import ManifestCounts, SourceError, build_shards, shard_name
 from facecaption_ml.storage.store import Store
 
@@ -31,14 +31,14 @@ from facecaption_ml.storage.store import Store
 class Ingested:
     """What became of a list: its shards, the rows in them, its own rows by outcome, and the ledger after it.
 
-    ``taken_out``: rows that the removal list names.
+    ``removed_rows``: rows that the removal list names.
     ``known``: the entry of the ledger that has the same content already, so that nothing was written.
     """
 
     ledger: Ledger
     names: list[str] = field(default_factory=list)
     rows: int = 0
-    taken_out: int = 0
+    removed_rows: int = 0
     counts: ManifestCounts = field(default_factory=ManifestCounts)
     known: IngestedManifest | None = None
 
@@ -69,7 +69,7 @@ def ingest(
     ledger, counts = Ledger.read(store), counts if counts is not None else ManifestCounts()
     frames = build_shards(batches, counts=counts, **vars(rules))
     if removed:
-        frames = (taken_out(frame, removed) for frame in frames)
+        frames = (without_removed(frame, removed) for frame in frames)
     if manifest is None:
         ingested = _write(_within(frames, ledger.start), store, ledger, counts, on_progress)
         if not ingested.names:

@@ -153,7 +153,7 @@ def copies(store: Store, removed: RemovalList, held: Sequence[Holding]) -> dict[
     return same
 
 
-def take_out_addresses(store: Store, held: Sequence[Holding]) -> int:
+def remove_addresses(store: Store, held: Sequence[Holding]) -> int:
     """Empty the rows of ``source_manifest`` that are to go: ``removed`` for the URL, no text. The number of rows emptied.
 
     Places and sample ids stay, so that nothing else moves. What is made from the manifest next has neither URL nor text.

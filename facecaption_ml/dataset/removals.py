@@ -21,7 +21,7 @@ from facecaption_ml.storage.objects import read_object
 from facecaption_ml.urls import canonical_host, canonical_url, host_of
 
 REMOVED: Final = "removed"
-"""Stands for the URL of a row that was taken out on request; the row keeps its place and its sample id."""
+"""Stands for the URL of a row that was removed on request; the row keeps its place and its sample id."""
 
 _PATTERNS: Final = {
     "sha256": re.compile(r"[0-9a-f]{64}"),
@@ -144,7 +144,7 @@ class RemovalList:
         return False
 
 
-def taken_out(frame: pl.DataFrame, removed: RemovalList) -> pl.DataFrame:
+def without_removed(frame: pl.DataFrame, removed: RemovalList) -> pl.DataFrame:
     """Rows of ``source_manifest`` without the URL and text of those that a list names by sample id, URL or host."""
     named = pl.Series(
         [removed.names_sample(*row) for row in frame.select("sample_id", "url").iter_rows()], dtype=pl.Boolean

@@ -162,9 +162,9 @@ class HttpFetcher:
                 if with_opt_out:
                     await self._robots.require_allowed(url)
                 async with self._request(url, keep_alive, cookies.header(url)) as response:
-                    asked_out = with_opt_out and opt_out_in_headers(response.headers, AGENT_TOKEN)
-                    if asked_out and response.status < 400:
-                        raise FetchFailure(FetchStatus.opted_out, asked_out)
+                    opt_out = with_opt_out and opt_out_in_headers(response.headers, AGENT_TOKEN)
+                    if opt_out and response.status < 400:
+                        raise FetchFailure(FetchStatus.opted_out, opt_out)
                     if response.status == 407 and self._proxy is not None:
                         raise FetchFailure(FetchStatus.connect_error, _NO_LOGIN)
                     if _has_body(response):

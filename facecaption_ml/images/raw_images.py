@@ -70,7 +70,7 @@ def settle_without_request(row: Row, duplicate_url: bool, denied: RemovalList) -
     if row.sample_id in denied.sample_ids:
         return row.failed(FetchStatus.denied, "sample_id is on a deny list")
     if row.url == REMOVED:
-        return row.failed(FetchStatus.denied, "taken out on request")
+        return row.failed(FetchStatus.denied, "removed on request")
     if denied.names_url(row.url):
         return row.failed(FetchStatus.denied, "URL or its host is on a deny list")
     if duplicate_url:

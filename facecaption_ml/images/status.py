@@ -56,8 +56,8 @@ _MAY_PASS: Final = frozenset(
     }
 )
 _FETCHED: Final = (FetchStatus.ok, FetchStatus.duplicate_image)
-_ASKED_OUT: Final = (FetchStatus.denied, FetchStatus.opted_out)
-_NOT_ASKED_FOR: Final = (*_ASKED_OUT, FetchStatus.duplicate_url)
+_ON_REQUEST: Final = (FetchStatus.denied, FetchStatus.opted_out)
+_NOT_ASKED_FOR: Final = (*_ON_REQUEST, FetchStatus.duplicate_url)
 
 
 class FetchFailure(Exception):  # noqa: N818
@@ -107,12 +107,12 @@ def success_rate(raw: pl.DataFrame) -> float:
 
 
 def keeps_its_pictures(raw: pl.DataFrame, earlier: pl.DataFrame) -> bool:
-    """Whether these are the rows of the ``earlier`` table, and each that had its picture has it still or was asked out.
+    """Whether these are the rows of the ``earlier`` table, and each that had its picture has it still or lost it on request.
 
-    Both have ``sample_id`` and ``status`` of raw_images.
+    On request: by a deny list, a removal list or an opt-out. Both have ``sample_id`` and ``status`` of raw_images.
     """
     if raw["sample_id"].to_list() != earlier["sample_id"].to_list():
         return False
     had = earlier["status"].is_in([status.value for status in _FETCHED])
-    fine = raw["status"].is_in([status.value for status in (*_FETCHED, *_ASKED_OUT)])
+    fine = raw["status"].is_in([status.value for status in (*_FETCHED, *_ON_REQUEST)])
     return bool((fine | ~had).all())

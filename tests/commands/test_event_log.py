@@ -1,4 +1,4 @@
-"""What Dagster remembers of a picture that was asked out, before and after."""
+"""What Dagster remembers of a picture that is to be removed, before and after."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from facecaption_assets.commands.event_log import Words, empty_events, empty_fil
 from facecaption_assets.commands.instance import Pipeline
 from facecaption_assets.commands.remove import remove
 from facecaption_assets.settings import Settings
-from facecaption_ml.dataset.removal_requests import survey, take_out_addresses
+from facecaption_ml.dataset.removal_requests import remove_addresses, survey
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.schemas import SHARD_TABLES
 from small_dataset import CAPTION, NAMES, face, url
@@ -98,7 +98,7 @@ def test_nothing_of_a_removed_picture_is_left_in_the_instance_and_everything_els
         dg.AssetRecordsFilter(dg.AssetKey("face_crops"), asset_partitions=[NAMES[0]]), limit=1
     ).records
     metadata = mine.asset_materialization.metadata
-    assert metadata["crops"].value == "[taken out on request]"
+    assert metadata["crops"].value == "[removed on request]"
     assert list(metadata["examples"].records) == []
     assert metadata["faces: kept"].value == 3
     model = instance.get_latest_materialization_event(dg.AssetKey("attribute_model"))
@@ -108,7 +108,7 @@ def test_nothing_of_a_removed_picture_is_left_in_the_instance_and_everything_els
 
 def test_what_a_list_written_by_hand_has_emptied_is_taken_out_of_the_instance_too(remembered: Settings) -> None:
     store, removed = remembered.open_store(), RemovalList(urls=frozenset({url(0, 0)}))
-    take_out_addresses(store, survey(store, removed).held)
+    remove_addresses(store, survey(store, removed).held)
     for table in SHARD_TABLES[1:]:  # as a rebuild leaves them out
         store.delete(store.table_key(table, NAMES[0]))
     remove(remembered, [url(0, 0)], "", dry_run=False)
@@ -126,24 +126,24 @@ def test_texts_of_a_removed_picture_go_wherever_they_stand(tmp_path: Path) -> No
     words = Words(
         RemovalList(hosts=frozenset({"bad.test"})), texts=frozenset({CAPTION, ALT_TEXT, "ok", "写真の女性", "male"})
     )
-    assert words.without(f"{face(0, 0)}: {CAPTION}") == f"{face(0, 0)}: [taken out on request]"
-    assert words.without("写真の女性, ok") == "[taken out on request], ok"
+    assert words.without(f"{face(0, 0)}: {CAPTION}") == f"{face(0, 0)}: [removed on request]"
+    assert words.without("写真の女性, ok") == "[removed on request], ok"
     assert words.without("ok") == "ok"
     assert words.without('see <a href="https://www.bad.test/x?a=1&amp;b=2">it</a>, (http://good.test/x).') == (
-        'see <a href="[taken out on request]">it</a>, (http://good.test/x).'
+        'see <a href="[removed on request]">it</a>, (http://good.test/x).'
     )
     long = "http://good.test/" + "a" * 200
     cut = Words(
         RemovalList(), urls=frozenset({long}), texts=frozenset({f"{ALT_TEXT}\n with a book and many more words"})
     )
-    assert cut.without(f"2 of 3: {long[:119]}…, {long[:60]}b") == f"2 of 3: [taken out on request], {long[:60]}b"
-    assert cut.without(f"{ALT_TEXT} with a book and many…") == "[taken out on request]"
+    assert cut.without(f"2 of 3: {long[:119]}…, {long[:60]}b") == f"2 of 3: [removed on request], {long[:60]}b"
+    assert cut.without(f"{ALT_TEXT} with a book and many…") == "[removed on request]"
     path = tmp_path / "errors.log"
     path.write_bytes(b"a\xff\r\nGET http://BAD.test:80/1.jpg: " + ALT_TEXT.encode() + b"\r\nlast")
     assert empty_file(path, words, dry_run=True)
     assert ALT_TEXT.encode() in path.read_bytes()
     assert empty_file(path, words, dry_run=False)
-    assert path.read_bytes() == b"a\xff\r\nGET [taken out on request] [taken out on request]\r\nlast"
+    assert path.read_bytes() == b"a\xff\r\nGET [removed on request] [removed on request]\r\nlast"
     assert not empty_file(path, words, dry_run=False)
 
 

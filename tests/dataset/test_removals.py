@@ -192,7 +192,7 @@ def test_rows_that_were_asked_out_keep_their_place_and_id_and_nothing_else(tmp_p
     removed = RemovalList(urls=frozenset({"http://HOST1.test:80/4.jpg#x"}), hosts=frozenset({"host2.test."}))
     store = Store(str(tmp_path / "store"))
     ingested = ingest(read_source(str(source)), store, ShardRules(shard_size=4), lambda *_: None, removed=removed)
-    assert (ingested.rows, ingested.taken_out) == (9, 4)
+    assert (ingested.rows, ingested.removed_rows) == (9, 4)
     manifest = pl.concat([store.read_table("source_manifest", name) for name in ingested.names])
     out = {2, 4, 5, 8}
     assert manifest["sample_id"].to_list() == [sample_id(url) for url in urls]

@@ -17,7 +17,7 @@ from dagster._core.loader import LoadingContextForTest
 from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.shards import ShardFunction, ShardOpener, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
-from facecaption_assets.machines.executors import build_executor, good_shards_go_on_here
+from facecaption_assets.machines.executors import build_executor, continue_past_failed_shards
 from facecaption_assets.resources.data import StoreResource
 from facecaption_assets.settings import Settings, load_settings
 from facecaption_ml.schemas import SCHEMAS, empty
@@ -104,7 +104,7 @@ class Chain:
         """Assets (all by default) for a range of shards, or one where there is only one."""
         shards = self.shards if shards is None else shards
         tags = {} if "partition_key" in more else {**dict(zip(RANGE, (shards[0], shards[-1]), strict=True))}
-        with warnings.catch_warnings(), good_shards_go_on_here():
+        with warnings.catch_warnings(), continue_past_failed_shards():
             warnings.simplefilter("ignore")
             return (
                 self.definitions(**more.pop("settings", {}))
