@@ -63,6 +63,11 @@ def is_mendable(error: BaseException) -> bool:
     return isinstance(error, FaceCaptionError) or (isinstance(error, OSError) and error.errno in _SURROUNDINGS)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+
+
 def describe(error: BaseException) -> str:
     """One line for whoever started the program: the message of what can be mended, else "internal error" and its place.
 

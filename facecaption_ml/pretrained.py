@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.errors import FaceCaptionError, first_line
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ def _attempt(step: Callable[[], T], refuse: Callable[[str], WeightsNotReachable]
     except WeightsNotReachable:
         raise
     except Exception as error:
-        raise refuse((str(error) or type(error).__name__).strip().splitlines()[0]) from error
+        raise refuse(first_line(error)) from error
 
 
 def _refusal(name: str | Path, example: str) -> Callable[[str], WeightsNotReachable]:

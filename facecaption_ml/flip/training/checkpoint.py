@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from facecaption_ml.errors import first_line
 from facecaption_ml.flip.errors import TrainingError
 from facecaption_ml.flip.model.files import save_weights
 from facecaption_ml.flip.training.config import TrainingConfig
@@ -160,7 +161,7 @@ class TrainingCheckpoints:
             earlier = [kept for kept in self._steps() if kept < step]
             resume = f"remove step-{step:08d}.json there to resume after step {earlier[-1]}, or " if earlier else ""
             raise TrainingError(
-                f"{self._store.uri(key)} cannot be read ({_first_line(error)}): {resume}{_FRESH}", "fresh"
+                f"{self._store.uri(key)} cannot be read ({first_line(error)}): {resume}{_FRESH}", "fresh"
             ) from error
 
     def _require_same(self, record: Mapping[str, Any], config: TrainingConfig, processes: int) -> None:
@@ -187,7 +188,3 @@ def _short(value: Any) -> str:
         return f"{len(value)} from {value[0]} to {value[-1]}" if value else "none"
     text = str(value) if value != "" else "empty"
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from facecaption_ml.errors import describe, is_mendable
+from facecaption_ml.errors import describe, first_line, is_mendable
 from facecaption_ml.flip.errors import TrainingInterrupted, named_options
 from facecaption_ml.processes import interrupts
 from facecaption_ml.processes.tree import PARENT
@@ -203,7 +203,7 @@ def _failure_of(error: Exception) -> Failure:
     """One line of what went wrong, with what to do where that is known."""
     import torch
 
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = first_line(error)
     if isinstance(error, torch.OutOfMemoryError):
         options = ("batch_size", "accumulation", "activation_checkpointing")
         return Failure(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from facecaption_ml.decoding import as_rgb
 from facecaption_ml.devices import autocast, compute_dtype, resolve_device
-from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.errors import FaceCaptionError, first_line
 from facecaption_ml.flip.model.files import CONFIG, MODEL, TOKENIZER
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset
@@ -135,7 +135,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = (str(error) or type(error).__name__).splitlines()[0].removeprefix(f"{path}: ")
+        said = first_line(error).removeprefix(f"{path}: ")
         said = f"no entry {said}" if isinstance(error, KeyError) else said
         raise FlipError(f"{path} cannot be used ({said}): materialize flip_checkpoint again") from error
 
