@@ -19,7 +19,7 @@ from facecaption_ml.captions import caption_table
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
 from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.dataset.provenance import package_version
-from facecaption_ml.dataset.removal_requests import shows
+from facecaption_ml.dataset.removal_requests import has_removals
 from facecaption_ml.errors import naming_fields
 
 GROUP = "captions"
@@ -111,7 +111,7 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
     def rewrite(shard: str) -> ShardResult:
         templates = work.store.read_table("template_captions", shard)
         if rewriter is None:
-            if shows(work.store, shard, removed):
+            if has_removals(work.store, shard, removed):
                 delete_answers(work.store, shard)
             return _rewritten(work, shard, templates, unwritten(templates, "FACECAPTION_LLM_BACKEND is none"), {})
         cache = AnswerCache(work.store, f"{slug(rewriter.model.model_id)}/{shard}")
@@ -119,7 +119,7 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
         progress = Progress(f"llm_captions {shard}", "captions")
         with naming_fields(LLM_PREFIX):
             captions = rewriter.rewrite(templates, cache, on_progress=progress)
-        if shows(work.store, shard, removed):
+        if has_removals(work.store, shard, removed):
             cache.keep_only_used()
             delete_answers(work.store, shard, kept=cache.key)
         how = {

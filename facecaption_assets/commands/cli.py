@@ -17,7 +17,7 @@ import click
 
 from facecaption_assets.machines.storage_errors import describe_storage
 from facecaption_assets.settings import PREFIX, SETTINGS, Settings, SettingsError, load_settings
-from facecaption_assets.settings.naming import without_secrets
+from facecaption_assets.settings.naming import redact_addresses
 from facecaption_ml.errors import describe, is_mendable
 from facecaption_ml.processes import interrupts
 
@@ -327,7 +327,7 @@ def settings(markdown: bool) -> None:
         return
     values = load_settings()
     for setting in SETTINGS.values():
-        click.echo(f"{setting.variable}={without_secrets(setting.value(values))}   # {setting.info.description}")
+        click.echo(f"{setting.variable}={redact_addresses(setting.value(values))}   # {setting.info.description}")
 
 
 def _settings_of_demo() -> Settings:

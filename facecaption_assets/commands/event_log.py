@@ -24,6 +24,7 @@ from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
 from facecaption_assets.partitions import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_ml.dataset.removals import RemovalList
+from facecaption_ml.errors import first_line
 from facecaption_ml.storage.local_files import atomic_write
 
 REDACTED: Final = "[removed on request]"
@@ -55,12 +56,12 @@ class Words:
     _needles: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        whole = frozenset([*(url for url in self.urls if "://" in url), *filter(_is_its_own, self.texts)])
+        whole = frozenset([*(url for url in self.urls if "://" in url), *filter(_is_specific, self.texts)])
         whole |= {" ".join(text.split()) for text in whole}  # as a cell or a sentence shows it
         object.__setattr__(self, "_whole", whole)
         object.__setattr__(self, "_needles", tuple(sorted(whole, key=len, reverse=True)[:_MOST_NEEDLES]))
 
-    def without(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """The text without them."""
         if text in self._whole:
             return REDACTED
@@ -68,10 +69,10 @@ class Words:
             if needle in text:
                 text = text.replace(needle, REDACTED)
         if "…" in text:
-            text = self._without_cut(text)
-        return _URL.sub(self._without_url, text) if "://" in text else text
+            text = self._redact_cut(text)
+        return _URL.sub(self._redact_url, text) if "://" in text else text
 
-    def _without_cut(self, text: str) -> str:
+    def _redact_cut(self, text: str) -> str:
         """The text without beginnings of them that end in "…", as long ones are shown."""
         for needle in self._needles:
             at = text.find(needle[:_BEGINNING]) if len(needle) > _BEGINNING else -1
@@ -82,20 +83,20 @@ class Words:
                 at = text.find(needle[:_BEGINNING], at + 1)
         return text
 
-    def _without_url(self, found: re.Match[str]) -> str:
+    def _redact_url(self, found: re.Match[str]) -> str:
         url = found[0]
         bare = url.rstrip(_PUNCTUATION)
         named = any(self.removed.names_url(form) for form in {url, bare, html.unescape(url), html.unescape(bare)})
         return REDACTED if named else url
 
 
-def _is_its_own(text: str) -> bool:
+def _is_specific(text: str) -> bool:
     """Whether a text is long enough to be looked for: "ok" or "male" would be found in any event."""
     return (len(text) >= _SHORTEST and " " in text) or (len(text) >= _SHORTEST // 3 and not text.isascii())
 
 
 @dataclass
-class Emptied:
+class Redactions:
     """``events`` and ``files`` that held something; ``problems``: what could not be reached, a line each."""
 
     events: int = 0
@@ -103,39 +104,39 @@ class Emptied:
     problems: list[str] = field(default_factory=list)
 
 
-def empty_events(instance: dg.DagsterInstance, shards: Collection[str], words: Words, *, dry_run: bool) -> Emptied:
+def redact_events(instance: dg.DagsterInstance, shards: Collection[str], words: Words, *, dry_run: bool) -> Redactions:
     """Take pictures and tables out of the events of ``shards`` and of the assets over all shards, and ``words`` out of all.
 
     The log files under DAGSTER_HOME lose the words too. With ``dry_run`` only what would change is counted.
     """
-    emptied = Emptied()
+    redactions = Redactions()
     change = _Change(frozenset(shards), words)
     storage = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage):
         folder = Path(storage._base_dir)
         for path in sorted(path for path in folder.iterdir() if path.name.endswith(".db")):
             try:
-                _rewrite_file(path, change, emptied, dry_run)
+                _rewrite_file(path, change, redactions, dry_run)
             except (sqlite3.Error, sa.exc.SQLAlchemyError) as error:
-                emptied.problems.append(
-                    f"{path} could not be rewritten ({_first_line(error)}): "
+                redactions.problems.append(
+                    f"{path} could not be rewritten ({first_line(getattr(error, 'orig', None) or error)}): "
                     "close `facecaption ui`, wait for runs, and run this again"
                 )
     elif isinstance(storage, SqlEventLogStorage):
         with storage.index_connection() as connection:
-            emptied.events += _rewrite(connection, change, dry_run)
-        emptied.problems.append(
+            redactions.events += _rewrite(connection, change, dry_run)
+        redactions.problems.append(
             f"{type(storage).__name__}: the server keeps old versions of rows until it vacuums "
             "(VACUUM FULL event_logs, asset_keys, asset_check_executions), and in its backups"
         )
     else:
-        emptied.problems.append(f"{type(storage).__name__}: events in it are not reached")
+        redactions.problems.append(f"{type(storage).__name__}: events in it are not reached")
     logs = Path(getattr(instance.compute_log_manager, "_base_dir", instance.root_directory))
     for path in sorted({*_log_files(Path(instance.root_directory)), *_log_files(logs)}):
-        emptied.files += empty_file(path, words, dry_run)
+        redactions.files += redact_file(path, words, dry_run)
     if type(instance.compute_log_manager).__name__ not in ("LocalComputeLogManager", "NoOpComputeLogManager"):
-        emptied.problems.append(f"logs kept by {type(instance.compute_log_manager).__name__} are not reached")
-    return emptied
+        redactions.problems.append(f"logs kept by {type(instance.compute_log_manager).__name__} are not reached")
+    return redactions
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class _Change:
         try:
             record = json.loads(text)
         except ValueError:
-            return self.words.without(text)
+            return self.words.redact(text)
         changed = self._mapped(record, self._shows(record))
         return text if changed == record else json.dumps(changed)
 
@@ -169,7 +170,7 @@ class _Change:
 
     def _mapped(self, value: Any, shows: bool) -> Any:
         if isinstance(value, str):
-            return self.words.without(value)
+            return self.words.redact(value)
         if isinstance(value, list):
             return [self._mapped(one, shows) for one in value]
         if not isinstance(value, dict):
@@ -182,12 +183,12 @@ class _Change:
         return {name: self._mapped(one, shows) for name, one in value.items()}
 
 
-def _rewrite_file(path: Path, change: _Change, emptied: Emptied, dry_run: bool) -> None:
+def _rewrite_file(path: Path, change: _Change, redactions: Redactions, dry_run: bool) -> None:
     engine = sa.create_engine(
         "sqlite://", creator=lambda: sqlite3.connect(path, timeout=_LOCK_SECONDS), poolclass=sa.NullPool
     )
     with engine.connect() as connection, connection.begin():
-        emptied.events += _rewrite(connection, change, dry_run)
+        redactions.events += _rewrite(connection, change, dry_run)
     if dry_run:
         return
     # Also where nothing changed now: an earlier try may have ended between the two.
@@ -196,7 +197,7 @@ def _rewrite_file(path: Path, change: _Change, emptied: Emptied, dry_run: bool) 
         file.execute("VACUUM")
         busy = file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     if busy:
-        emptied.problems.append(f"{path}-wal is in use: close `facecaption ui`, wait for runs, and run this again")
+        redactions.problems.append(f"{path}-wal is in use: close `facecaption ui`, wait for runs, and run this again")
 
 
 def _rewrite(connection: sa.Connection, change: _Change, dry_run: bool) -> int:
@@ -228,17 +229,13 @@ def _log_files(home: Path) -> Iterator[Path]:
                 yield path
 
 
-def empty_file(path: Path, words: Words, dry_run: bool) -> bool:
+def redact_file(path: Path, words: Words, dry_run: bool) -> bool:
     """Take ``words`` out of a file of text, and whether it had any; line by line, as a log may be large."""
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-        if not any(words.without(line) != line for line in lines):
+        if not any(words.redact(line) != line for line in lines):
             return False
     if not dry_run:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as lines, atomic_write(path) as target:
             for line in lines:
-                target.write(words.without(line).encode("utf-8", "surrogateescape"))
+                target.write(words.redact(line).encode("utf-8", "surrogateescape"))
     return True
-
-
-def _first_line(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]

@@ -16,10 +16,11 @@ import click
 import dagster as dg
 
 from facecaption_assets.commands.clean import has_instance, runs_under_way
-from facecaption_assets.commands.event_log import Emptied, Words, empty_events, empty_file
+from facecaption_assets.commands.event_log import Redactions, Words, redact_events, redact_file
 from facecaption_assets.commands.instance import prepare_home
 from facecaption_assets.factories.records import note_source_rows, source_rows
 from facecaption_assets.partitions import BENCHMARK_ASSETS, STATISTICS_ASSETS
+from facecaption_assets.resources.data import SAMPLE
 from facecaption_assets.settings import PREFIX, REMOVALS, Settings
 from facecaption_ml.dataset.removal_requests import (
     Holding,
@@ -111,8 +112,8 @@ def _carry_out(settings: Settings, store: Store, removed: RemovalList, *, dry_ru
     same = copies(store, removed, found.held)
     variants = sorted({key.split("/")[1] for key in store.keys("flip_checkpoint/") if key.endswith("/config.json")})
     pixels = list(_pixels(store, found, variants))
-    emptied = empty_log(settings, store, removed, found, dry_run=dry_run)
-    done = list(_done_at_once(settings, store, found.held, emptied, dry_run=dry_run))
+    redactions = redact_log(settings, store, removed, found, dry_run=dry_run)
+    done = list(_done_at_once(settings, store, found.held, redactions, dry_run=dry_run))
     if not (found.held or found.released):
         what = "has any of its faces" if found.pictured else "holds any of it"
         click.echo(f"\nno shard under {store.root} {what}; it will not be fetched or released from now on")
@@ -130,13 +131,13 @@ def _carry_out(settings: Settings, store: Store, removed: RemovalList, *, dry_ru
         ("Pixels of it are still in:", pixels),
         ("What this command takes out:" if dry_run else "Taken out by this command:", done),
         ("To carry it out, run:", _commands(store, found, variants)),
-        ("What honours the list, and what does not:", _honoured(settings, store, removed, emptied, variants)),
+        ("What honours the list, and what does not:", _honoured(settings, store, removed, redactions, variants)),
     ):
         if shown := list(lines):
             click.echo("\n".join(["", title, *(f"  {line}" for line in shown)]))
 
 
-def empty_log(settings: Settings, store: Store, removed: RemovalList, found: Survey, *, dry_run: bool) -> Emptied:
+def redact_log(settings: Settings, store: Store, removed: RemovalList, found: Survey, *, dry_run: bool) -> Redactions:
     """Take it out of Dagster's event log and log files and of HOME's errors.log; nothing where there is no instance yet.
 
     Where a list that was written by hand has emptied the tables before, nothing tells which words to look for: then what
@@ -147,29 +148,29 @@ def empty_log(settings: Settings, store: Store, removed: RemovalList, found: Sur
         (urls if kind == "url" else texts).update(values)
     words = Words(removed, urls, texts)
     errors = settings.home / "errors.log"
-    in_errors = errors.is_file() and empty_file(errors, words, dry_run)
+    in_errors = errors.is_file() and redact_file(errors, words, dry_run)
     if not has_instance(settings):
-        return Emptied(files=int(in_errors))
+        return Redactions(files=int(in_errors))
     prepare_home(settings)
     with dg.DagsterInstance.get() as instance:
         shown = [*(holding.shard for holding in found.held), *found.emptied]
-        emptied = empty_events(instance, shown, words, dry_run=dry_run)
-        emptied.files += in_errors
+        redactions = redact_events(instance, shown, words, dry_run=dry_run)
+        redactions.files += in_errors
     running = runs_under_way(settings)
     if running:
-        emptied.problems.append(
+        redactions.problems.append(
             f"{len(running)} run(s) under way ({running[0][:8]} …), which may write it anew: run this again when they are over"
         )
-    return emptied
+    return redactions
 
 
 def _done_at_once(
-    settings: Settings, store: Store, held: Sequence[Holding], emptied: Emptied, *, dry_run: bool
+    settings: Settings, store: Store, held: Sequence[Holding], redactions: Redactions, *, dry_run: bool
 ) -> Iterator[str]:
     """What needs no rebuild: said, and done unless it is a dry run."""
-    if emptied.events or emptied.files:
+    if redactions.events or redactions.files:
         where = os.environ.get("DAGSTER_HOME", str(settings.dagster_home))
-        yield f"pictures, tables, URLs and texts in {emptied.events} event(s) and {emptied.files} log file(s) of {where}"
+        yield f"pictures, tables, URLs and texts in {redactions.events} event(s) and {redactions.files} log file(s) of {where}"
     sheet = settings.home / "faces_and_captions.jpg"
     if held and sheet.exists():
         yield f"{sheet} (`facecaption run` makes it anew)"
@@ -236,7 +237,7 @@ def _commands(store: Store, found: Survey, variants: Sequence[str]) -> Iterator[
 
 
 def _honoured(
-    settings: Settings, store: Store, removed: RemovalList, emptied: Emptied, variants: Sequence[str]
+    settings: Settings, store: Store, removed: RemovalList, redactions: Redactions, variants: Sequence[str]
 ) -> Iterator[str]:
     by_address = bool(removed.urls or removed.hosts or removed.sample_ids)
     if by_address or removed.sha256:
@@ -253,8 +254,8 @@ def _honoured(
             "--sample-id as well to keep them out"
         )
     yield "llm_captions forgets the answers for it, and other models' answers of these shards, when it is next materialized"
-    out_of_reach = [*emptied.problems, "copies and releases that were published or downloaded", "backups"]
-    if settings.source.location and settings.source.location != "sample":
+    out_of_reach = [*redactions.problems, "copies and releases that were published or downloaded", "backups"]
+    if settings.source.location and settings.source.location != SAMPLE:
         out_of_reach.append(
             f"the list itself ({settings.source.location})"
             + (": its rows are emptied whenever it is read" if by_address else "")

@@ -43,7 +43,7 @@ class TerminalLines:
         level, text = record["level"], record["text"]
         self.is_error = level in _LOUD[1:]
         self._showing = level in _LOUD or self._is_of_the_product(record["logger"], level, text)
-        if not self._showing or self._is_said_again(text):
+        if not self._showing or self._is_repeated(text):
             self._showing = False
             return None
         run = _RUN.match(text)
@@ -51,7 +51,7 @@ class TerminalLines:
         mark = f"{level}: " if level in _LOUD else ""
         return f"{record['time']} {mark}{said}"
 
-    def _is_said_again(self, text: str) -> bool:
+    def _is_repeated(self, text: str) -> bool:
         """Whether a sensor or schedule gives the reason why it does nothing that it gave the last time."""
         skipped = _SKIPPED.match(text)
         if not skipped:

@@ -51,7 +51,7 @@ class Setting:
         return value
 
 
-def without_secrets(value: object) -> str:
+def redact_addresses(value: object) -> str:
     """``value`` as text to be shown: of every address in it, neither user and password nor query and fragment."""
     return _ADDRESS.sub(_shown_address, str(value))
 

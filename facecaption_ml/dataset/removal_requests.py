@@ -153,12 +153,11 @@ def copies(store: Store, removed: RemovalList, held: Sequence[Holding]) -> dict[
     return same
 
 
-def remove_addresses(store: Store, held: Sequence[Holding]) -> int:
-    """Empty the rows of ``source_manifest`` that are to go: ``removed`` for the URL, no text. The number of rows emptied.
+def remove_addresses(store: Store, held: Sequence[Holding]) -> None:
+    """Empty the rows of ``source_manifest`` that are to go: ``removed`` for the URL, no text.
 
     Places and sample ids stay, so that nothing else moves. What is made from the manifest next has neither URL nor text.
     """
-    emptied = 0
     for holding in held:
         if not holding.registered or not holding.samples:
             continue
@@ -166,8 +165,6 @@ def remove_addresses(store: Store, held: Sequence[Holding]) -> int:
         rows = manifest["sample_id"].is_in(list(holding.samples)) & (manifest["url"].fill_null("") != REMOVED)
         if rows.any():
             store.write_table(SOURCE, without_addresses(manifest, rows), holding.shard)
-            emptied += int(rows.sum())
-    return emptied
 
 
 def words_of(store: Store, held: Sequence[Holding], removed: RemovalList) -> Iterator[tuple[str, frozenset[str]]]:
@@ -191,8 +188,8 @@ def words_of(store: Store, held: Sequence[Holding], removed: RemovalList) -> Ite
                     yield "url" if column == "url" else "text", values
 
 
-def shows(store: Store, shard: str, removed: RemovalList) -> bool:
-    """Whether something of a shard was taken out, or is to be: then what was kept beside its tables may hold it too."""
+def has_removals(store: Store, shard: str, removed: RemovalList) -> bool:
+    """Whether something of a shard was removed, or is to be: then what was kept beside its tables may hold it too."""
     if not store.has_table(SOURCE, shard):
         return False
     manifest = store.read_table(SOURCE, shard, columns=["sample_id", "url"])

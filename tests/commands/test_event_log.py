@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from facecaption_assets.commands.event_log import Words, empty_events, empty_file
+from facecaption_assets.commands.event_log import Words, redact_events, redact_file
 from facecaption_assets.commands.instance import Pipeline
 from facecaption_assets.commands.remove import remove
 from facecaption_assets.settings import Settings
@@ -126,25 +126,25 @@ def test_texts_of_a_removed_picture_go_wherever_they_stand(tmp_path: Path) -> No
     words = Words(
         RemovalList(hosts=frozenset({"bad.test"})), texts=frozenset({CAPTION, ALT_TEXT, "ok", "写真の女性", "male"})
     )
-    assert words.without(f"{face(0, 0)}: {CAPTION}") == f"{face(0, 0)}: [removed on request]"
-    assert words.without("写真の女性, ok") == "[removed on request], ok"
-    assert words.without("ok") == "ok"
-    assert words.without('see <a href="https://www.bad.test/x?a=1&amp;b=2">it</a>, (http://good.test/x).') == (
+    assert words.redact(f"{face(0, 0)}: {CAPTION}") == f"{face(0, 0)}: [removed on request]"
+    assert words.redact("写真の女性, ok") == "[removed on request], ok"
+    assert words.redact("ok") == "ok"
+    assert words.redact('see <a href="https://www.bad.test/x?a=1&amp;b=2">it</a>, (http://good.test/x).') == (
         'see <a href="[removed on request]">it</a>, (http://good.test/x).'
     )
     long = "http://good.test/" + "a" * 200
     cut = Words(
         RemovalList(), urls=frozenset({long}), texts=frozenset({f"{ALT_TEXT}\n with a book and many more words"})
     )
-    assert cut.without(f"2 of 3: {long[:119]}…, {long[:60]}b") == f"2 of 3: [removed on request], {long[:60]}b"
-    assert cut.without(f"{ALT_TEXT} with a book and many…") == "[removed on request]"
+    assert cut.redact(f"2 of 3: {long[:119]}…, {long[:60]}b") == f"2 of 3: [removed on request], {long[:60]}b"
+    assert cut.redact(f"{ALT_TEXT} with a book and many…") == "[removed on request]"
     path = tmp_path / "errors.log"
     path.write_bytes(b"a\xff\r\nGET http://BAD.test:80/1.jpg: " + ALT_TEXT.encode() + b"\r\nlast")
-    assert empty_file(path, words, dry_run=True)
+    assert redact_file(path, words, dry_run=True)
     assert ALT_TEXT.encode() in path.read_bytes()
-    assert empty_file(path, words, dry_run=False)
+    assert redact_file(path, words, dry_run=False)
     assert path.read_bytes() == b"a\xff\r\nGET [removed on request] [removed on request]\r\nlast"
-    assert not empty_file(path, words, dry_run=False)
+    assert not redact_file(path, words, dry_run=False)
 
 
 def test_a_database_in_use_is_named(remembered: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,11 +156,11 @@ def test_a_database_in_use_is_named(remembered: Settings, monkeypatch: pytest.Mo
     words = Words(RemovalList(urls=frozenset({url(0, 0)})))
     with sqlite3.connect(index) as other:
         other.execute("BEGIN IMMEDIATE")
-        emptied = empty_events(instance, [NAMES[0]], words, dry_run=False)
+        emptied = redact_events(instance, [NAMES[0]], words, dry_run=False)
     assert [
         problem
         for problem in emptied.problems
         if "index.db could not be rewritten" in problem and "run this again" in problem
     ]
-    assert empty_events(instance, [NAMES[0]], words, dry_run=False).problems == []
+    assert redact_events(instance, [NAMES[0]], words, dry_run=False).problems == []
     assert held(remembered.home, url(0, 0)) == []

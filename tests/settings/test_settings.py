@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from facecaption_assets.commands.cli import main
 from facecaption_assets.settings import PROFILES, SETTINGS, SettingsError, load_settings
-from facecaption_assets.settings.naming import without_secrets
+from facecaption_assets.settings.naming import redact_addresses
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -178,4 +178,4 @@ def test_every_setting_has_one_line() -> None:
     ],
 )
 def test_addresses_are_shown_without_their_secrets(value: str, shown: str) -> None:
-    assert without_secrets(value) == shown
+    assert redact_addresses(value) == shown
