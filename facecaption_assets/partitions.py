@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeVar
 
 import dagster as dg
 
@@ -10,6 +11,8 @@ from facecaption_ml.benchmarks.datasets.registry import data_sets
 from facecaption_ml.benchmarks.encoders.registry import FLIP_VARIANTS, models_of
 from facecaption_ml.benchmarks.result import TASKS
 from facecaption_ml.schemas import SHARD_TABLES
+
+T = TypeVar("T")
 
 SHARD_ASSETS: Final = SHARD_TABLES[1:]
 """The assets that are partitioned by shard, in the order in which they depend on each other."""
@@ -64,3 +67,8 @@ def all_of(asset: str) -> dg.AssetDep:
     Without it Dagster looks for partitions of the same key, and a backfill fails where there are none.
     """
     return dg.AssetDep(asset, partition_mapping=dg.AllPartitionMapping())
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """``items`` in pieces of at most ``size``."""
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import dagster as dg
 
 from facecaption_assets.automation.jobs import SHARD_PIPELINE
 from facecaption_assets.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, SHARD_ASSETS
 
-T = TypeVar("T")
 REASON: Final = "facecaption/reason"
 """The tag that says why a shard is built: new, missing, failed or stale."""
 
@@ -23,11 +22,6 @@ def range_request(first: str, last: str, run_key: str, reason: str, stage: int =
         tags={RANGE_START_TAG: first, RANGE_END_TAG: last, REASON: reason},
         asset_selection=[dg.AssetKey(name) for name in SHARD_ASSETS[stage:]] if stage else None,
     )
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """``items`` in pieces of at most ``size``."""
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def shards_of_run(tags: Mapping[str, str], position: Mapping[str, int], registered: Sequence[str]) -> Sequence[str]:

@@ -12,9 +12,9 @@ import dagster as dg
 
 from facecaption_assets.automation.jobs import BENCHMARK_JOBS, MANIFEST_INTAKE, SHARD_PIPELINE
 from facecaption_assets.automation.nightly_backfill import UNFINISHED, Task, find_backlog, stored_shards
-from facecaption_assets.automation.ranges import chunks, range_request
+from facecaption_assets.automation.ranges import range_request
 from facecaption_assets.automation.sensors import MANIFEST_TAG
-from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, SHARDS, VARIANTS
+from facecaption_assets.partitions import BENCHMARK_ASSETS, SHARD_ASSETS, SHARDS, VARIANTS, chunks
 from facecaption_assets.settings import SETTINGS, Settings, SettingsError
 from facecaption_ml.benchmarks.datasets.registry import data_sets
 from facecaption_ml.dataset.manifests import Ledger

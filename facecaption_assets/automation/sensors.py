@@ -16,7 +16,8 @@ import dagster as dg
 
 from facecaption_assets.automation.jobs import MANIFEST_INTAKE, SHARD_PIPELINE, sensor_status
 from facecaption_assets.automation.nightly_backfill import UNFINISHED
-from facecaption_assets.automation.ranges import chunks, range_request
+from facecaption_assets.automation.ranges import range_request
+from facecaption_assets.partitions import chunks
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.dataset.manifests import Ledger, Manifest, list_manifests
 from facecaption_ml.errors import naming

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 import click
 import dagster as dg
 
+from facecaption_assets.commands.dagster_home import has_instance
 from facecaption_assets.commands.dead_runs import IN_PROGRESS, fail_dead_runs
 from facecaption_assets.commands.instance import prepare_home
 from facecaption_assets.settings import Settings
@@ -21,13 +21,13 @@ _EXAMPLES: Final = 3
 def clean(settings: Settings, *, dry_run: bool) -> None:
     """Delete leftovers and print how many and how large they were; with ``dry_run`` only print.
 
-    Raises FaceCaptionError while a run is under way, since it may be writing what looks left over, and StoreError where there
+    Raises FaceCaptionError while a run is in progress, since it may be writing what looks left over, and StoreError where there
     is no manifest.
     """
-    running = runs_under_way(settings)
+    running = runs_in_progress(settings)
     if running and not dry_run:
         raise FaceCaptionError(
-            f"{len(running)} run(s) are under way ({', '.join(run[:8] for run in running[:_EXAMPLES])}): nothing is deleted; "
+            f"{len(running)} run(s) are in progress ({', '.join(run[:8] for run in running[:_EXAMPLES])}): nothing is deleted; "
             "run this again when they are over (`facecaption ui` shows and ends them)"
         )
     store = settings.open_store()
@@ -47,7 +47,7 @@ def clean(settings: Settings, *, dry_run: bool) -> None:
     click.echo(f"{number:,} file(s), {_megabytes(size)}, {would} under {store.root}")
 
 
-def runs_under_way(settings: Settings) -> list[str]:
+def runs_in_progress(settings: Settings) -> list[str]:
     """The ids of runs that may write into the store; none where there is no Dagster instance yet.
 
     Runs whose process has ended are marked failed first, as at every start.
@@ -58,11 +58,6 @@ def runs_under_way(settings: Settings) -> list[str]:
     with dg.DagsterInstance.get() as instance:
         fail_dead_runs(instance, home)
         return list(instance.get_run_ids(dg.RunsFilter(statuses=IN_PROGRESS)))
-
-
-def has_instance(settings: Settings) -> bool:
-    """Whether Dagster has recorded anything here yet."""
-    return (settings.dagster_home / "dagster.yaml").is_file() or bool(os.environ.get("DAGSTER_HOME"))
 
 
 def _say(what: str, names: list[str], size: int) -> None:

@@ -19,6 +19,7 @@ from dagster._core.utils import make_new_run_id
 
 from facecaption_assets.automation.alerts import innermost_error
 from facecaption_assets.automation.jobs import job_of
+from facecaption_assets.commands.dagster_home import shared_home
 from facecaption_assets.commands.dead_runs import PROCESS_TAG, fail_dead_runs
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.machines.compute import pools
@@ -47,9 +48,9 @@ def prepare_home(settings: Settings) -> Path:
 
     On Kubernetes the pod's own DAGSTER_HOME leads to the instance that all processes share, and stays.
     """
-    given = Path(os.environ.get("DAGSTER_HOME", ""))
-    if settings.deploy.executor == "kubernetes" and (given / "dagster.yaml").is_file():
-        return given
+    shared = shared_home(settings)
+    if shared:
+        return shared
     home = settings.dagster_home
     if "?" in str(home):  # what follows it would be options of the database's address
         raise RunFailedError(

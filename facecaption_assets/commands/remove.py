@@ -15,7 +15,8 @@ from typing import Final
 import click
 import dagster as dg
 
-from facecaption_assets.commands.clean import has_instance, runs_under_way
+from facecaption_assets.commands.clean import runs_in_progress
+from facecaption_assets.commands.dagster_home import has_instance
 from facecaption_assets.commands.event_log import Redactions, Words, redact_events, redact_file
 from facecaption_assets.commands.instance import prepare_home
 from facecaption_assets.factories.records import note_source_rows, source_rows
@@ -156,10 +157,10 @@ def redact_log(settings: Settings, store: Store, removed: RemovalList, found: Su
         shown = [*(holding.shard for holding in found.held), *found.emptied]
         redactions = redact_events(instance, shown, words, dry_run=dry_run)
         redactions.files += in_errors
-    running = runs_under_way(settings)
+    running = runs_in_progress(settings)
     if running:
         redactions.problems.append(
-            f"{len(running)} run(s) under way ({running[0][:8]} …), which may write it anew: run this again when they are over"
+            f"{len(running)} run(s) in progress ({running[0][:8]} …), which may write it anew: run this again when they end"
         )
     return redactions
 

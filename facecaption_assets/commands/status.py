@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
+from facecaption_assets.commands.dagster_home import has_instance
 from facecaption_assets.partitions import SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
 from facecaption_ml.benchmarks.encoders.registry import FLIP_VARIANTS
@@ -60,7 +61,7 @@ def out_of_date(settings: Settings, store: Store) -> Iterator[str]:
 
     Nothing where Dagster has recorded nothing here.
     """
-    if not (settings.dagster_home / "dagster.yaml").is_file():
+    if not has_instance(settings):
         return
     import dagster as dg
 

@@ -7,7 +7,7 @@ each shard is recorded by itself as soon as it is done, once, with the version o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 # nor for what a materialization's entry in the log holds.
 from dagster._core.events import StepMaterializationData
 
+from facecaption_assets.partitions import chunks
 from facecaption_ml.schemas import SOURCE
 
 NO_EVENT: Final[Mapping[str, Any]] = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
@@ -42,7 +43,7 @@ FAILURE: Final = "failure"
 """The metadata of an observation that says why a partition failed."""
 FAILED_IN: Final = "failed in"
 """The metadata beside it that names the asset in which the shard failed first."""
-_CHUNK: Final = 500
+_CHUNK: Final = 500  # shards of one query
 _CACHE: Final = "facecaption/made_of/"
 _SOURCE_CACHE: Final = "facecaption/source_rows/"
 SOURCE_ROWS: Final = "facecaption/source_rows"
@@ -136,10 +137,10 @@ def made_of(instance: dg.DagsterInstance, asset: str) -> dict[str, MadeOf]:
     key, kind = dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION
     latest = instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
     found: dict[str, MadeOf] = {}
-    for shards in _chunks(sorted(latest)):
+    for shards in chunks(sorted(latest), _CHUNK):
         kept = _remembered(instance, asset, shards)
         found |= {shard: made for shard, made in kept.items() if made.storage_id == latest[shard]}
-    for shards in _chunks([shard for shard in sorted(latest) if shard not in found]):
+    for shards in chunks([shard for shard in sorted(latest) if shard not in found], _CHUNK):
         read = _read(instance, key, {latest[shard]: shard for shard in shards})
         remember(instance, asset, read)
         found |= read
@@ -159,10 +160,6 @@ def _remembered(instance: dg.DagsterInstance, asset: str, shards: Sequence[str])
     names = {f"{_CACHE}{asset}/{shard}": shard for shard in shards}
     found = instance.daemon_cursor_storage.get_cursor_values(set(names))
     return {names[name]: MadeOf(*json.loads(text)) for name, text in found.items()}
-
-
-def _chunks(shards: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (shards[start : start + _CHUNK] for start in range(0, len(shards), _CHUNK))
 
 
 def _read(instance: dg.DagsterInstance, key: dg.AssetKey, shards: Mapping[int, str]) -> dict[str, MadeOf]:
@@ -186,7 +183,7 @@ def source_rows(instance: dg.DagsterInstance, shards: Iterable[str]) -> dict[str
     """The version of the rows that the source has for each shard; without shards of which that was never noted."""
     names = {f"{_SOURCE_CACHE}{shard}": shard for shard in shards}
     found: dict[str, str] = {}
-    for chunk in _chunks(sorted(names)):
+    for chunk in chunks(sorted(names), _CHUNK):
         kept = instance.daemon_cursor_storage.get_cursor_values(set(chunk))
         found |= {names[name]: version for name, version in kept.items()}
     return found
@@ -200,7 +197,7 @@ def note_source_rows(instance: dg.DagsterInstance, versions: Mapping[str, str]) 
 def _keep(instance: dg.DagsterInstance, values: Mapping[str, str]) -> None:
     """Dagster's storage takes values under names that are all new or all there already: of a mixture it loses the new ones."""
     storage = instance.daemon_cursor_storage
-    for names in _chunks(sorted(values)):
+    for names in chunks(sorted(values), _CHUNK):
         there = storage.get_cursor_values(set(names))
         for part in ([name for name in names if name in there], [name for name in names if name not in there]):
             if part:

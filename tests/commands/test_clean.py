@@ -68,11 +68,11 @@ def test_what_left_the_source_goes_and_what_is_in_use_stays(littered: Settings, 
     assert "0 file(s)" in capsys.readouterr().out
 
 
-def test_nothing_is_deleted_while_a_run_is_under_way(littered: Settings, capsys: Captured) -> None:
+def test_nothing_is_deleted_while_a_run_is_in_progress(littered: Settings, capsys: Captured) -> None:
     store, instance = Store(littered.store_root), Pipeline(littered).instance
     before = store.sizes()
     run = started(instance, ProcessIdentity.own())
-    with pytest.raises(FaceCaptionError, match=rf"1 run\(s\) are under way \({run.run_id[:8]}\): nothing is deleted"):
+    with pytest.raises(FaceCaptionError, match=rf"1 run\(s\) are in progress \({run.run_id[:8]}\): nothing is deleted"):
         clean(littered, dry_run=False)
     assert store.sizes() == before
     clean(littered, dry_run=True)
@@ -92,7 +92,7 @@ def test_a_run_whose_process_has_ended_holds_nothing_up(littered: Settings, caps
 
 
 def started(instance: dg.DagsterInstance, process: ProcessIdentity | str) -> dg.DagsterRun:
-    """A run from the shell that is under way in a process."""
+    """A run from the shell that is in progress in a process."""
     idle = dg.job(name="idle")(lambda: None)  # type: ignore[arg-type, var-annotated]
     return instance.create_run_for_job(idle, status=dg.DagsterRunStatus.STARTED, tags={PROCESS_TAG: str(process)})
 
