@@ -30,9 +30,8 @@ _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})|[^%]+|%", re.ASCII)
 _UNRESERVED: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!*'()")
 _KEPT: Final = "!*'()~$&+,;=:@/"  # of what is no escape; the query has "?" as well
 _NO_NAME: Final = re.compile(r"[\x00-\x20\x7f#/:<>?@\[\\\]^|%\ufffd]")  # WHATWG's forbidden host code points
-_UNSEEN: Final = frozenset(
-    {"Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp"}
-)  # not Cn: newer Unicode than Python's has names with them
+# Without Cn: newer Unicode than Python's has names with them.
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp"})
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 # What is in normal form already, as nearly all URLs of a list are.
 _NORMAL: Final = re.compile(

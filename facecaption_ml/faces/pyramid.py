@@ -28,9 +28,8 @@ _TILE_SIDE: Final = 1536  # px
 # px. A face too small for a level has at most SMALLEST_SHOWN × _LEVEL_RATIO = 218 px across on the next, 300 px along.
 _TILE_OVERLAP: Final = 320
 _CUT_MARGIN: Final = 4.0  # px; a box this close to a border between tiles is of a face that the tile cuts
-_LARGEST_EXACT: Final = (
-    300  # px; IoU with the drawn faces' own boxes is 0.9 at 64 to 300 px, 0.8 at 400 and 0.75 at 512 px
-)
+# px; IoU with the drawn faces' own boxes is 0.9 at 64 to 300 px, 0.8 at 400 and 0.75 at 512 px.
+_LARGEST_EXACT: Final = 300
 _PART_INSIDE: Final = 0.5  # share of its box
 _HANDICAP: Final = 0.02  # in score, of a face that another level shows better
 

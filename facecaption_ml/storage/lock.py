@@ -40,9 +40,8 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
                 raise LockedError(f"{what} {_holder(path)}: wait for its end, or stop it") from None
         since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
         holder = json.dumps({"pid": os.getpid(), "since": since, "host": socket.gethostname()})
-        with contextlib.suppress(
-            OSError
-        ):  # the lock holds without its holder's name, for which a full disk has no room
+        # The lock holds without its holder's name, for which a full disk has no room.
+        with contextlib.suppress(OSError):
             file.truncate(0)
             os.write(file.fileno(), holder.encode())
         yield

@@ -79,14 +79,14 @@ def test_a_removal_reaches_a_shard_that_falls_under_its_floor_by_it(site: Site, 
     site.replies |= {f"/{n}.jpg": reply(body=pictures[n]) for n in range(2)}
     world = World(tmp_path, [f"{site.base}/{name}.jpg" for name in ("0", "1", "gone", "lost")])
     assert world.statuses(success_floor=0.5) == ["ok", "ok", "http_client_error", "http_client_error"]
-    asked_out = tmp_path / "removals.txt"
-    asked_out.write_text(f"{site.base}/0.jpg\n")
+    removal_list = tmp_path / "removals.txt"
+    removal_list.write_text(f"{site.base}/0.jpg\n")
     for _ in range(2):  # a third of what is still wanted is there, as before
-        statuses = world.statuses(success_floor=0.5, removal_list=str(asked_out))
+        statuses = world.statuses(success_floor=0.5, removal_list=str(removal_list))
         assert statuses == ["denied", "ok", "http_client_error", "http_client_error"]
     kept = world.store.read_table("raw_images", SHARD)["image"].struct.field("bytes").drop_nulls().to_list()
     assert kept == [pictures[1]]
-    reason = world.fetch(success_floor=0.5, removal_list=str(asked_out), max_image_bytes=100)
+    reason = world.fetch(success_floor=0.5, removal_list=str(removal_list), max_image_bytes=100)
     assert "only 0.0% of the images arrived" in str(reason)  # lost to something else than a request
 
 

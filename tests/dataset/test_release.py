@@ -140,7 +140,7 @@ def test_a_rebuild_leaves_nothing_of_what_was_removed(tmp_path: Path) -> None:
     assert not set(left["url"]) & set(tested)
 
 
-def test_the_release_leaves_out_what_left_the_source_or_was_asked_out_though_the_shard_is_old(tmp_path: Path) -> None:
+def test_the_release_leaves_out_what_left_the_source_or_was_removed_though_the_shard_is_old(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     hashes = hashes_of(URLS)
     hashes[120] = hashes[5]  # its first copy leaves the source: then this one stays

@@ -185,7 +185,7 @@ def test_no_url_of_a_list_of_images_stops_a_removal(url: str) -> None:
         assert removed.reason(text, "0_0", None) in (None, "removed_url", "removed_host")
 
 
-def test_rows_that_were_asked_out_keep_their_place_and_id_and_nothing_else(tmp_path: Path) -> None:
+def test_rows_that_were_removed_keep_their_place_and_id_and_nothing_else(tmp_path: Path) -> None:
     urls = [f"http://host{number % 3}.test/{number}.jpg" for number in range(9)]
     source = tmp_path / "list.csv"
     source.write_text("URL,TEXT\n" + "".join(f"{url},text {number}\n" for number, url in enumerate(urls)))

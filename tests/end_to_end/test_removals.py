@@ -32,7 +32,7 @@ class Encoder:
         return np.tile(np.array([0.6, 0.8], np.float32), (len(images), 1))
 
 
-def test_what_was_asked_out_by_host_url_hash_and_face_is_nowhere_afterwards(home: Path, facecaption) -> None:  # type: ignore[no-untyped-def]
+def test_what_was_removed_by_host_url_hash_and_face_is_nowhere_afterwards(home: Path, facecaption) -> None:  # type: ignore[no-untyped-def]
     store = Store(str(home / "store"))
     before = facecaption.everything(home, "facecaption_dataset")
     raw = facecaption.everything(home, "raw_images").filter(pl.col("status") == "ok")

@@ -112,7 +112,7 @@ def bounded(name: str, unit: str, frame: pl.DataFrame, counts: ManifestCounts) -
     cut = frame.filter(pl.col("alt_text").str.len_bytes() > MAX_TEXT_CHARACTERS)
     cut = cut.filter(pl.col("alt_text").str.len_chars() > MAX_TEXT_CHARACTERS)
     for place, text in cut.select("source_place", "alt_text").iter_rows():
-        counts.mend(Repair.TEXT_CUT, name, f"{unit} {place}", text[:200])
+        counts.note_repair(Repair.TEXT_CUT, name, f"{unit} {place}", text[:200])
     if len(cut):
         frame = frame.with_columns(pl.col("alt_text").str.slice(0, MAX_TEXT_CHARACTERS))
     return frame.with_columns(pl.col("nsfw").str.slice(0, _MAX_WORD_CHARACTERS), source_file=pl.lit(name))

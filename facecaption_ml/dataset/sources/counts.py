@@ -45,7 +45,7 @@ class SourceOutcome(StrEnum):
 
 
 class Repair(StrEnum):
-    """What was mended in a row that was kept."""
+    """What was repaired in a row that was kept."""
 
     INVALID_UTF8 = "invalid_utf8"  # bytes became U+FFFD
     LONE_SURROGATE = "lone_surrogate"  # became U+FFFD
@@ -73,7 +73,7 @@ class Example(NamedTuple):
 
 @dataclass
 class ManifestCounts:
-    """Rows of the source by outcome, what was mended, and what was passed over.
+    """Rows of the source by outcome, what was repaired, and what was passed over.
 
     ``records`` is how many rows the source has by a count of its own: line ends of the bytes as they come (less those that are
     headers, blank or within a quoted field), the footer of a Parquet file, the files of a listing. It is None where nothing
@@ -116,7 +116,8 @@ class ManifestCounts:
         """One of the rows that are counted already."""
         self.dropped_examples.append(Example(shown(file), place, outcome, shown(excerpt)))
 
-    def mend(self, repair: Repair, file: str, place: str, excerpt: object = "", rows: int = 1) -> None:
+    def note_repair(self, repair: Repair, file: str, place: str, excerpt: object = "", rows: int = 1) -> None:
+        """Count rows that are kept after a repair."""
         named = self.repaired[repair.value]
         self.repaired[repair.value] += rows
         if named < EXAMPLES:

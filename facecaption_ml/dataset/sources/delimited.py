@@ -198,12 +198,12 @@ class DelimitedTable:
         fields, columns = record.fields, len(self.header)
         place = f"line {line + record.place}"
         if record.stray:
-            self.counts.mend(Repair.STRAY_QUOTE, self.file.name, place, self.delimiter.join(fields))
+            self.counts.note_repair(Repair.STRAY_QUOTE, self.file.name, place, self.delimiter.join(fields))
         if len(fields) < columns:
-            self.counts.mend(Repair.MISSING_FIELDS, self.file.name, place, self.delimiter.join(fields))
+            self.counts.note_repair(Repair.MISSING_FIELDS, self.file.name, place, self.delimiter.join(fields))
             return [*fields, *[""] * (max(found.values()) + 1 - len(fields))]
         if len(fields) > columns:
-            self.counts.mend(Repair.SURPLUS_FIELDS, self.file.name, place, self.delimiter.join(fields))
+            self.counts.note_repair(Repair.SURPLUS_FIELDS, self.file.name, place, self.delimiter.join(fields))
             return self._joined(fields, found)
         return fields
 

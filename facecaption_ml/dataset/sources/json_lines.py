@@ -101,14 +101,14 @@ class JsonLines:
         if isinstance(value, list | dict):
             repair = Repair.of_nested(field)
             if repair:
-                self.counts.mend(repair, self.file.name, f"line {line}", str(value)[:200])
+                self.counts.note_repair(repair, self.file.name, f"line {line}", str(value)[:200])
             return None
         text = value if isinstance(value, str) else str(value)
         if text.isascii():
             return text
         whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if whole != text:
-            self.counts.mend(Repair.LONE_SURROGATE, self.file.name, f"line {line}", whole)
+            self.counts.note_repair(Repair.LONE_SURROGATE, self.file.name, f"line {line}", whole)
         return whole
 
 

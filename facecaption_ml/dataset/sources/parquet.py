@@ -96,7 +96,7 @@ class ParquetTable:
         for field in found.keys() - columns.keys():
             repair = Repair.of_nested(field)
             if repair:
-                self.counts.mend(repair, self.name, f"row {first}", "", rows)
+                self.counts.note_repair(repair, self.name, f"row {first}", "", rows)
         yield typed(
             pl.DataFrame(columns).with_columns(
                 source_place=pl.int_range(first, first + rows, dtype=pl.Int64, eager=True)
@@ -151,7 +151,7 @@ class ParquetTable:
             except UnicodeDecodeError:
                 texts.append(value.decode("utf-8", "replace"))
                 if len(value) <= _MOST_BYTES.get(field, 100):  # else it was cut within a character
-                    self.counts.mend(Repair.INVALID_UTF8, self.name, f"row {place}", texts[-1])
+                    self.counts.note_repair(Repair.INVALID_UTF8, self.name, f"row {place}", texts[-1])
         return pl.Series(texts, dtype=pl.String)
 
     def _too_large(self, metadata: Any, wanted: list[str]) -> str:

@@ -77,7 +77,7 @@ class TextFile:
                 text.decode()
             except UnicodeDecodeError:
                 lines[number] = text.decode("utf-8", "replace").encode()
-                self._counts.mend(Repair.INVALID_UTF8, self.name, f"line {line + number}", lines[number])
+                self._counts.note_repair(Repair.INVALID_UTF8, self.name, f"line {line + number}", lines[number])
         return b"\n".join(lines)
 
     def _chunks(self) -> Iterator[bytes]:
