@@ -16,7 +16,7 @@ from facecaption_assets.settings.everything import SETTINGS, Settings
 from facecaption_assets.settings.naming import PREFIX, Setting
 from facecaption_assets.settings.pipeline import REMOVALS
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.storage.base import one_spelling
+from facecaption_ml.storage.base import normalize_scheme
 
 PROFILES: Final[Mapping[str, Mapping[str, Any]]] = tomllib.loads(
     (Path(__file__).parent / "profiles.toml").read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def _validated(values: Mapping[str, Any]) -> Settings:
         group = nested
         for part in groups:
             group = group.setdefault(part, {})
-        group[last] = one_spelling(value) if isinstance(value, str) else value
+        group[last] = normalize_scheme(value) if isinstance(value, str) else value
     try:
         return Settings.model_validate(nested)
     except ValidationError as error:

@@ -29,7 +29,7 @@ class StoredObject(NamedTuple):
     version: str
 
 
-def one_spelling(address: str) -> str:
+def normalize_scheme(address: str) -> str:
     """An address with its scheme in lower case: ``S3://bucket`` is no folder."""
     scheme = _SCHEME.match(address)
     return address if scheme is None else scheme[0].lower() + address[scheme.end() :]

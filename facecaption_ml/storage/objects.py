@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from facecaption_ml.storage.base import S3, StoredObject, StoreError, one_spelling, scheme_of_address
+from facecaption_ml.storage.base import S3, StoredObject, StoreError, normalize_scheme, scheme_of_address
 from facecaption_ml.storage.local_files import LocalObjects
 from facecaption_ml.storage.s3_objects import S3Objects
 
@@ -19,7 +19,7 @@ def open_objects(root: str, options: Mapping[str, str] | None = None) -> Objects
 
     Raises StoreError for an address without a bucket, and for one of another scheme: it is no folder either.
     """
-    root, scheme = one_spelling(root), scheme_of_address(root)
+    root, scheme = normalize_scheme(root), scheme_of_address(root)
     if scheme not in ("", S3):
         raise StoreError(f"{root!r}: {scheme} is not supported; give a folder or s3://bucket/prefix")
     return S3Objects(root, options) if root.startswith(S3) else LocalObjects(root)
@@ -27,7 +27,7 @@ def open_objects(root: str, options: Mapping[str, str] | None = None) -> Objects
 
 def open_parent(address: str, options: Mapping[str, str] | None = None) -> tuple[Objects, str]:
     """The objects among which one is, and its key there: of a file its folder, of ``s3://bucket/key`` the bucket."""
-    address = one_spelling(address)
+    address = normalize_scheme(address)
     if address.startswith(S3):
         bucket, _, key = address.removeprefix(S3).partition("/")
         return open_objects(f"{S3}{bucket}", options), key
@@ -63,7 +63,7 @@ def list_address(address: str, options: Mapping[str, str] | None = None) -> Iter
 
     The address of a file or object gives just that, with its name as key; one where there is nothing gives nothing.
     """
-    address = one_spelling(address)
+    address = normalize_scheme(address)
     address = address if address == S3 else address.rstrip("/") or "/"
     alone = find_address(address, options)
     if alone is not None:

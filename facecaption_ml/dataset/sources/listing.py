@@ -19,7 +19,7 @@ from facecaption_ml.dataset.sources.names import (
     table_name,
 )
 from facecaption_ml.decoding import PICTURE_SUFFIXES
-from facecaption_ml.storage.base import S3, StoreError, one_spelling
+from facecaption_ml.storage.base import S3, StoreError, normalize_scheme
 from facecaption_ml.storage.objects import list_address
 
 _NO_TARGET, _NO_FILE, _CLOSED = -1, -2, -3  # sizes of what is no file
@@ -50,7 +50,7 @@ def list_source(location: str, counts: ManifestCounts, options: Mapping[str, str
 
     Raises SourceError where there is nothing, or nothing that could be read.
     """
-    location = one_spelling(location)
+    location = normalize_scheme(location)
     files, listing = _files(location, options)
     for address, size in files:
         key = listing.key(address)
