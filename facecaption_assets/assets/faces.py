@@ -17,7 +17,6 @@ from facecaption_assets.machines.compute import ONE_A100
 from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.provenance import package_version
-from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.schemas import empty
 
 GROUP = "faces"
@@ -78,10 +77,12 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
             faces["kept"] -= int(is_removed.sum())
             faces["removed_face"] = int(is_removed.sum())
             crops = crops.filter(~is_removed)
+        # Pictures with a removed face are shown nowhere, whoever else is in them.
+        shown = crops.filter(~crops["sample_id"].is_in(list(removed.samples_of_faces)))
         return ShardResult(
             frame=crops,
             metadata={
-                **_detections(work, shard, crops.filter(~crops["sample_id"].is_in(_samples(removed)))),
+                **_detections(work, shard, shown),
                 **_metadata(crops, faces, images, detector.weights_version),
                 "device": detector.device.type,
                 "facecaption": package_version(),
@@ -94,11 +95,6 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
         )
 
     yield crop
-
-
-def _samples(removed: RemovalList) -> list[str]:
-    """Pictures with a face on the removal list: they are shown nowhere, whoever else is in them."""
-    return [face_id.rpartition("_")[0] for face_id in removed.face_ids]
 
 
 def _metadata(crops: pl.DataFrame, faces: Counter[str], images: Counter[str], weights: str) -> dict[str, Any]:

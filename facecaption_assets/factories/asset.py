@@ -87,12 +87,12 @@ def configured_asset(
                 "compute": "cpu" if not machine.gpus else "gpu" if machine.gpus == 1 else "gpus",
                 "source": _kind_of_source(settings.source.location),
             },
-        )(_recorded(name, no_retry_on_user_error(settings.deploy, retries)(_saying_its_settings(function, line))))
+        )(_recorded(name, no_retry_on_user_error(settings.deploy, retries)(_with_its_settings(function, line))))
 
     return decorate
 
 
-def _saying_its_settings(function: Callable[..., Any], line: str) -> Callable[..., Any]:
+def _with_its_settings(function: Callable[..., Any], line: str) -> Callable[..., Any]:
     """What the function returns says under which settings it was made; generators say it themselves, of each partition."""
     if inspect.isgeneratorfunction(function):
         return function

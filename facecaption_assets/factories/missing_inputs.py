@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from facecaption_ml.schemas import SHARD_TABLES
+from facecaption_ml.schemas import SHARD_TABLES, SOURCE
 from facecaption_ml.storage.store import Store
 
 
 def why_missing(instance: dg.DagsterInstance, store: Store, assets: Sequence[str], shard: str) -> str | None:
     """The line for the first of these assets whose table lacks the shard, with what to do; None where none does."""
-    if not store.has_table(SHARD_TABLES[0], shard):
-        known = store.shards(SHARD_TABLES[0])
+    if not store.has_table(SOURCE, shard):
+        known = store.shards(SOURCE)
         there = f"its shards run from {known[0]} to {known[-1]}" if known else "it has no shard yet"
         return (
             f"{shard} is in no source ({there}): take the partition out again, or add a manifest with its images"

@@ -193,8 +193,7 @@ def has_removals(store: Store, shard: str, removed: RemovalList) -> bool:
     if not store.has_table(SOURCE, shard):
         return False
     manifest = store.read_table(SOURCE, shard, columns=["sample_id", "url"])
-    faces = {face_id.rpartition("_")[0] for face_id in removed.face_ids}
-    return bool((_named(manifest, removed) | manifest["sample_id"].is_in(list(faces))).any())
+    return bool((_named(manifest, removed) | manifest["sample_id"].is_in(list(removed.samples_of_faces))).any())
 
 
 def _named(source: pl.DataFrame, removed: RemovalList) -> pl.Series:
@@ -234,7 +233,7 @@ def _holding(
 ) -> Holding:
     """``places``: the tables that have the shard, each with whether those are its unfinished rows."""
     faces = list(removed.face_ids)
-    of_faces = {face_id.rpartition("_")[0] for face_id in faces}
+    of_faces = removed.samples_of_faces
     by_sample = {place: _addresses(store, shard, *place) for place in places if place[0] not in _BY_FACE}
     by_face: dict[tuple[str, bool], pl.DataFrame] = {}
     source = pl.concat([empty("raw_images").select("sample_id", "url", "sha256"), *by_sample.values()], how="diagonal")

@@ -129,6 +129,11 @@ class RemovalList:
         """Whether a host in any spelling, or a parent domain of it, is listed."""
         return bool(self.hosts) and self._lists(canonical_host(host))
 
+    @property
+    def samples_of_faces(self) -> frozenset[str]:
+        """The ids of the pictures in which a listed face is."""
+        return frozenset(face_id.rpartition("_")[0] for face_id in self.face_ids)
+
     def names_sample(self, sample_id: str, url: str | None, sha256: str | None = None) -> bool:
         """Whether a row is listed by its id, its URL or the hash of its picture; faces apart."""
         return sample_id in self.sample_ids or sha256 in self.sha256 or self.names_url(url)
