@@ -18,6 +18,7 @@ from facecaption_assets.settings import PREFIX, Settings, SettingsError
 from facecaption_assets.training.process import CONFIG
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.flip.training.options import TrainingOptions
+from facecaption_ml.processes import interrupts
 from facecaption_ml.processes.tree import environment_of_children
 from facecaption_ml.storage.local_files import write_file
 from facecaption_ml.storage.lock import exclusive
@@ -136,7 +137,10 @@ def training_environment(processes: int) -> dict[str, str]:
     """What the processes of a training need in their environment beside what is there."""
     # Threads that spin while they wait for each other are a fifth faster on an idle machine, and ten times slower on one
     # where something else runs, such as the decoding thread.
-    environment = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"), **environment_of_children()}
+    environment = {
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        **environment_of_children(speaks=interrupts.is_running()),
+    }
     if processes > 1:
         # between telling its processes to stop and killing them; torchrun's own would cut a large checkpoint short
         environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(STOP_SECONDS - 30)

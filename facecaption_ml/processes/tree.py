@@ -16,6 +16,8 @@ from typing import Final
 
 PARENT: Final = "_FACECAPTION_PARENT"
 """The environment variable that names the process (``ProcessIdentity``) with which the one that reads it ends."""
+PARENT_SPEAKS: Final = "_FACECAPTION_PARENT_SPEAKS"
+"""The environment variable that is 1 where that process says the line of a signal, so that its children need not."""
 _PROC: Final = Path("/proc")
 _WATCH_S: Final = 0.5
 # They end by themselves with the process that they serve, and ignore signals until then.
@@ -175,6 +177,6 @@ def end_with_parent(end: Callable[[], None] | None = None) -> None:
     threading.Thread(target=watch, name="watch of the parent process", daemon=True).start()
 
 
-def environment_of_children() -> dict[str, str]:
-    """What makes a child that calls ``end_with_parent`` end with this process."""
-    return {PARENT: str(ProcessIdentity.own())}
+def environment_of_children(*, speaks: bool = True) -> dict[str, str]:
+    """What makes a child that calls ``end_with_parent`` end with this process. ``speaks``: see ``PARENT_SPEAKS``."""
+    return {PARENT: str(ProcessIdentity.own()), PARENT_SPEAKS: str(int(speaks))}

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from facecaption_ml.errors import describe, first_line, is_mendable
 from facecaption_ml.flip.errors import TrainingInterrupted, named_options
 from facecaption_ml.processes import interrupts
-from facecaption_ml.processes.tree import PARENT
+from facecaption_ml.processes.tree import PARENT_SPEAKS
 from facecaption_ml.storage.lock import exclusive
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def run_process(config: TrainingConfig, work: Path, report: Report | None = None
             train(config, work, report)
         return 0
     except TrainingInterrupted as error:
-        _leave(work, rank, Failure(str(error)), quiet=PARENT in os.environ)
+        _leave(work, rank, Failure(str(error)), quiet=os.environ.get(PARENT_SPEAKS) == "1")
         return 128 + error.number
     except Exception as error:
         if debug or not is_mendable(error):
