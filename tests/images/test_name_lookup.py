@@ -112,7 +112,7 @@ def test_one_failing_host_is_looked_up_no_more_often_for_many_rows(names: NameSe
         manifest(urls), *local(nameservers=(names.address,), connect_timeout_s=0.2, retries=1, backoff_s=0.0)
     )
     assert set(table["status"]) == {"dns_error"}
-    assert time.monotonic() - start < 3  # not 40 times two lookups
+    assert time.monotonic() - start < 10  # not 40 times two lookups, which take 16
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:53", "::1", "[::1]:5353", "10.0.0.2, 10.0.0.3:54", ""])

@@ -125,7 +125,7 @@ interrupts.run(lambda: subprocess.run([sys.executable, "-c", deaf]))
     program.wait_for("stopped by Ctrl-C", 10)
     ended = program.stop(signal.SIGINT, to_all=False)
     assert ended.status == 130
-    assert ended.seconds < 3
+    assert ended.seconds < 10  # not the 50 that its child was given
     assert not ended.survivors
 
 
