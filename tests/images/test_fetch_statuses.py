@@ -13,28 +13,9 @@ import polars as pl
 import pytest
 
 from facecaption_ml.dataset.removals import RemovalList
-from facecaption_ml.images import DownloadContext, DownloadPolicy, FetchStatus, fetch_raw_images
+from facecaption_ml.images import FetchStatus, fetch_raw_images
 from hostile_site import Site, manifest, picture, png_bomb, reply
-
-
-def local(**settings: object) -> tuple[DownloadPolicy, DownloadContext]:
-    defaults: dict = {
-        "allow_private_addresses": True,
-        "retries": 0,
-        "read_timeout_s": 1.0,
-        "total_timeout_s": 2.0,
-        "connect_timeout_s": 1.0,
-    }
-    own = {name: settings.pop(name) for name in list(settings) if name in DownloadContext.__dataclass_fields__}
-    return DownloadPolicy(**(defaults | settings)), DownloadContext(**own)
-
-
-def fetch_one(url: str | None, policy: tuple[DownloadPolicy, DownloadContext]) -> dict:
-    table = fetch_raw_images(manifest([url]), *policy)
-    assert table.height == 1
-    row = table.row(0, named=True)
-    assert (row["image"] is not None) == (row["status"] == "ok") == (row["error"] is None)
-    return row
+from local_fetch import fetch_one, local
 
 
 def test_picture_is_kept_as_received(site: Site) -> None:
