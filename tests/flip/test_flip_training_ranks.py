@@ -100,4 +100,4 @@ def test_two_ranks_go_on_and_survive_the_loss_of_one(store: Store, tmp_path: Pat
     assert at_step(store, last)["position"]["step"] == last
     failure = first_failure(tmp_path / "work")  # None: torchrun stopped the other before it noticed
     assert failure is None or failure.is_echo
-    assert ("lost touch" in errors) == (failure is not None)
+    assert failure is not None or "lost touch" not in errors  # it may be stopped between writing and saying it

@@ -55,7 +55,7 @@ def test_status_by_answer(site: Site, path: str, status: str) -> None:
     start = time.monotonic()
     row = fetch_one(site.base + path, local(max_image_bytes=2_000_000))
     assert row["status"] == status, row["error"]
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 20  # the row's two seconds and what a busy machine adds, not an endless answer's
     assert site.bytes_sent < 20_000_000  # a flood is cut off, not read to its end
 
 
@@ -197,7 +197,7 @@ def test_retry_after_beyond_the_deadline_ends_the_row_at_once(site: Site) -> Non
     start = time.monotonic()
     row = fetch_one(f"{site.base}/busy", local(retries=3, total_timeout_s=30.0))
     assert (row["status"], row["attempts"]) == ("rate_limited", 1)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15  # not the 30 seconds that a row has
 
 
 @pytest.mark.parametrize(

@@ -64,13 +64,13 @@ def test_names_of_this_machine_need_no_server(names: NameServer, site: Site) -> 
 
 
 def test_silent_hosts_cost_no_good_row_and_little_time(names: NameServer, site: Site) -> None:
-    urls = [f"http://{'silent' if i % 2 else 'good'}{i}.example:{site.port}/image/{i}" for i in range(300)]
+    urls = [f"http://{'silent' if i % 2 else 'good'}{i}.example:{site.port}/image/{i}" for i in range(600)]
     policy = local(nameservers=(names.address,), retries=1, backoff_s=0.1, total_timeout_s=10.0, connections=32)
     start = time.monotonic()
     table = fetch_raw_images(manifest(urls), *policy)
     wall = time.monotonic() - start
-    assert table["status"].to_list() == ["ok", "dns_error"] * 150
-    assert wall < 8  # two lookups of a second each, side by side; one after the other in 32 threads they take 10 s
+    assert table["status"].to_list() == ["ok", "dns_error"] * 300
+    assert wall < 15  # two lookups of a second each, side by side; one after the other in 32 threads they take 19 s
     assert "no answer to the lookup of silent1.example within 1 s, 2 times" in table["error"][1]
 
 
@@ -106,13 +106,13 @@ def test_failures_that_may_pass_are_looked_up_again(names: NameServer, host: str
 
 
 def test_one_failing_host_is_looked_up_no_more_often_for_many_rows(names: NameServer) -> None:
-    urls = [f"http://silent.example/{i}.jpg" for i in range(40)]
+    urls = [f"http://silent.example/{i}.jpg" for i in range(100)]
     start = time.monotonic()
     table = fetch_raw_images(
         manifest(urls), *local(nameservers=(names.address,), connect_timeout_s=0.2, retries=1, backoff_s=0.0)
     )
     assert set(table["status"]) == {"dns_error"}
-    assert time.monotonic() - start < 10  # not 40 times two lookups, which take 16
+    assert time.monotonic() - start < 25  # not 100 times two lookups, which take 40
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:53", "::1", "[::1]:5353", "10.0.0.2, 10.0.0.3:54", ""])

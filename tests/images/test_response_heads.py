@@ -324,13 +324,13 @@ def test_retry_after(value: str, seconds: float | None) -> None:
 def test_retry_after_a_date_is_waited_for(site: Site) -> None:
     soon = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
     site.replies["/busy"] = reply("503 Busy", Retry_After=format_datetime(soon, usegmt=True))
-    policy = local(retries=1, backoff_s=0.01, total_timeout_s=10.0, respect_opt_out=False)
+    policy = local(retries=1, backoff_s=0.01, total_timeout_s=60.0, respect_opt_out=False)
     assert fetch_one(f"{site.base}/busy", policy)["attempts"] == 2
     assert datetime.now(UTC) >= soon
     site.replies["/busy"] = reply("503 Busy", Retry_After="Fri, 31 Dec 2100 23:59:59 GMT")
     start = time.monotonic()
     assert fetch_one(f"{site.base}/busy", policy)["attempts"] == 1
-    assert time.monotonic() - start < 6  # not the ten seconds that a row has
+    assert time.monotonic() - start < 30  # not the sixty seconds that a row has
 
 
 def test_a_cookie_on_a_redirect_to_itself_comes_back(site: Site) -> None:
