@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 NODE_POOL: Final = "facecaption/node-pool"
 """The label of a node that says which pool it belongs to: ``cpu``, ``a100`` or ``a100x8``."""
 SPOT: Final = "facecaption/spot"
-"""The taint of nodes that may be taken away at any moment."""
+"""The taint and label of nodes that may be taken away at any moment."""
 GPU: Final = "nvidia.com/gpu"
 KUBERNETES: Final = "dagster-k8s/config"
 """The tag that dagster-k8s reads."""
@@ -88,6 +88,11 @@ class Compute:
         tolerated = [key for key, needed in ((GPU, self.gpus), (SPOT, self.spot)) if needed]
         if tolerated:
             pod["tolerations"] = [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in tolerated]
+        if self.spot:
+            # Tolerating them is not yet preferring them: an idle spot node would stay idle beside one on demand.
+            on_spot = {"match_expressions": [{"key": SPOT, "operator": "Exists"}]}
+            preferred = [{"weight": 100, "preference": on_spot}]
+            pod["affinity"] = {"node_affinity": {"preferred_during_scheduling_ignored_during_execution": preferred}}
         if self.stop_seconds:
             pod["termination_grace_period_seconds"] = self.stop_seconds
         if self.shared_memory_gib:

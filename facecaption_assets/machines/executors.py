@@ -63,6 +63,8 @@ def kubernetes_config(settings: DeploySettings) -> dict[str, Any]:
         "max_concurrent": settings.executor_steps,
     }
     given: dict[str, Any] = {name: value for name, value in optional.items() if value}
+    # A run's pod that dies hard takes its steps' pods along: the run that is started in its place would work beside them.
+    given["enable_owner_references"] = True
     # The record of a pod that has ended stays a day, for `kubectl logs`; the logs themselves are on S3.
     given["step_k8s_config"] = {"job_spec_config": {"ttl_seconds_after_finished": 24 * 3600}}
     return given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import kubernetes_validate
@@ -12,7 +13,16 @@ from dagster._config import process_config
 from dagster._core.instance.config import dagster_instance_config_schema
 from dagster_k8s import K8sRunLauncher
 
-from cluster_objects import DEPLOY, VERSION, launcher_config, quantity_of, read_yaml, snake
+from cluster_objects import (
+    DEPLOY,
+    REPOSITORY,
+    VERSION,
+    assert_restricted,
+    launcher_config,
+    quantity_of,
+    read_yaml,
+    snake,
+)
 
 VALUES = read_yaml(DEPLOY / "values.yaml")
 INSTANCE = read_yaml(DEPLOY / "dagster.yaml")
@@ -39,12 +49,35 @@ def instance_of_the_chart() -> dict[str, Any]:
         },
         **snake({key: daemon[key] for key in ("runMonitoring", "runRetries")}),
         **{key: snake(daemon[key]) for key in ("backfills", "sensors", "schedules")},
-        "concurrency": snake(VALUES["concurrency"]),
+        **concurrency(),
         "retention": snake({key: value for key, value in VALUES["retention"].items() if key != "enabled"}),
         "python_logs": snake(VALUES["pythonLogs"]),
         "telemetry": VALUES["telemetry"],
         **VALUES["additionalInstanceConfig"],
     }
+
+
+def concurrency() -> dict[str, Any]:
+    """The chart leaves the block out unless it is told not to; its own default is false."""
+    given = dict(VALUES["concurrency"])
+    return {"concurrency": snake(given)} if given.pop("enabled", False) else {}
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    """The pods that the chart makes of the values and keeps running, init containers included, as far as values decide them."""
+    places = {name: VALUES[name] for name in COMPONENTS}
+    (places["code server"],) = VALUES["dagster-user-deployments"]["deployments"]
+    found = {}
+    for name, place in places.items():
+        container = {"securityContext": place["securityContext"], "volumeMounts": place["volumeMounts"]}
+        init = [] if name == "code server" else [{"securityContext": place["securityContext"]}]
+        found[name] = {
+            "securityContext": place["podSecurityContext"],
+            "containers": [container],
+            "initContainers": init,
+            "volumes": place["volumes"],
+        }
+    return found
 
 
 def test_the_charts_instance_is_that_of_dagster_yaml() -> None:
@@ -87,6 +120,53 @@ def test_every_setting_of_the_config_map_is_one(monkeypatch: pytest.MonkeyPatch)
     assert settings.deploy.executor == "kubernetes"
     assert settings.deploy.k8s_env_secrets == ("facecaption-secrets",)
     assert settings.deploy.k8s_namespace == VALUES["runLauncher"]["config"]["k8sRunLauncher"]["jobNamespace"]
+
+
+@pytest.mark.parametrize("name", pods())
+def test_pod_security_at_its_strictest_lets_the_pods_in(name: str) -> None:
+    assert_restricted(pods()[name])
+    (container,) = pods()[name]["containers"]
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/data"}  # all that is written to
+
+
+def test_the_namespace_asks_for_the_strictest_pod_security() -> None:
+    (namespace, *_) = yaml.safe_load_all((DEPLOY / "eks" / "service-account.yaml").read_text(encoding="utf-8"))
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_the_webserver_listens_where_any_user_may_and_is_probed_there() -> None:
+    webserver = VALUES["dagsterWebserver"]
+    port = webserver["service"]["port"]
+    assert 1024 <= port < 32768
+    assert webserver["readinessProbe"]["httpGet"]["port"] == port
+    assert f"service/dagster-dagster-webserver {port}:{port}" in (REPOSITORY / "docs" / "kubernetes.md").read_text()
+
+
+def test_volumes_are_named_once_for_runs_and_steps() -> None:
+    launcher = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
+    assert not launcher["volumes"]
+    assert not launcher["volumeMounts"]
+
+
+PLACEHOLDERS = ("YOUR_ACCOUNT", "YOUR_REGION", "YOUR_DATABASE_HOST", "your-bucket")
+
+
+def keys_of(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value).union(*map(keys_of, value.values()))
+    return set().union(*map(keys_of, value)) if isinstance(value, list) else set()
+
+
+def test_a_placeholder_can_be_replaced_over_the_whole_folder() -> None:
+    """No key and no word of a comment holds one, and what is replaced is all there is to replace."""
+    page = (REPOSITORY / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    for path in [*DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.json")]:
+        text = path.read_text(encoding="utf-8")
+        for document in yaml.safe_load_all(text):
+            assert not [key for key in keys_of(document) for name in PLACEHOLDERS if name in key], path
+        for name in set(re.findall(r"YOUR_[A-Z_]+|your-[a-z]+", text)):
+            assert name in PLACEHOLDERS, path
+            assert name in page
 
 
 def test_no_image_is_the_latest_and_all_are_one() -> None:

@@ -13,20 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_objects import (
+    DEPLOY,
     REPOSITORY,
     as_job,
     assert_quantities,
+    assert_restricted,
     definitions,
     node_groups_for,
     production,
     quantity_of,
+    read_yaml,
     run_context,
     step_context,
 )
 from examples import examples
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.machines.compute import KUBERNETES, Compute
-from facecaption_assets.machines.executors import build_executor
+from facecaption_assets.machines.executors import build_executor, kubernetes_config
 from facecaption_assets.machines.pod_table import pod_configs, pod_table
 from facecaption_assets.partitions import SHARD_ASSETS
 from facecaption_assets.settings import load_settings
@@ -35,7 +38,7 @@ ASSETS = tuple(pod_configs(definitions()))
 SETTINGS = production(
     k8s_namespace="facecaption", k8s_service_account="facecaption", k8s_env_secrets="facecaption-secrets"
 )
-GPU_IMAGE = "ACCOUNT.dkr.ecr.REGION.amazonaws.com/facecaption:0.1.0-cuda"
+GPU_IMAGE = "YOUR_ACCOUNT.dkr.ecr.YOUR_REGION.amazonaws.com/facecaption:0.1.0-cuda"
 
 
 def job_of(asset: str) -> Any:
@@ -61,6 +64,8 @@ def test_an_assets_job_is_valid_and_says_all_that_a_node_must_have(asset: str) -
     assert pod["serviceAccountName"] == "facecaption"
     assert {"secretRef": {"name": "facecaption-secrets"}} in container["envFrom"]
     assert pod["restartPolicy"] == "Never"
+    assert_restricted(pod)
+    assert {"/tmp", "/data"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
 @pytest.mark.parametrize("asset", ASSETS)
@@ -110,6 +115,17 @@ def test_only_trainings_keep_off_spot_nodes_unless_told_otherwise() -> None:
             if "facecaption/spot" in {found["key"] for found in config["pod_spec_config"].get("tolerations", ())}
         }
 
+    def preferring(**changes: Any) -> set[str]:
+        path = ("node_affinity", "preferred_during_scheduling_ignored_during_execution")
+        return {
+            asset
+            for asset, config in pod_configs(definitions(**changes)).items()
+            for term in config["pod_spec_config"].get("affinity", {path[0]: {path[1]: []}})[path[0]][path[1]]
+            if term["preference"]["match_expressions"] == [{"key": "facecaption/spot", "operator": "Exists"}]
+        }
+
+    assert preferring() == set(ASSETS) - {"flip_checkpoint", "flip_ablation"}
+    assert preferring(k8s_spot=False) == set()
     assert on_spot() == set(ASSETS) - {"flip_checkpoint", "flip_ablation"}
     assert on_spot(k8s_spot=False, k8s_spot_training=True) == {"flip_checkpoint", "flip_ablation"}
     assert on_spot(k8s_spot=False) == set()
@@ -119,7 +135,19 @@ def test_a_runs_own_pod_is_small_and_on_a_node_that_stays() -> None:
     pod = as_job(run_context(), "run")["spec"]["template"]["spec"]
     assert pod["nodeSelector"] == {"facecaption/node-pool": "cpu"}
     assert not pod.get("tolerations")
+    assert_restricted(pod)
     assert quantity_of(pod["containers"][0]["resources"]["requests"]["cpu"]) < 1
+
+
+def test_nodes_that_may_be_taken_away_have_the_label_that_steps_prefer() -> None:
+    for group in read_yaml(DEPLOY / "eks" / "cluster.yaml")["managedNodeGroups"]:
+        tainted = "facecaption/spot" in {taint["key"] for taint in group.get("taints", ())}
+        assert tainted == ("facecaption/spot" in group["labels"]) == bool(group.get("spot")), group["name"]
+
+
+def test_a_runs_pod_takes_its_steps_along() -> None:
+    """Its service account may look at pods: the executor asks for its own pod's uid."""
+    assert kubernetes_config(SETTINGS.deploy)["enable_owner_references"] is True
 
 
 def test_every_pool_is_said_by_the_assets_machine() -> None:

@@ -104,7 +104,10 @@ def deployment_context() -> dict[str, Any]:
         "service_account_name": values["global"]["serviceAccountName"],
         "run_k8s_config": {"pod_spec_config": {"automount_service_account_token": True}},
     }
-    return {"k8s": {**k8s, **({"resources": found["resources"]} if "resources" in found else {})}}
+    handed_on = {
+        snake({key: None}).popitem()[0]: found[key] for key in ("resources", "volumes", "volumeMounts") if key in found
+    }
+    return {"k8s": {**k8s, **handed_on}}
 
 
 def run_context() -> K8sContainerContext:
@@ -160,6 +163,26 @@ def assert_quantities(pod: Mapping[str, Any]) -> None:
             assert quantity_of(quantity) > 0, resource
         for resource, limit in limits.items():
             assert quantity_of(requests.get(resource, limit)) <= quantity_of(limit), (resource, requests, limits)
+
+
+def assert_restricted(pod: Mapping[str, Any]) -> None:
+    """Pod Security's level ``restricted`` lets the pod in (Kubernetes, "Pod Security Standards"); its root is read-only."""
+    whole = pod["securityContext"]
+    for container in [*pod["containers"], *pod.get("initContainers", ())]:
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["capabilities"]["drop"] == ["ALL"]
+        assert own["readOnlyRootFilesystem"] is True
+        assert not own.get("privileged")
+        assert own.get("runAsNonRoot", whole.get("runAsNonRoot")) is True
+        assert own.get("runAsUser", whole.get("runAsUser")) != 0
+        assert own.get("seccompProfile", whole.get("seccompProfile"))["type"] == "RuntimeDefault"
+    for volume in pod.get("volumes", ()):
+        kinds = {"emptyDir", "configMap", "secret", "projected", "downwardAPI", "persistentVolumeClaim"}
+        assert set(volume) - {"name"} <= kinds
+    names = [volume["name"] for volume in pod.get("volumes", ())]
+    assert len(names) == len(set(names)), names
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
 
 
 def quantity_of(text: str) -> Decimal:
