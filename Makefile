@@ -1,4 +1,5 @@
 # The README's commands. Everything lives in .venv; .tools holds the installer when there is no uv on this machine.
+SHELL := /bin/bash
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
@@ -6,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo ablation ui lint test test-all test-production lock clean
+.PHONY: help setup demo ablation ui lint test test-all test-production lock lock-check clean
 PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 help:  ## Show this list
@@ -46,9 +47,29 @@ test-all: setup  ## Every test but those of production
 test-production: setup  ## Production's processes with PostgreSQL and S3, and the faults they must survive
 	@$(BIN)/pytest --hypothesis-profile=thorough -rs tests/production
 
-lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt anew from pyproject.toml
-	@$(UV) pip compile --quiet --universal --python-version 3.11 --extra llm --extra production --extra dev --no-header --no-emit-index-url --generate-hashes \
-		pyproject.toml --output-file requirements.txt
+LOCKS ?= .
+COMPILE = $(UV) pip compile --quiet --python-version 3.11 --no-header --no-emit-index-url --generate-hashes pyproject.toml
+# vLLM wants a torch of its own, and that torch its own libraries; everything else is what requirements.txt pins.
+OF_VLLM := torch|torchvision|triton|nvidia-.*|cuda-.*|numba|llvmlite|numpy
+
+lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt and the images' own lists anew from pyproject.toml
+	@mkdir -p $(LOCKS)/deploy
+	@$(COMPILE) --universal --extra llm --extra production --extra dev --output-file $(LOCKS)/requirements.txt
+	@$(COMPILE) --universal --extra llm --extra production \
+		--constraints $(LOCKS)/requirements.txt --no-annotate --output-file $(LOCKS)/deploy/requirements-cpu.txt
+	@grep -oE '^[a-z0-9._-]+==[^\\]+' $(LOCKS)/requirements.txt | grep -vE '^($(OF_VLLM))==' > $(LOCKS)/deploy/.constraints.txt
+	@$(COMPILE) --python-platform x86_64-unknown-linux-gnu --extra llm --extra vllm --extra production \
+		--constraints $(LOCKS)/deploy/.constraints.txt --no-annotate --output-file $(LOCKS)/deploy/requirements-cuda.txt
+	@rm $(LOCKS)/deploy/.constraints.txt
+
+lock-check: | $(filter .tools/bin/uv,$(UV))  ## Whether the three lists still follow from pyproject.toml; downloads no package
+	@checked=$$(mktemp -d) && trap 'rm -rf "$$checked"' EXIT && mkdir "$$checked/deploy" \
+		&& cp requirements.txt "$$checked" && cp deploy/requirements-*.txt "$$checked/deploy" \
+		&& $(MAKE) --no-print-directory lock LOCKS="$$checked" \
+		&& for list in requirements.txt deploy/requirements-cpu.txt deploy/requirements-cuda.txt; do \
+			grep -E '^[a-z0-9]' $$list | diff - <(grep -E '^[a-z0-9]' "$$checked/$$list") \
+				|| { echo "$$list does not follow from pyproject.toml: run make lock"; exit 1; }; \
+		done
 
 clean:  ## Remove the demo's files (not .venv)
 	@rm -rf .facecaption

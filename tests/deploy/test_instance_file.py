@@ -126,10 +126,22 @@ def test_every_file_that_the_image_copies_is_there_and_let_through() -> None:
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
     lines = [rest for stage in stages() for word, rest in stage if word == "COPY" and not rest.startswith("--from")]
     copied = [source for line in lines for source in line.split()[:-1]]
-    assert {"pyproject.toml", "requirements.txt", "facecaption_ml", "facecaption_assets"} <= set(copied)
+    assert {"pyproject.toml", "facecaption_ml", "facecaption_assets"} <= set(copied)
     for source in copied:
         assert (REPOSITORY / source).exists(), source
         assert f"!{source}" in ignored, source
+
+
+@pytest.mark.parametrize("lock", ["cpu", "cuda"])
+def test_each_image_has_its_own_list_in_which_every_package_has_hashes(lock: str) -> None:
+    name = f"deploy/requirements-{lock}.txt"
+    assert name in next(rest for word, rest in stages()[1] if word == "COPY")
+    packages = re.findall(r"^[a-z0-9].*(?:\n    .*)+", (REPOSITORY / name).read_text(encoding="utf-8"), re.MULTILINE)
+    pinned = {package.split("==")[0] for package in packages}
+    assert all("==" in package and "--hash=sha256:" in package for package in packages)
+    assert {"dagster", "dagster-k8s", "dagster-postgres", "torch", "transformers", "polars"} <= pinned
+    assert ("vllm" in pinned) == (lock == "cuda")
+    assert not {"pytest", "ruff", "mypy"} & pinned
 
 
 def test_the_image_names_its_bases_and_no_registry_of_packages() -> None:
