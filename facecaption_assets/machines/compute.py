@@ -25,11 +25,11 @@ _LAPTOP_POOLS: Final = {"a100": "models", "a100x8": "training"}
 class Compute:
     """A class of machine. ``pool`` limits how many steps of it run at once (``dagster instance concurrency set``).
 
-    ``disk_gib`` is what a pod may write outside its volumes. ``timeout_minutes`` is how long a step's pod may run before
-    Kubernetes ends it. ``stop_seconds`` is what a pod has between being told to stop and being killed, 0: the cluster's own, 30
-    as a rule. ``shared_memory_gib`` is the size of /dev/shm, through which processes of one machine exchange tensors (NCCL,
-    loader processes); 0 leaves a container's own, which is 64 MiB as a rule. ``image``, ``product`` and ``spot`` come from the
-    settings: see ``under``.
+    ``disk_gib`` is what a pod may write. ``timeout_minutes`` is how long a step's pod may run, from the moment a node has it,
+    before Kubernetes ends it. ``stop_seconds`` is what a pod has between being told to stop and being killed, 0: the cluster's
+    own, 30 as a rule. ``shared_memory_gib`` is the size of /dev/shm, through which processes of one machine exchange tensors
+    (NCCL, loader processes); 0 leaves a container's own, which is 64 MiB as a rule. ``image``, ``product`` and ``spot`` come
+    from the settings: see ``under``.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Compute:
         kubernetes = {
             "container_config": self.container,
             "pod_spec_config": self.pod_spec,
-            "job_spec_config": {"backoff_limit": 0, "active_deadline_seconds": 60 * self.timeout_minutes},
+            "job_spec_config": {"backoff_limit": 0},
         }
         return {"facecaption/compute": self.name, KUBERNETES: kubernetes}
 
@@ -82,7 +82,11 @@ class Compute:
     @property
     def pod_spec(self) -> dict[str, Any]:
         """The fields of a ``V1PodSpec``, without containers."""
-        pod: dict[str, Any] = {"node_selector": {NODE_POOL: self.node_pool}}
+        # The pod's own limit rather than its Job's: that one would count the time in which the pod waits for a node.
+        pod: dict[str, Any] = {
+            "node_selector": {NODE_POOL: self.node_pool},
+            "active_deadline_seconds": 60 * self.timeout_minutes,
+        }
         if self.product:
             pod["node_selector"][_PRODUCT] = self.product
         tolerated = [key for key, needed in ((GPU, self.gpus), (SPOT, self.spot)) if needed]

@@ -19,11 +19,10 @@ _CONTINUE_PAST_FAILED_SHARDS: Final[dict[str, Any]] = {
 def build_executor(settings: DeploySettings) -> dg.ExecutorDefinition:
     """The executor of every job, by ``FACECAPTION_EXECUTOR``."""
     if settings.executor == "kubernetes":
-        from facecaption_assets.machines.memory_growth import memory_growth_executor
+        from facecaption_assets.machines.step_pods import step_pod_executor
 
-        return memory_growth_executor(settings.k8s_memory_growth).configured(
-            kubernetes_config(settings), name="kubernetes"
-        )
+        plain = step_pod_executor(settings.k8s_memory_growth, settings.k8s_start_minutes)
+        return plain.configured(kubernetes_config(settings), name="kubernetes")
     if settings.executor == "multiprocess":
         config = {"max_concurrent": settings.executor_steps, **_CONTINUE_PAST_FAILED_SHARDS}
         return dg.multiprocess_executor.configured(config, name="multiprocess")

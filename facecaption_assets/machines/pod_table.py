@@ -45,7 +45,7 @@ def _cells(config: Mapping[str, Any]) -> list[str]:
         requests.get(GPU, _NONE),
         _size(shared[0]) if shared else _NONE,
         _size(requests["ephemeral-storage"]),
-        _time(config["job_spec_config"]["active_deadline_seconds"]),
+        _time(pod["active_deadline_seconds"]),
         "yes" if SPOT in tolerated else "no",
     ]
 

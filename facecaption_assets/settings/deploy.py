@@ -40,6 +40,11 @@ class DeploySettings(BaseModel):
         ge=1,
         description="what a step's memory is multiplied by when it is tried again, once for all further tries",
     )
+    k8s_start_minutes: float = Field(
+        120,
+        ge=0,
+        description="how long a step's pod may wait for a node or its image before it is given up; 0: without end",
+    )
     k8s_spot: bool = Field(True, description="let steps on CPUs and on one A100 use spot nodes")
     k8s_spot_training: bool = Field(False, description="let FLIP's trainings use spot nodes too")
 

@@ -16,8 +16,8 @@ import retried_steps
 from cluster_objects import definitions, node_groups_for, quantity_of
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.definitions import build_definitions
-from facecaption_assets.machines.memory_growth import grown
 from facecaption_assets.machines.pod_table import pod_configs
+from facecaption_assets.machines.step_pods import grown
 from facecaption_assets.settings import load_settings
 from retried_steps import noted, steps
 from small_cluster import small_cluster
@@ -83,7 +83,7 @@ def test_pods_that_ran_out_of_memory_or_were_evicted_are_tried_again_with_twice_
         peaks = {name: cluster.peaks[name] for name in cluster.jobs}
     assert sorted(noted(tmp_path)) == ["evicted", "evicted", "hungry", "hungry"]
     assert set(retried) == {"evicted", "hungry"}
-    assert "Discovered failed Kubernetes job" in str(retried["hungry"].event_specific_data)
+    assert "OOMKilled, exit code 137" in str(retried["hungry"].event_specific_data)
     assert "Interrupted" in str(retried["evicted"].event_specific_data)
     by_step = {step: [job for job in jobs if job["metadata"]["labels"]["dagster/op"] == step] for step in retried}
     for tries in by_step.values():
@@ -101,7 +101,73 @@ def assert_grown(first: dict[str, Any], second: dict[str, Any]) -> None:
     assert containers[0]["resources"] == containers[1]["resources"]
     for name in ("nodeSelector", "serviceAccountName"):
         assert first["spec"]["template"]["spec"][name] == second["spec"]["template"]["spec"][name]
-    assert first["spec"]["activeDeadlineSeconds"] == second["spec"]["activeDeadlineSeconds"] == 300
+    assert {pod["spec"]["template"]["spec"]["activeDeadlineSeconds"] for pod in (first, second)} == {300}
+
+
+UNSCHEDULABLE = {
+    "conditions": [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/7 nodes are available: 7 Insufficient cpu.",
+        }
+    ]
+}
+NO_IMAGE = {
+    "containerStatuses": [
+        {
+            "name": "dagster",
+            "image": "x",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}},
+        }
+    ]
+}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (UNSCHEDULABLE, "Unschedulable: 0/7 nodes are available: 7 Insufficient cpu."),
+        (NO_IMAGE, "ImagePullBackOff: Back-off pulling image"),
+    ],
+    ids=["no-node", "no-image"],
+)
+def test_a_pod_that_cannot_start_says_why_and_is_given_up_in_time(
+    tmp_path: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    status: dict[str, Any],
+    said: str,
+) -> None:
+    environment |= {
+        "FACECAPTION_EXECUTOR": "kubernetes",
+        "FACECAPTION_K8S_IMAGE": "registry.example.org/x:1",
+        "FACECAPTION_K8S_START_MINUTES": "0.1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "home").mkdir()
+    with (
+        small_cluster(tmp_path, **environment) as (cluster, kubeconfig),
+        kubernetes_instance(kubeconfig, tmp_path / "home") as instance,
+    ):
+        cluster.waiting["hungry"] = status
+        assert not execute(instance, "hungry")
+        waits = [event.message for event in events(instance, dg.DagsterEventType.ENGINE_EVENT)]
+        (failure,) = events(instance, dg.DagsterEventType.STEP_FAILURE)
+        assert not events(instance, dg.DagsterEventType.STEP_UP_FOR_RETRY)
+        assert len(cluster.jobs) == len(cluster.deleted) == 1
+    assert waits.count(f"hungry waits: {said}") == 1
+    assert failure.step_failure_data.error
+    message = failure.step_failure_data.error.message
+    assert message.endswith(
+        f"did not start within 0.1 minutes (FACECAPTION_K8S_START_MINUTES): {said} (not tried again)"
+    )
 
 
 @given(st.integers(1, 10**13), st.sampled_from(["", "Ki", "Mi", "Gi", "Ti"]), st.decimals(1, 8, places=2))

@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import kubernetes_validate
 import yaml
@@ -37,12 +38,21 @@ class Cluster:
     memory_scale: float = 1.0
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
+    out_of_memory: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+    waiting: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By step: the status of a pod that no node takes or that its node cannot start. Its container is not run."""
+    ended: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By step: the status of a pod that was stopped from outside, for whatever its container does."""
 
     def create_job(self, job: dict[str, Any]) -> dict[str, Any]:
         kubernetes_validate.validate({"apiVersion": "batch/v1", "kind": "Job", **job}, VERSION, strict=True)
         assert_quantities(job["spec"]["template"]["spec"])
         name, container = job["metadata"]["name"], job["spec"]["template"]["spec"]["containers"][0]
         self.jobs[name] = job
+        job["metadata"]["creationTimestamp"] = datetime.now(UTC).isoformat()
+        if self._step(name) in self.waiting:
+            return job
         own = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
         program, *arguments = container["args"]
         assert program == "dagster"
@@ -61,18 +71,47 @@ class Cluster:
         while process.poll() is None:
             self.peaks[name] = max(self.peaks.get(name, 0), _resident(process.pid))
             if self.peaks[name] > limit:
+                self.out_of_memory.add(name)
                 process.kill()
             time.sleep(0.01)
 
+    def _step(self, name: str) -> str:
+        return str(self.jobs[name]["metadata"]["labels"]["dagster/op"])
+
     def job_status(self, name: str) -> dict[str, Any]:
+        if name not in self.processes:
+            return {"active": 1}
         code = self.processes[name].poll()
         return {"active": 1} if code is None else {"failed": 1} if code else {"succeeded": 1}
 
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        """The one pod of a Job that was not deleted."""
+        if name not in self.jobs or name in self.deleted:
+            return []
+        meta = {"name": f"{name}-x", "creationTimestamp": self.jobs[name]["metadata"]["creationTimestamp"]}
+        return [{"metadata": meta, "status": self._pod_status(name), "spec": {"containers": []}}]
+
+    def _pod_status(self, name: str) -> dict[str, Any]:
+        step = self._step(name)
+        if step in self.waiting:
+            return {"phase": "Pending", **self.waiting[step]}
+        code = self.processes[name].poll()
+        if code is None:
+            return {"phase": "Running"}
+        reason = "OOMKilled" if name in self.out_of_memory else "Error" if code else "Completed"
+        ended = {"terminated": {"exitCode": 128 - code if code < 0 else code, "reason": reason}}
+        container = {"name": "dagster", "image": "x", "imageID": "x", "ready": False, "restartCount": 0, "state": ended}
+        status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]}
+        return {**status, **(self.ended.get(step, {}) if code else {})}
+
     def delete_job(self, name: str) -> dict[str, Any] | None:
-        process = self.processes.pop(name, None)
+        if name not in self.jobs or name in self.deleted:
+            return None
+        self.deleted.add(name)
+        process = self.processes.get(name)
         if process:
             process.terminate()
-        return self.jobs[name] if process else None
+        return self.jobs[name]
 
 
 def _resident(pid: int) -> int:
@@ -97,12 +136,13 @@ class _Api(BaseHTTPRequestHandler):
             return
         if address.path.startswith("/apis/batch/v1/"):
             name = address.path.removesuffix("/status").rpartition("/")[2]
-            known = name in self.cluster.jobs and name in self.cluster.processes
+            known = name in self.cluster.jobs and name not in self.cluster.deleted
             job = {**self.cluster.jobs[name], "status": self.cluster.job_status(name)} if known else _NOT_FOUND
             self._answer(200 if known else 404, job)
             return
-        # the pods of a job go with it
-        self._answer(200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []})
+        selector = parse_qs(address.query).get("labelSelector", [""])[0]
+        items = self.cluster.pods(selector.removeprefix("job-name="))
+        self._answer(200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
 
     def do_DELETE(self) -> None:
         found = self.cluster.delete_job(urlsplit(self.path).path.rpartition("/")[2])
