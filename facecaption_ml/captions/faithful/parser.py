@@ -167,6 +167,7 @@ class _Sentence:
     def _noun(self, i: int, item: Entry, negative: bool) -> None:
         before = self.items[i - 1] if i else None
         joined = bool(before and before.role in _JOINING and i > 1 and self.items[i - 2].head)
+        joined = joined and item.words not in _SUBJECTS
         # "full lips": the adjective's own negation counts, or the noun's ("no full lips" negates both)
         adjectives = self.pending or (self.shared if joined and item.head not in ("person", "other") else [])
         for adjective, negated_adjective in adjectives:
@@ -244,18 +245,22 @@ class _Sentence:
             return
         heads = self.subject if self.copular else self.group
         fallback = self.group if self.copular else self.subject
-        if not heads and not fallback:
+        guessed = not heads and not fallback
+        if guessed:
             if not last:
                 return  # "Young and attractive, she …"
             heads = ["person", "photo"]
         for adjective, negative in self.pending:
             fitting = [head for head in heads if head in adjective.of]
-            if len(fitting) < len(heads) and (self.copular or not fitting) and heads != ["person", "photo"]:
-                unfit.append((adjective, next(head for head in heads if head not in fitting)))
-            if not fitting and self.copular:
-                fitting = [head for head in fallback if head in adjective.of]
+            if not fitting and self.copular and any(head in adjective.of for head in fallback):
+                heads = fallback
+                fitting = [head for head in heads if head in adjective.of]
+            # "Her eyes and hair are brown" is not about her hair alone: it hints
+            partly = self.copular and 0 < len(fitting) < len(heads) and not guessed
+            if partly or not fitting:
+                unfit.append((adjective, next(head for head in (*heads, "") if head not in fitting)))
             for claim in dict.fromkeys(c for head in fitting for c in adjective.of[head]):
-                self._say(claim, negative, i)
+                self._say(Claim(claim.attribute, HINTS) if partly else claim, negative, i)
         self.pending = []
 
     def _postfix(self, i: int, item: Entry, negative: bool) -> None:
