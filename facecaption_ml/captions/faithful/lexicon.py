@@ -50,6 +50,8 @@ class Entry:
     of: dict[str, list[Claim]] = field(default_factory=dict)
     before: dict[str, list[Claim]] = field(default_factory=dict)
     """Claims that hold where the next noun is this part of the face ("bags under", of the eyes)."""
+    behind: dict[str, list[Claim]] = field(default_factory=dict)
+    """Claims that hold where this part of the face is named behind "under" before ("below his eyes are bags")."""
     words: tuple[str, ...] = ()
     possessive: bool = False
     mass: bool = False
@@ -104,9 +106,10 @@ class Lexicon:
             for part, phrases in ways.get(key, {}).items():
                 for phrase in phrases:
                     self._entry(phrase).of.setdefault(part, []).append(Claim(bit, bearing))
-        for part, phrases in ways.get("before", {}).items():
-            for phrase in phrases:
-                self._entry(phrase).before.setdefault(part, []).append(Claim(bit, Bearing.SAYS))
+        for key in ("before", "behind"):
+            for part, phrases in ways.get(key, {}).items():
+                for phrase in phrases:
+                    getattr(self._entry(phrase), key).setdefault(part, []).append(Claim(bit, Bearing.SAYS))
 
     def _inherit_gender(self) -> None:
         """A phrase with "his" or "woman" inside says the gender as well."""

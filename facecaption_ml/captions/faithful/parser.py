@@ -20,6 +20,7 @@ _SUBJECTS = frozenset({("he",), ("she",), ("they",), ("who",)})
 _FLUSHING = frozenset(
     {"determiner", "preposition", "verb", "copula", "contrast", "relative", "no", "without", "not", "nor", "hedge", "than"}
 )
+_UNDER = frozenset({("under",), ("below",), ("beneath",), ("underneath",)})
 _ENDS_A_PLACE = frozenset({"conjunction", "comma", "verb", "copula", "relative", "contrast", "preposition"})
 _JOINING = frozenset({"conjunction", "alternative", "comma", "nor"})
 _SEES_THROUGH = frozenset({"passing", "shape", "neutral"})
@@ -82,6 +83,7 @@ class _Sentence:
     subject: list[str] = field(default_factory=list)  # what the copula speaks of
     copular: bool = False
     said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
+    single: bool = False  # behind "a"
     doubtful: bool = False
     compared: bool = False  # behind "than"
 
@@ -106,6 +108,10 @@ class _Sentence:
                 self._say(claim, negative and not claim.attribute & GENDER_BITS, i)
             for part, claims in item.before.items():
                 if self._comes_before(i, part):
+                    for claim in claims:
+                        self._say(claim, negative, i)
+            for part, claims in item.behind.items():
+                if self._lies_under(i, part):
                     for claim in claims:
                         self._say(claim, negative, i)
             if item.of and not (item.head and self._ends_phrase(i)):
@@ -149,6 +155,15 @@ class _Sentence:
             other = other or item.role == "unknown"  # "a bag under his arm"
         return not other and any(item.head == part for item in self.items[:i])
 
+    def _lies_under(self, i: int, part: str) -> bool:
+        """Whether a part of the face is named behind "under", earlier in the sentence ("below his eyes are bags")."""
+        under = False
+        for item in self.items[:i]:
+            if item.head and under:
+                return item.head == part
+            under = under or item.words in _UNDER
+        return False
+
     def _follows_its_noun(self, i: int, item: Entry, negative: bool) -> bool:
         """Whether the adjective stands right behind a noun that it fits ("her mouth slightly open"), and if so says it."""
         before = next((it for it in reversed(self.items[:i]) if it.role != "passing"), None)
@@ -170,6 +185,10 @@ class _Sentence:
         joined = joined and item.words not in _SUBJECTS
         # "full lips": the adjective's own negation counts, or the noun's ("no full lips" negates both)
         adjectives = self.pending or (self.shared if joined and item.head not in ("person", "other") else [])
+        rest: list[tuple[Entry, bool]] = []
+        if len(self.pending) > 1 and item.words[-1].endswith("ed"):  # "a young, blond-haired man": young waits on
+            rest = [adjective for adjective in adjectives[:-1] if item.head not in adjective[0].of]
+            adjectives = [adjective for adjective in adjectives if adjective not in rest]
         for adjective, negated_adjective in adjectives:
             claims = adjective.of.get(item.head)
             for claim in claims or ():
@@ -179,8 +198,9 @@ class _Sentence:
             elif claims is None and self.pending:
                 self.mentions.unfit.append((adjective, item.words[0] if item.words else ""))
         compound = before is not None and before.head == item.head
-        self.shared = adjectives or (self.shared if compound else [])
-        self.pending = []
+        # "a big nose and eyes" does not say that the eyes are big
+        self.shared = [] if self.single else adjectives or (self.shared if compound else [])
+        self.pending, self.single = rest, False
         self.group = [*self.group, item.head] if joined else [item.head]
         self.first = self.first or self.group
         self.copular = False
@@ -202,10 +222,12 @@ class _Sentence:
             before = self.items[i - 1] if i else None
             if not (before and before.role in (*_JOINING, "not", "contrast") and self.subject):
                 inserted = before is not None and before.role == "comma"  # "His face, free of a beard, is oval"
-                self.subject = self.first if inserted else self.group or self.subject
+                nearest = self.group[-1:] if before and before.role == "relative" else self.group  # "hair that is black"
+                self.subject = self.first if inserted else nearest or self.subject
             self.copular = True
         elif role in ("determiner", "verb", "preposition", "contrast"):
             self.copular = False
+            self.single = item.words in (("a",), ("an",))
 
     def _compare(self, i: int) -> None:
         """The second "as" of "a tie as black as his hair": the adjective holds of what somebody has there as well."""
