@@ -89,6 +89,8 @@ class Lexicon:
                 self._entry(phrase).of.setdefault(part, [])
         self._inherit_gender()
         for words, entry in self._entries.items():
+            if "hair" in entry.of:  # bangs are hair: "brown bangs"
+                entry.of.setdefault("bangs", entry.of["hair"])
             entry.words = words
             entry.mass = entry.mass or words[-1].endswith("s")
             self._by_first.setdefault(words[0], []).append((words[1:], entry))

@@ -160,7 +160,9 @@ class _Sentence:
         under = False
         for item in self.items[:i]:
             if item.head and under:
-                return item.head == part
+                if item.head == part:
+                    return True
+                under = item.head == "person"  # "under the man's eyes"
             under = under or item.words in _UNDER
         return False
 
@@ -186,6 +188,11 @@ class _Sentence:
         # "full lips": the adjective's own negation counts, or the noun's ("no full lips" negates both)
         adjectives = self.pending or (self.shared if joined and item.head not in ("person", "other") else [])
         rest: list[tuple[Entry, bool]] = []
+        following = self.items[i + 1] if i + 1 < len(self.items) else None
+        if item.head == "person" and following is not None and following.head not in ("", "person"):
+            # whose it is: "brown is the color of the woman's hair"
+            rest = [adjective for adjective in adjectives if "person" not in adjective[0].of]
+            adjectives = [adjective for adjective in adjectives if adjective not in rest]
         if len(self.pending) > 1 and item.words[-1].endswith("ed"):  # "a young, blond-haired man": young waits on
             rest = [adjective for adjective in adjectives[:-1] if item.head not in adjective[0].of]
             adjectives = [adjective for adjective in adjectives if adjective not in rest]
@@ -214,9 +221,12 @@ class _Sentence:
             self.doubtful, self.compared = self.doubtful or role == "hedge", role == "than"
         if item.words == ("as",) and self.pending:
             self._compare(i)
-        # "brown in colour", "the shape of her face": look through
+        # "brown in colour", "the shape of her face", "a rosy tint in the cheeks": look through
         if role == "preposition" and i and self.items[i - 1].role == "shape":
             return
+        if role == "determiner" and self.pending and i > 1 and self.items[i - 2].role == "shape":
+            if self.items[i - 1].role == "preposition":
+                return
         self._flush(i)
         if role == "copula":
             before = self.items[i - 1] if i else None
@@ -274,12 +284,14 @@ class _Sentence:
             heads = ["person", "photo"]
         for adjective, negative in self.pending:
             fitting = [head for head in heads if head in adjective.of]
-            if not fitting and self.copular and any(head in adjective.of for head in fallback):
-                heads = fallback
+            # of the person, where it stands apart: "a woman with bangs, attractive and young"
+            other = fallback if self.copular else ["person"] if "person" in fallback else []
+            if not fitting and any(head in adjective.of for head in other):
+                heads = other
                 fitting = [head for head in heads if head in adjective.of]
             # "Her eyes and hair are brown" is not about her hair alone: it hints
             partly = self.copular and 0 < len(fitting) < len(heads) and not guessed
-            if partly or not fitting:
+            if (partly or not fitting) and not adjective.claims:  # "brunette" stands alone too
                 unfit.append((adjective, next(head for head in (*heads, "") if head not in fitting)))
             for claim in dict.fromkeys(c for head in fitting for c in adjective.of[head]):
                 self._say(Claim(claim.attribute, HINTS) if partly else claim, negative, i)
