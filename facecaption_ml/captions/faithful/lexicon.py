@@ -37,7 +37,7 @@ class Claim(NamedTuple):
 
 _TOKEN = re.compile(r"[a-z0-9&]+(?:'[a-z]+)?|[.!?;:,]|\n|(?<=\s)[-–—]+(?=\s)|[–—]")
 _CONTRACTED: Final = {"'s": "is", "'re": "are", "'ve": "have"}
-_PRONOUNS: Final = frozenset({"he", "she", "they", "who", "that", "it", "there", "person"})
+_PRONOUNS: Final = frozenset({"he", "she", "they", "who", "that", "it", "there"})
 
 
 @dataclass

@@ -23,7 +23,7 @@ def negated(items: list[Entry]) -> list[bool] | None:
     if not any(item.role in _NEGATORS for item in items):
         return None
     flags = [False] * len(items)
-    mode, inserted, last, person = "", -1, -1, False
+    mode, inserted, last, person, claimed = "", -1, -1, False, False
     for i, item in enumerate(items):
         role = item.role
         person = person or item.head == "person"
@@ -34,7 +34,12 @@ def negated(items: list[Entry]) -> list[bool] | None:
             # A phrase inside the clause, which resumes after its noun.
             behind = person or (i > 0 and items[i - 1].words == ("with",))
             inserted = i if role == "without" or (role == "no" and behind) else -1
+            claimed = False
             continue
+        # "no beard on the face of the smiling man": a place ends what is missing there
+        if mode in ("no", "without") and role == "preposition" and item.words != ("of",) and claimed:
+            mode = ""
+        claimed = claimed or bool(item.claims)
         if mode and 0 <= inserted < i - 1 and len(item.words) == 1 and item.words[0] in _FINITE:
             mode = ""
         if mode and _ends(mode, i, items):

@@ -83,6 +83,7 @@ class _Sentence:
     subject: list[str] = field(default_factory=list)  # what the copula speaks of
     copular: bool = False
     said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
+    early: list[tuple[Entry, bool]] = field(default_factory=list)  # adjectives before any noun
     single: bool = False  # behind "a"
     doubtful: bool = False
     compared: bool = False  # behind "than"
@@ -204,6 +205,11 @@ class _Sentence:
                 self.mentions.pairs.append((adjective.words[0], item.head))
             elif claims is None and self.pending:
                 self.mentions.unfit.append((adjective, item.words[0] if item.words else ""))
+        if self.early:
+            for adjective, negated_adjective in [given for given in self.early if item.head in given[0].of]:
+                self.early.remove((adjective, negated_adjective))
+                for claim in adjective.of[item.head]:
+                    self._say(claim, negated_adjective, i)
         compound = before is not None and before.head == item.head
         # "a big nose and eyes" does not say that the eyes are big
         self.shared = [] if self.single else adjectives or (self.shared if compound else [])
@@ -267,6 +273,9 @@ class _Sentence:
 
     def _flush(self, i: int, last: bool = False) -> None:
         """Adjectives without a noun after them: to the subject or the noun before."""
+        if last:
+            self.mentions.unfit += [(adjective, "") for adjective, _ in self.early if self.group]
+            self.pending += [] if self.group else self.early
         if not self.pending:
             return
         before = self.items[i - 1] if i else None
@@ -280,7 +289,9 @@ class _Sentence:
         guessed = not heads and not fallback
         if guessed:
             if not last:
-                return  # "Young and attractive, she …"
+                self.early += self.pending  # "Young and attractive, with a big nose, she …"
+                self.pending = []
+                return
             heads = ["person", "photo"]
         for adjective, negative in self.pending:
             fitting = [head for head in heads if head in adjective.of]
