@@ -69,8 +69,9 @@ def take_apart(answer: str) -> Taken:
         text = _caption_in(unwrapped(without_unseen(said)))
     except NotTakenError as error:
         return Taken(" ".join(said.split()), error.fault)
-    if not re.search(r"\w", text):
-        return Taken(" ".join(said.split()), NotTaken.NOTHING)
+    if not re.search(r"\w", text):  # a word or two are judged as they are
+        text = " ".join(said.split())
+        return Taken(text, NotTaken.NOTHING if text.count(" ") > 2 else None)
     return Taken(text)
 
 
