@@ -81,4 +81,6 @@ def wrong_option(error: HttpError, base_url: str, model: str) -> ChatModelError 
 def same_every_time(error: HttpError, base_url: str, times: int) -> ChatModelError:
     """The error of an endpoint that refuses whatever it is asked."""
     option = "api_key" if error.status == 402 else "extra_body" if "chat_template_kwargs" in error.said else None
-    return ChatModelError(f"{base_url} refused {times} requests in a row alike, so no more are sent: {error.words}", option)
+    return ChatModelError(
+        f"{base_url} refused {times} requests in a row alike, so no more are sent: {error.words}", option
+    )

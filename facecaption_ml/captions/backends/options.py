@@ -76,7 +76,9 @@ class ChatOptions(BaseModel):
     timeout_s: float = Field(60.0, gt=0, description="seconds that one request to the endpoint may take")
 
     client_errors: int = Field(
-        8, ge=1, description="equal client errors (402, 400 …) of the endpoint in a row after which the run stops asking"
+        8,
+        ge=1,
+        description="equal client errors (402, 400 …) of the endpoint in a row after which the run stops asking",
     )
 
     @property

@@ -77,7 +77,9 @@ class RequestFields:
         if status not in (400, 422):
             return False
         own = set(sent) - set(json.loads(sampling.extra_body))
-        named = [name for name in (*_LIMITS, *_LEFT_OUT) if name in own and re.search(rf"\b{name}\b", said, re.IGNORECASE)]
+        named = [
+            name for name in (*_LIMITS, *_LEFT_OUT) if name in own and re.search(rf"\b{name}\b", said, re.IGNORECASE)
+        ]
         if not ((code or "").startswith("unsupported") or _NOT_KNOWN.search(said)):
             named = [name for name in named if name == "seed"]  # nothing is wrong with its value
         if not named:

@@ -22,14 +22,20 @@ _THINKING: Final = re.compile(
     re.IGNORECASE,
 )
 # The channels of gpt-oss ("harmony"), as tokens and as what is left of them where a server drops the tokens.
-_FINAL_CHANNEL: Final = re.compile(r".*(?:<\|channel\|>\s*final\b[^<]*<\|message\|>|assistant\s*final(?=[A-Z\"'*{]))", re.DOTALL)
-_OTHER_CHANNEL: Final = re.compile(r"\s*(?:<\|start\|>\s*assistant\s*)?(?:<\|channel\|>\s*\w+|(?:analysis|commentary)(?=[A-Z]))")
+_FINAL_CHANNEL: Final = re.compile(
+    r".*(?:<\|channel\|>\s*final\b[^<]*<\|message\|>|assistant\s*final(?=[A-Z\"'*{]))", re.DOTALL
+)
+_OTHER_CHANNEL: Final = re.compile(
+    r"\s*(?:<\|start\|>\s*assistant\s*)?(?:<\|channel\|>\s*\w+|(?:analysis|commentary)(?=[A-Z]))"
+)
 _ENDS: Final = re.compile(_any_of(_MARKS["turn"]["ends"]), re.IGNORECASE)
 _OWN: Final = _any_of(_MARKS["turn"]["own"])
 # A name of whose turn it is goes with the mark before it.
 _STARTS: Final = re.compile(rf"(?:{_any_of(_MARKS['turn']['starts'])})(?:\s*(?:{_OWN})\b)?", re.IGNORECASE)
 _OWN_LINE: Final = re.compile(rf"\s*(?:{_OWN})\s*:?\s*\n", re.IGNORECASE)
-_OTHERS_TURN: Final = re.compile(rf"\n[ \t]*(?:{_any_of(_MARKS['turn']['others'])})[ \t]*(?::|\n|$).*", re.DOTALL | re.IGNORECASE)
+_OTHERS_TURN: Final = re.compile(
+    rf"\n[ \t]*(?:{_any_of(_MARKS['turn']['others'])})[ \t]*(?::|\n|$).*", re.DOTALL | re.IGNORECASE
+)
 
 
 def spoken(text: str) -> str | None:

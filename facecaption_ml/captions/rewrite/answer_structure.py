@@ -22,7 +22,19 @@ _RULE: Final = re.compile(r"^[ \t]*(?:[-*_=~—–][ \t]*){3,}$", re.MULTILINE)
 _HEADING: Final = re.compile(r"^[ \t]*#{1,6}[ \t]+(.*?)[ \t#]*$", re.MULTILINE)
 _BLOCK_QUOTE: Final = re.compile(r"^[ \t]*(?:>[ \t]?)+", re.MULTILINE)
 _STRESSED: Final = re.compile(r"(\*{1,3}|_{1,3}|`{1,2}|~~|==)(?=\S)([^*`~=]*?\S)\1(?!\w)", re.DOTALL)
-_PAIRS: Final = {'"': '"', "“": "”", "„": "“”", "«": "»", "‘": "’", "'": "'", "‹": "›", "「": "」", "『": "』", "”": "”", "＂": "＂"}
+_PAIRS: Final = {
+    '"': '"',
+    "“": "”",
+    "„": "“”",
+    "«": "»",
+    "‘": "’",
+    "'": "'",
+    "‹": "›",
+    "「": "」",
+    "『": "』",
+    "”": "”",
+    "＂": "＂",
+}
 _JSON: Final = re.compile(r"[{\[]\s*[\"'“{\[]")
 _BRACKETED: Final = re.compile(r"\A[\[({<]+([^\[\](){}<>]*)[\])}>]+\.?\Z")
 # Letters that nobody sees, and spaces of other widths. What turns the direction of a text is left for the judge to refuse.
@@ -161,7 +173,11 @@ def _text_in(value: Any) -> str:
         for name in WORDS["fields"]:
             if name in by_name and isinstance(by_name[name], str | dict | list):
                 return _text_in(by_name[name])
-        rest = [inner for name, inner in by_name.items() if name not in WORDS["other_fields"] and isinstance(inner, str | dict)]
+        rest = [
+            inner
+            for name, inner in by_name.items()
+            if name not in WORDS["other_fields"] and isinstance(inner, str | dict)
+        ]
         if len(rest) == 1:
             return _text_in(rest[0])
         raise NotTakenError(NotTaken.SEVERAL if rest else NotTaken.NOTHING)

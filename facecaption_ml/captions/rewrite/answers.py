@@ -39,10 +39,14 @@ _PREFACE: Final = re.compile(rf"^[^:：\n]{{0,200}}?{_SPEAKS_OF_A_TEXT}[^:：\n]
 _QUOTING: Final = re.compile(rf"^[^:\n\"“.]{{0,100}}?{_SPEAKS_OF_A_TEXT}[^:\n\"“.]{{0,60}}\s(?=[\"“])", _I)
 _TITLE: Final = re.compile(rf"^\W{{0,4}}(?:{_NAMES})\W{{0,4}}\n", _I)
 _FOREIGN_PREFACE: Final = re.compile(rf"^[^A-Za-z:：\n]{{2,80}}[:：]{_GAP}")
-_OPENING: Final = re.compile(rf"^\W{{0,3}}(?:{'|'.join(WORDS['openings'])})\s*(?:[.!,…]+\s+|[.!:…]*\s*(?:\n|$)|\s[—–-]\s+)", _I)
+_OPENING: Final = re.compile(
+    rf"^\W{{0,3}}(?:{'|'.join(WORDS['openings'])})\s*(?:[.!,…]+\s+|[.!:…]*\s*(?:\n|$)|\s[—–-]\s+)", _I
+)
 _NOTE: Final = re.compile(rf"^[\W_]{{0,4}}(?:{'|'.join(WORDS['notes'])})", _I)
 _REMARK: Final = re.compile(r"\s*[\[(（](?=[^\])）]*(?:\b(?:note|i|i've|words?|characters?|attributes?|re-?writ\w*|original|kept|describ\w*|caption|version|sentences?|all|end|stop)\b|[^\x00-\x7f]))[^\])）]*[\])）]\s*\.?\s*$", _I)  # fmt: skip
-_SENTENCE_END: Final = re.compile(r"(?<=[.!?…])[\"'”’)]?\s+(?=[\"'“‘(\[*A-Z0-9])|\s+[—–-]{1,2}\s+(?=(?:let me|i |note|this re))", _I)
+_SENTENCE_END: Final = re.compile(
+    r"(?<=[.!?…])[\"'”’)]?\s+(?=[\"'“‘(\[*A-Z0-9])|\s+[—–-]{1,2}\s+(?=(?:let me|i |note|this re))", _I
+)
 _LONGEST: Final = 10_000  # characters, which no caption comes near
 
 
