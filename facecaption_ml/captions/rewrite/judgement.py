@@ -17,6 +17,7 @@ from facecaption_ml.captions.faithful.faithfulness import compared
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon
 from facecaption_ml.captions.faithful.parser import Mentions, parse
 from facecaption_ml.captions.labels import label_bits
+from facecaption_ml.captions.rewrite.answers import take_apart
 from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from facecaption_ml.captions.template.template import template_caption
 from facecaption_ml.taxonomy import Gender
@@ -61,7 +62,8 @@ class Fault(StrEnum):
 class Judgement:
     """What is kept of an answer. ``reason``: why it is not taken, None for a good one. ``text``: the answer, tidied.
 
-    ``beyond``: words that say what no label gives. ``missing``, ``invented``: as in the table; what is denied without need is invented. ``repetition``: 0 to 1.
+    ``beyond``: words that say what no label gives. ``missing``, ``invented``: as in the table; what is denied without need is
+    invented. ``repetition``: 0 to 1.
     """
 
     text: str = ""
@@ -100,8 +102,11 @@ def judge_rewrite(
     if isinstance(answer, str):
         answer = read_completion(answer, "stop")
     if answer.text is None:
-        return Judgement(reason=str(answer.failure))
-    text = tidied(answer.text)
+        return Judgement(reason=answer.reason)
+    taken = take_apart(answer.text)
+    if taken.reason is not None:
+        return Judgement(taken.text, taken.reason)
+    text = tidied(taken.text)
     reason: str | None = unclean(text)
     if reason is Fault.CONTROL:
         return Judgement(text, reason)
