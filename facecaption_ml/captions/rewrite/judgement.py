@@ -79,6 +79,11 @@ class Judgement:
         return self.text if self.reason is None else None
 
     @property
+    def says_otherwise(self) -> bool:
+        """Whether it was refused for what it says, not for its form."""
+        return self.reason is not None and kind_of(self.reason) in (Fault.UNFAITHFUL, Fault.BEYOND)
+
+    @property
     def distance(self) -> int:
         """How many attributes and words are wrong."""
         return len(self.missing) + len(self.invented) + len(self.beyond)
