@@ -66,7 +66,7 @@ class Lexicon:
         self._entries: dict[tuple[str, ...], Entry] = {}
         self._by_first: dict[str, list[tuple[tuple[str, ...], Entry]]] = {}
         self._looked_up: dict[str, Entry | None] = {}
-        self._unlisted: dict[str, Entry] = {}
+        self._unlisted: dict[str, tuple[Entry, ...]] = {}
         self._heads: dict[str, dict[str, int]] = {}
         for part, phrases in data["heads"].items():
             for phrase in phrases:
@@ -136,7 +136,8 @@ class Lexicon:
                     at += 1 + len(rest)
                     break
             else:
-                items.append(_PUNCTUATION.get(word) or self._unlisted.get(word) or self._unknown(word))
+                mark = _PUNCTUATION.get(word)
+                items += (mark,) if mark else self._unlisted.get(word) or self._unknown(word)
                 at += 1
         return items
 
@@ -169,17 +170,29 @@ class Lexicon:
         entry = self._lookup(word)
         return bool(entry and (entry.head or any(not claim.attribute & GENDER_BITS for claim in entry.claims)))
 
-    def _unknown(self, word: str) -> Entry:
-        """The entry of a word that is not listed: two words written as one, a noun with "less", or nothing known."""
+    def _unknown(self, word: str) -> tuple[Entry, ...]:
+        """What a word is that is not listed: two words written as one, a noun with "less", or nothing known."""
         if len(self._unlisted) >= _MOST_UNLISTED:
             self._unlisted.clear()
-        cuts = ((word[:cut], word[cut:]) for cut in range(3, len(word) - 2))  # "cleanshaven", "rosycheeked"
-        entry = next((self._entries[cut] for cut in cuts if cut in self._entries), None)
-        if entry is None and word.endswith("less") and (stem := self._entries.get((word[:-4],))) and stem.claims:
-            denials = [Claim(c.attribute, Bearing.DENIES) for c in stem.claims if c.bearing is Bearing.SAYS]
-            entry = Entry(claims=denials, words=(word,))
-        self._unlisted[word] = entry or Entry(role="unknown", words=(word,))
+        self._unlisted[word] = self._two_in_one(word) or (self._lacking(word),)
         return self._unlisted[word]
+
+    def _two_in_one(self, word: str) -> tuple[Entry, ...]:
+        """ "cleanshaven", "rosycheeked": a phrase, or an adjective and a noun that it fits."""
+        for cut in range(3, len(word) - 2):
+            first, second = word[:cut], word[cut:]
+            if phrase := self._entries.get((first, second)):
+                return (phrase,)
+            adjective, noun = self._entries.get((first,)), self._entries.get((second,))
+            if adjective and noun and noun.head in adjective.of and second.endswith("ed"):
+                return adjective, noun
+        return ()
+
+    def _lacking(self, word: str) -> Entry:
+        """ "hatless" denies what "hat" asserts."""
+        stem = self._entries.get((word.removesuffix("less"),)) if word.endswith("less") else None
+        denials = [Claim(c.attribute, Bearing.DENIES) for c in stem.claims if c.bearing is Bearing.SAYS] if stem else []
+        return Entry(claims=denials, words=(word,)) if denials else Entry(role="unknown", words=(word,))
 
 
 _MOST_UNLISTED: Final = 50_000  # words that no phrase begins with, kept for the next text

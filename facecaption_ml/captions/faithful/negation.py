@@ -12,6 +12,7 @@ from facecaption_ml.captions.faithful.lexicon import Entry
 
 _ENDS = frozenset({"stop", "contrast", "verb", "copula"})
 _NEGATORS = frozenset({"no", "without", "not", "nor"})
+_SEPARATING = frozenset({"comma", "conjunction", "alternative", "contrast", "unknown"})
 # Verbs of the main clause: "a man without a beard wears glasses", "a man with a hat and no beard smiles".
 _FINITE = frozenset(
     "wears wear wore has have had sports dons shows smiles grins beams displays features boasts possesses".split()
@@ -49,8 +50,8 @@ def negated(items: list[Entry]) -> list[bool] | None:
 
 
 def _separates(item: Entry) -> bool:
-    """Whether what stands between two negations keeps them apart ("no hat, no beard")."""
-    return bool(item.claims or item.head or item.role in ("comma", "conjunction", "alternative", "contrast"))
+    """Whether what stands between two negations keeps them apart ("no hat, no beard", "cannot see without")."""
+    return bool(item.claims or item.head or item.role in _SEPARATING)
 
 
 def _ends(mode: str, i: int, items: list[Entry]) -> bool:

@@ -33,6 +33,7 @@ _FLUSHING = frozenset(
         "than",
     }
 )
+_STARTS_ANEW = frozenset({"verb", "contrast", "relative"})
 _UNDER = frozenset({("under",), ("below",), ("beneath",), ("underneath",)})
 _ENDS_A_PLACE = frozenset({"conjunction", "comma", "verb", "copula", "relative", "contrast", "preposition"})
 _JOINING = frozenset({"conjunction", "alternative", "comma", "nor"})
@@ -97,6 +98,7 @@ class _Sentence:
     copular: bool = False
     said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
     early: list[tuple[Entry, bool]] = field(default_factory=list)  # adjectives before any noun
+    base: list[str] = field(default_factory=list)  # the nouns before a preposition
     single: bool = False  # behind "a"
     doubtful: bool = False
     compared: bool = False  # behind "than"
@@ -236,6 +238,10 @@ class _Sentence:
     def _turn(self, i: int, item: Entry) -> None:
         """A word that ends a noun phrase."""
         role = item.role
+        if role == "preposition" and item.words != ("of",) and i and self.items[i - 1].head:
+            self.base = self.base or self.group
+        elif role in _STARTS_ANEW:
+            self.base = []
         if role in ("hedge", "than"):
             self.doubtful, self.compared = self.doubtful or role == "hedge", role == "than"
         if item.words == ("as",) and self.pending:
@@ -252,8 +258,10 @@ class _Sentence:
             if not (before and before.role in (*_JOINING, "not", "contrast") and self.subject):
                 inserted = before is not None and before.role == "comma"  # "His face, free of a beard, is oval"
                 nearest = self.group[-1:] if before and before.role == "relative" else self.group  # "hair that is black"
+                if self.base:  # "the glasses on her nose are big"
+                    self.group = nearest = self.base
                 self.subject = self.first if inserted else nearest or self.subject
-            self.copular = True
+            self.copular, self.base = True, []
         elif role in ("determiner", "verb", "preposition", "contrast"):
             self.copular = False
             self.single = item.words in (("a",), ("an",))
@@ -271,7 +279,7 @@ class _Sentence:
 
     def _join(self, i: int) -> None:
         """A comma or "and": the adjectives wait on if more of them, or their noun, follows."""
-        self.compared = False
+        self.compared, self.base = False, []
         if self.items[i].role == "comma":
             self.doubtful = False
         if not self.pending:
@@ -298,7 +306,7 @@ class _Sentence:
             self.pending = []  # a noun that the lexicon does not know took them
             return
         heads = self.subject if self.copular else self.group
-        fallback = self.group if self.copular else self.subject
+        fallback = (self.group if heads is not self.group else self.first) if self.copular else self.subject
         guessed = not heads and not fallback
         if guessed:
             if not last:
@@ -309,7 +317,7 @@ class _Sentence:
         for adjective, negative in self.pending:
             fitting = [head for head in heads if head in adjective.of]
             # of the person, where it stands apart: "a woman with bangs, attractive and young"
-            other = fallback if self.copular else ["person"] if "person" in fallback else []
+            other = fallback if self.copular else ["person"] if "person" in fallback or not self.subject else []
             if not fitting and any(head in adjective.of for head in other):
                 heads = other
                 fitting = [head for head in heads if head in adjective.of]
@@ -325,10 +333,11 @@ class _Sentence:
         """ "His beard is gone", "glasses are not visible", "makeup-free": the last claim turns into its denial."""
         if not (item.role == "gone" or (item.role == "seen" and negative) or (item.role == "less" and i)):
             return
-        if not self.said or (item.role == "less" and self.said[-1][1] != i - 1):
+        things = [where for claim, where in self.said if not claim.attribute & GENDER_BITS]
+        if not things or (item.role == "less" and things[-1] != i - 1):
             return
-        place = self.said[-1][1]
+        place = things[-1]
         for claim, where in self.said:
             if where == place:
                 self.mentions.add(claim, True)
-        self.said = [s for s in self.said if s[1] != place]
+        self.said = [(claim, where) for claim, where in self.said if where != place]
