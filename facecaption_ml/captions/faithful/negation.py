@@ -15,7 +15,7 @@ _NEGATORS = frozenset({"no", "without", "not", "nor"})
 _SEPARATING = frozenset({"comma", "conjunction", "alternative", "contrast", "unknown"})
 # Verbs of the main clause: "a man without a beard wears glasses", "a man with a hat and no beard smiles".
 _FINITE = frozenset(
-    "wears wear wore has have had sports dons shows smiles grins beams displays features boasts possesses".split()
+    ["wears", "wear", "wore", "has", "have", "had", "sports", "dons", "shows", "smiles", "grins", "beams", "displays", "features", "boasts", "possesses"]
 )
 
 

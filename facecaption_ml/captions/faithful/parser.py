@@ -218,7 +218,7 @@ class _Sentence:
                 self._say(claim, negated_adjective or negative, i)
             if claims:
                 self.mentions.pairs.append((adjective.words[0], item.head))
-            elif claims is None and self.pending:
+            elif claims is None and self.pending and not adjective.claims:
                 self.mentions.unfit.append((adjective, item.words[0] if item.words else ""))
         if self.early:
             for adjective, negated_adjective in [given for given in self.early if item.head in given[0].of]:
@@ -249,15 +249,17 @@ class _Sentence:
         # "brown in colour", "the shape of her face", "a rosy tint in the cheeks": look through
         if role == "preposition" and i and self.items[i - 1].role == "shape":
             return
-        if role == "determiner" and self.pending and i > 1 and self.items[i - 2].role == "shape":
-            if self.items[i - 1].role == "preposition":
-                return
+        roles = [item.role for item in self.items[max(0, i - 2) : i + 1]]
+        if self.pending and roles == ["shape", "preposition", "determiner"]:
+            return
         self._flush(i)
         if role == "copula":
             before = self.items[i - 1] if i else None
             if not (before and before.role in (*_JOINING, "not", "contrast") and self.subject):
                 inserted = before is not None and before.role == "comma"  # "His face, free of a beard, is oval"
-                nearest = self.group[-1:] if before and before.role == "relative" else self.group  # "hair that is black"
+                nearest = (
+                    self.group[-1:] if before and before.role == "relative" else self.group
+                )  # "hair that is black"
                 if self.base:  # "the glasses on her nose are big"
                     self.group = nearest = self.base
                 self.subject = self.first if inserted else nearest or self.subject
