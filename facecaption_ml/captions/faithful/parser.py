@@ -134,6 +134,8 @@ class _Sentence:
                 if not self._follows_its_noun(i, item, negative):
                     self.pending.append((item, negative))
             elif item.head:
+                if item.of and item.head == "other" and not item.claims:  # "gold" as a thing
+                    self.mentions.unfit.append((item, ""))
                 self._noun(i, item, negative)
         self._flush(len(self.items), last=True)
         for claim, place in self.said:
@@ -160,7 +162,7 @@ class _Sentence:
         return False
 
     def _comes_before(self, i: int, part: str) -> bool:
-        """Whether the next noun is a part of the face; without one, whether the sentence has named it ("eyes with bags below")."""
+        """Whether the next noun is that part; without one, whether the sentence has named it ("eyes with bags below")."""
         other = False
         for item in self.items[i + 1 :]:
             if item.words == ("them",) or item.head == part:
