@@ -42,13 +42,14 @@ class _Face:
     answered: int = 0  # attempts that the model itself answered: a lost answer is asked for again, with the same seed
     best: Judgement | None = None  # good
     closest: Judgement | None = None  # not good, fewest attributes wrong
-    last: Judgement | None = None
+    last: Judgement | None = None  # of the model itself
 
     def judge(self, answer: Answer, least_fluency: float | None) -> None:
-        self.attempts += 1
-        self.answered += not (answer.failure and answer.failure.of_server)
+        self.attempts += answer.asked
         judgement = judge_rewrite(answer, self.labels, self.gender, template=self.template, least_fluency=least_fluency)
-        self.last = judgement
+        if not (answer.failure and answer.failure.of_server):
+            self.answered += 1
+            self.last = judgement
         if judgement.reason is None:
             self.best = judgement
         else:

@@ -43,12 +43,16 @@ class Usage:
         self.kept_prompt_tokens += answer.prompt_tokens
         self.kept_completion_tokens += answer.completion_tokens
 
-    def __iadd__(self, other: Usage) -> Usage:
-        for name in vars(self):
-            mine = getattr(self, name)
-            mine += getattr(other, name)
-            setattr(self, name, mine)
-        return self
+    def add_all(self, other: Usage) -> None:
+        """Count all that another one counted."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def told(self, prices: Prices) -> str:
+        """One line: ``412 answers asked for, 190,112 + 21,004 tokens, cost 0.0412``."""
+        cost = prices.cost(self.prompt_tokens, self.completion_tokens)
+        tokens = f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens"
+        return f"{self.requests:,} answers asked for, {tokens}" + (f", cost {cost:.4f}" if prices != Prices() else "")
 
 
 @dataclass(frozen=True)
