@@ -146,7 +146,7 @@ class _Sentence:
         if self.compared:
             return
         if self.doubtful and not claim.attribute & GENDER_BITS:
-            self.mentions.add(Claim(claim.attribute, HINTS), negative)
+            self.mentions.hinted |= 0 if negative else claim.attribute
         elif negative:
             self.mentions.add(claim, True)
         else:
@@ -282,10 +282,14 @@ class _Sentence:
                 return
 
     def _join(self, i: int) -> None:
-        """A comma or "and": the adjectives wait on if more of them, or their noun, follows."""
+        """A comma or "and": what is compared with ends here, and at a comma what is in doubt."""
+        self._carry(i)
         self.compared, self.base = False, []
         if self.items[i].role == "comma":
             self.doubtful = False
+
+    def _carry(self, i: int) -> None:
+        """The adjectives wait on if more of them, or their noun, follows."""
         if not self.pending:
             return
         if not self.copular:
