@@ -52,7 +52,7 @@ def test_each_refusal_names_words_of_the_text() -> None:
         judgement = judged(case)
         if case["honest"] or judgement.reason == Fault.UNFAITHFUL:
             continue
-        assert re.fullmatch(r"says '.+', which no label gives", judgement.reason), judgement.reason
+        assert re.fullmatch(r"beyond its labels: says '.+', which no label gives", judgement.reason), judgement.reason
         assert kind_of(judgement.reason) == Fault.BEYOND
         plain = set(re.findall(r"\w+", case["text"].lower()))
         for words in judgement.beyond:
@@ -74,7 +74,7 @@ def test_each_refusal_names_words_of_the_text() -> None:
 def test_the_words_are_named(text: str, words: str) -> None:
     reason = judge_rewrite(text, ["Smiling"], "female").reason
     assert reason is not None
-    assert reason.startswith("says ")
+    assert reason.startswith("beyond its labels: says ")
     assert words in reason
 
 
