@@ -21,7 +21,8 @@ FACIAL_HAIR_BITS: Final = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | B
 EXCLUDES: Final = {BIT[name]: sum(BIT[other] for other in others) for name, others in taxonomy.EXCLUDES.items()}
 """For each attribute's bit the bits of those that exclude it."""
 _GROUPS: Final = [
-    (sum(BIT[name] for name in group), frozenset((0, *(BIT[name] for name in group)))) for group in taxonomy.EXCLUSIVE_GROUPS
+    (sum(BIT[name] for name in group), frozenset((0, *(BIT[name] for name in group))))
+    for group in taxonomy.EXCLUSIVE_GROUPS
 ]
 """Each exclusive group's bits, and what of them a face may have: none or one."""
 

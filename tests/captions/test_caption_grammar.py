@@ -126,7 +126,9 @@ def test_errors_name_file_line_and_production(tmp_path, old, new, message):
 def test_missing_file_and_missing_attribute(tmp_path):
     with pytest.raises(GrammarError, match=r"nowhere\.pcfg"):
         CaptionGrammar.load(tmp_path / "nowhere.pcfg")
-    shrunk = TEXT.replace("| Wearing_Hat/np [0.143] ", "").replace("Worn -> Eyeglasses/np [0.142]", "Worn -> Eyeglasses/np [0.285]")
+    shrunk = TEXT.replace("| Wearing_Hat/np [0.143] ", "").replace(
+        "Worn -> Eyeglasses/np [0.142]", "Worn -> Eyeglasses/np [0.285]"
+    )
     assert shrunk != TEXT
     with pytest.raises(GrammarError, match="Wearing_Hat"):
         CaptionGrammar(shrunk, "shrunk.pcfg").caption(["Wearing_Hat"], None, 0)

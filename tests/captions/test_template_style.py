@@ -71,14 +71,16 @@ def test_hair_is_named_once(case):
 def test_no_sentence_is_one_adjective(case):
     _, _, caption = case
     for sentence in sentences(caption)[1:]:
-        assert not re.fullmatch(r"(He|She|They|The \w+) (is|are) (also )?[\w-]+\.", sentence) or "smiling" in sentence, caption
+        assert (
+            not re.fullmatch(r"(He|She|They|The \w+) (is|are) (also )?[\w-]+\.", sentence) or "smiling" in sentence
+        ), caption
     assert "The photo is" not in caption
 
 
 @examples(150)
 @given(captions(most=20))
 def test_no_opener_dangles(case):
-    """"Wearing a tie, he has bags under his eyes"; "With black hair, she is wearing earrings"."""
+    """ "Wearing a tie, he has bags under his eyes"; "With black hair, she is wearing earrings"."""
     for sentence in sentences(case[2])[1:]:
         assert not re.match(r"Wearing .*, (he|she|they) (has|have|wears?)\b", sentence), sentence
         assert not re.match(r"With ", sentence) or re.match(r"With (his|her|their) (mouth|lips) ", sentence), sentence

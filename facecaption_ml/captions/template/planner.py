@@ -49,7 +49,9 @@ HasRoom = Callable[[bool, int, int], bool]
 class Cutter:
     """Cuts families into phrases."""
 
-    def __init__(self, style: Style, fit: Callable[[int], int], is_worn: Callable[[int], bool], tail: Callable[[int], bool]) -> None:
+    def __init__(
+        self, style: Style, fit: Callable[[int], int], is_worn: Callable[[int], bool], tail: Callable[[int], bool]
+    ) -> None:
         self._style, self._fit, self._is_worn, self._tail = style, fit, is_worn, tail
         self._fits: dict[int, int] = {}
 
@@ -113,7 +115,9 @@ class Planner:
         costs = {plan: self._cost(shape, plan, fixed, has_room) for plan, (_, fixed) in drafts.items()}
         possible = [plan for plan, cost in costs.items() if cost < inf]
         if not possible:
-            return table([1.0], [((), *((i,) for i in range(len(shape.families))))])  # each alone, which always has room
+            return table(
+                [1.0], [((), *((i,) for i in range(len(shape.families))))]
+            )  # each alone, which always has room
         shares = best_of(self._style.drafts, [drafts[p][0] for p in possible], [costs[p] for p in possible])
         return table(shares, possible)
 
@@ -182,4 +186,3 @@ def _partitions(bits: int, good: Callable[[int], bool]) -> Iterator[tuple[int, .
         if good(lowest | more):
             for rest in _partitions(bits ^ lowest ^ more, good):
                 yield (lowest | more, *rest)
-
