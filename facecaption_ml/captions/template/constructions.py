@@ -160,7 +160,7 @@ class Constructions:
             ands = self._style.sentence_costs.ands
             anywhere = reduce(or_, fits, 0)
             for bits, needed, inner, constructions in (self._openings if opening else self._sentences)[len(fits)]:
-                if needed & ~anywhere or not all([fit & needed for fit in fits]):
+                if needed & ~anywhere or not all(fit & needed for fit in fits):
                     continue
                 ways = _assignments(fits, bits)
                 for places in ways:
@@ -243,7 +243,7 @@ class Constructions:
 
 @lru_cache(maxsize=1 << 16)
 def _assignments(fits: Fits, slots: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Ways to give each slot a phrase that it fits, as places in ``fits``, which are sorted; phrases of equal fits are equal."""
+    """Ways to give each slot a phrase that it fits, as places in the sorted ``fits``; phrases of equal fits are equal."""
     room = Counter(slots)
     if any(sum(bool(fit & slot) for fit in fits) < count for slot, count in room.items()):
         return []

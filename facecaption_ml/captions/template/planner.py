@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import permutations
+from itertools import pairwise, permutations
 from math import inf
 from random import Random
 from typing import Final, NamedTuple
@@ -81,7 +81,7 @@ class Cutter:
         return tuple(sorted(order, key=self._tail))
 
     def _neighbours(self, order: tuple[int, ...]) -> int:
-        pairs = [a | b for a, b in zip(order, order[1:], strict=False)]
+        pairs = [a | b for a, b in pairwise(order)]
         return sum(any(pair & group == group for pair in pairs) for group in self._style.beside)
 
     def _cut(self, order: tuple[int, ...]) -> Cut:

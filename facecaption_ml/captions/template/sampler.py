@@ -12,6 +12,8 @@ and nothing depends on how many label sets were seen before.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
+
 from facecaption_ml.captions.labels import each_bit, names_of, said_bits, subsets
 from facecaption_ml.captions.template.constructions import NOTHING, Constructions
 from facecaption_ml.captions.template.draws import draws, table
@@ -77,7 +79,7 @@ class Sampler:
             sentences.append(sentence[0].upper() + sentence[1:] if capital else sentence)
         return " ".join(sentences)
 
-    def _families(self, labels: int, draw) -> tuple[list[Cut], Shape]:
+    def _families(self, labels: int, draw: Callable[[], int]) -> tuple[list[Cut], Shape]:
         """The families that have labels, cut into phrases."""
         cuts: list[Cut] = []
         places: list[int] = []
