@@ -14,6 +14,8 @@ import facecaption_ml
 
 _LIBRARY: Final = Path(facecaption_ml.__file__).parent
 GRAMMAR: Final = _LIBRARY / "captions" / "template" / "face.pcfg"
+STYLE: Final = _LIBRARY / "captions" / "template" / "style.toml"
+"""How template captions are planned, beside the grammar."""
 PROMPT: Final = _LIBRARY / "captions" / "rewrite" / "rewriting.toml"
 LEXICON: Final = _LIBRARY / "captions" / "faithful" / "lexicon.toml"
 """The words by which a caption is found faithful, or not."""

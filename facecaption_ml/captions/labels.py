@@ -21,7 +21,8 @@ FACIAL_HAIR_BITS: Final = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | B
 EXCLUDES: Final = {BIT[name]: sum(BIT[other] for other in others) for name, others in taxonomy.EXCLUDES.items()}
 """For each attribute's bit the bits of those that exclude it."""
 _GROUPS: Final = [
-    (sum(BIT[name] for name in group), frozenset((0, *(BIT[name] for name in group)))) for group in taxonomy.EXCLUSIVE_GROUPS
+    (sum(BIT[name] for name in group), frozenset((0, *(BIT[name] for name in group))))
+    for group in taxonomy.EXCLUSIVE_GROUPS
 ]
 """Each exclusive group's bits, and what of them a face may have: none or one."""
 
@@ -74,7 +75,7 @@ def label_bits(labels: Iterable[str], gender: Gender | None) -> int:
         bits |= MALE_BIT
     elif gender is not None:
         raise ValueError(f"gender is {gender!r}, should be 'male', 'female' or None")
-    if any([bits & group not in free for group, free in _GROUPS]):
+    if any(bits & group not in free for group, free in _GROUPS):
         return sum(BIT[name] for name in settle_conflicts(names_of(bits))[0])
     return bits
 

@@ -82,7 +82,9 @@ class Constructions:
         }:
             raise GrammarError("every OPENING must begin with a slot that names the person")
         inner = {slot for construction in openings for slot in construction.slots[1:]}
-        self.slots = sorted(inner | {slot for construction in sentences for slot in construction.slots}, key=lambda slot: slot.text)
+        self.slots = sorted(
+            inner | {slot for construction in sentences for slot in construction.slots}, key=lambda slot: slot.text
+        )
         self._bit = {slot: 1 << i for i, slot in enumerate(self.slots)}
         self._openings = self._grouped(openings, 1)
         self._sentences = self._grouped(sentences, 0)
@@ -158,14 +160,16 @@ class Constructions:
             ands = self._style.sentence_costs.ands
             anywhere = reduce(or_, fits, 0)
             for bits, needed, inner, constructions in (self._openings if opening else self._sentences)[len(fits)]:
-                if needed & ~anywhere or not all([fit & needed for fit in fits]):
+                if needed & ~anywhere or not all(fit & needed for fit in fits):
                     continue
                 ways = _assignments(fits, bits)
                 for places in ways:
                     runs = self._runs(inner, places)
                     static = self._static(fits, places, inner)
                     filled += [
-                        Filled(c, c.weight / len(ways), static + ands * max(c.ands - 1, 0), self._person(c, opening) + runs)
+                        Filled(
+                            c, c.weight / len(ways), static + ands * max(c.ands - 1, 0), self._person(c, opening) + runs
+                        )
                         for c in constructions
                     ]
             self._filled[key] = filled
@@ -183,9 +187,7 @@ class Constructions:
     def _static(self, fits: Fits, places: tuple[int, ...], slots: tuple[Name, ...]) -> float:
         """The cost of what could be done and is said as a thing."""
         doing = self._by_name.get(_EXPRESSING, 0)
-        things = sum(
-            bool(fits[at] & doing) and slot.text in _THINGS for at, slot in zip(places, slots, strict=True)
-        )
+        things = sum(bool(fits[at] & doing) and slot.text in _THINGS for at, slot in zip(places, slots, strict=True))
         return self._style.sentence_costs.static * things
 
     def _grouped(self, constructions: list[Construction], people: int) -> dict[int, list[Group]]:
@@ -210,7 +212,9 @@ class Constructions:
                     text = spaced(words)
                     slot_first = text.startswith("%s")
                     word = slots[0].text.split("_")[0].lower() if slot_first else text.split(maxsplit=1)[0]
-                    starts = Before(word if word == "the" else "", _OPENING) if symbol == _OPENING else Before(word, name)
+                    starts = (
+                        Before(word if word == "the" else "", _OPENING) if symbol == _OPENING else Before(word, name)
+                    )
                     text = text[0].upper() + text[1:]
                     yield Construction(weight * share, text, slots, words.split().count("and"), starts, slot_first)
 
@@ -239,7 +243,7 @@ class Constructions:
 
 @lru_cache(maxsize=1 << 16)
 def _assignments(fits: Fits, slots: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Ways to give each slot a phrase that it fits, as places in ``fits``, which are sorted; phrases of equal fits are equal."""
+    """Ways to give each slot a phrase that it fits, as places in the sorted ``fits``; phrases of equal fits are equal."""
     room = Counter(slots)
     if any(sum(bool(fit & slot) for fit in fits) < count for slot, count in room.items()):
         return []

@@ -28,7 +28,10 @@ def draws(seed: int) -> Iterator[int]:
 
 
 def table(weights: Sequence[float], choices: Sequence[Choice]) -> tuple[list[int], list[Choice]]:
-    """Cumulated shares in steps, and the choices: ``choices[bisect_right(bounds, draw)]``. Those without a step are left out."""
+    """Cumulated shares in steps, and the choices: ``choices[bisect_right(bounds, draw)]``.
+
+    A choice whose share is less than a step is left out.
+    """
     sums = list(accumulate(weights))
     bounds: list[int] = []
     kept: list[Choice] = []

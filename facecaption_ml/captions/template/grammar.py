@@ -23,8 +23,9 @@ __all__ = ["BUNDLED", "CaptionGrammar", "GrammarError", "bundled_grammar"]
 class CaptionGrammar:
     """A probabilistic context-free grammar for face captions (paper §3.3); make one with :meth:`load`.
 
-    ``version`` is 12 hex digits of the SHA-256 of the grammar text and the style's (``style.toml``). Loading takes a moment (nltk), and the first captions
-    are slower because a grammar keeps what it works out for parts of label sets: load one and use it for many captions.
+    ``version`` is 12 hex digits of the SHA-256 of the grammar text and the style's (``style.toml``). Loading takes a moment
+    (nltk), and the first captions are slower because a grammar keeps what it works out for parts of label sets: load one and
+    use it for many captions.
     """
 
     def __init__(self, text: str, source: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import permutations
+from itertools import pairwise, permutations
 from math import inf
 from random import Random
 from typing import Final, NamedTuple
@@ -49,7 +49,9 @@ HasRoom = Callable[[bool, int, int], bool]
 class Cutter:
     """Cuts families into phrases."""
 
-    def __init__(self, style: Style, fit: Callable[[int], int], is_worn: Callable[[int], bool], tail: Callable[[int], bool]) -> None:
+    def __init__(
+        self, style: Style, fit: Callable[[int], int], is_worn: Callable[[int], bool], tail: Callable[[int], bool]
+    ) -> None:
         self._style, self._fit, self._is_worn, self._tail = style, fit, is_worn, tail
         self._fits: dict[int, int] = {}
 
@@ -62,28 +64,24 @@ class Cutter:
     def cuts(self, held: int) -> tuple[list[int], list[Cut]]:
         """The ways to say the labels of one family, as ``draws.table`` has them. Raises GrammarError where there is none."""
         cuts: dict[tuple[int, ...], float] = {}
-        for parts in _partitions(held):
-            if all(self._whole(part, held) and self.fit(part) for part in parts):
-                orders = dict.fromkeys(self._tails_last(order) for order in _orders(parts))
-                weights = [self._style.neighbours ** self._neighbours(order) for order in orders]
-                for order, weight in zip(orders, weights, strict=True):
-                    cuts[order] = weight / sum(weights) * self._style.merged ** -len(parts)
+        for parts in _partitions(held, lambda part: self.whole(part, held) and bool(self.fit(part))):
+            orders = dict.fromkeys(self._tails_last(order) for order in _orders(parts))
+            weights = [self._style.neighbours ** self._neighbours(order) for order in orders]
+            for order, weight in zip(orders, weights, strict=True):
+                cuts[order] = weight / sum(weights) * self._style.merged ** -len(parts)
         if not cuts:
             raise GrammarError(f"no sentence can say {', '.join(names_of(held))}")
         return table(list(cuts.values()), [self._cut(order) for order in cuts])
 
     def whole(self, part: int, held: int) -> bool:
         """Whether the part has all or none of the held attributes that always stand together."""
-        return self._whole(part, held)
-
-    def _whole(self, part: int, held: int) -> bool:
         return all(not part & group or held & group == part & group for group in self._style.together)
 
     def _tails_last(self, order: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(order, key=self._tail))
 
     def _neighbours(self, order: tuple[int, ...]) -> int:
-        pairs = [a | b for a, b in zip(order, order[1:], strict=False)]
+        pairs = [a | b for a, b in pairwise(order)]
         return sum(any(pair & group == group for pair in pairs) for group in self._style.beside)
 
     def _cut(self, order: tuple[int, ...]) -> Cut:
@@ -117,7 +115,9 @@ class Planner:
         costs = {plan: self._cost(shape, plan, fixed, has_room) for plan, (_, fixed) in drafts.items()}
         possible = [plan for plan, cost in costs.items() if cost < inf]
         if not possible:
-            return table([1.0], [((), *((i,) for i in range(len(shape.families))))])  # each alone, which always has room
+            return table(
+                [1.0], [((), *((i,) for i in range(len(shape.families))))]
+            )  # each alone, which always has room
         shares = best_of(self._style.drafts, [drafts[p][0] for p in possible], [costs[p] for p in possible])
         return table(shares, possible)
 
@@ -176,13 +176,13 @@ def _orders(parts: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [tuple(draw.sample(parts, len(parts))) for _ in range(_MOST_ORDERS)]
 
 
-def _partitions(bits: int) -> Iterator[tuple[int, ...]]:
-    """Every way to split a set into parts, the part with the lowest bit first."""
+def _partitions(bits: int, good: Callable[[int], bool]) -> Iterator[tuple[int, ...]]:
+    """Every way to split a set into good parts, the part with the lowest bit first."""
     if not bits:
         yield ()
         return
     lowest = bits & -bits
     for more in subsets(bits ^ lowest):
-        for rest in _partitions(bits ^ lowest ^ more):
-            yield (lowest | more, *rest)
-
+        if good(lowest | more):
+            for rest in _partitions(bits ^ lowest ^ more, good):
+                yield (lowest | more, *rest)

@@ -12,6 +12,8 @@ and nothing depends on how many label sets were seen before.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
+
 from facecaption_ml.captions.labels import each_bit, names_of, said_bits, subsets
 from facecaption_ml.captions.template.constructions import NOTHING, Constructions
 from facecaption_ml.captions.template.draws import draws, table
@@ -39,6 +41,8 @@ class Sampler:
         self._person_scope = 0
         for slot in self._constructions.people:
             self._person_scope |= rules.scope[slot]
+        # with what must stand beside one of them: a smile is not said of the person where the mouth is open
+        self._decides = self._person_scope | sum(group for group in style.together if group & self._person_scope)
         self._traits: dict[int, tuple[list[int], list[int]]] = {}
         self._cuts: dict[int, tuple[list[int], list[Cut]]] = {}
 
@@ -46,7 +50,7 @@ class Sampler:
         """One caption that asserts exactly what is said of ``labels`` (settled, bits)."""
         draw = draws(seed).__next__
         labels = said_bits(labels)
-        held = labels & self._person_scope
+        held = labels & self._decides
         bounds, choices = self._traits.get(held) or self._choose_traits(held)
         person = choices[bisect_right(bounds, draw())]
         cuts, shape = self._families(labels ^ person, draw)
@@ -75,7 +79,7 @@ class Sampler:
             sentences.append(sentence[0].upper() + sentence[1:] if capital else sentence)
         return " ".join(sentences)
 
-    def _families(self, labels: int, draw) -> tuple[list[Cut], Shape]:
+    def _families(self, labels: int, draw: Callable[[], int]) -> tuple[list[Cut], Shape]:
         """The families that have labels, cut into phrases."""
         cuts: list[Cut] = []
         places: list[int] = []
@@ -97,7 +101,7 @@ class Sampler:
         for family in self._style.families:
             families |= family
         options = []
-        for traits in subsets(held):
+        for traits in subsets(held & self._person_scope):
             left = held ^ traits
             if (
                 not left & ~families
