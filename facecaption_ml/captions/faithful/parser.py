@@ -3,7 +3,8 @@
 An adjective belongs to the next noun of its phrase ("wavy brown hair"; "brown eyes" is about eyes), over commas and "and"
 where an adjective or the noun follows; after a noun phrase with "and" also to the noun joined bare to it ("big lips and
 nose"). One without a noun after it belongs to the subject of the copula ("her hair is wavy and brown") or to the noun
-before it ("her mouth slightly open"). Only pairs that the lexicon knows say anything.
+before it ("her mouth slightly open"). Only pairs that the lexicon knows say anything; the others are kept by name for the
+closed world ("a black hat"). What is in doubt ("may", "whether") hints, and what is compared with says nothing ("than").
 """
 
 from __future__ import annotations
@@ -17,21 +18,44 @@ from facecaption_ml.captions.labels import FACIAL_HAIR_BITS, GENDER_BITS
 _, DENIES, HINTS, BEARD, FACIAL_HAIR, CLEAN_SHAVEN = Bearing
 _SUBJECTS = frozenset({("he",), ("she",), ("they",), ("who",)})
 _FLUSHING = frozenset(
-    {"determiner", "preposition", "verb", "copula", "contrast", "relative", "no", "without", "not", "nor"}
+    {
+        "determiner",
+        "preposition",
+        "verb",
+        "copula",
+        "contrast",
+        "relative",
+        "no",
+        "without",
+        "not",
+        "nor",
+        "hedge",
+        "than",
+    }
 )
+_STARTS_ANEW = frozenset({"verb", "contrast", "relative"})
+_UNDER = frozenset({("under",), ("below",), ("beneath",), ("underneath",)})
+_ENDS_A_PLACE = frozenset({"conjunction", "comma", "verb", "copula", "relative", "contrast", "preposition"})
 _JOINING = frozenset({"conjunction", "alternative", "comma", "nor"})
 _SEES_THROUGH = frozenset({"passing", "shape", "neutral"})
 
 
 @dataclass
 class Mentions:
-    """Attributes as bits: asserted, denied, ruled out in passing ("clean-shaven": no goatee), hinted at."""
+    """What a text says, attributes as bits: asserted, denied, ruled out in passing ("clean-shaven": no goatee), hinted at.
+
+    ``items``: the text as phrases of the lexicon. ``unfit``: adjectives with the noun of which they say nothing.
+    ``pairs``: adjectives with the noun of which they say something, as often as they do.
+    """
 
     asserted: int = 0
     denied: int = 0
     ruled_out: int = 0
     hinted: int = 0
     facial_hair: bool = False
+    items: list[Entry] = field(default_factory=list)
+    unfit: list[tuple[Entry, str]] = field(default_factory=list)
+    pairs: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, claim: Claim, negative: bool) -> None:
         """Count one claim of the text; ``negative``: it stands under a negation."""
@@ -53,7 +77,7 @@ class Mentions:
 def parse(text: str, lexicon: Lexicon) -> Mentions:
     """Everything that the text says about the 40 attributes and the gender."""
     mentions = Mentions()
-    items = lexicon.items(tokens(text))
+    items = mentions.items = lexicon.items(tokens(text))
     start = 0
     for end in (*(i for i, item in enumerate(items) if item.role == "stop"), len(items)):
         if end > start:
@@ -73,6 +97,11 @@ class _Sentence:
     subject: list[str] = field(default_factory=list)  # what the copula speaks of
     copular: bool = False
     said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
+    early: list[tuple[Entry, bool]] = field(default_factory=list)  # adjectives before any noun
+    base: list[str] = field(default_factory=list)  # the nouns before a preposition
+    single: bool = False  # behind "a"
+    doubtful: bool = False
+    compared: bool = False  # behind "than"
 
     def parse(self) -> None:
         flags = negated(self.items)
@@ -80,6 +109,9 @@ class _Sentence:
             negative = flags[i] if flags else False
             role = item.role
             if role == "neutral":
+                continue
+            if item.relation and self._is_another_person(i):
+                self.pending = []
                 continue
             if role in _FLUSHING:
                 self._turn(i, item)
@@ -90,10 +122,20 @@ class _Sentence:
             for claim in item.claims:
                 # a gender is told even under a negation: "there is no beard on his face"
                 self._say(claim, negative and not claim.attribute & GENDER_BITS, i)
+            for part, claims in item.before.items():
+                if self._comes_before(i, part):
+                    for claim in claims:
+                        self._say(claim, negative, i)
+            for part, claims in item.behind.items():
+                if self._lies_under(i, part):
+                    for claim in claims:
+                        self._say(claim, negative, i)
             if item.of and not (item.head and self._ends_phrase(i)):
                 if not self._follows_its_noun(i, item, negative):
                     self.pending.append((item, negative))
             elif item.head:
+                if item.of and item.head == "other" and not item.claims:  # "gold" as a thing
+                    self.mentions.unfit.append((item, ""))
                 self._noun(i, item, negative)
         self._flush(len(self.items), last=True)
         for claim, place in self.said:
@@ -101,10 +143,46 @@ class _Sentence:
                 self.mentions.add(claim, False)
 
     def _say(self, claim: Claim, negative: bool, place: int) -> None:
-        if negative:
+        if self.compared:
+            return
+        if self.doubtful and not claim.attribute & GENDER_BITS:
+            self.mentions.hinted |= 0 if negative else claim.attribute
+        elif negative:
             self.mentions.add(claim, True)
         else:
             self.said.append((claim, place))
+
+    def _is_another_person(self, i: int) -> bool:
+        """Whether "husband" and the like stands behind whose it is ("her young husband", "the woman's husband")."""
+        for item in reversed(self.items[max(0, i - 3) : i]):
+            if item.possessive or item.head == "person":
+                return True
+            if item.role or item.head:
+                return False
+        return False
+
+    def _comes_before(self, i: int, part: str) -> bool:
+        """Whether the next noun is that part; without one, whether the sentence has named it ("eyes with bags below")."""
+        other = False
+        for item in self.items[i + 1 :]:
+            if item.words == ("them",) or item.head == part:
+                return True
+            if item.role in _ENDS_A_PLACE or (item.head and item.head != "person"):
+                other = other or bool(item.head)
+                break
+            other = other or item.role == "unknown"  # "a bag under his arm"
+        return not other and any(item.head == part for item in self.items[:i])
+
+    def _lies_under(self, i: int, part: str) -> bool:
+        """Whether a part of the face is named behind "under", earlier in the sentence ("below his eyes are bags")."""
+        under = False
+        for item in self.items[:i]:
+            if item.head and under:
+                if item.head == part:
+                    return True
+                under = item.head == "person"  # "under the man's eyes"
+            under = under or item.words in _UNDER
+        return False
 
     def _follows_its_noun(self, i: int, item: Entry, negative: bool) -> bool:
         """Whether the adjective stands right behind a noun that it fits ("her mouth slightly open"), and if so says it."""
@@ -124,14 +202,35 @@ class _Sentence:
     def _noun(self, i: int, item: Entry, negative: bool) -> None:
         before = self.items[i - 1] if i else None
         joined = bool(before and before.role in _JOINING and i > 1 and self.items[i - 2].head)
+        joined = joined and item.words not in _SUBJECTS
         # "full lips": the adjective's own negation counts, or the noun's ("no full lips" negates both)
         adjectives = self.pending or (self.shared if joined and item.head not in ("person", "other") else [])
+        rest: list[tuple[Entry, bool]] = []
+        following = self.items[i + 1] if i + 1 < len(self.items) else None
+        if item.head == "person" and following is not None and following.head not in ("", "person"):
+            # whose it is: "brown is the color of the woman's hair"
+            rest = [adjective for adjective in adjectives if "person" not in adjective[0].of]
+            adjectives = [adjective for adjective in adjectives if adjective not in rest]
+        if len(self.pending) > 1 and item.words[-1].endswith("ed"):  # "a young, blond-haired man": young waits on
+            rest = [adjective for adjective in adjectives[:-1] if item.head not in adjective[0].of]
+            adjectives = [adjective for adjective in adjectives if adjective not in rest]
         for adjective, negated_adjective in adjectives:
-            for claim in adjective.of.get(item.head, ()):
+            claims = adjective.of.get(item.head)
+            for claim in claims or ():
                 self._say(claim, negated_adjective or negative, i)
+            if claims:
+                self.mentions.pairs.append((adjective.words[0], item.head))
+            elif claims is None and self.pending and not adjective.claims:
+                self.mentions.unfit.append((adjective, item.words[0] if item.words else ""))
+        if self.early:
+            for adjective, negated_adjective in [given for given in self.early if item.head in given[0].of]:
+                self.early.remove((adjective, negated_adjective))
+                for claim in adjective.of[item.head]:
+                    self._say(claim, negated_adjective, i)
         compound = before is not None and before.head == item.head
-        self.shared = adjectives or (self.shared if compound else [])
-        self.pending = []
+        # "a big nose and eyes" does not say that the eyes are big
+        self.shared = [] if self.single else adjectives or (self.shared if compound else [])
+        self.pending, self.single = rest, False
         self.group = [*self.group, item.head] if joined else [item.head]
         self.first = self.first or self.group
         self.copular = False
@@ -141,21 +240,56 @@ class _Sentence:
     def _turn(self, i: int, item: Entry) -> None:
         """A word that ends a noun phrase."""
         role = item.role
-        # "brown in colour", "the shape of her face": look through
+        if role == "preposition" and item.words != ("of",) and i and self.items[i - 1].head:
+            self.base = self.base or self.group
+        elif role in _STARTS_ANEW:
+            self.base = []
+        if role in ("hedge", "than"):
+            self.doubtful, self.compared = self.doubtful or role == "hedge", role == "than"
+        if item.words == ("as",) and self.pending:
+            self._compare(i)
+        # "brown in colour", "the shape of her face", "a rosy tint in the cheeks": look through
         if role == "preposition" and i and self.items[i - 1].role == "shape":
+            return
+        roles = [item.role for item in self.items[max(0, i - 2) : i + 1]]
+        if self.pending and roles == ["shape", "preposition", "determiner"]:
             return
         self._flush(i)
         if role == "copula":
             before = self.items[i - 1] if i else None
             if not (before and before.role in (*_JOINING, "not", "contrast") and self.subject):
                 inserted = before is not None and before.role == "comma"  # "His face, free of a beard, is oval"
-                self.subject = self.first if inserted else self.group or self.subject
-            self.copular = True
+                nearest = (
+                    self.group[-1:] if before and before.role == "relative" else self.group
+                )  # "hair that is black"
+                if self.base:  # "the glasses on her nose are big"
+                    self.group = nearest = self.base
+                self.subject = self.first if inserted else nearest or self.subject
+            self.copular, self.base = True, []
         elif role in ("determiner", "verb", "preposition", "contrast"):
             self.copular = False
+            self.single = item.words in (("a",), ("an",))
+
+    def _compare(self, i: int) -> None:
+        """The second "as" of "a tie as black as his hair": the adjective holds of what somebody has there as well."""
+        owned = False
+        for item in self.items[i + 1 : i + 4]:
+            owned = owned or item.possessive
+            if item.head:
+                for adjective, negative in self.pending if owned else ():
+                    for claim in adjective.of.get(item.head, ()):
+                        self._say(claim, negative, i)
+                return
 
     def _join(self, i: int) -> None:
-        """A comma or "and": the adjectives wait on if more of them, or their noun, follows."""
+        """A comma or "and": what is compared with ends here, and at a comma what is in doubt."""
+        self._carry(i)
+        self.compared, self.base = False, []
+        if self.items[i].role == "comma":
+            self.doubtful = False
+
+    def _carry(self, i: int) -> None:
+        """The adjectives wait on if more of them, or their noun, follows."""
         if not self.pending:
             return
         if not self.copular:
@@ -168,34 +302,50 @@ class _Sentence:
 
     def _flush(self, i: int, last: bool = False) -> None:
         """Adjectives without a noun after them: to the subject or the noun before."""
+        if last:
+            self.mentions.unfit += [(adjective, "") for adjective, _ in self.early if self.group]
+            self.pending += [] if self.group else self.early
         if not self.pending:
             return
         before = self.items[i - 1] if i else None
+        unfit = self.mentions.unfit
         if before is not None and before.role == "unknown" and not self.copular:
+            unfit += [(adjective, before.words[0]) for adjective, _ in self.pending]
             self.pending = []  # a noun that the lexicon does not know took them
             return
         heads = self.subject if self.copular else self.group
-        fallback = self.group if self.copular else self.subject
-        if not heads and not fallback:
+        fallback = (self.group if heads is not self.group else self.first) if self.copular else self.subject
+        guessed = not heads and not fallback
+        if guessed:
             if not last:
-                return  # "Young and attractive, she …"
+                self.early += self.pending  # "Young and attractive, with a big nose, she …"
+                self.pending = []
+                return
             heads = ["person", "photo"]
         for adjective, negative in self.pending:
-            claims = [c for head in heads for c in adjective.of.get(head, ())]
-            if not claims and self.copular:
-                claims = [c for head in fallback for c in adjective.of.get(head, ())]
-            for claim in dict.fromkeys(claims):
-                self._say(claim, negative, i)
+            fitting = [head for head in heads if head in adjective.of]
+            # of the person, where it stands apart: "a woman with bangs, attractive and young"
+            other = fallback if self.copular else ["person"] if "person" in fallback or not self.subject else []
+            if not fitting and any(head in adjective.of for head in other):
+                heads = other
+                fitting = [head for head in heads if head in adjective.of]
+            # "Her eyes and hair are brown" is not about her hair alone: it hints
+            partly = self.copular and 0 < len(fitting) < len(heads) and not guessed
+            if (partly or not fitting) and not adjective.claims:  # "brunette" stands alone too
+                unfit.append((adjective, next(head for head in (*heads, "") if head not in fitting)))
+            for claim in dict.fromkeys(c for head in fitting for c in adjective.of[head]):
+                self._say(Claim(claim.attribute, HINTS) if partly else claim, negative, i)
         self.pending = []
 
     def _postfix(self, i: int, item: Entry, negative: bool) -> None:
         """ "His beard is gone", "glasses are not visible", "makeup-free": the last claim turns into its denial."""
         if not (item.role == "gone" or (item.role == "seen" and negative) or (item.role == "less" and i)):
             return
-        if not self.said or (item.role == "less" and self.said[-1][1] != i - 1):
+        things = [where for claim, where in self.said if not claim.attribute & GENDER_BITS]
+        if not things or (item.role == "less" and things[-1] != i - 1):
             return
-        place = self.said[-1][1]
+        place = things[-1]
         for claim, where in self.said:
             if where == place:
                 self.mentions.add(claim, True)
-        self.said = [s for s in self.said if s[1] != place]
+        self.said = [(claim, where) for claim, where in self.said if where != place]
