@@ -138,17 +138,17 @@ class Planner:
                 at += size
             drawn[tuple(plan)] += 1
         costs = style.plan_costs
-        fixed = {}
-        for plan in drawn:
-            order = [family for group in plan for family in group]
+        fixed: dict[Plan, float] = {}
+        for draft in drawn:
+            order = [family for group in draft for family in group]
             strays = sum(a > b for i, a in enumerate(order) for b in order[i + 1 :])
-            fixed[plan] = costs.stray * strays + costs.sentence * len(plan)
-        return {plan: (float(times), fixed[plan]) for plan, times in drawn.items()}
+            fixed[draft] = costs.stray * strays + costs.sentence * len(draft)
+        return {draft: (float(times), fixed[draft]) for draft, times in drawn.items()}
 
     def _cost(self, shape: Shape, plan: Plan, cost: float, has_room: HasRoom) -> float:
         """The style cost of a plan, infinite where a sentence has no room for its phrases."""
         costs = self._style.plan_costs
-        sizes = []
+        sizes: list[int] = []
         for families in plan:
             had = worn = 0
             for family in families:
