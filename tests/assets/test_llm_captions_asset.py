@@ -88,9 +88,7 @@ def metadata(made: Pipeline, shard: str) -> dict[str, object]:
     return {name: entry.value for name, entry in event.asset_materialization.metadata.items()}
 
 
-def test_tokens_and_their_price_are_summed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer
-) -> None:
+def test_tokens_and_their_price_are_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer) -> None:
     server.text = backwards
     given = {"llm_backend": "endpoint", "llm_model": "m", "llm_price_prompt": 1000.0, "llm_price_completion": 10_000.0}
     made, _ = pipeline(tmp_path, monkeypatch, llm_endpoint=server.url("usage"), **given)
