@@ -24,8 +24,7 @@ GOOD = "A smiling young woman with blond hair wears a necklace."
 LOST = "A smiling young woman wears a hat and a necklace."
 # Faithful, and with three words that come twice.
 TRIGRAM = (
-    "The young woman is smiling, and the young woman has blond hair and wears a necklace, as far as one can see from here in "
-    "this photo of her, which shows no more than that."
+    "In this photo a young woman with blond hair is smiling, and in this photo she wears a necklace around her neck."
 )
 
 

@@ -141,14 +141,16 @@ class EndpointChatModel:
         return answer
 
     async def _ask(self, client: openai.AsyncOpenAI, request: ChatRequest, sampling: Sampling) -> Answer:
+        refused = HttpError(0, None, "")
         for _ in range(_MOST_FIELDS_REFUSED):
             fields = self.fields.of(sampling, request.seed)
             answer = await self._sent(client, request, fields)
             if isinstance(answer, Answer):
                 return answer
-            if not self.fields.learn(fields, sampling, answer.status, answer.code, answer.said):
+            refused = answer
+            if not self.fields.learn(fields, sampling, refused.status, refused.code, refused.said):
                 break
-        return self._refusal(answer)
+        return self._refusal(refused)
 
     async def _sent(
         self, client: openai.AsyncOpenAI, request: ChatRequest, fields: dict[str, Any]

@@ -137,7 +137,7 @@ def judge_rewrite(
 
 
 def kind_of(reason: str) -> str:
-    """A row's reason without the words that it names, for counting."""
+    """A row's reason without the words that it names or a server said, for counting."""
     return reason.partition(":")[0].strip()
 
 
