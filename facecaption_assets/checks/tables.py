@@ -155,7 +155,7 @@ def calibrated(right: float | None, low: float, high: float) -> Check:
     found = f"no held-out label has a probability of {low:.0%} to {high:.0%}"
     if right is not None:
         found = f"{right:.1%} of the labels with a probability of {low:.0%} to {high:.0%} are right"
-    return Check("calibrated", passed, metadata, blocks=False, found=found)
+    return Check("calibrated", passed, metadata, found=found)
 
 
 def label_thresholds(attributes: pl.DataFrame, threshold: float, min_labels: int) -> Check:
@@ -219,7 +219,7 @@ def acceptance(written: int, captions: int, floor: float) -> Check:
     metadata = {"rate": round(rate, 4), "floor": floor, "from the LLM": written}
     side = "at or above" if rate >= floor else "under"
     found = f"{written:,} of {captions:,} captions are the LLM's, {rate:.1%}: {side} the floor of {floor:.0%}"
-    return Check("acceptance", rate >= floor, metadata, blocks=False, found=found)
+    return Check("acceptance", rate >= floor, metadata, found=found)
 
 
 def one_split_per_url(released: pl.DataFrame) -> Check:
