@@ -144,7 +144,7 @@ def _write_sheet(settings: Settings, shards: Sequence[str]) -> Path | None:
         if len(rows):
             pictures = [decode_image(data) for data in rows["image"].struct.field("bytes")]
             path = settings.home / "faces_and_captions.jpg"
-            sheet = contact_sheet(pictures, rows["caption"].to_list(), columns=4, cell=260, caption_lines=8)
+            sheet = contact_sheet(pictures, rows["caption"].to_list(), columns=4, cell=260, caption_lines=None)
             write_file(path, encode_jpeg(sheet))
             return path
     return None
