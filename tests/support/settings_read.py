@@ -29,7 +29,7 @@ READ = {
     "template_captions": {"grammar", "caption_exclude", "seed"},
     "llm_captions": {*LLM, "seed"},
     "facecaption_dataset": RELEASE,
-    "facecaption_release": {*RELEASE, "grammar", "caption_exclude", "profile"},
+    "facecaption_release": {*RELEASE, "grammar", "caption_exclude", "attribute_threshold", "profile"},
     "dataset_comparison": {"seed"},
     "text_statistics": {"seed"},
     "image_quality": {"clip", "quality_folders", "quality_sample", "seed"},
