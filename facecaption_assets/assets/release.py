@@ -117,7 +117,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         CPU,
         team="data",
         code_version="1",
-        reads=("release", "captions.grammar", "profile"),
+        reads=("release", "captions", "profile"),
         checks={**checks.FACECAPTION_RELEASE, **SAME_SETTINGS},
         resources=["grammar"],
         table="facecaption_release",
