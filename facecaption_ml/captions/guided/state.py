@@ -20,8 +20,8 @@ class Tally:
     """What a text has used up, as far as it decides what may follow.
 
     ``unsaid``: labels (bits) still to be said. ``budget``: how often each of the vocabulary's ``in_sentence`` words may still
-    stand in this sentence. ``spent``: which of its ``once`` words (bits) have served. ``said``: labels of this sentence, counted
-    to 2.
+    stand in this sentence. ``spent``: which of its ``once`` words (bits) have served. ``said``: labels of this sentence,
+    counted to 2.
     """
 
     unsaid: int

@@ -1,8 +1,8 @@
 """The syntax that guided decoding keeps to: which phrase, comma or full stop may follow, and what the text has said so far.
 
 A sentence follows one of the vocabulary's forms, so it has a main verb, its lists end in one "and", and what is worn is worn.
-Beyond the forms: nothing is said twice; a family of labels (hair) is said in one place; a sentence has at most two "and" and one
-"with"; two sentences in a row begin with different words; none says one label alone, unless nothing else is left to join it.
+Beyond the forms: nothing is said twice; a family of labels (hair) is said in one place; a sentence has at most two "and" and
+one "with"; two sentences in a row begin with different words; none says one label alone, unless nothing is left to join it.
 A phrase is offered only where the sentence can still come to its end by these rules, so that few texts get stuck.
 """
 

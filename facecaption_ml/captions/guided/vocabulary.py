@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from facecaption_ml.captions.guided.sentence_forms import COMMA, Forms
-from facecaption_ml.captions.labels import BIT, FEMALE_BIT, GENDER_BITS, MALE_BIT, names_of
+from facecaption_ml.captions.labels import BIT, FEMALE_BIT, GENDER_BITS, MALE_BIT
 from facecaption_ml.taxonomy import FEMALE, Gender
 
 _GENDERED: Final = frozenset({"Male", FEMALE})
@@ -31,6 +31,16 @@ class Phrase:
     family: int = 0
     costs: tuple[int, ...] = ()
     once: int = 0
+
+
+@dataclass(frozen=True)
+class _Adjective:
+    """Of a person, for one label (bit)."""
+
+    word: str
+    label: int
+    first: bool = False
+    last: bool = False
 
 
 class Vocabulary:
@@ -92,58 +102,51 @@ class Vocabulary:
         for slot, table in self._phrases.items():
             for name, entry in table.items():
                 label = BIT[name] if name else 0
-                barred = strict and any(BIT[other] & known for other in entry.get("unless", ()))
-                if label & known == label and not barred:
+                if label & known == label and not (strict and _barred(entry, known)):
                     gendered = any("{his}" in text for text in entry["texts"])
                     made[slot] += [
                         self._phrase(text.format(his=person["his"]), label | (bit if gendered else 0), label)
                         for text in entry["texts"]
                     ]
         for part in self._parts:
-            self._add_part(made, part, known, person["his"], bit)
+            whole = sum(BIT[name] & known for name in part.get("whole", ())) if strict else 0
+            self._add_part(made, part, known, whole, person["his"], bit)
         made["PRONOUN"] = [self._phrase(word, bit) for word in person["pronoun"]]
         made["PLURAL"] = [self._phrase(word) for word in person["plural"]]
         looks = list(self._adjectives(known, gender, strict))
-        made["BE"] = [self._phrase(word, label, label) for word, label, _ in looks]
+        made["BE"] = [self._phrase(look.word, look.label, look.label) for look in looks]
         people = list(self._named(looks, person["person"], bit))
         made["OBJECT"] = [self._phrase(f"{_article(text)} {text}", bits) for text, bits in people]
         made["LATER_SUBJECT"] = [self._phrase(f"the {text}", bits) for text, bits in people]
-        made["SUBJECT"] = made["OBJECT"] + [
-            self._phrase(f"{word} {text}", bits) for text, bits in people for word in ("the", "this") if " " in text
-        ]
+        made["SUBJECT"] = made["OBJECT"] + [self._phrase(f"this {text}", bits) for text, bits in people if " " in text]
         return made
 
-    def _adjectives(self, known: int, gender: str, strict: bool) -> Iterator[tuple[str, int, bool]]:
-        """Adjectives of the person: word, label (bit), whether it stands last."""
+    def _adjectives(self, known: int, gender: str, strict: bool) -> Iterator[_Adjective]:
         for name, entry in self._looks.items():
-            barred = strict and any(BIT[other] & known for other in entry.get("unless", ()))
-            if BIT[name] & known and not barred:
+            if BIT[name] & known and not (strict and _barred(entry, known)):
                 for word in (*entry.get("any", ()), *entry.get(gender, ())):
-                    yield word, BIT[name], entry.get("last", False)
+                    yield _Adjective(word, BIT[name], entry.get("first", False), entry.get("last", False))
 
-    def _named(
-        self, looks: Sequence[tuple[str, int, bool]], nouns: Sequence[str], bit: int
-    ) -> Iterator[tuple[str, int]]:
-        """The person with no, one or two adjectives, the last of them one of age; and the labels (bits) that this says."""
-        ages = [(word, label) for word, label, last in looks if last]
-        others = [(word, label) for word, label, last in looks if not last]
-        for noun in nouns:
-            yield noun, bit
-            for word, label in (*others, *ages):
-                yield f"{word} {noun}", bit | label
-            for (word, label), (age, young) in itertools.product(others, ages):
-                yield f"{word} {age} {noun}", bit | label | young
+    def _named(self, looks: Sequence[_Adjective], nouns: Sequence[str], bit: int) -> Iterator[tuple[str, int]]:
+        """The person with no adjective, one, two or three; and the labels (bits) that this says."""
+        none = _Adjective("", 0)
+        firsts = [none, *(adjective for adjective in looks if adjective.first)]
+        others = [none, *(adjective for adjective in looks if not adjective.first and not adjective.last)]
+        lasts = [none, *(adjective for adjective in looks if adjective.last)]
+        for noun, first, other, last in itertools.product(nouns, firsts, others, lasts):
+            comma = "," if first.word and other.word else ""
+            words = (first.word + comma, other.word, last.word, noun)
+            yield " ".join(word for word in words if word), bit | first.label | other.label | last.label
 
     def _add_part(
-        self, made: dict[str, list[Phrase]], part: Mapping[str, Any], known: int, his: str, bit: int
+        self, made: dict[str, list[Phrase]], part: Mapping[str, Any], known: int, whole: int, his: str, bit: int
     ) -> None:
-        """A part of the face with all its adjectives that are labels, with and without what follows the noun."""
+        """A part of the face with all its adjectives that are labels, and what follows the noun; never without ``whole``."""
         of_label = {BIT[name]: words for name, words in part["adjectives"].items() if BIT[name] & known}
         tails = {BIT[name]: words for name, words in part.get("tails", {}).items() if BIT[name] & known}
         if not of_label:
             return
         own = sum(of_label)
-        whole = sum(BIT[name] & known for name in part.get("whole", ()))
         slots = ("HAVE", part["slot"]) if "slot" in part else ("HAVE",)
         for noun, words in itertools.product(part["nouns"], itertools.product(*of_label.values())):
             text = " ".join((*words, noun))
@@ -151,8 +154,7 @@ class Vocabulary:
             is_ = f"{his} {noun} {'are' if noun.endswith('s') else 'is'} {' and '.join(words)}"
             if not whole:
                 made["IS"].append(self._phrase(is_, own | bit, own))
-            ends = [("", 0), *((f" {tail}", label) for label, tail_ in tails.items() for tail in tail_)]
-            for end, label in ends:
+            for end, label in _ends(tails):
                 if label & whole == whole:
                     for slot in slots:
                         made[slot].append(self._phrase(text + end, own | label, own | whole))
@@ -168,6 +170,12 @@ def _article(text: str) -> str:
     return "an" if text[0] in _VOWELS else "a"
 
 
-def said_by(phrase: Phrase) -> tuple[str, ...]:
-    """The labels that a phrase says, by name."""
-    return names_of(phrase.bits)
+def _barred(entry: Mapping[str, Any], known: int) -> bool:
+    return any(BIT[other] & known for other in entry.get("unless", ()))
+
+
+def _ends(tails: Mapping[int, Sequence[str]]) -> Iterator[tuple[str, int]]:
+    """What may follow a noun: nothing or a tail ("with bangs"), and the label (bit) that it says."""
+    yield "", 0
+    for label, texts in tails.items():
+        yield from ((f" {text}", label) for text in texts)
