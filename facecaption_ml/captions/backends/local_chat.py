@@ -69,6 +69,7 @@ class LocalChatModel:
     """
 
     supports_constraints = True
+    batched = True
 
     def __init__(self, model: str, cache: Path, device: str = "cpu", batch_size: int = 64, threads: int = 1) -> None:
         self.model_id = checkpoints.model_id(model, device)
