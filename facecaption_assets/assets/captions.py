@@ -9,8 +9,8 @@ import polars as pl
 
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
-from facecaption_assets.factories.file_digests import LEXICON
-from facecaption_assets.factories.progress import Progress
+from facecaption_assets.factories.file_digests import ANSWERS, LEXICON
+from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.resources.data import removals
@@ -18,6 +18,7 @@ from facecaption_assets.settings import Settings
 from facecaption_ml.captions import caption_table
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
 from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
+from facecaption_ml.captions.rewrite.usage import Prices, Usage
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.removal_requests import has_removals
 from facecaption_ml.errors import naming_fields
@@ -59,9 +60,9 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "Each template caption rewritten by a chat model into natural prose, best of several seeds (paper §3.3). A "
                 "rewrite that loses or adds an attribute is not taken; the row then keeps its template caption and the reason."
             ),
-            code_version="1",
+            code_version="2",
             reads=("llm.backend",) if settings.llm.backend == "none" else ("llm", "seed"),
-            files=(LEXICON,),
+            files=(LEXICON, *ANSWERS),
             compute=ONE_A100,
             settings=settings,
             required_resources={"captioner"},
@@ -107,6 +108,8 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
     with naming_fields(LLM_PREFIX):
         rewriter = work.context.resources.captioner.rewriter()
     removed = removals(work.settings)
+    prices = work.settings.llm.prices
+    of_run = Usage()
 
     def rewrite(shard: str) -> ShardResult:
         templates = work.store.read_table("template_captions", shard)
@@ -114,20 +117,23 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
             if has_removals(work.store, shard, removed):
                 delete_answers(work.store, shard)
             return _rewritten(work, shard, templates, unwritten(templates, "FACECAPTION_LLM_BACKEND is none"), {})
-        cache = AnswerCache(work.store, f"{slug(rewriter.model.model_id)}/{shard}")
-        kept = len(cache)
+        cache = AnswerCache(work.store, f"{slug(rewriter.model_id)}/{shard}")
         progress = Progress(f"llm_captions {shard}", "captions")
-        with naming_fields(LLM_PREFIX):
-            captions = rewriter.rewrite(templates, cache, on_progress=progress)
+        usage = Usage()
+        try:
+            with naming_fields(LLM_PREFIX):
+                captions = rewriter.rewrite(templates, cache, on_progress=progress, usage=usage)
+        finally:
+            of_run.add_all(usage)
+            _log_usage(shard, usage, of_run, prices)
         if has_removals(work.store, shard, removed):
             cache.keep_only_used()
             delete_answers(work.store, shard, kept=cache.key)
         how = {
-            "model": rewriter.model.model_id,
+            "model": rewriter.model_id,
             "prompt version": rewriter.prompt.version,
             "guided decoding": rewriter.guided,
-            "answers from the cache": kept,
-            "answers asked for": len(cache) - kept,
+            **_used(usage, prices),
         }
         return _rewritten(work, shard, templates, captions, how)
 
@@ -154,7 +160,7 @@ def _rewritten(
         "mean attempts": round(float(captions["attempts"].mean() or 0), 3),  # type: ignore[arg-type]
         "mean words": round(float(captions["caption"].str.split(" ").list.len().mean() or 0), 2),  # type: ignore[arg-type]
         "rewrites": previews.rows(["caption", "template caption"], shown),
-        **previews.counts("template kept", dict(captions["reason"].drop_nulls().value_counts().iter_rows())),
+        **previews.counts("template kept", dict(_kinds(captions["reason"].drop_nulls()).value_counts().iter_rows())),
         **how,
         "facecaption": package_version(),
     }
@@ -173,9 +179,40 @@ def _rewritten(
 
 def _outcomes(captions: pl.DataFrame) -> dict[str, float]:
     """Shares of the captions: rewritten, or kept as the template has them, by reason; the most frequent first."""
-    outcomes = captions.select(outcome=pl.col("reason").fill_null("rewritten by the LLM"))["outcome"].value_counts()
+    outcomes = _kinds(captions["reason"].fill_null("rewritten by the LLM")).rename("outcome").value_counts()
     ordered = outcomes.sort("count", "outcome", descending=[True, False])
     return {name: count / len(captions) for name, count in ordered.iter_rows()}
+
+
+def _kinds(reasons: pl.Series) -> pl.Series:
+    """Reasons without what stands behind a colon, such as a server's words, of which there may be many."""
+    return reasons.str.split(": ").list.first()
+
+
+def _used(usage: Usage, prices: Prices) -> dict[str, Any]:
+    """What the captions of a shard took: answers, tokens, money, and what servers said about errors."""
+    metadata: dict[str, Any] = {
+        "answers from the cache": usage.kept,
+        "answers asked for": usage.requests,
+        "prompt tokens": usage.prompt_tokens,
+        "completion tokens": usage.completion_tokens,
+        "tokens of answers from the cache": usage.kept_prompt_tokens + usage.kept_completion_tokens,
+    }
+    if prices != Prices():
+        metadata["cost"] = prices.cost(usage.prompt_tokens, usage.completion_tokens)
+        metadata["cost with the answers from the cache"] = prices.cost(
+            usage.prompt_tokens + usage.kept_prompt_tokens, usage.completion_tokens + usage.kept_completion_tokens
+        )
+    if usage.errors:
+        metadata["errors of the endpoint"] = previews.rows(["what it said", "times"], usage.errors.most_common())
+    return metadata
+
+
+def _log_usage(shard: str, usage: Usage, of_run: Usage, prices: Prices) -> None:
+    """What a shard took and the run so far, and every error's words once."""
+    for said, times in usage.errors.most_common():
+        logger.warning(f"llm_captions {shard}: {times} × {said}")
+    logger.info(f"llm_captions {shard}: {usage.told(prices)}; the run so far: {of_run.told(prices)}")
 
 
 def _beside_other_shards(work: ShardWork, shard: str, rate: float) -> dict[str, Any]:

@@ -27,6 +27,7 @@ OPERATIONAL: Final = (
     "source.deny_list", "release.removal_list",
     "detector.batch_size", "benchmarks.encode_batch",
     "llm.endpoint", "llm.api_key", "llm.batch_size", "llm.concurrency", "llm.timeout_s",
+    "llm.client_errors", "llm.price_prompt", "llm.price_completion",
     "llm.acceptance_floor",  # of a check that warns
 )  # fmt: skip
 """Settings and groups of them that change no result."""
@@ -85,7 +86,8 @@ def shown_settings(settings: Settings, reads: Collection[str]) -> dict[str, str]
 def _as_text(value: Any) -> str:
     """A value as one would write it into the environment; '' for one that says nothing."""
     if isinstance(value, Mapping):
-        return ",".join(f"{name}={part}" for name, part in value.items())
+        texts = {name: json.dumps(part) if isinstance(part, dict | list) else part for name, part in value.items()}
+        return ",".join(f"{name}={text}" for name, text in texts.items())
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return "" if value is None else str(value)

@@ -17,6 +17,11 @@ GRAMMAR: Final = _LIBRARY / "captions" / "template" / "face.pcfg"
 PROMPT: Final = _LIBRARY / "captions" / "rewrite" / "rewriting.toml"
 LEXICON: Final = _LIBRARY / "captions" / "faithful" / "lexicon.toml"
 """The words by which a caption is found faithful, or not."""
+ANSWERS: Final = (
+    _LIBRARY / "captions" / "rewrite" / "answers.toml",
+    _LIBRARY / "captions" / "backends" / "marks.toml",
+)
+"""The words and marks that are taken off a chat model's answers before they are judged."""
 MISSING: Final = "missing"
 _WHOLE_UP_TO: Final = 16 << 20
 _SAMPLES, _SAMPLE_BYTES = 8, 1 << 20

@@ -5,6 +5,7 @@ A field's variable is ``FACECAPTION_`` and the names of the groups on the way to
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -52,8 +53,10 @@ class Setting:
 
 
 def redact_addresses(value: object) -> str:
-    """``value`` as text to be shown: of every address in it, neither user and password nor query and fragment."""
-    return _ADDRESS.sub(_shown_address, str(value))
+    """``value`` as text to be shown, a mapping as JSON: of every address in it, neither user and password nor query and
+    fragment."""
+    text = json.dumps(value, default=str) if isinstance(value, dict) else str(value)
+    return _ADDRESS.sub(_shown_address, text)
 
 
 def _shown_address(found: re.Match[str]) -> str:

@@ -66,6 +66,8 @@ def _row(setting: Setting) -> tuple[str, ...]:
 
 def _kind(annotation: Any) -> str:
     origin = get_origin(annotation)
+    if annotation == dict[str, Any]:
+        return "JSON object"
     if origin is Literal:
         return " / ".join(str(value) or "''" for value in get_args(annotation))
     if origin in (Union, UnionType):

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 class ChatModelError(FaceCaptionError):
     """No request can be answered: a wrong model name, a refused key, a missing package.
 
-    ``option``: the field of ``ChatOptions`` at fault, where it is one.
+    ``option``: the field of ``ChatOptions`` at fault, where it is one. ``answers``: those that came before it, None for each
+    request without one, so that what was paid for can be kept.
     """
 
     def __init__(self, message: str, option: str | None = None) -> None:
         super().__init__(message)
         self.option = option
+        self.answers: Sequence[Answer | None] = ()
 
 
 class Failure(StrEnum):
@@ -35,7 +37,15 @@ class Failure(StrEnum):
     EMPTY = "empty answer"
     REFUSED = "refusal"
     TRUNCATED = "cut off"
+    THINKING = "thinking cut off"  # nothing but reasoning within the limit
     DEAD_END = "dead end"  # guided decoding found no word that may follow
+
+    @property
+    def of_server(self) -> bool:
+        """Whether the server failed, not the model: asking again later may bring an answer."""
+        return self in (
+            Failure.UNREACHABLE, Failure.TIMEOUT, Failure.RATE_LIMITED, Failure.SERVER_ERROR, Failure.MALFORMED,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,39 +66,56 @@ class ChatRequest:
 class Answer:
     """The text, stripped, or why there is none.
 
-    ``fluency``: the mean log-probability of the text's tokens under the model (≤ 0), where the backend knows it.
+    ``fluency``: the mean log-probability of the text's tokens under the model (≤ 0), where the backend knows it. ``said``: the
+    server's own words about an error, one line without secrets. ``asked``: whether a request was made for it.
+    ``prompt_tokens``, ``completion_tokens``: as the backend counted them, 0 where it does not count.
     """
 
     text: str | None = None
     failure: Failure | None = None
     detail: str = ""
     fluency: float | None = None
+    said: str = field(default="", compare=False)
+    asked: bool = field(default=True, compare=False)
+    prompt_tokens: int = field(default=0, compare=False)
+    completion_tokens: int = field(default=0, compare=False)
+
+    @property
+    def reason(self) -> str:
+        """Why there is no text, with the server's words where it said any; "" where there is one."""
+        if self.failure is None:
+            return ""
+        return f"{self.failure}: {self.said}" if self.said else str(self.failure)
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How texts are drawn; part of the key under which answers are kept.
 
-    ``temperature`` 0 is greedy; ``top_p`` in (0, 1]; ``max_new_tokens`` per answer.
+    ``temperature`` 0 is greedy; ``top_p`` in (0, 1]; ``max_new_tokens`` per answer, its thinking included. ``extra_body``: what
+    else a request to an endpoint says, as a JSON object; other backends do without.
     """
 
     temperature: float = 0.7
     top_p: float = 0.9
     max_new_tokens: int = 120
+    extra_body: str = "{}"
 
 
 class ChatModel(Protocol):
     """A backend; ``registry`` says how to add one.
 
     ``model_id`` names model and weights; it is part of the cache key and of every row's lineage. ``supports_constraints``:
-    whether it sees the model's probabilities, which guided decoding needs.
+    whether it sees the model's probabilities, which guided decoding needs. ``batched``: whether the other requests of a batch
+    can change an answer in its last bits; those of one batch are then asked together, or not at all.
     """
 
     model_id: str
     supports_constraints: bool
+    batched: bool
 
     def answer(self, requests: Sequence[ChatRequest], sampling: Sampling) -> list[Answer]:
-        """An answer for each request, in their order. Raises ChatModelError where no request at all can be answered."""
+        """An answer for each request, in their order. Raises ChatModelError where no (further) request can be answered."""
         ...
 
     def close(self) -> None:

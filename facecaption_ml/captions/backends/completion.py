@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from typing import Any
 
 from facecaption_ml.captions.backends.chat import Answer, Failure
+from facecaption_ml.captions.backends.server_words import error_message, one_line
+from facecaption_ml.captions.backends.spoken import spoken
 
 # A caption describes a face in the third person, so a first person that declines at the start, or a model that speaks of
 # itself anywhere, is a refusal.
@@ -32,25 +36,35 @@ def is_refusal(text: str) -> bool:
 
 
 def read_completion(text: str | None, finish_reason: str | None, refusal: str | None = None) -> Answer:
-    """The Answer for one completion.
+    """The Answer for one completion: what the model says, without what it thinks aloud and the marks of its chat template.
 
     ``finish_reason`` and ``refusal`` are the fields of the OpenAI chat API: "length" means that the token limit cut the
     text off, "content_filter" that a filter withheld it. Nothing is kept of a text that is cut off.
     """
-    stripped = (text or "").strip()
-    if refusal or finish_reason == "content_filter" or is_refusal(stripped):
-        return Answer(failure=Failure.REFUSED, detail=(refusal or stripped or "content filter")[:200])
+    said = spoken(text or "")
+    if refusal or finish_reason == "content_filter" or is_refusal(said or ""):
+        return Answer(failure=Failure.REFUSED, detail=(refusal or said or "content filter")[:200])
+    if said is None:
+        return Answer(failure=Failure.THINKING, detail="its thinking has no end; raise max_new_tokens or switch it off")
     if finish_reason == "length":
         return Answer(failure=Failure.TRUNCATED, detail="the answer reached max_new_tokens")
-    if not stripped:
-        return Answer(failure=Failure.EMPTY, detail=f"finish_reason {finish_reason}")
-    return Answer(text=stripped)
+    if not said:
+        only = "nothing after its thinking or marks" if (text or "").strip() else f"finish_reason {finish_reason}"
+        return Answer(failure=Failure.EMPTY, detail=only)
+    return Answer(text=said)
 
 
 def read_body(body: bytes) -> Answer:
-    """The Answer in the body of a chat completion (the OpenAI API's object), whatever the body really is."""
+    """The Answer in the body of a chat completion (the OpenAI API's object), whatever the body really is.
+
+    Thinking in a field of its own (``reasoning_content``, ``reasoning``) is not part of the text. ``usage`` becomes the
+    Answer's tokens. An error that comes with status 200 is a malformed answer with the server's words.
+    """
     try:
         parsed = json.loads(body)
+        if isinstance(parsed, dict) and parsed.get("error") and not parsed.get("choices"):
+            said = one_line(error_message(parsed) or "")
+            return Answer(failure=Failure.MALFORMED, detail=said or "an error without words", said=said)
         choice = parsed["choices"][0]
         message, finish_reason = choice["message"], choice.get("finish_reason")
         text, refusal = message.get("content"), message.get("refusal")
@@ -61,4 +75,19 @@ def read_body(body: bytes) -> Answer:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         start = body[:100].decode("utf-8", "replace")
         return Answer(failure=Failure.MALFORMED, detail=f"{type(error).__name__} {error} in {start!r}")
-    return read_completion(text, finish_reason, refusal)
+    answer = read_completion(text, finish_reason, refusal)
+    if finish_reason == "length" and not (text or "").strip() and _thought(message):
+        answer = replace(answer, failure=Failure.THINKING, detail="max_new_tokens went into its thinking")
+    usage = parsed.get("usage")
+    asked, written = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+    return replace(answer, prompt_tokens=asked, completion_tokens=written)
+
+
+def _thought(message: dict[str, Any]) -> bool:
+    return any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
+
+
+def _count(usage: Any, name: str) -> int:
+    """A number of tokens; 0 where the server says none, or something that is none."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else 0

@@ -8,11 +8,15 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
+from facecaption_ml.captions.backends.client_errors import ClientErrors, HttpError, same_every_time, wrong_option
 from facecaption_ml.captions.backends.completion import read_body
+from facecaption_ml.captions.backends.request_fields import RequestFields
+from facecaption_ml.captions.backends.server_words import error_message, one_line
 
 if TYPE_CHECKING:
     import openai
@@ -21,11 +25,8 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 _FAILURES_TO_GIVE_UP: Final = 16  # in a row, each after its retries; with more requests in flight, as many as those
-# Servers keep seeds in 32 bits (llama.cpp, where all ones mean "random") or in a double's 53; 31 bits mean the same to all.
-_SEED_RANGE: Final = 2**31 - 1
-_OF_THE_SERVER: Final = frozenset(
-    {Failure.UNREACHABLE, Failure.TIMEOUT, Failure.RATE_LIMITED, Failure.SERVER_ERROR, Failure.MALFORMED}
-)
+_MOST_FIELDS_REFUSED: Final = 6
+_MOST_LOGGED: Final = 20  # kinds of errors
 _log = logging.getLogger("facecaption")
 
 
@@ -36,13 +37,16 @@ class EndpointChatModel:
     can help (408, 409, 429, 5xx, lost connections, time-outs), after the pause that the server asks for. ``timeout_s`` bounds
     one HTTP request, ``deadline_s`` all tries of a question together. What then still fails is an Answer with a Failure.
     After 16 such failures in a row (``concurrency``, if that is more) the endpoint is given up: every further question gets
-    the last failure at once. ``model_id`` is "MODEL@HOST:PORT" unless given: name it yourself where the same weights move
-    between hosts.
+    the last failure at once. After ``client_errors`` equal client errors in a row (402, 400 …) nothing more is asked either,
+    and ChatModelError says so. A field that the server refuses by name (``seed``, ``temperature``, ``top_p``) is left out from
+    then on, and ``max_tokens`` becomes ``max_completion_tokens``. ``model_id`` is the model's name: the same weights keep
+    their answers wherever they are served.
 
     Raises ChatModelError for an address, a key or a number that cannot be right, and where openai is not installed.
     """
 
     supports_constraints = False
+    batched = False
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class EndpointChatModel:
         timeout_s: float = 60.0,
         deadline_s: float = 300.0,
         retries: int = 4,
+        client_errors: int = 8,
         model_id: str | None = None,
     ) -> None:
         self.base_url = _checked_url(base_url)
@@ -63,29 +68,39 @@ class EndpointChatModel:
         self._key = (api_key or "").strip()
         if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
             raise ChatModelError("the key holds a space, a line break or a letter that no key has", option="api_key")
-        if concurrency < 1 or retries < 0 or min(timeout_s, deadline_s) <= 0:
-            raise ChatModelError("concurrency and the time limits of an endpoint must be positive, retries 0 or more")
+        if min(concurrency, client_errors) < 1 or retries < 0 or min(timeout_s, deadline_s) <= 0:
+            raise ChatModelError("concurrency and the limits of an endpoint must be positive, retries 0 or more")
         try:
             import openai  # noqa: F401
         except ImportError:
             raise ChatModelError("an endpoint needs openai: pip install 'facecaption[llm]'") from None
         self.concurrency, self.timeout_s, self.deadline_s, self.retries = concurrency, timeout_s, deadline_s, retries
-        self.model_id = model_id or f"{self.model}@{urlsplit(self.base_url).netloc}"
-        self._send_seed = True
+        self.model_id = model_id or self.model
+        self.fields = RequestFields()
+        self._client_errors = ClientErrors(client_errors)
         self._failures = 0
         self._given_up: Answer | None = None
+        self._refused: ChatModelError | None = None
+        self._logged: set[tuple[int, str | None, str]] = set()
         self._one_run = threading.Lock()
 
     @classmethod
     def from_options(cls, options: ChatOptions, **_: Any) -> EndpointChatModel:
         """See ``options.open_chat_model``; the machine's device, threads and cache do not matter."""
-        key, concurrency = options.api_key.get_secret_value(), options.concurrency
-        return cls(options.endpoint, options.model, key, concurrency=concurrency, timeout_s=options.timeout_s)
+        return cls(
+            options.endpoint,
+            options.model,
+            options.api_key.get_secret_value(),
+            concurrency=options.concurrency,
+            timeout_s=options.timeout_s,
+            client_errors=options.client_errors,
+        )
 
     def answer(self, requests: Sequence[ChatRequest], sampling: Sampling) -> list[Answer]:
         """An answer for each request, in their order. One run at a time: a second thread waits.
 
-        Raises ChatModelError where the key or the model's name is refused, or the address is not an API.
+        Raises ChatModelError where the key or the model's name is refused, the address is not an API, or every request gets
+        the same client error; what was answered before is in its ``answers``.
         """
         running = None
         with contextlib.suppress(RuntimeError):
@@ -103,43 +118,57 @@ class EndpointChatModel:
         places = asyncio.Semaphore(self.concurrency)
         async with self._client() as client:
 
-            async def ask(request: ChatRequest) -> Answer:
+            async def ask(request: ChatRequest) -> Answer | None:
                 async with places:
+                    if self._refused:
+                        return None
                     return self._given_up or self._counted(await self._ask(client, request, sampling))
 
-            return await asyncio.gather(*map(ask, requests))
+            answers = await asyncio.gather(*map(ask, requests))
+        if self._refused:
+            error = ChatModelError(str(self._refused.args[0]), self._refused.option)
+            error.answers = answers
+            raise error
+        return [answer for answer in answers if answer is not None]
 
     def _counted(self, answer: Answer) -> Answer:
         """The answer; gives the endpoint up after too many failures in a row."""
-        self._failures = self._failures + 1 if answer.failure in _OF_THE_SERVER else 0
+        self._failures = self._failures + 1 if answer.failure and answer.failure.of_server else 0
         if self._given_up is None and self._failures >= max(_FAILURES_TO_GIVE_UP, self.concurrency):
             detail = f"not asked after {self._failures} failures in a row; the last: {answer.detail}"
-            self._given_up = Answer(failure=answer.failure, detail=detail)
+            self._given_up = Answer(failure=answer.failure, detail=detail, said=answer.said, asked=False)
             _log.warning("%s is given up, %s: %s", self.base_url, answer.failure, detail)
         return answer
 
     async def _ask(self, client: openai.AsyncOpenAI, request: ChatRequest, sampling: Sampling) -> Answer:
+        for _ in range(_MOST_FIELDS_REFUSED):
+            fields = self.fields.of(sampling, request.seed)
+            answer = await self._sent(client, request, fields)
+            if isinstance(answer, Answer):
+                return answer
+            if not self.fields.learn(fields, sampling, answer.status, answer.code, answer.said):
+                break
+        return self._refusal(answer)
+
+    async def _sent(
+        self, client: openai.AsyncOpenAI, request: ChatRequest, fields: dict[str, Any]
+    ) -> Answer | HttpError:
         import httpx2
         import openai
 
-        with_seed = self._send_seed
         messages: Any = [{"role": role, "content": content} for role, content in request.messages]
         try:
             async with asyncio.timeout(self.deadline_s):
                 response = await client.chat.completions.with_raw_response.create(
-                    model=self.model,
-                    messages=messages,
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
-                    max_tokens=sampling.max_new_tokens,
-                    seed=request.seed % _SEED_RANGE if with_seed else openai.omit,
+                    model=self.model, messages=messages, extra_body=fields
                 )
             answer = read_body(response.content)
-            return Answer(answer.text, answer.failure, self._redacted(answer.detail))
+            self._client_errors.good_answer()
+            return replace(answer, detail=self._redacted(answer.detail), said=self._redacted(answer.said))
         except openai.APIStatusError as error:
-            body, status = error.body if isinstance(error.body, dict) else {}, error.status_code
-            code, headers = error.code or error.type, error.response.headers
-            said = str(body.get("message") or headers.get("Location") or error.response.text)
+            said = error_message(error.body) or error.response.headers.get("Location") or error.response.text
+            # Made of plain texts: what is raised later must not carry the server's own words along as its context.
+            return HttpError(error.status_code, error.code or error.type, self._redacted(str(said)))
         except TimeoutError:
             return Answer(failure=Failure.TIMEOUT, detail=f"no answer within {self.deadline_s:.0f} s")
         except openai.APIError as error:
@@ -147,12 +176,6 @@ class EndpointChatModel:
             slow = isinstance(error, openai.APITimeoutError) and not isinstance(cause, httpx2.ConnectTimeout)
             detail = self._redacted(f"{type(cause).__name__} {cause}".strip())
             return Answer(failure=Failure.TIMEOUT if slow else Failure.UNREACHABLE, detail=detail)
-        # Outside the handler: what is raised here must not carry the server's own words along as its context.
-        said = self._redacted(said)
-        if with_seed and status in (400, 422) and "seed" in said.lower():
-            self._send_seed = False  # a server that knows no seeds
-            return await self._ask(client, request, sampling)
-        return self._refusal(status, code, said)
 
     def _client(self) -> openai.AsyncOpenAI:
         import openai
@@ -166,27 +189,20 @@ class EndpointChatModel:
             http_client=openai.DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False),
         )
 
-    def _refusal(self, status: int, code: str | None, said: str) -> Answer:
-        """What an HTTP status other than 2xx means. Raises ChatModelError where it will mean the same for every request."""
-        if status in (401, 403):
-            raise ChatModelError(f"the key was refused by {self.base_url}: {status} {said}", option="api_key")
-        if status == 404 or code == "model_not_found":
-            wrong = f"model {self.model!r} or endpoint {self.base_url} is wrong: {status} {said}"
-            raise ChatModelError(wrong, option="model" if code == "model_not_found" else "endpoint")
-        if code == "insufficient_quota":
-            raise ChatModelError(f"the quota of the key is used up at {self.base_url}: {said}", option="api_key")
-        if 300 <= status < 400:
-            raise ChatModelError(f"{self.base_url} leads to {said}: set the final address", option="endpoint")
-        if code in ("content_filter", "content_policy_violation"):
-            return Answer(failure=Failure.REFUSED, detail=said)
-        failure = Failure.RATE_LIMITED if status == 429 else Failure.SERVER_ERROR
-        return Answer(failure=failure, detail=f"{status} {said}")
+    def _refusal(self, error: HttpError) -> Answer:
+        """What an HTTP status other than 2xx means for its row; notes where it will mean the same for every request."""
+        if error.kind not in self._logged and len(self._logged) < _MOST_LOGGED:
+            self._logged.add(error.kind)
+            _log.warning("%s answers %s", self.base_url, error.words)
+        refused = wrong_option(error, self.base_url, self.model)
+        if refused is None and self._client_errors.ends_asking(error):
+            refused = same_every_time(error, self.base_url, self._client_errors.most)
+        self._refused = self._refused or refused
+        return error.answer
 
     def _redacted(self, text: str) -> str:
         """One line of at most 200 characters without the key, which servers like to quote."""
-        if self._key:
-            text = text.replace(self._key, "[key]")
-        return " ".join(text[:400].split())[:200]
+        return one_line(text, self._key)
 
 
 def _checked_url(base_url: str) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from facecaption_ml.captions.backends.chat import ChatModel, Sampling
 from facecaption_ml.captions.backends.registry import BACKENDS, NONE
+from facecaption_ml.captions.backends.request_fields import checked_extra_body
+
+_LONGEST_NAME: Final = 200
 
 
 def _known_backend(name: str) -> str:
@@ -17,6 +21,12 @@ def _known_backend(name: str) -> str:
     if name not in names:
         raise ValueError(f"no backend {name!r}: choose among {', '.join(names)}")
     return name
+
+
+def _plain_name(name: str) -> str:
+    if not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise ValueError(f"a name has at most {_LONGEST_NAME} printable characters")
+    return name.strip()
 
 
 class ChatOptions(BaseModel):
@@ -33,6 +43,11 @@ class ChatOptions(BaseModel):
         "Qwen/Qwen2.5-7B-Instruct",
         description="hub name, folder, GGUF file, the endpoint's name, or smollm2-135m-instruct",
     )
+    model_name: Annotated[str, AfterValidator(_plain_name)] = Field(
+        "",
+        description="name of the model in the tables and in the kept answers' keys; '': as model has it (weights in this "
+        "process: with a digest)",
+    )
     endpoint: str = Field("", description="address that ends in /v1, for the backend 'endpoint'")
     api_key: SecretStr = Field(SecretStr(""), description="key of the endpoint")
     temperature: float = Field(
@@ -47,16 +62,30 @@ class ChatOptions(BaseModel):
         description="nucleus sampling: draw among the likeliest tokens that together reach this share",
     )
     max_new_tokens: int = Field(
-        Sampling.max_new_tokens, ge=1, description="length of an answer at which it is cut off, and not taken"
+        Sampling.max_new_tokens,
+        ge=1,
+        description="tokens at which an answer is cut off, and not taken; the budget of a thinking model's thoughts as well",
+    )
+    extra_body: Annotated[dict[str, Any], BeforeValidator(checked_extra_body)] = Field(
+        default_factory=dict,
+        description="JSON object merged into every request to the endpoint, such as "
+        '{"chat_template_kwargs": {"enable_thinking": false}}; null leaves a field out',
     )
     batch_size: int = Field(64, ge=1, description="captions that the model writes at once (local, vllm)")
     concurrency: int = Field(16, ge=1, description="requests in flight at the endpoint")
     timeout_s: float = Field(60.0, gt=0, description="seconds that one request to the endpoint may take")
 
+    client_errors: int = Field(
+        8,
+        ge=1,
+        description="equal client errors (402, 400 …) of the endpoint in a row after which the run stops asking",
+    )
+
     @property
     def sampling(self) -> Sampling:
         """How texts are drawn."""
-        return Sampling(self.temperature, self.top_p, self.max_new_tokens)
+        extra = json.dumps(self.extra_body, sort_keys=True)
+        return Sampling(self.temperature, self.top_p, self.max_new_tokens, extra)
 
 
 def open_chat_model(options: ChatOptions, *, device: str, threads: int, cache: Path) -> ChatModel:

@@ -28,6 +28,7 @@ class VllmChatModel:
     """
 
     supports_constraints = False
+    batched = True
 
     def __init__(self, model: str, *, batch_size: int = 64, **engine: Any) -> None:
         try:

@@ -10,6 +10,7 @@ that the labels do not imply. What counts:
   probability may be 0.6. A denial is allowed where the labels imply it: what contradicts a label (Black_Hair: not
   blond; Bald: no bangs; a woman: no goatee) and, for No_Beard, the mustache ("no beard or mustache" for "no facial
   hair"). Every other denial stands in ``denied`` and makes the caption unfaithful.
+- A woman's No_Beard is implied: nobody need say it ("missing" leaves it out), and saying it invents nothing.
 - "beard" alone denies No_Beard, so it needs a label that implies a beard (Goatee, 5_o_Clock_Shadow); "facial hair"
   needs any of the four beard labels. "makeup" is less than Heavy_Makeup: it does not assert the label, and is an
   invention without it. "They" and "person" say nothing of the gender.
@@ -21,8 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon
-from facecaption_ml.captions.faithful.parser import parse
-from facecaption_ml.captions.labels import BIT, EXCLUDES, FACIAL_HAIR_BITS, label_bits, names_of
+from facecaption_ml.captions.faithful.parser import Mentions, parse
+from facecaption_ml.captions.labels import BIT, EXCLUDES, FACIAL_HAIR_BITS, FEMALE_BIT, label_bits, names_of
 from facecaption_ml.taxonomy import Gender
 
 _NO_BEARD = BIT["No_Beard"]
@@ -51,12 +52,16 @@ def check_faithful(caption: str, labels: Sequence[str], gender: Gender | None) -
     The labels' contradictions are settled first, as for the template caption. Raises ValueError for an unknown label or
     gender, and for gender "female" beside the label Male.
     """
-    known = label_bits(labels, gender)
-    mentions = parse(caption, bundled_lexicon())
+    return compared(parse(caption, bundled_lexicon()), label_bits(labels, gender))
+
+
+def compared(mentions: Mentions, known: int) -> Faithfulness:
+    """What a text says, as read, against the labels (bits, gender among them, contradictions settled)."""
     denied = mentions.denied
     if mentions.facial_hair and not known & FACIAL_HAIR_BITS:
         denied |= _NO_BEARD
-    missing = known & (~mentions.asserted | denied | mentions.ruled_out)
+    required = known & ~_NO_BEARD if known & FEMALE_BIT else known
+    missing = required & ~mentions.asserted | known & (denied | mentions.ruled_out)
     invented = (mentions.asserted | mentions.hinted) & ~known
     unimplied = denied & ~known & ~implied_absent(known) if denied else 0
     if not (missing or invented or unimplied):

@@ -48,9 +48,13 @@ class Entry:
     head: str = ""
     claims: list[Claim] = field(default_factory=list)
     of: dict[str, list[Claim]] = field(default_factory=dict)
+    before: dict[str, list[Claim]] = field(default_factory=dict)
+    """Claims that hold where the next noun is this part of the face ("bags under", of the eyes)."""
     words: tuple[str, ...] = ()
     possessive: bool = False
     mass: bool = False
+    relation: bool = False
+    """Names a second person after a possessive ("her husband")."""
 
 
 class Lexicon:
@@ -60,6 +64,7 @@ class Lexicon:
         self._entries: dict[tuple[str, ...], Entry] = {}
         self._by_first: dict[str, list[tuple[tuple[str, ...], Entry]]] = {}
         self._looked_up: dict[str, Entry | None] = {}
+        self._unlisted: dict[str, Entry] = {}
         self._heads: dict[str, dict[str, int]] = {}
         for part, phrases in data["heads"].items():
             for phrase in phrases:
@@ -67,7 +72,7 @@ class Lexicon:
         for role, phrases in data["words"].items():
             for phrase in phrases:
                 entry = self._entry(phrase)
-                if role in ("possessive", "mass"):
+                if role in ("possessive", "mass", "relation"):
                     setattr(entry, role, True)
                 else:
                     entry.role = role
@@ -77,6 +82,9 @@ class Lexicon:
                 self._entry(phrase).claims.append(Claim(BIT["No_Beard"], bearing))
         for attribute, ways in data["attributes"].items():
             self._attribute(attribute, ways)
+        for part, phrases in data["fits"].items():
+            for phrase in phrases:
+                self._entry(phrase).of.setdefault(part, [])
         self._inherit_gender()
         for words, entry in self._entries.items():
             entry.words = words
@@ -96,6 +104,9 @@ class Lexicon:
             for part, phrases in ways.get(key, {}).items():
                 for phrase in phrases:
                     self._entry(phrase).of.setdefault(part, []).append(Claim(bit, bearing))
+        for part, phrases in ways.get("before", {}).items():
+            for phrase in phrases:
+                self._entry(phrase).before.setdefault(part, []).append(Claim(bit, Bearing.SAYS))
 
     def _inherit_gender(self) -> None:
         """A phrase with "his" or "woman" inside says the gender as well."""
@@ -120,7 +131,7 @@ class Lexicon:
                     at += 1 + len(rest)
                     break
             else:
-                items.append(_PUNCTUATION.get(word) or self._unknown(word))
+                items.append(_PUNCTUATION.get(word) or self._unlisted.get(word) or self._unknown(word))
                 at += 1
         return items
 
@@ -154,13 +165,19 @@ class Lexicon:
         return bool(entry and (entry.head or any(not claim.attribute & GENDER_BITS for claim in entry.claims)))
 
     def _unknown(self, word: str) -> Entry:
-        if word.endswith("less") and (stem := self._entries.get((word[:-4],))) and stem.claims:
+        """The entry of a word that is not listed: two words written as one, a noun with "less", or nothing known."""
+        if len(self._unlisted) >= _MOST_UNLISTED:
+            self._unlisted.clear()
+        cuts = ((word[:cut], word[cut:]) for cut in range(3, len(word) - 2))  # "cleanshaven", "rosycheeked"
+        entry = next((self._entries[cut] for cut in cuts if cut in self._entries), None)
+        if entry is None and word.endswith("less") and (stem := self._entries.get((word[:-4],))) and stem.claims:
             denials = [Claim(c.attribute, Bearing.DENIES) for c in stem.claims if c.bearing is Bearing.SAYS]
-            return Entry(claims=denials, words=(word,))
-        return _UNKNOWN
+            entry = Entry(claims=denials, words=(word,))
+        self._unlisted[word] = entry or Entry(role="unknown", words=(word,))
+        return self._unlisted[word]
 
 
-_UNKNOWN: Final = Entry(role="unknown")
+_MOST_UNLISTED: Final = 50_000  # words that no phrase begins with, kept for the next text
 _STOP: Final = Entry(role="stop")
 _COMMA: Final = Entry(role="comma")
 _PUNCTUATION: Final = {

@@ -1,7 +1,7 @@
 """Which phrases of a sentence stand under a negation.
 
-"no" and "without" reach over the noun phrase and what "or" joins to it ("with no" and "without" not over a verb of the main
-clause); "not", "never", "neither" and "nor" reach to the
+"no" and "without" reach over the noun phrase and what "or" joins to it ("without", and "no" behind a person, not over a verb
+of the main clause); two in one phrase make none ("without no beard"); "not", "never", "neither" and "nor" reach to the
 end of the clause. A comma carries it on only in a list that "or" or "nor" closes ("no glasses, hat or beard"); "and" does
 before a bare noun that needs an article ("no beard and mustache") but not before adjectives ("no beard and wavy hair").
 """
@@ -12,9 +12,9 @@ from facecaption_ml.captions.faithful.lexicon import Entry
 
 _ENDS = frozenset({"stop", "contrast", "verb", "copula"})
 _NEGATORS = frozenset({"no", "without", "not", "nor"})
-# Verbs of the main clause: "a man without a beard wears glasses", "a man with no beard smiles".
+# Verbs of the main clause: "a man without a beard wears glasses", "a man with a hat and no beard smiles".
 _FINITE = frozenset(
-    {"wears", "wear", "wore", "has", "have", "had", "sports", "dons", "shows", "smiles", "grins", "beams"}
+    "wears wear wore has have had sports dons shows smiles grins beams displays features boasts possesses".split()
 )
 
 
@@ -23,14 +23,17 @@ def negated(items: list[Entry]) -> list[bool] | None:
     if not any(item.role in _NEGATORS for item in items):
         return None
     flags = [False] * len(items)
-    mode, inserted = "", -1
+    mode, inserted, last, person = "", -1, -1, False
     for i, item in enumerate(items):
         role = item.role
+        person = person or item.head == "person"
         if role in _NEGATORS:
-            # "not without glasses": two negations make none
-            mode = "" if mode == "not" and role == "without" else "not" if role == "nor" else role
+            # "not without glasses", "without no beard": two negations make none
+            twice = bool(mode) and role != "nor" and not any(map(_separates, items[last + 1 : i]))
+            mode, last = "" if twice else "not" if role == "nor" else role, i
             # A phrase inside the clause, which resumes after its noun.
-            inserted = i if role == "without" or (role == "no" and i and items[i - 1].words == ("with",)) else -1
+            behind = person or (i > 0 and items[i - 1].words == ("with",))
+            inserted = i if role == "without" or (role == "no" and behind) else -1
             continue
         if mode and 0 <= inserted < i - 1 and len(item.words) == 1 and item.words[0] in _FINITE:
             mode = ""
@@ -38,6 +41,11 @@ def negated(items: list[Entry]) -> list[bool] | None:
             mode = ""
         flags[i] = bool(mode)
     return flags
+
+
+def _separates(item: Entry) -> bool:
+    """Whether what stands between two negations keeps them apart ("no hat, no beard")."""
+    return bool(item.claims or item.head or item.role in ("comma", "conjunction", "alternative", "contrast"))
 
 
 def _ends(mode: str, i: int, items: list[Entry]) -> bool:

@@ -3,7 +3,8 @@
 An adjective belongs to the next noun of its phrase ("wavy brown hair"; "brown eyes" is about eyes), over commas and "and"
 where an adjective or the noun follows; after a noun phrase with "and" also to the noun joined bare to it ("big lips and
 nose"). One without a noun after it belongs to the subject of the copula ("her hair is wavy and brown") or to the noun
-before it ("her mouth slightly open"). Only pairs that the lexicon knows say anything.
+before it ("her mouth slightly open"). Only pairs that the lexicon knows say anything; the others are kept by name for the
+closed world ("a black hat"). What is in doubt ("may", "whether") hints, and what is compared with says nothing ("than").
 """
 
 from __future__ import annotations
@@ -17,21 +18,42 @@ from facecaption_ml.captions.labels import FACIAL_HAIR_BITS, GENDER_BITS
 _, DENIES, HINTS, BEARD, FACIAL_HAIR, CLEAN_SHAVEN = Bearing
 _SUBJECTS = frozenset({("he",), ("she",), ("they",), ("who",)})
 _FLUSHING = frozenset(
-    {"determiner", "preposition", "verb", "copula", "contrast", "relative", "no", "without", "not", "nor"}
+    {
+        "determiner",
+        "preposition",
+        "verb",
+        "copula",
+        "contrast",
+        "relative",
+        "no",
+        "without",
+        "not",
+        "nor",
+        "hedge",
+        "than",
+    }
 )
+_ENDS_A_PLACE = frozenset({"conjunction", "comma", "verb", "copula", "relative", "contrast", "preposition"})
 _JOINING = frozenset({"conjunction", "alternative", "comma", "nor"})
 _SEES_THROUGH = frozenset({"passing", "shape", "neutral"})
 
 
 @dataclass
 class Mentions:
-    """Attributes as bits: asserted, denied, ruled out in passing ("clean-shaven": no goatee), hinted at."""
+    """What a text says, attributes as bits: asserted, denied, ruled out in passing ("clean-shaven": no goatee), hinted at.
+
+    ``items``: the text as phrases of the lexicon. ``unfit``: adjectives with the noun of which they say nothing.
+    ``pairs``: adjectives with the noun of which they say something, as often as they do.
+    """
 
     asserted: int = 0
     denied: int = 0
     ruled_out: int = 0
     hinted: int = 0
     facial_hair: bool = False
+    items: list[Entry] = field(default_factory=list)
+    unfit: list[tuple[Entry, str]] = field(default_factory=list)
+    pairs: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, claim: Claim, negative: bool) -> None:
         """Count one claim of the text; ``negative``: it stands under a negation."""
@@ -53,7 +75,7 @@ class Mentions:
 def parse(text: str, lexicon: Lexicon) -> Mentions:
     """Everything that the text says about the 40 attributes and the gender."""
     mentions = Mentions()
-    items = lexicon.items(tokens(text))
+    items = mentions.items = lexicon.items(tokens(text))
     start = 0
     for end in (*(i for i, item in enumerate(items) if item.role == "stop"), len(items)):
         if end > start:
@@ -73,6 +95,8 @@ class _Sentence:
     subject: list[str] = field(default_factory=list)  # what the copula speaks of
     copular: bool = False
     said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
+    doubtful: bool = False
+    compared: bool = False  # behind "than"
 
     def parse(self) -> None:
         flags = negated(self.items)
@@ -80,6 +104,9 @@ class _Sentence:
             negative = flags[i] if flags else False
             role = item.role
             if role == "neutral":
+                continue
+            if item.relation and self._is_another_person(i):
+                self.pending = []
                 continue
             if role in _FLUSHING:
                 self._turn(i, item)
@@ -90,6 +117,10 @@ class _Sentence:
             for claim in item.claims:
                 # a gender is told even under a negation: "there is no beard on his face"
                 self._say(claim, negative and not claim.attribute & GENDER_BITS, i)
+            for part, claims in item.before.items():
+                if self._comes_before(i, part):
+                    for claim in claims:
+                        self._say(claim, negative, i)
             if item.of and not (item.head and self._ends_phrase(i)):
                 if not self._follows_its_noun(i, item, negative):
                     self.pending.append((item, negative))
@@ -101,10 +132,35 @@ class _Sentence:
                 self.mentions.add(claim, False)
 
     def _say(self, claim: Claim, negative: bool, place: int) -> None:
-        if negative:
+        if self.compared:
+            return
+        if self.doubtful and not claim.attribute & GENDER_BITS:
+            self.mentions.add(Claim(claim.attribute, HINTS), negative)
+        elif negative:
             self.mentions.add(claim, True)
         else:
             self.said.append((claim, place))
+
+    def _is_another_person(self, i: int) -> bool:
+        """Whether "husband" and the like stands behind whose it is ("her young husband", "the woman's husband")."""
+        for item in reversed(self.items[max(0, i - 3) : i]):
+            if item.possessive or item.head == "person":
+                return True
+            if item.role or item.head:
+                return False
+        return False
+
+    def _comes_before(self, i: int, part: str) -> bool:
+        """Whether the next noun is a part of the face; without one, whether the sentence has named it ("eyes with bags below")."""
+        other = False
+        for item in self.items[i + 1 :]:
+            if item.words == ("them",) or item.head == part:
+                return True
+            if item.role in _ENDS_A_PLACE or (item.head and item.head != "person"):
+                other = other or bool(item.head)
+                break
+            other = other or item.role == "unknown"  # "a bag under his arm"
+        return not other and any(item.head == part for item in self.items[:i])
 
     def _follows_its_noun(self, i: int, item: Entry, negative: bool) -> bool:
         """Whether the adjective stands right behind a noun that it fits ("her mouth slightly open"), and if so says it."""
@@ -124,11 +180,17 @@ class _Sentence:
     def _noun(self, i: int, item: Entry, negative: bool) -> None:
         before = self.items[i - 1] if i else None
         joined = bool(before and before.role in _JOINING and i > 1 and self.items[i - 2].head)
+        joined = joined and item.words not in _SUBJECTS
         # "full lips": the adjective's own negation counts, or the noun's ("no full lips" negates both)
         adjectives = self.pending or (self.shared if joined and item.head not in ("person", "other") else [])
         for adjective, negated_adjective in adjectives:
-            for claim in adjective.of.get(item.head, ()):
+            claims = adjective.of.get(item.head)
+            for claim in claims or ():
                 self._say(claim, negated_adjective or negative, i)
+            if claims:
+                self.mentions.pairs.append((adjective.words[0], item.head))
+            elif claims is None and self.pending:
+                self.mentions.unfit.append((adjective, item.words[0] if item.words else ""))
         compound = before is not None and before.head == item.head
         self.shared = adjectives or (self.shared if compound else [])
         self.pending = []
@@ -141,6 +203,10 @@ class _Sentence:
     def _turn(self, i: int, item: Entry) -> None:
         """A word that ends a noun phrase."""
         role = item.role
+        if role in ("hedge", "than"):
+            self.doubtful, self.compared = self.doubtful or role == "hedge", role == "than"
+        if item.words == ("as",) and self.pending:
+            self._compare(i)
         # "brown in colour", "the shape of her face": look through
         if role == "preposition" and i and self.items[i - 1].role == "shape":
             return
@@ -154,8 +220,22 @@ class _Sentence:
         elif role in ("determiner", "verb", "preposition", "contrast"):
             self.copular = False
 
+    def _compare(self, i: int) -> None:
+        """The second "as" of "a tie as black as his hair": the adjective holds of what somebody has there as well."""
+        owned = False
+        for item in self.items[i + 1 : i + 4]:
+            owned = owned or item.possessive
+            if item.head:
+                for adjective, negative in self.pending if owned else ():
+                    for claim in adjective.of.get(item.head, ()):
+                        self._say(claim, negative, i)
+                return
+
     def _join(self, i: int) -> None:
         """A comma or "and": the adjectives wait on if more of them, or their noun, follows."""
+        self.compared = False
+        if self.items[i].role == "comma":
+            self.doubtful = False
         if not self.pending:
             return
         if not self.copular:
@@ -171,21 +251,29 @@ class _Sentence:
         if not self.pending:
             return
         before = self.items[i - 1] if i else None
+        unfit = self.mentions.unfit
         if before is not None and before.role == "unknown" and not self.copular:
+            unfit += [(adjective, before.words[0]) for adjective, _ in self.pending]
             self.pending = []  # a noun that the lexicon does not know took them
             return
         heads = self.subject if self.copular else self.group
         fallback = self.group if self.copular else self.subject
-        if not heads and not fallback:
+        guessed = not heads and not fallback
+        if guessed:
             if not last:
                 return  # "Young and attractive, she …"
             heads = ["person", "photo"]
         for adjective, negative in self.pending:
-            claims = [c for head in heads for c in adjective.of.get(head, ())]
-            if not claims and self.copular:
-                claims = [c for head in fallback for c in adjective.of.get(head, ())]
-            for claim in dict.fromkeys(claims):
-                self._say(claim, negative, i)
+            fitting = [head for head in heads if head in adjective.of]
+            if not fitting and self.copular and any(head in adjective.of for head in fallback):
+                heads = fallback
+                fitting = [head for head in heads if head in adjective.of]
+            # "Her eyes and hair are brown" is not about her hair alone: it hints
+            partly = self.copular and 0 < len(fitting) < len(heads) and not guessed
+            if partly or not fitting:
+                unfit.append((adjective, next(head for head in (*heads, "") if head not in fitting)))
+            for claim in dict.fromkeys(c for head in fitting for c in adjective.of[head]):
+                self._say(Claim(claim.attribute, HINTS) if partly else claim, negative, i)
         self.pending = []
 
     def _postfix(self, i: int, item: Entry, negative: bool) -> None:

@@ -14,16 +14,30 @@ from facecaption_ml.captions.backends.chat import Answer, Failure, Sampling
 from facecaption_ml.storage.store import Store
 
 FOLDER: Final = "llm_answers"
-_SCHEMA: Final = {"key": pl.String, "text": pl.String, "failure": pl.String, "fluency": pl.Float64}
-# What the next run would meet again; everything else may pass.
-_LASTING: Final = frozenset({Failure.REFUSED, Failure.TRUNCATED, Failure.DEAD_END})
+_SCHEMA: Final = {
+    "key": pl.String,
+    "text": pl.String,
+    "failure": pl.String,
+    "fluency": pl.Float64,
+    "prompt_tokens": pl.Int64,
+    "completion_tokens": pl.Int64,
+}
 
 
 def answer_key(
-    model_id: str, prompt_version: str, sampling: Sampling, constraint: str, template: str, seed: int
+    model_id: str,
+    prompt_version: str,
+    sampling: Sampling,
+    constraint: str,
+    template: str,
+    seed: int,
+    again: str = "",
 ) -> str:
-    """What decides an answer, as 32 hex digits. ``constraint``: the version of guided decoding, "" for free decoding."""
-    parts = (model_id, prompt_version, repr(sorted(asdict(sampling).items())), constraint, template, str(seed))
+    """What decides an answer, as 32 hex digits.
+
+    ``constraint``: the version of guided decoding, "" for free decoding. ``again``: what a second try is told.
+    """
+    parts = (model_id, prompt_version, repr(sorted(asdict(sampling).items())), constraint, template, str(seed), again)
     return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -57,8 +71,17 @@ class AnswerCache:
     def __post_init__(self) -> None:
         if self.store.exists(self.key):
             frame = pl.read_parquet(io.BytesIO(self.store.read_bytes(self.key)))
-            for key, text, failure, fluency in frame.select(list(_SCHEMA)).iter_rows():
-                self._answers[key] = Answer(text, Failure(failure) if failure else None, "", fluency)
+            # Written by an earlier version, it may lack the tokens.
+            absent = [pl.lit(None, dtype).alias(name) for name, dtype in _SCHEMA.items() if name not in frame.columns]
+            for key, text, failure, fluency, *tokens in frame.with_columns(absent).select(list(_SCHEMA)).iter_rows():
+                asked, written = (number or 0 for number in tokens)
+                self._answers[key] = Answer(
+                    text,
+                    Failure(failure) if failure else None,
+                    fluency=fluency,
+                    prompt_tokens=asked,
+                    completion_tokens=written,
+                )
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -70,7 +93,7 @@ class AnswerCache:
 
     def put(self, key: str, answer: Answer) -> None:
         """Keep an answer, unless asking again may bring another."""
-        if answer.text is not None or answer.failure in _LASTING:
+        if answer.failure is None or not answer.failure.of_server:
             self._answers[key] = answer
             self._used.add(key)
             self._dirty = True
@@ -92,7 +115,14 @@ class AnswerCache:
         if not self._dirty:
             return
         rows = sorted(
-            (key, answer.text, str(answer.failure) if answer.failure else None, answer.fluency)
+            (
+                key,
+                answer.text,
+                str(answer.failure) if answer.failure else None,
+                answer.fluency,
+                answer.prompt_tokens,
+                answer.completion_tokens,
+            )
             for key, answer in self._answers.items()
         )
         buffer = io.BytesIO()

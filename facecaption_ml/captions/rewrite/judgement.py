@@ -12,6 +12,7 @@ from typing import Final
 from facecaption_ml.captions.backends.chat import Answer
 from facecaption_ml.captions.backends.completion import read_completion
 from facecaption_ml.captions.faithful.faithfulness import check_faithful
+from facecaption_ml.captions.rewrite.answers import take_apart
 from facecaption_ml.captions.template.template import template_caption
 from facecaption_ml.taxonomy import Gender
 
@@ -90,8 +91,11 @@ def judge_rewrite(
     if isinstance(answer, str):
         answer = read_completion(answer, "stop")
     if answer.text is None:
-        return Judgement(reason=str(answer.failure))
-    text = tidied(answer.text)
+        return Judgement(reason=answer.reason)
+    taken = take_apart(answer.text)
+    if taken.reason is not None:
+        return Judgement(taken.text, taken.reason)
+    text = tidied(taken.text)
     reason = unclean(text)
     if reason is Fault.CONTROL:
         return Judgement(text, reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from facecaption_ml.captions.backends.options import ChatOptions
+from facecaption_ml.captions.rewrite.usage import Prices
 
 
 class RewritingOptions(ChatOptions):
@@ -16,6 +17,17 @@ class RewritingOptions(ChatOptions):
     least_fluency: float = Field(
         -1.2, le=0, description="guided decoding: lowest mean log-probability of a token of a caption"
     )
+    price_prompt: float = Field(
+        0.0,
+        ge=0,
+        description="price of a million prompt tokens, in your currency; sums the cost of captions in the metadata",
+    )
+    price_completion: float = Field(0.0, ge=0, description="price of a million completion tokens, thinking included")
     acceptance_floor: float = Field(
         0.5, ge=0, le=1, description="a lower share of LLM captions in a shard is a warning"
     )
+
+    @property
+    def prices(self) -> Prices:
+        """What tokens cost."""
+        return Prices(self.price_prompt, self.price_completion)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,9 @@ from facecaption_ml.captions.guided.vocabulary import Vocabulary
 from facecaption_ml.errors import FaceCaptionError
 
 BUNDLED: Final = "bundled"
+Messages = tuple[tuple[str, str], ...]
+"""(role, content) pairs."""
+_OTHERS: Final = 6  # examples like the caption, beside the closest, that the others of its prompt are drawn from
 
 
 class PromptError(FaceCaptionError):
@@ -39,10 +42,13 @@ class RewritingPrompt:
         self.version = f"{data['version']}-{digest[:8]}"
         self.system: str = data["system"]
         self._shown = int(data["examples_shown"])
-        self.examples = [
-            Example(entry["template"], entry["rewrite"], frozenset(find_attributes(entry["template"])[0]))
-            for entry in data["examples"]
-        ]
+        self.examples = _examples(data["examples"])
+        self._guided_examples = _examples(data.get("guided_examples", ())) or self.examples[: self._shown]
+        retry = data.get("retry", {})
+        self._tried, self._left_out, self._added, self._again = (
+            str(retry.get(name, "")) for name in ("tried", "left_out", "added", "again")
+        )
+        self._words: Mapping[str, str] = retry.get("words", {})
         self.vocabulary = Vocabulary(data["vocabulary"])
 
     @classmethod
@@ -59,25 +65,51 @@ class RewritingPrompt:
         except KeyError as error:
             raise PromptError(f"{path}: no entry {error.args[0]!r}") from None
 
-    def messages(self, template: str, guided: bool = False) -> tuple[tuple[str, str], ...]:
+    def messages(self, template: str, guided: bool = False, again: str = "") -> Messages:
         """System message, examples and the caption to rewrite, as (role, content).
 
-        The examples are those that share most attributes with the caption (Jaccard index; earlier ones first on ties); for
-        guided decoding always the first ones, whose share of the prompt is then computed once for all rows.
+        The example that shares most attributes with the caption (Jaccard index) stands next to it; those before it are drawn
+        from the next ``_OTHERS`` by a hash of the caption, so that none stands in every other prompt. Guided decoding has
+        examples of its own, whose share of the prompt is then computed once for all rows. ``again``: what ``retry`` says; it
+        ends the system message, since many chat templates take no second user turn in a row.
         """
-        shown = self.examples[: self._shown]
-        if not guided:
-            asserted = set(find_attributes(template)[0])
-
-            def similarity(example: Example) -> float:
-                return len(asserted & example.attributes) / max(len(asserted | example.attributes), 1)
-
-            # The closest one last, next to the question.
-            shown = sorted(self.examples, key=similarity, reverse=True)[: self._shown][::-1]
-        turns: list[tuple[str, str]] = [("system", self.system)]
+        shown = self._guided_examples if guided else self._like(template)
+        turns: list[tuple[str, str]] = [("system", f"{self.system}\n\n{again}" if again else self.system)]
         for example in shown:
             turns += [("user", example.template), ("assistant", example.rewrite)]
         return (*turns, ("user", template))
+
+    def retry(self, answer: str, missing: Sequence[str], invented: Sequence[str]) -> str:
+        """What a second try is told of an answer that was not faithful: which attributes it lost and which it added.
+
+        Empty where there is nothing to say, or the prompt file has no words for it.
+        """
+        told = ((self._left_out, missing), (self._added, invented))
+        said = [words.replace("{}", ", ".join(map(self._in_words, names))) for words, names in told if words and names]
+        return " ".join([self._tried.replace("{}", answer), *said, self._again]).strip() if said else ""
+
+    def _in_words(self, attribute: str) -> str:
+        return self._words.get(attribute, attribute.replace("_", " ").lower())
+
+    def _like(self, template: str) -> list[Example]:
+        """The examples for a caption, the closest one last."""
+        asserted = set(find_attributes(template)[0])
+
+        def similarity(example: Example) -> float:
+            return len(asserted & example.attributes) / max(len(asserted | example.attributes), 1)
+
+        def drawn(example: Example) -> bytes:
+            return hashlib.blake2b(f"{template}\n{example.template}".encode(), digest_size=8).digest()
+
+        closest, *others = sorted(self.examples, key=similarity, reverse=True)[: _OTHERS + 1]
+        return [*sorted(others, key=drawn)[: self._shown - 1], closest] if self._shown else []
+
+
+def _examples(entries: Iterable[Mapping[str, str]]) -> list[Example]:
+    return [
+        Example(entry["template"], entry["rewrite"], frozenset(find_attributes(entry["template"])[0]))
+        for entry in entries
+    ]
 
 
 def _read(path: Path) -> RewritingPrompt:

@@ -1,0 +1,56 @@
+"""Nucleus sampling (Holtzman et al., ICLR 2020): a draw from the smallest set of the likeliest tokens that together reach top_p.
+
+Which tokens are in the set needs no sorted vocabulary: tokens are counted into bins by their logits, the bins above the one in
+which the sum reaches top_p are in it whole, and of that one alone the order matters.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import numpy as np
+
+_BINS: Final = 256
+_NEAR: Final = 7.0  # a token less likely than the best by more than this factor of e is hardly ever in the nucleus
+_A_UNIT: Final = 8  # bins for a factor e of probability; what lies in the last bin is below exp(-31) of the likeliest
+
+
+def weights_of(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Unnormalised probabilities, float64; at temperature 0 so steep that only the best remains."""
+    scaled = logits.astype(np.float64) / max(temperature, 1e-4)
+    return np.exp(scaled - scaled.max())
+
+
+def among(weights: np.ndarray, top_p: float, rng: random.Random) -> int:
+    """An index into a few ``weights``, not all of them 0."""
+    order = np.argsort(-weights, kind="stable")
+    cumulated = np.cumsum(weights[order])
+    kept = int(np.searchsorted(cumulated, top_p * cumulated[-1])) + 1
+    return int(order[_place(cumulated[:kept], rng)])
+
+
+def drawn(logits: np.ndarray, temperature: float, top_p: float, rng: random.Random) -> int:
+    """A token of a whole vocabulary, by its ``logits`` (float32 [V])."""
+    scaled = (logits - logits.max()) / np.float32(max(temperature, 1e-4))
+    weights = np.exp(scaled)
+    enough = top_p * float(weights.sum(dtype=np.float64))
+    tokens = np.flatnonzero(scaled > -_NEAR)  # mostly few, and enough
+    if weights[tokens].sum(dtype=np.float64) < enough:
+        tokens = np.arange(len(scaled))
+    weights = weights[tokens].astype(np.float64)
+    bins = np.minimum(scaled[tokens] * -_A_UNIT, _BINS - 1).astype(np.intp)
+    reached = np.cumsum(np.bincount(bins, weights, _BINS))
+    edge = min(int(np.searchsorted(reached, enough)), _BINS - 1)
+    at_edge = np.flatnonzero(bins == edge)
+    if edge < _BINS - 1:
+        at_edge = at_edge[np.argsort(-weights[at_edge], kind="stable")]
+        sums = np.cumsum(weights[at_edge]) + (reached[edge - 1] if edge else 0.0)
+        at_edge = at_edge[: int(np.searchsorted(sums, enough)) + 1]
+    kept = np.concatenate([np.flatnonzero(bins < edge), at_edge])
+    return int(tokens[kept[_place(np.cumsum(weights[kept]), rng)]])
+
+
+def _place(cumulated: np.ndarray, rng: random.Random) -> int:
+    """Where a draw falls, by cumulated weights."""
+    return min(int(np.searchsorted(cumulated, rng.random() * cumulated[-1], side="right")), len(cumulated) - 1)
