@@ -16,12 +16,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from facecaption_ml import figures
 from facecaption_ml.attributes.calibration import fit_temperatures, sigmoid
+from facecaption_ml.attributes.checkpoints import CONFIG, EVALUATION, RELIABILITY, THRESHOLDS, WEIGHTS
 from facecaption_ml.attributes.data import AttributeData
 from facecaption_ml.attributes.evaluation import Evaluation, evaluate
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
 from facecaption_ml.attributes.model_card import write_model_card
-from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, THRESHOLDS, WEIGHTS, AttributePredictor
+from facecaption_ml.attributes.pictures import reliability_diagram
+from facecaption_ml.attributes.prediction import AttributePredictor
 from facecaption_ml.attributes.thresholds import Thresholds
 from facecaption_ml.pretrained import weights_version
 from facecaption_ml.storage.local_files import write_file
@@ -67,6 +70,7 @@ def finish_checkpoint(
     write_file(folder / CONFIG, json.dumps({**config, **own}, indent=1))
     thresholds.write(folder / THRESHOLDS)
     result.write(folder / EVALUATION)
+    write_file(folder / RELIABILITY, figures.png(reliability_diagram(result)))
     write_model_card(folder)
     return result
 

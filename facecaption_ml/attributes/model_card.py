@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from string import Template
 
+from facecaption_ml.attributes.checkpoints import CARD, CONFIG, EVALUATION, WEIGHTS
 from facecaption_ml.attributes.evaluation import Evaluation
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
-from facecaption_ml.attributes.prediction import CARD, CONFIG, EVALUATION, WEIGHTS
 from facecaption_ml.markdown import markdown_table
 from facecaption_ml.storage.local_files import write_file
 

@@ -6,56 +6,30 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from facecaption_ml.attributes.calibration import sigmoid
+from facecaption_ml.attributes.checkpoints import (
+    CONFIG,
+    THRESHOLDS,
+    WEIGHTS,
+    CheckpointError,
+    checkpoint_folder,
+    read_weights,
+)
 from facecaption_ml.attributes.data import fit
 from facecaption_ml.attributes.labels import PAPER_RULE, PAPER_THRESHOLD, FaceOutcome, LabelRule, label_faces
 from facecaption_ml.attributes.thresholds import PrecisionError, Thresholds, require_precision
 from facecaption_ml.decoding import UndecodableImage, as_rgb
-from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.pretrained import weights_version
 from facecaption_ml.schemas import SCHEMAS, conform
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
-    import torch
-
     from facecaption_ml.attributes.network import AttributeNetwork, Preset
-
-WEIGHTS: Final = "attributes.safetensors"
-CONFIG: Final = "config.json"
-EVALUATION: Final = "evaluation.json"
-CARD: Final = "MODEL_CARD.md"
-THRESHOLDS: Final = "thresholds.json"
-RELIABILITY: Final = "reliability.png"
-NEEDED: Final = (WEIGHTS, CONFIG, EVALUATION, CARD)
-"""The files of every checkpoint. Those of an earlier version have neither thresholds nor the picture."""
-PIXEL_MEAN: Final = (124.0, 107.0, 97.0)
-PIXEL_STD: Final = (68.0, 63.0, 62.0)
-_OWN: Final = {name: Path(__file__).parent / name for name in ("bundled", "drawn")}
-"""Checkpoints that come along: of photographs (CelebA at 89×109), and of drawn portraits."""
-
-
-class CheckpointError(FaceCaptionError):
-    """A checkpoint is absent or does not fit; the message names the file."""
-
-
-def checkpoint_folder(name: str | Path) -> Path:
-    """``bundled``, ``drawn``, a checkpoint folder, or a ``.safetensors`` file in one.
-
-    Raises CheckpointError where it is incomplete.
-    """
-    folder = _OWN.get(str(name)) or Path(name).expanduser()
-    if folder.suffix == ".safetensors":
-        folder = folder.parent
-    for part in NEEDED:
-        if not (folder / part).is_file():
-            raise CheckpointError(f"attribute checkpoint {folder}: {part} is missing")
-    return folder
 
 
 class AttributePredictor:
@@ -83,7 +57,6 @@ class AttributePredictor:
     def load(cls, weights: str | Path = "bundled", device: str = "cpu") -> AttributePredictor:
         """From ``bundled``, a checkpoint folder or its ``.safetensors``. Raises CheckpointError naming what does not fit."""
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
 
         from facecaption_ml.attributes.network import AttributeNetwork, Preset
 
@@ -98,7 +71,7 @@ class AttributePredictor:
             ) from error
         network = AttributeNetwork(preset)
         try:
-            network.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
+            network.load_state_dict(read_weights(folder / WEIGHTS))
         except (SafetensorError, RuntimeError) as error:
             line = " ".join(str(error).split())[:160]
             raise CheckpointError(f"attribute checkpoint {folder / WEIGHTS}: does not fit: {line}") from error
@@ -158,18 +131,8 @@ class AttributePredictor:
         import torch
 
         with torch.inference_mode():
-            x = normalised(torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float())
-            both = self._network(x).double() + self._network(x.flip(3)).double()
-        return (both / 2).cpu().numpy()
-
-
-def normalised(pixels: torch.Tensor) -> torch.Tensor:
-    """float [B, 3, H, W] in 0–255 → what the network takes, channels last."""
-    import torch
-
-    mean = torch.tensor(PIXEL_MEAN, device=pixels.device)[:, None, None]
-    std = torch.tensor(PIXEL_STD, device=pixels.device)[:, None, None]
-    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+            found = self._network.views(torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float())
+        return found.cpu().numpy()
 
 
 def attribute_table(
