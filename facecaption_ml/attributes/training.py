@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 import math
 import time
@@ -34,7 +33,6 @@ from facecaption_ml.attributes.network import AttributeNetwork, Preset
 from facecaption_ml.attributes.starting_weights import start_from
 from facecaption_ml.attributes.weighting import adaptive_weights
 from facecaption_ml.devices import autocast, compute_dtype
-from facecaption_ml.pretrained import weights_version
 from facecaption_ml.storage.local_files import atomic_write
 from facecaption_ml.storage.lock import exclusive
 
