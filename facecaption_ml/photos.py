@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from facecaption_ml.attributes import label_faces
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
-from facecaption_ml.captions import caption_seed
+from facecaption_ml.captions import face_caption
 from facecaption_ml.decoding import decode_image, encode_jpeg
 from facecaption_ml.faces import Face, align_and_crop
 
@@ -53,6 +54,7 @@ class PhotoCaptioner:
     margin: float = 0.3
     threshold: float = PAPER_THRESHOLD
     seed: int = 0
+    excluded: Collection[str] = ()  # attributes kept out of captions; the labels have them
 
     def caption(self, data: bytes) -> tuple[np.ndarray, list[CaptionedFace]]:
         """The decoded RGB picture and its faces, likeliest first. Raises UndecodableImage where ``data`` is no picture.
@@ -81,4 +83,4 @@ class PhotoCaptioner:
         return self._text(found, hashlib.sha256(data).hexdigest()[:16])
 
     def _text(self, found: FaceLabels, key: str) -> str:
-        return self.grammar.caption(found.labels, found.gender, caption_seed(key, self.grammar.version, self.seed))
+        return face_caption(self.grammar, key, found.labels, found.gender, self.seed, self.excluded)

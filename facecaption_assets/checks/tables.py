@@ -11,6 +11,7 @@ from facecaption_assets.factories.check import Check
 from facecaption_ml.captions import check_faithful
 from facecaption_ml.captions.rewrite.judgement import unclean
 from facecaption_ml.dataset.removals import RemovalList
+from facecaption_ml.schemas import LLM, PUBLISHED, TEMPLATE
 from facecaption_ml.taxonomy import FEMALE, settle_conflicts
 
 _BELOW, _ABOVE = 0.05, 0.02  # how far a share that is right may lie beside the probabilities
@@ -55,6 +56,7 @@ FACECAPTION_DATASET: Final[Mapping[str, str]] = {
     "faces_conserved": "Captioned faces = released + removed by reason.",
     "removals_honoured": "Nothing on the removal list is released.",
     "one_split_per_url": "No source URL is in two splits.",
+    "provenance": "Every caption says who wrote it, an LLM's also which model and prompt; every label has its probability.",
     "unique_faces": "No face id occurs twice.",
 }
 FACECAPTION_RELEASE: Final[Mapping[str, str]] = {
@@ -155,7 +157,7 @@ def calibrated(right: float | None, low: float, high: float) -> Check:
     found = f"no held-out label has a probability of {low:.0%} to {high:.0%}"
     if right is not None:
         found = f"{right:.1%} of the labels with a probability of {low:.0%} to {high:.0%} are right"
-    return Check("calibrated", passed, metadata, blocks=False, found=found)
+    return Check("calibrated", passed, metadata, found=found)
 
 
 def label_thresholds(attributes: pl.DataFrame, threshold: float, min_labels: int) -> Check:
@@ -219,7 +221,25 @@ def acceptance(written: int, captions: int, floor: float) -> Check:
     metadata = {"rate": round(rate, 4), "floor": floor, "from the LLM": written}
     side = "at or above" if rate >= floor else "under"
     found = f"{written:,} of {captions:,} captions are the LLM's, {rate:.1%}: {side} the floor of {floor:.0%}"
-    return Check("acceptance", rate >= floor, metadata, blocks=False, found=found)
+    return Check("acceptance", rate >= floor, metadata, found=found)
+
+
+def provenance(released: pl.DataFrame) -> Check:
+    """``released``: a ``facecaption_dataset`` table."""
+    source = pl.col("caption_source")
+    named = pl.all_horizontal(pl.col("caption_model", "prompt_version").is_not_null())
+    unnamed = pl.all_horizontal(pl.col("caption_model", "prompt_version").is_null())
+    as_drawn = unnamed & pl.col("attempts").is_not_null() & (pl.col("caption") == pl.col("template_caption"))
+    told = (
+        pl.when(source == LLM)
+        .then(named & (pl.col("attempts") > 0))
+        .when(source == TEMPLATE)
+        .then(as_drawn)
+        .otherwise((source == PUBLISHED) & unnamed & pl.col("attempts").is_null())
+    )
+    likely = pl.col("labels").list.len().eq_missing(pl.col("label_probabilities").list.len())
+    hold = "captions say who wrote them, and have a probability for each label"
+    return none_of("provenance", released, ~(told & likely).fill_null(False), "face_id", hold)
 
 
 def one_split_per_url(released: pl.DataFrame) -> Check:

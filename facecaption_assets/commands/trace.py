@@ -19,7 +19,7 @@ from facecaption_ml.taxonomy import ATTRIBUTES
 
 # What a person wants to know of each table's row, and of the run that wrote it.
 _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
-    DATASET: ("caption", "split", "url", "box", "labels"),
+    DATASET: ("caption", "caption_source", "caption_model", "split", "url", "box", "labels"),
     "llm_captions": ("caption_source", "model", "prompt_version", "attempts", "reason", "missing", "invented"),
     "template_captions": ("template_caption", "gender"),
     "face_attributes": ("labels", "gender", "dropped_conflicts"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,8 +192,10 @@ def load_photo_captioner(
     grammar: str = "bundled",
     min_score: float = 0.9,
     seed: int = 0,
+    excluded: Collection[str] = (),
 ) -> PhotoCaptioner:
-    """Detector, attribute predictor and grammar for single photos, as the settings say. ``weights``: as of load_detector."""
+    """Detector, attribute predictor and grammar for single photos, as the settings say. ``weights``: as of load_detector;
+    ``excluded``: attributes kept out of captions."""
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar
     from facecaption_ml.photos import PhotoCaptioner
@@ -208,4 +211,5 @@ def load_photo_captioner(
         margin=settings.crops.margin,
         threshold=settings.attributes.threshold,
         seed=seed,
+        excluded=excluded,
     )

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from facecaption_assets.settings.naming import Names
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
+from facecaption_ml.captions.labels import known_attributes
 from facecaption_ml.dataset.options import ShardRules, SourceColumns, SourceRules
 
 REMOVALS: Final = "removals.txt"
@@ -57,6 +58,16 @@ class CaptionSettings(BaseModel):
     model_config = FROZEN
 
     grammar: str = Field("bundled", description="bundled or a grammar file")
+    exclude: tuple[str, ...] = Field(
+        (),
+        description="labels that no caption says, as CelebA's names with commas: Attractive,Chubby; columns keep them",
+    )
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _read_names(cls, value: Any) -> Any:
+        given = value.split(",") if isinstance(value, str) else value
+        return known_attributes(filter(None, (str(name).strip() for name in given)))
 
 
 class ReleaseSettings(BaseModel):
