@@ -39,8 +39,7 @@ ATTRIBUTE_MODEL: Final[Mapping[str, str]] = {
 }
 FACE_ATTRIBUTES: Final[Mapping[str, str]] = {
     "faces_conserved": "Crops in = kept + dropped by reason.",
-    "thresholds": "Every label's probability exceeds its threshold under the rule that holds, and every face has as many labels "
-    "as the settings ask for.",
+    "thresholds": "Every label's probability exceeds its threshold, and every face has as many labels as the settings ask for.",
     "no_conflicts": "No face carries two labels that contradict each other.",
     "unique_faces": "No face id occurs twice.",
 }

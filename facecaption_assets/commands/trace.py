@@ -28,8 +28,8 @@ _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "source_manifest": ("url", "alt_text", "nsfw", "width", "height", "duplicate_url"),
 }
 _RECORDED: Final = (
-    "grammar version", "seed", "label rule", "predictor", "detector weights", "model", "prompt version", "guided decoding", "facecaption",
-    "device", "source", "version", "trained on",
+    "grammar version", "seed", "label rule", "predictor", "detector weights", "model", "prompt version", "guided decoding",
+    "facecaption", "device", "source", "version", "trained on",
 )  # fmt: skip
 _UNPARTITIONED: Final = ("source_manifest", "attribute_model")
 _UI: Final = "http://127.0.0.1:3000"  # where `facecaption ui` listens unless told otherwise
