@@ -19,8 +19,10 @@ from facecaption_assets.machines.compute import CPU
 from facecaption_assets.partitions import STATISTICS_ASSETS
 from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
+from facecaption_ml import figures
 from facecaption_ml.dataset.data_card import data_card, summary_json
 from facecaption_ml.dataset.funnel import STAGES, total_counts
+from facecaption_ml.dataset.label_rules import in_words, label_rules
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.release import (
     image_hashes,
@@ -35,7 +37,6 @@ from facecaption_ml.dataset.release_summary import ReleaseSummary
 from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.errors import naming
 from facecaption_ml.schemas import DATASET, SCHEMAS
-from facecaption_ml.statistics import figures
 from facecaption_ml.statistics.report import card_sections
 from facecaption_ml.storage.store import Store, StoreError
 
@@ -120,7 +121,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         CPU,
         team="data",
         code_version="2",
-        reads=("release", "captions", "attributes.threshold", "profile"),
+        reads=("release", "captions", "profile"),
         checks={**checks.FACECAPTION_RELEASE, **SAME_SETTINGS},
         resources=["grammar"],
         table="facecaption_release",
@@ -144,6 +145,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         inputs = DatasetInputs.of(context.instance, shards)
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
+        rules = in_words(label_rules(store, shards))
         rows = sum(store.row_count(DATASET, shard) for shard in shards)
         statistics, pictures = card_sections(store, STATISTICS_ASSETS, rows)
 
@@ -156,7 +158,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                     versions,
                     settings.release.images,
                     statistics,
-                    label_rule=f"p > {settings.attributes.threshold:g}",
+                    label_rule=rules,
                     kept_out=settings.captions.exclude,
                 ),
                 "summary.json": summary_json(summary, funnel),
@@ -180,6 +182,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 "faces of repeated images left out": summary.duplicate_faces,
                 **previews.counts("left out", summary.left_out),
                 **previews.counts("captions by", summary.captions.sources),
+                "label rule": rules,
                 "mean words": round(summary.mean_words, 2),
                 "mean side, px": round(summary.mean_side, 1),
                 "funnel": previews.rows(["stage", "count"], list(funnel.items())),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import polars as pl
 
 from facecaption_assets.factories.check import Check
+from facecaption_ml.attributes.label_scores import LabelScore
+from facecaption_ml.attributes.labels import LabelRule
 from facecaption_ml.captions import check_faithful
 from facecaption_ml.captions.rewrite.judgement import unclean
 from facecaption_ml.dataset.removals import RemovalList
@@ -33,10 +35,11 @@ FACE_CROPS: Final[Mapping[str, str]] = {
 ATTRIBUTE_MODEL: Final[Mapping[str, str]] = {
     "beats_majority": "Mean accuracy on held-out faces is above that of always answering the majority class.",
     "calibrated": "Of the held-out labels just above the threshold, as many are right as their probabilities say.",
+    "precise_labels": "Of the held-out labels under the thresholds for a precision, at least that share is right.",
 }
 FACE_ATTRIBUTES: Final[Mapping[str, str]] = {
     "faces_conserved": "Crops in = kept + dropped by reason.",
-    "thresholds": "Every label's probability exceeds the threshold, and every face has as many labels as the settings ask for.",
+    "thresholds": "Every label's probability exceeds its threshold, and every face has as many labels as the settings ask for.",
     "no_conflicts": "No face carries two labels that contradict each other.",
     "unique_faces": "No face id occurs twice.",
 }
@@ -160,18 +163,34 @@ def calibrated(right: float | None, low: float, high: float) -> Check:
     return Check("calibrated", passed, metadata, found=found)
 
 
-def label_thresholds(attributes: pl.DataFrame, threshold: float, min_labels: int) -> Check:
+def precise_labels(scores: Sequence[LabelScore]) -> Check:
+    """``scores``: of the held-out labels under each rule; those of one threshold for all are not asked about here."""
+    asked = {score.target: score.everyone.precision for score in scores if score.target}
+    short = [target for target, right in asked.items() if right is not None and right < target]
+    shown = ", ".join(
+        f"{'none' if right is None else f'{right:.1%}'} for {target:g}" for target, right in asked.items()
+    )
+    found = f"of the held-out labels are right under the thresholds for a precision: {shown}"
+    if not asked:
+        found = (
+            "this checkpoint has no thresholds for a precision, so FACECAPTION_LABEL_PRECISION cannot be used with it"
+        )
+    metadata = {f"right for a precision of {target:g}": right or 0.0 for target, right in asked.items()}
+    return Check("precise_labels", bool(asked) and not short, metadata, found=found)
+
+
+def label_thresholds(attributes: pl.DataFrame, rule: LabelRule, min_labels: int) -> Check:
     """Recounts each row from its 40 probabilities, independently of how the labels were made."""
     bad = []
     for row in attributes.iter_rows(named=True):
-        certain = all(row[label] > threshold for label in row["labels"])
+        certain = all(row[label] > rule.thresholds[label] for label in row["labels"])
         female = row["gender"] == "female"
         male_right = (row["gender"] == "male") == ("Male" in row["labels"])
-        female_right = not female or 1 - row["Male"] > threshold
+        female_right = not female or 1 - row["Male"] > rule.thresholds[FEMALE]
         if not (certain and male_right and female_right and len(row["labels"]) + female >= min_labels):
             bad.append(row["face_id"])
-    hold = f"faces have at least {min_labels} labels, each with a probability above {threshold:g}"
-    return Check.of_each("thresholds", bad, len(attributes), hold, threshold=threshold)
+    hold = f"faces have at least {min_labels} labels, each above its threshold ({rule.words})"
+    return Check.of_each("thresholds", bad, len(attributes), hold, rule=rule.words)
 
 
 def no_conflicts(attributes: pl.DataFrame) -> Check:

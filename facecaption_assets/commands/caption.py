@@ -58,7 +58,8 @@ def caption_photos(
             continue
         everything += faces
         if as_json:
-            click.echo(json.dumps({"photo": str(path), "faces": [face.as_json() for face in faces]}))
+            shown = [face.as_json() for face in faces]
+            click.echo(json.dumps({"photo": str(path), "label_rule": captioner.rule.words, "faces": shown}))
         else:
             _print(path, faces)
     if sheet:

@@ -14,7 +14,7 @@ STORED: Final[Mapping[str, str]] = {"stored": "What the store gives back is what
 """The check that every asset has which writes something into the store."""
 WARNINGS: Final = frozenset({
     "acceptance", "above_baselines", "calibrated", "complete", "defined", "held_out_above_chance", "no_regression",
-    "same_settings",
+    "precise_labels", "same_settings",
 })  # fmt: skip
 """Checks whose failure is a warning: nothing waits for them. Every other one is an error."""
 _SHOWN: Final = 20

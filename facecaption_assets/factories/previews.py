@@ -15,7 +15,7 @@ import dagster as dg
 import numpy as np
 
 from facecaption_assets.factories import inline_charts
-from facecaption_ml.statistics import figures
+from facecaption_ml import figures
 from facecaption_ml.texts import shortened
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 import math
 import time
@@ -25,19 +24,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facecaption_ml.attributes.augmentation import augment, mix
-from facecaption_ml.attributes.calibration import fit_temperatures, sigmoid
+from facecaption_ml.attributes.checkpoints import WEIGHTS, read_weights, write_weights
 from facecaption_ml.attributes.data import AttributeData
-from facecaption_ml.attributes.evaluation import Evaluation, evaluate
+from facecaption_ml.attributes.evaluation import Evaluation
+from facecaption_ml.attributes.finishing import finish_checkpoint
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
-from facecaption_ml.attributes.model_card import write_model_card
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
-from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS, CheckpointError, normalised
+from facecaption_ml.attributes.starting_weights import start_from
 from facecaption_ml.attributes.weighting import adaptive_weights
 from facecaption_ml.devices import autocast, compute_dtype
-from facecaption_ml.pretrained import weights_version
 from facecaption_ml.storage.local_files import atomic_write
 from facecaption_ml.storage.lock import exclusive
-from facecaption_ml.taxonomy import ATTRIBUTES
 
 logger = logging.getLogger("facecaption")
 
@@ -143,16 +140,11 @@ class _Training:
         self.epochs, self.adaptive = epochs or preset.epochs, adaptive
         self.progress = _Progress()
         self.network = AttributeNetwork(preset).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.learning_rate = preset.learning_rate * (_LEARNING_RATE_SHARE if init else 1)
-        self.init = _start_from(self.network, init) if init else ""
+        self.init, is_checkpoint = start_from(self.network, init) if init else ("", False)
+        self.rate_share = _LEARNING_RATE_SHARE if is_checkpoint else 1.0
         self.average = copy.deepcopy(self.network).eval()
-        weights = [p for p in self.network.parameters() if p.ndim > 1]
-        others = [p for p in self.network.parameters() if p.ndim <= 1]  # norms and biases are not decayed
-        self.optimizer = torch.optim.AdamW(
-            [{"params": weights, "weight_decay": preset.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=preset.learning_rate,
-            fused=True,
-        )
+        self.optimizer = torch.optim.AdamW(_groups(self.network, preset), fused=True)
+        self.peaks = [group["lr"] * self.rate_share for group in self.optimizer.param_groups]
         self.steps_per_epoch = max(len(data.rows["train"]) // preset.batch_size, 1)
         self.dtype = compute_dtype("auto", device)
         self.updates = 0
@@ -175,8 +167,9 @@ class _Training:
         return self._end_epoch(float(np.mean(losses)), started)
 
     def _step(self, batch: np.ndarray, number: int, task_weights: Tensor, generator: torch.Generator) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * _schedule(number, self.epochs * self.steps_per_epoch)
+        share = _schedule(number, self.epochs * self.steps_per_epoch, self.preset.warm_up)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * share
         pixels = torch.from_numpy(self.data.images.batch(batch, self.preset.input)).permute(0, 3, 1, 2).float()
         labels = torch.from_numpy(self.data.labels[batch]).float()
         x, y = mix(
@@ -186,7 +179,7 @@ class _Training:
             generator,
         )
         with autocast(self.dtype, self.device):
-            logits = self.network(normalised(x))
+            logits = self.network(self.network.normalised(x))
         loss = (F.binary_cross_entropy_with_logits(logits.float(), y, reduction="none").mean(0) * task_weights).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the attribute loss is not finite at step {number}: lower the learning rate")
@@ -228,20 +221,12 @@ class _Training:
         logits = []
         for start in range(0, len(rows), 256):
             pixels = torch.from_numpy(self.data.images.batch(rows[start : start + 256], self.preset.input))
-            x = normalised(pixels.permute(0, 3, 1, 2).float().to(self.device))
             with autocast(self.dtype, self.device):
-                logits.append((self.average(x).double() + self.average(x.flip(3)).double()) / 2)
+                logits.append(self.average.views(pixels.permute(0, 3, 1, 2).float().to(self.device)))
         return torch.cat(logits).cpu().numpy(), self.data.labels[rows]
 
     def _save_weights(self) -> None:
-        from safetensors.torch import save
-
-        half = {
-            name: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
-            for name, value in self.average.state_dict().items()
-        }
-        with atomic_write(self.out / WEIGHTS) as file:
-            file.write(save(half))
+        write_weights(self.out / WEIGHTS, self.average.state_dict(), self.preset.eight_bits)
 
     def _save_state(self) -> None:
         state = {
@@ -286,12 +271,10 @@ class _Training:
 
     def _restore_from(self, state: dict[str, Any]) -> bool:
         """Take over ``state``; False where it is of another training. Raises what a damaged one makes of it."""
-        from safetensors.torch import load_file
-
         saved = (state["preset"], state["seed"], state["epochs"], state.get("init", ""), state.get("data"))
         if saved != (asdict(self.preset), self.seed, self.epochs, self.init, self.data.fingerprint):
             return False
-        load_file(self.out / WEIGHTS)  # of the best epoch so far: what is published in the end
+        read_weights(self.out / WEIGHTS)  # of the best epoch so far: what is published in the end
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -303,55 +286,26 @@ class _Training:
 
     def finish(self, threshold: float) -> Evaluation:
         """Calibrate the best epoch on the validation split, evaluate it on the test split, write config and scores."""
-        from safetensors.torch import load_file
-
-        best = load_file(self.out / WEIGHTS)
-        self.average.load_state_dict({name: value.float() for name, value in best.items()})
+        self.average.load_state_dict(read_weights(self.out / WEIGHTS))
         self.dtype = torch.float32  # the predictor's own arithmetic
-        temperatures = fit_temperatures(*self._logits("validation"))
-        logits, labels = self._logits("test")
-        version = weights_version(self.out / WEIGHTS)
-        share = self.data.labels[self.data.rows["train"]].mean(0)
-        result = evaluate(sigmoid(logits / temperatures), labels, share, self.data.name, version, threshold)
-        config = {
-            "version": version,
-            "preset": asdict(self.preset),
-            "temperatures": dict(zip(ATTRIBUTES, np.round(temperatures, 4).tolist(), strict=True)),
-            "trained_on": self.data.name,
-            "best_epoch": self.progress.best_epoch,
-            "seed": self.seed,
-        }
-        with atomic_write(self.out / CONFIG) as file:
-            file.write(json.dumps(config, indent=1).encode())
-        result.write(self.out / EVALUATION)
-        write_model_card(self.out)
-        return result
+        logits = {split: self._logits(split)[0] for split in ("validation", "test")}
+        config = {"preset": asdict(self.preset), "best_epoch": self.progress.best_epoch, "seed": self.seed}
+        return finish_checkpoint(self.out, logits, self.data, config, threshold)
 
 
-def _start_from(network: AttributeNetwork, folder: Path) -> str:
-    """Give ``network`` the weights of a checkpoint folder; the version of these weights.
-
-    Raises CheckpointError where the folder holds none, or a network of another shape.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    for name in (WEIGHTS, CONFIG):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"init {folder}: {name} is missing there")
-    preset = "unknown"
-    try:
-        preset = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["preset"]["name"]
-        network.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        line = " ".join(str(error).split())[:120]
-        raise CheckpointError(f"init {folder}: does not fit, its preset is {preset!r}: {line}") from None
-    return weights_version(folder / WEIGHTS)
+def _groups(network: AttributeNetwork, preset: Preset) -> list[dict[str, Any]]:
+    """The trunk's and the head's parameters, each with its peak rate; norms and biases are not decayed."""
+    groups = []
+    for is_trunk, rate in ((True, preset.trunk_rate or preset.learning_rate), (False, preset.learning_rate)):
+        chosen = [p for name, p in network.named_parameters() if name.startswith("trunk.") == is_trunk]
+        groups.append({"params": [p for p in chosen if p.ndim > 1], "lr": rate, "weight_decay": preset.weight_decay})
+        groups.append({"params": [p for p in chosen if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
+    return groups
 
 
-def _schedule(step: int, steps: int) -> float:
-    """Warm-up over the first twentieth (at most 500 steps), then a cosine to zero; a share of the peak rate."""
-    warm_up = max(min(steps // 20, 500), 1)
+def _schedule(step: int, steps: int, warm_share: float) -> float:
+    """Warm-up over a share of the steps (at most 500), then a cosine to zero; a share of the peak rate."""
+    warm_up = max(min(int(steps * warm_share), 500), 1)
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
