@@ -25,6 +25,10 @@ from facecaption_ml.errors import naming_fields
 
 GROUP = "captions"
 LLM_PREFIX: Final = "FACECAPTION_LLM_"
+_TOKENS: Final = ("prompt tokens", "completion tokens", "tokens of answers from the cache")
+_COST: Final = "cost with the answers from the cache"
+USAGE: Final = (*_TOKENS, _COST)
+"""The metadata that says what a shard's rewrites took."""
 _TREND: Final = 30  # shards that the acceptance rate is compared with
 
 
@@ -61,7 +65,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "rewrite that loses or adds an attribute is not taken; the row then keeps its template caption and the reason."
             ),
             code_version="2",
-            reads=("llm.backend",) if settings.llm.backend == "none" else ("llm", "seed"),
+            reads=("llm", "seed"),
             files=(LEXICON, *ANSWERS),
             compute=ONE_A100,
             settings=settings,
@@ -191,16 +195,15 @@ def _kinds(reasons: pl.Series) -> pl.Series:
 
 def _used(usage: Usage, prices: Prices) -> dict[str, Any]:
     """What the captions of a shard took: answers, tokens, money, and what servers said about errors."""
+    kept = usage.kept_prompt_tokens + usage.kept_completion_tokens
     metadata: dict[str, Any] = {
         "answers from the cache": usage.kept,
         "answers asked for": usage.requests,
-        "prompt tokens": usage.prompt_tokens,
-        "completion tokens": usage.completion_tokens,
-        "tokens of answers from the cache": usage.kept_prompt_tokens + usage.kept_completion_tokens,
+        **dict(zip(_TOKENS, (usage.prompt_tokens, usage.completion_tokens, kept), strict=True)),
     }
     if prices != Prices():
         metadata["cost"] = prices.cost(usage.prompt_tokens, usage.completion_tokens)
-        metadata["cost with the answers from the cache"] = prices.cost(
+        metadata[_COST] = prices.cost(
             usage.prompt_tokens + usage.kept_prompt_tokens, usage.completion_tokens + usage.kept_completion_tokens
         )
     if usage.errors:

@@ -2,18 +2,20 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 
+from facecaption_assets.assets.captions import USAGE
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.dataset_inputs import SAME_SETTINGS, DatasetInputs
 from facecaption_assets.factories.progress import Progress
+from facecaption_assets.factories.records import summed
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
 from facecaption_assets.partitions import STATISTICS_ASSETS
@@ -146,6 +148,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
         rules = in_words(label_rules(store, shards))
+        spent = _spent(context.instance, shards)
         rows = sum(store.row_count(DATASET, shard) for shard in shards)
         statistics, pictures = card_sections(store, STATISTICS_ASSETS, rows)
 
@@ -160,6 +163,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                     statistics,
                     label_rule=rules,
                     kept_out=settings.captions.exclude,
+                    spent=spent,
                 ),
                 "summary.json": summary_json(summary, funnel),
                 "figures/funnel.png": _funnel_picture(funnel),
@@ -194,6 +198,16 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         )
 
     return facecaption_release
+
+
+def _spent(instance: dg.DagsterInstance, shards: Sequence[str]) -> dict[str, str]:
+    """What the language model took, over the shards, as their records have it; nothing where it took nothing."""
+    sums = summed(instance, "llm_captions", shards, USAGE)
+    return {
+        name: f"{amount:,.2f}" if isinstance(amount, float) else f"{amount:,}"
+        for name, amount in sums.items()
+        if amount
+    }
 
 
 def _funnel_picture(funnel: Mapping[str, int]) -> bytes:

@@ -17,9 +17,13 @@ from facecaption_assets.settings.naming import Setting
 from settings_read import READ
 
 
+# Under guided decoding each setting of rewriting counts; others leave some idle.
+GUIDED = {"profile": "sample", "llm_backend": "local", "llm_guided": True}
+
+
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return load_settings(profile="sample")
+    return load_settings(**GUIDED)
 
 
 def reads_of(settings: Settings) -> dict[str, str]:
@@ -57,7 +61,7 @@ def test_each_asset_names_the_settings_that_it_is_known_to_depend_on(settings: S
 
 @cache
 def _under(**changes: Any) -> dict[str, Any]:
-    return reads_of(load_settings(profile="sample").replaced(**changes))
+    return reads_of(load_settings(**GUIDED).replaced(**changes))
 
 
 @pytest.mark.parametrize(
@@ -79,6 +83,37 @@ def test_a_changed_setting_moves_the_code_version_of_what_reads_it_and_of_nothin
     assert {asset for asset in before if before[asset] != after[asset]} == {
         a for a, read in READ.items() if name in read
     }
+
+
+@pytest.mark.parametrize(
+    ("backend", "setting", "value", "moves"),
+    [
+        ("none", "llm_model", "another/model", False),
+        ("none", "llm_guided", False, False),
+        ("none", "llm_backend", "local", True),
+        ("endpoint", "llm_model", "another", True),
+        ("endpoint", "llm_guided", False, False),
+        ("vllm", "llm_least_fluency", -9.0, False),
+        ("local", "llm_least_fluency", -9.0, True),
+        ("local", "llm_model", "another/model", True),
+    ],
+)
+def test_what_the_chosen_backend_does_without_makes_no_caption_stale(
+    backend: str, setting: str, value: Any, moves: bool
+) -> None:
+    before, after = _under(llm_backend=backend), _under(**{"llm_backend": backend, setting: value})
+    assert {asset for asset in before if before[asset] != after[asset]} == ({"llm_captions"} if moves else set())
+
+
+def test_the_backends_that_can_be_guided_are_those_that_say_so() -> None:
+    from importlib import import_module
+
+    from facecaption_ml.captions.backends.registry import BACKENDS, GUIDABLE
+
+    for name, place in BACKENDS.items():
+        module, _, kind = place.partition(":")
+        backend = getattr(import_module(f"facecaption_ml.captions.backends.{module}"), kind)
+        assert backend.supports_constraints == (name in GUIDABLE), name
 
 
 def test_every_setting_is_read_by_an_asset_or_is_known_to_change_no_result(settings: Settings) -> None:
