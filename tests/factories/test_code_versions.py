@@ -16,7 +16,6 @@ from facecaption_assets.settings import SETTINGS, Settings, load_settings
 from facecaption_assets.settings.naming import Setting
 from settings_read import READ
 
-
 # Under guided decoding each setting of rewriting counts; others leave some idle.
 GUIDED = {"profile": "sample", "llm_backend": "local", "llm_guided": True}
 
