@@ -6,7 +6,11 @@ fits: the slots that have a wording for them, one bit each. All that is worked o
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import lru_cache, reduce
+from itertools import groupby
+from operator import or_
 from typing import Final, NamedTuple
 
 from facecaption_ml.captions.template.draws import best_of, table
@@ -19,6 +23,7 @@ WORN: Final = "Worn"
 """Every phrase has a wording in one of these slots, so that any can be said: "he has …", "he is wearing …"."""
 TAIL: Final = "Tail"
 """A phrase with a wording here closes its list ("wavy hair with bangs")."""
+_OPENING: Final = "OPENING"
 _EXPRESSING: Final = "Expressing"
 _THINGS: Final = (HAVE, "Plain", "Item")
 
@@ -27,32 +32,42 @@ Fits = tuple[int, ...]
 
 
 class Before(NamedTuple):
-    """What a sentence is measured against: the sentence before it."""
+    """What a sentence is measured against: the first word and the construction of the sentence before it."""
 
-    word: str = ""
-    repeated: bool = False  # the one before that began with the same word
-    construction: str = ""
-    opening: bool = False
+    word: str
+    construction: str
+
+
+NOTHING: Final = Before("", "")
+"""Before the opening sentence."""
 
 
 class Construction(NamedTuple):
     """A sentence as text with a ``%s`` for each slot."""
 
-    name: str
     weight: float
     text: str
     slots: tuple[Name, ...]
-    word: str  # the first
     ands: int
-
-
-class Sentence(NamedTuple):
-    """A construction with its slots filled: for each slot the phrase's place, -1 for the person, and its wordings by bits."""
-
-    text: str
-    slots: tuple[tuple[int, dict[int, Wordings]], ...]
-    before: Before  # for the next sentence
+    starts: Before  # this sentence as the next one sees it
     begins_with_slot: bool
+
+
+class Filled(NamedTuple):
+    """A construction with phrases for its slots.
+
+    ``runs``: neighbouring equal slots together, which make a list: their wordings by bits, and the places of their phrases
+    among the phrases in the order of their fits; no place for the person.
+    """
+
+    construction: Construction
+    weight: float
+    cost: float  # wherever it stands
+    runs: tuple[tuple[dict[int, Wordings], tuple[int, ...]], ...]
+
+
+Group = tuple[tuple[int, ...], int, tuple[Name, ...], list[Construction]]
+"""Constructions with the same slots: these as bits one by one and together, and as names."""
 
 
 class Constructions:
@@ -60,19 +75,23 @@ class Constructions:
 
     def __init__(self, rules: Rules, book: PhraseBook, style: Style) -> None:
         self._rules, self._book, self._style = rules, book, style
-        self._openings = _by_slots(self._written("OPENING"))
-        self._sentences = _by_slots(self._written("SENTENCE"))
-        self.people = {slots[0] for slots in self._openings if slots}
-        if () in self._openings or any(slots[0] not in self.people for slots in self._openings):
+        openings, sentences = list(self._written(_OPENING)), list(self._written("SENTENCE"))
+        self.people = {construction.slots[0] for construction in openings if construction.slots}
+        if not all(construction.slots for construction in openings) or self.people & {
+            slot for construction in openings for slot in construction.slots[1:]
+        }:
             raise GrammarError("every OPENING must begin with a slot that names the person")
-        inner = {slot for slots in self._openings for slot in slots[1:]}
-        self.slots = sorted(inner | {slot for slots in self._sentences for slot in slots}, key=lambda slot: slot.text)
+        inner = {slot for construction in openings for slot in construction.slots[1:]}
+        self.slots = sorted(inner | {slot for construction in sentences for slot in construction.slots}, key=lambda slot: slot.text)
         self._bit = {slot: 1 << i for i, slot in enumerate(self.slots)}
+        self._openings = self._grouped(openings, 1)
+        self._sentences = self._grouped(sentences, 0)
         self._by_name = {slot.text: self._bit[slot] for slot in self.slots}
         self.tail = rules.names.get(TAIL)
         self._wordings: dict[Name, dict[int, Wordings]] = {slot: {} for slot in (*self.slots, *self.people)}
-        self._filled: dict[tuple[Fits, bool], list[tuple[Construction, tuple[int, ...]]]] = {}
-        self._tables: dict[tuple[Fits, Before], tuple[list[int], list[Sentence]]] = {}
+        self._orders: dict[Fits, tuple[list[int], Fits]] = {}
+        self._filled: dict[tuple[Fits, bool], list[Filled]] = {}
+        self._tables: dict[tuple[Fits, Before], tuple[list[int], list[Filled]]] = {}
         self._room: dict[tuple[bool, int, int], bool] = {}
 
     def fit(self, phrase: int) -> int:
@@ -102,80 +121,108 @@ class Constructions:
         """Whether some sentence takes so many phrases that are had, and worn."""
         key = opening, had, worn
         if key not in self._room:
-            fits = (self._by_name[HAVE],) * had + (self._by_name[WORN],) * worn
+            fits = tuple(sorted((self._by_name[HAVE],) * had + (self._by_name[WORN],) * worn))
             self._room[key] = bool(self._fill(fits, opening))
         return self._room[key]
 
-    def table(self, fits: Fits, before: Before) -> tuple[list[int], list[Sentence]]:
-        """The sentences that say phrases of these fits after the sentence before, the best of ``style.drafts`` draws."""
+    def order(self, fits: Fits) -> tuple[list[int], Fits]:
+        """The places of phrases in the order of their fits, and the fits in that order."""
+        found = self._orders.get(fits)
+        if found is None:
+            order = sorted(range(len(fits)), key=fits.__getitem__)
+            found = self._orders[fits] = order, tuple([fits[at] for at in order])
+        return found
+
+    def table(self, fits: Fits, before: Before) -> tuple[list[int], list[Filled]]:
+        """The sentences that say phrases of these fits, which are in order, after the sentence before.
+
+        As ``draws.table`` has them, the best of ``style.drafts`` draws.
+        """
         key = fits, before
         found = self._tables.get(key)
         if found is None:
-            found = self._tables[key] = self._best(fits, before)
+            filled = self._fill(fits, before is NOTHING)
+            if not filled:
+                raise GrammarError(f"no sentence takes {len(fits)} phrases; {HAVE} and {WORN} need longer lists")
+            costs = [self._cost(each, before) for each in filled]
+            shares = best_of(self._style.drafts, [each.weight for each in filled], costs)
+            found = self._tables[key] = table(shares, filled)
         return found
 
-    def _best(self, fits: Fits, before: Before) -> tuple[list[int], list[Sentence]]:
-        filled = self._fill(fits, before.opening)
-        if not filled:
-            raise GrammarError(f"no sentence takes {len(fits)} phrases; {HAVE} and {WORN} need lists of that length")
-        costs = [self._cost(construction, places, fits, before) for construction, places in filled]
-        shares = best_of(self._style.drafts, [construction.weight for construction, _ in filled], costs)
-        sentences = [self._sentence(construction, places, before) for construction, places in filled]
-        return table(shares, sentences)
-
-    def _sentence(self, construction: Construction, places: tuple[int, ...], before: Before) -> Sentence:
-        slots = tuple((place, self._wordings[slot]) for place, slot in zip(places, construction.slots, strict=True))
-        after = Before(construction.word, construction.word == before.word, construction.name)
-        return Sentence(construction.text, slots, after, construction.text.startswith("%s"))
-
-    def _cost(self, construction: Construction, places: tuple[int, ...], fits: Fits, before: Before) -> float:
-        costs = self._style.sentence_costs
-        cost = costs.ands * max(construction.ands - 1, 0)
-        if construction.word == before.word:
-            cost += costs.same_word_again if before.repeated else costs.same_word
-        if construction.name == before.construction:
+    def _cost(self, filled: Filled, before: Before) -> float:
+        """What a filled construction costs after the sentence before."""
+        costs, starts, cost = self._style.sentence_costs, filled.construction.starts, filled.cost
+        if starts.word == before.word:
+            cost += costs.same_word
+        if starts.construction == before.construction:
             cost += costs.same_construction
-        if construction.name in costs.later and before.construction in self._opening_names:
+        if before.construction == _OPENING and starts.construction in costs.later:
             cost += costs.early
-        expressing = self._by_name.get(_EXPRESSING, 0)
-        for place, slot in zip(places, construction.slots, strict=True):
-            if place >= 0 and fits[place] & expressing and slot.text in _THINGS:
-                cost += costs.static
         return cost
 
-    def _fill(self, fits: Fits, opening: bool) -> list[tuple[Construction, tuple[int, ...]]]:
-        """The constructions that take exactly these phrases, with each slot's phrase."""
+    def _fill(self, fits: Fits, opening: bool) -> list[Filled]:
+        """The constructions that take exactly these phrases, whose fits are in order."""
         key = fits, opening
         if key not in self._filled:
-            filled: list[tuple[Construction, tuple[int, ...]]] = []
-            for slots, constructions in (self._openings if opening else self._sentences).items():
-                inner = slots[1:] if opening else slots
-                if len(inner) == len(fits):
-                    ways = list(_assignments(fits, [self._bit[slot] for slot in inner]))
-                    for construction in constructions if ways else ():
-                        share = construction._replace(weight=construction.weight / len(ways))
-                        filled += [(share, (-1, *way) if opening else way) for way in ways]
+            filled: list[Filled] = []
+            ands = self._style.sentence_costs.ands
+            anywhere = reduce(or_, fits, 0)
+            for bits, needed, inner, constructions in (self._openings if opening else self._sentences)[len(fits)]:
+                if needed & ~anywhere or not all([fit & needed for fit in fits]):
+                    continue
+                ways = _assignments(fits, bits)
+                for places in ways:
+                    runs = self._runs(inner, places)
+                    static = self._static(fits, places, inner)
+                    filled += [
+                        Filled(c, c.weight / len(ways), static + ands * max(c.ands - 1, 0), self._person(c, opening) + runs)
+                        for c in constructions
+                    ]
             self._filled[key] = filled
         return self._filled[key]
 
+    def _person(self, construction: Construction, opening: bool) -> tuple[tuple[dict[int, Wordings], tuple[int, ...]], ...]:
+        return ((self._wordings[construction.slots[0]], ()),) if opening else ()
+
+    def _runs(
+        self, slots: tuple[Name, ...], places: tuple[int, ...]
+    ) -> tuple[tuple[dict[int, Wordings], tuple[int, ...]], ...]:
+        pairs = groupby(zip(slots, places, strict=True), key=lambda pair: pair[0])
+        return tuple((self._wordings[slot], tuple(place for _, place in run)) for slot, run in pairs)
+
+    def _static(self, fits: Fits, places: tuple[int, ...], slots: tuple[Name, ...]) -> float:
+        """The cost of what could be done and is said as a thing."""
+        doing = self._by_name.get(_EXPRESSING, 0)
+        things = sum(
+            bool(fits[at] & doing) and slot.text in _THINGS for at, slot in zip(places, slots, strict=True)
+        )
+        return self._style.sentence_costs.static * things
+
+    def _grouped(self, constructions: list[Construction], people: int) -> dict[int, list[Group]]:
+        """Those with the same slots after the person's together, by the number of these."""
+        by_slots: dict[tuple[Name, ...], list[Construction]] = {}
+        for construction in constructions:
+            by_slots.setdefault(construction.slots[people:], []).append(construction)
+        groups: dict[int, list[Group]] = defaultdict(list)
+        for slots, same in by_slots.items():
+            bits = tuple(self._bit[slot] for slot in slots)
+            groups[len(slots)].append((bits, reduce(or_, bits, 0), slots, same))
+        return groups
+
     def _written(self, symbol: str) -> Iterator[Construction]:
         """The alternatives of OPENING or SENTENCE, written out."""
-        names: list[str] = []
         for weight, right in self._rules.productions[self._rules.names[symbol]]:
             name = right[0].text if len(right) == 1 and isinstance(right[0], Name) else symbol
-            names.append(name)
             for share, symbols in self._flat(right, ()):
                 if weight * share:
                     slots = tuple(s for s in symbols if isinstance(s, Name))
                     words = " ".join(s.replace("%", "%%") if isinstance(s, str) else "%s" for s in symbols)
                     text = spaced(words)
-                    first = text.split(maxsplit=1)[0]
-                    word = slots[0].text if first.startswith("%") else first
-                    yield Construction(
-                        name, weight * share, text[0].upper() + text[1:], slots, word, words.split().count("and")
-                    )
-        if symbol == "OPENING":
-            self._opening_names = frozenset(names)
+                    slot_first = text.startswith("%s")
+                    word = slots[0].text.split("_")[0].lower() if slot_first else text.split(maxsplit=1)[0]
+                    starts = Before(word if word == "the" else "", _OPENING) if symbol == _OPENING else Before(word, name)
+                    text = text[0].upper() + text[1:]
+                    yield Construction(weight * share, text, slots, words.split().count("and"), starts, slot_first)
 
     def _flat(self, right: tuple[str | Name, ...], above: tuple[Name, ...]) -> list[tuple[float, list[str | Name]]]:
         """A right side down to words and slots; nonterminals that assert nothing become their words."""
@@ -200,29 +247,43 @@ class Constructions:
         return [(p, [text]) for text, p in self._book.texts(symbol).items()]
 
 
-def _by_slots(constructions: Iterator[Construction]) -> dict[tuple[Name, ...], list[Construction]]:
-    result: dict[tuple[Name, ...], list[Construction]] = {}
-    for construction in constructions:
-        result.setdefault(construction.slots, []).append(construction)
-    return result
+@lru_cache(maxsize=1 << 16)
+def _assignments(fits: Fits, slots: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Ways to give each slot a phrase that it fits, as places in ``fits``, which are sorted; phrases of equal fits are equal."""
+    room = Counter(slots)
+    if any(sum(bool(fit & slot) for fit in fits) < count for slot, count in room.items()):
+        return []
+    found = []
+    for shares in _shares(list(Counter(fits).items()), room):
+        first = 0
+        queues: dict[int, list[int]] = {slot: [] for slot in room}
+        for share in shares:
+            for slot, number in share.items():
+                queues[slot] += range(first, first + number)
+                first += number
+        found.append(tuple(queues[slot].pop(0) for slot in slots))
+    return found
 
 
-def _assignments(fits: Fits, slots: list[int]) -> Iterator[tuple[int, ...]]:
-    """Ways to give each slot a phrase that it fits; equal slots take the phrases in their order."""
-    if not slots:
-        yield ()
+def _shares(kinds: list[tuple[int, int]], room: Counter[int]) -> Iterator[list[dict[int, int]]]:
+    """Ways to share phrases, so many of each fit, among slots, so many of each: for each fit the slots' numbers."""
+    if not kinds:
+        yield []
         return
-    left: list[tuple[tuple[int, ...], frozenset[int]]] = [((), frozenset())]
-    last_of: dict[int, int] = {}
-    for at, slot in enumerate(slots):
-        before = last_of.get(slot)
-        left = [
-            ((*chosen, phrase), taken | {phrase})
-            for chosen, taken in left
-            for phrase, fit in enumerate(fits)
-            if fit & slot and phrase not in taken and (before is None or chosen[before] < phrase)
-        ]
-        if not left:
-            return
-        last_of[slot] = at
-    yield from (chosen for chosen, _ in left)
+    (fit, count), *rest = kinds
+    for share in _split(count, [slot for slot in room if fit & slot and room[slot]], room):
+        left = room - Counter(share)
+        for others in _shares(rest, left):
+            yield [share, *others]
+
+
+def _split(count: int, slots: list[int], room: Counter[int]) -> Iterator[dict[int, int]]:
+    """Ways to put ``count`` equal phrases into slots."""
+    if not slots:
+        if not count:
+            yield {}
+        return
+    slot, *rest = slots
+    for number in range(min(count, room[slot]), -1, -1):
+        for others in _split(count - number, rest, room):
+            yield {slot: number, **others}

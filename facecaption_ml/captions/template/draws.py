@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import Final, TypeVar
 
 STEPS: Final = 1 << 16
@@ -46,15 +46,14 @@ def best_of(drafts: int, weights: Sequence[float], costs: Sequence[float]) -> li
     Where the choices that cost more than c have the share F(c) of the weight, the cheapest of k draws costs more than c with
     probability F(c)ᵏ; choices of equal cost share theirs by weight. So one draw from here is as good as k drafts.
     """
-    total = sum(weights)
-    shares = [0.0] * len(weights)
-    order = sorted(range(len(weights)), key=lambda i: (costs[i], i))
-    left = 1.0
-    for _, same in groupby(order, key=lambda i: costs[i]):
-        tied = list(same)
-        weight = sum(weights[i] for i in tied)
-        rest = max(left - weight / total, 0.0)
-        for i in tied:
-            shares[i] = (left**drafts - rest**drafts) * weights[i] / weight
+    by_cost: dict[float, float] = {}
+    for weight, cost in zip(weights, costs, strict=True):
+        by_cost[cost] = by_cost.get(cost, 0.0) + weight
+    total = sum(by_cost.values())
+    factors: dict[float, float] = {}
+    left = total
+    for cost in sorted(by_cost):
+        rest = max(left - by_cost[cost], 0.0)
+        factors[cost] = ((left / total) ** drafts - (rest / total) ** drafts) / by_cost[cost]
         left = rest
-    return shares
+    return [factors[cost] * weight for weight, cost in zip(weights, costs, strict=True)]

@@ -1,24 +1,24 @@
 """Plans a caption: how each family of attributes is cut into phrases, and which families share a sentence.
 
-A plan is drawn ``style.drafts`` times and the cheapest is taken (``style.toml``). It depends on how many phrases each family
-has, not on which: so a few plans for each such count are kept, and a caption draws one of them.
+A plan is the cheapest of ``style.drafts`` draws (``style.toml``). It depends on how many phrases each family has, not on which.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from math import inf
 from random import Random
 from typing import Final, NamedTuple
 
-from facecaption_ml.captions.labels import each_bit, names_of, subsets
-from facecaption_ml.captions.template.draws import table
+from facecaption_ml.captions.labels import names_of, subsets
+from facecaption_ml.captions.template.draws import best_of, table
 from facecaption_ml.captions.template.productions import GrammarError
 from facecaption_ml.captions.template.style import Style
 
-PLANS: Final = 64
-"""Plans kept for each count of phrases."""
+DRAFTS: Final = 160
+"""Plans drawn for each set of families, of which a caption's drafts are."""
 _MOST_ORDERS: Final = 24
 
 
@@ -94,53 +94,71 @@ class Planner:
 
     def __init__(self, style: Style, has_room: Callable[[bool, int, int], bool]) -> None:
         self._style, self._has_room = style, has_room
-        self._plans: dict[tuple[Shape, int], Plan] = {}
+        self._drafts: dict[tuple[int, ...], dict[Plan, tuple[float, float]]] = {}
+        self._plans: dict[Shape, tuple[list[int], list[Plan]]] = {}
 
-    def plan(self, shape: Shape, number: int) -> Plan:
-        """One of the plans for the shape, 0 ≤ ``number`` < PLANS."""
-        key = shape, number
-        found = self._plans.get(key)
+    def plans(self, shape: Shape) -> tuple[list[int], list[Plan]]:
+        """The plans for the shape as ``draws.table`` has them: the best of ``style.drafts`` draws."""
+        found = self._plans.get(shape)
         if found is None:
-            found = self._plans[key] = self._best(shape, Random(f"{shape} {number}"))
+            found = self._plans[shape] = self._best(shape)
         return found
 
-    def _best(self, shape: Shape, draw: Random) -> Plan:
-        drafts = [self._draft(shape, draw) for _ in range(self._style.drafts)]
-        alone = ((), *((i,) for i in range(len(shape.families))))  # which always has room
-        best = min(drafts, key=lambda plan: self._cost(shape, plan))
-        return best if self._cost(shape, best) < inf else alone
+    def _best(self, shape: Shape) -> tuple[list[int], list[Plan]]:
+        drafts = self._drafts.get(shape.families)
+        if drafts is None:
+            drafts = self._drafts[shape.families] = self._drawn(shape.families)
+        costs = {plan: self._cost(shape, plan, fixed) for plan, (_, fixed) in drafts.items()}
+        possible = [plan for plan, cost in costs.items() if cost < inf]
+        if not possible:
+            return table([1.0], [((), *((i,) for i in range(len(shape.families))))])  # each alone, which always has room
+        shares = best_of(self._style.drafts, [drafts[p][0] for p in possible], [costs[p] for p in possible])
+        return table(shares, possible)
 
-    def _draft(self, shape: Shape, draw: Random) -> Plan:
-        """Families near their usual order, cut into sentences."""
-        style, count = self._style, len(shape.families)
-        places = [place + style.stray * draw.random() for place in shape.families]
-        order = sorted(range(count), key=places.__getitem__)
-        weights = style.families_in_the_opening
-        at = draw.choices(range(len(weights)), weights)[0]
-        plan = [tuple(order[:at])]
-        while at < count:
-            weights = style.families_in_a_sentence
-            size = draw.choices(range(1, len(weights) + 1), weights)[0]
-            plan.append(tuple(order[at : at + size]))
-            at += size
-        return tuple(plan)
+    def _drawn(self, families: tuple[int, ...]) -> dict[Plan, tuple[float, float]]:
+        """Plans for these families: how often each was drawn, and what it costs whatever the phrases are."""
+        draw, style, count = Random(sum(1 << family for family in families)), self._style, len(families)
+        drawn: Counter[Plan] = Counter()
+        for _ in range(DRAFTS if count > 1 else 8):
+            places = [place + style.stray * draw.random() for place in families]
+            order = sorted(range(count), key=places.__getitem__)
+            weights = style.families_in_the_opening
+            at = draw.choices(range(len(weights)), weights)[0]
+            plan = [tuple(order[:at])]
+            while at < count:
+                weights = style.families_in_a_sentence
+                size = draw.choices(range(1, len(weights) + 1), weights)[0]
+                plan.append(tuple(order[at : at + size]))
+                at += size
+            drawn[tuple(plan)] += 1
+        costs = style.plan_costs
+        fixed = {}
+        for plan in drawn:
+            order = [family for group in plan for family in group]
+            strays = sum(a > b for i, a in enumerate(order) for b in order[i + 1 :])
+            fixed[plan] = costs.stray * strays + costs.sentence * len(plan)
+        return {plan: (float(times), fixed[plan]) for plan, times in drawn.items()}
 
-    def _cost(self, shape: Shape, plan: Plan) -> float:
+    def _cost(self, shape: Shape, plan: Plan, cost: float) -> float:
         """The style cost of a plan, infinite where a sentence has no room for its phrases."""
         costs = self._style.plan_costs
         sizes = []
-        cost = 0.0
-        for i, families in enumerate(plan):
-            had, worn = sum(shape.had[f] for f in families), sum(shape.worn[f] for f in families)
-            if not self._has_room(i == 0, had, worn):
+        for families in plan:
+            had = worn = 0
+            for family in families:
+                had += shape.had[family]
+                worn += shape.worn[family]
+            if not self._has_room(not sizes, had, worn):
                 return inf
-            sizes.append(had + worn)
-            cost += costs.sentence + costs.crowded * max(had + worn - 4, 0)
-            cost += costs.lonely * (i > 0 and had + worn == 1)
-        order = [family for families in plan for family in families]
-        cost += costs.stray * sum(a > b for i, a in enumerate(order) for b in order[i + 1 :])
+            size = had + worn
+            if size > 4:
+                cost += costs.crowded * (size - 4)
+            elif size == 1 and sizes:
+                cost += costs.lonely
+            sizes.append(size)
         if len(sizes) > 1:
-            cost += costs.bare_opening * (not sizes[0]) + costs.uneven * (max(sizes[1:]) - min(sizes[1:]))
+            later = sizes[1:]
+            cost += costs.bare_opening * (not sizes[0]) + costs.uneven * (max(later) - min(later))
         return cost
 
 
@@ -162,5 +180,3 @@ def _partitions(bits: int) -> Iterator[tuple[int, ...]]:
         for rest in _partitions(bits ^ lowest ^ more):
             yield (lowest | more, *rest)
 
-
-__all__ = ["PLANS", "Cut", "Cutter", "Plan", "Planner", "Shape", "each_bit"]

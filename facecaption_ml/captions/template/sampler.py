@@ -12,18 +12,13 @@ and nothing depends on how many label sets were seen before.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Final
-
 from facecaption_ml.captions.labels import each_bit, names_of, said_bits, subsets
-from facecaption_ml.captions.template.constructions import Before, Constructions
+from facecaption_ml.captions.template.constructions import NOTHING, Constructions
 from facecaption_ml.captions.template.draws import draws, table
 from facecaption_ml.captions.template.phrases import PhraseBook, said
-from facecaption_ml.captions.template.planner import PLANS, Cut, Cutter, Planner, Shape
+from facecaption_ml.captions.template.planner import Cut, Cutter, Planner, Shape
 from facecaption_ml.captions.template.productions import GrammarError, Rules
 from facecaption_ml.captions.template.style import Style
-
-_OPENING: Final = Before(opening=True)
-_PLAN_STEP: Final = (1 << 16) // PLANS
 
 
 class Sampler:
@@ -55,18 +50,28 @@ class Sampler:
         bounds, choices = self._traits.get(held) or self._choose_traits(held)
         person = choices[bisect_right(bounds, draw())]
         cuts, shape = self._families(labels ^ person, draw)
-        before = _OPENING
+        before = NOTHING
         sentences = []
-        tables = self._constructions.table
-        for families in self._planner.plan(shape, draw() // _PLAN_STEP):
+        ordered, tables = self._constructions.order, self._constructions.table
+        bounds, plans = self._planner.plans(shape)
+        for families in plans[bisect_right(bounds, draw())]:
             if len(families) == 1:
                 phrases, fits = cuts[families[0]][:2]
             else:
                 phrases = sum([cuts[i].phrases for i in families], ())
                 fits = sum([cuts[i].fits for i in families], ())
-            edges, filled = tables(fits, before)
-            text, slots, before, capital = filled[bisect_right(edges, draw())]
-            sentence = text % tuple([said(by[phrases[at] if at >= 0 else person], draw) for at, by in slots])
+            order, fits = ordered(fits)
+            bounds, filled = tables(fits, before)
+            (_, text, _, _, before, capital), _, _, runs = filled[bisect_right(bounds, draw())]
+            words = []
+            for wordings, places in runs:
+                if len(places) == 1:
+                    words.append(said(wordings[phrases[order[places[0]]]], draw))
+                elif places:
+                    words += [said(wordings[phrases[at]], draw) for at in sorted([order[p] for p in places])]
+                else:
+                    words.append(said(wordings[person], draw))
+            sentence = text % tuple(words)
             sentences.append(sentence[0].upper() + sentence[1:] if capital else sentence)
         return " ".join(sentences)
 

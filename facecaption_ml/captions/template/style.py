@@ -31,7 +31,6 @@ class SentenceCosts:
     """What a construction costs where it stands; each is explained in ``style.toml``."""
 
     same_word: float
-    same_word_again: float
     same_construction: float
     early: float
     static: float
