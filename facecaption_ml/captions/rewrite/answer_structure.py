@@ -17,6 +17,8 @@ WORDS: Final[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("answers.t
 _FENCE: Final = re.compile(r"(?:```|~~~)[ \t]*(?:[\w+-]*[ \t]*(?:\r?\n|$))?(.*?)(?:```|~~~|\Z)", re.DOTALL)
 # A tag that models put around a whole answer; tags within a sentence stay, and are refused as markup.
 _TAGGED: Final = re.compile(r"\A\s*(?:.{0,80}?[:.!]\s*)?<(\w[\w-]{0,30})(?:\s[^<>]*)?>\s*(.*?)\s*</\1\s*>", re.DOTALL)
+_BLOCKS: Final = re.compile(r"</?(?:p|br|div|body|html|blockquote)\s*/?>", re.IGNORECASE)
+_STRESS: Final = ("b", "i", "u", "em", "strong", "span", "mark", "code")  # of words: these take nothing off behind them
 _BOXED: Final = re.compile(r"\$*\\(?:boxed|text(?:bf|it)?)\s*\{\s*(?:\\text\s*\{)?([^{}]*)\}\}?\$*")
 _RULE: Final = re.compile(r"^[ \t]*(?:[-*_=~—–][ \t]*){3,}$", re.MULTILINE)
 _HEADING: Final = re.compile(r"^[ \t]*#{1,6}[ \t]+(.*?)[ \t#]*$", re.MULTILINE)
@@ -135,8 +137,11 @@ def _unfenced(text: str) -> str:
 
 
 def _untagged(text: str) -> str:
+    text = _BLOCKS.sub("\n", text).strip()
     tagged = _TAGGED.match(text)
-    return tagged[2] if tagged and tagged[2] else text
+    if not tagged or not tagged[2] or (tagged[1].lower() in _STRESS and text[tagged.end() :].strip()):
+        return text
+    return tagged[2]
 
 
 def _from_json(text: str) -> str:

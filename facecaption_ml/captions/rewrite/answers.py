@@ -24,13 +24,13 @@ from facecaption_ml.captions.rewrite.answer_structure import (
 
 _NAMES: Final = WORDS["names"]
 _I: Final = re.IGNORECASE
-_GAP: Final = r"[^\w\"'“‘«„]{0,4}"  # between an announcement and what it announces
+_GAP: Final = r"[^\w\"'“‘«„<{\[]{0,4}"  # between an announcement and what it announces
 _SPEAKS_OF_A_TEXT: Final = (
     r"\b(?:here|below|following|follows|sure|certainly|re-?writ\w*|re-?phras\w*|re-?word\w*|paraphras\w*|revis\w*|versions?"
     r"|descriptions?|captions?|sentences?|requests?|answers?|outputs?|results?|option|alternative|text|task)\b"
 )
 _BULLET: Final = re.compile(r"^[ \t]*(?:[-*•‣–]|\(?(?:\d{1,2}|[a-eA-E])[.):])[ \t]+(?=\S)")
-_LABEL: Final = re.compile(rf"^\W{{0,4}}(?:{_NAMES})\W{{0,3}}(?:[:：—–→]|\s-|=+>){_GAP}(?=[\w\"'“‘«„]|$)", _I)
+_LABEL: Final = re.compile(rf"^\W{{0,4}}(?:{_NAMES})\W{{0,3}}(?:[:：—–→]|\s-|=+>){_GAP}(?=[\w\"'“‘«„<{{\[]|$)", _I)
 _ASKED: Final = re.compile(rf"^\W{{0,4}}(?:{WORDS['asked']})\W{{0,3}}:", _I)
 _LAST_WORD: Final = re.compile(r"final|revis|polish|improv", _I)  # of several labels, this one's text is meant
 # Up to a colon, what speaks of a text and not of a face.
