@@ -14,7 +14,7 @@ from operator import or_
 from typing import Final, NamedTuple
 
 from facecaption_ml.captions.template.draws import best_of, table
-from facecaption_ml.captions.template.phrases import PhraseBook, Wordings, spaced
+from facecaption_ml.captions.template.phrases import PhraseBook, SlotWordings, spaced
 from facecaption_ml.captions.template.productions import GrammarError, Name, Rules
 from facecaption_ml.captions.template.style import Style
 
@@ -38,7 +38,7 @@ class Before(NamedTuple):
     construction: str
 
 
-NOTHING: Final = Before("", "")
+NOTHING: Final = Before("nothing", "nothing")
 """Before the opening sentence."""
 
 
@@ -63,7 +63,7 @@ class Filled(NamedTuple):
     construction: Construction
     weight: float
     cost: float  # wherever it stands
-    runs: tuple[tuple[dict[int, Wordings], tuple[int, ...]], ...]
+    runs: tuple[tuple[SlotWordings, tuple[int, ...]], ...]
 
 
 Group = tuple[tuple[int, ...], int, tuple[Name, ...], list[Construction]]
@@ -88,7 +88,7 @@ class Constructions:
         self._sentences = self._grouped(sentences, 0)
         self._by_name = {slot.text: self._bit[slot] for slot in self.slots}
         self.tail = rules.names.get(TAIL)
-        self._wordings: dict[Name, dict[int, Wordings]] = {slot: {} for slot in (*self.slots, *self.people)}
+        self._wordings = {slot: SlotWordings(book, slot) for slot in (*self.slots, *self.people)}
         self._orders: dict[Fits, tuple[list[int], Fits]] = {}
         self._filled: dict[tuple[Fits, bool], list[Filled]] = {}
         self._tables: dict[tuple[Fits, Before], tuple[list[int], list[Filled]]] = {}
@@ -96,11 +96,7 @@ class Constructions:
 
     def fit(self, phrase: int) -> int:
         """The slots that have a wording for the phrase (bits of attributes); 0 where none of those that always serve has."""
-        fit = 0
-        for slot in self.slots:
-            if wordings := self._book.wordings(slot, phrase):
-                self._wordings[slot][phrase] = wordings
-                fit |= self._bit[slot]
+        fit = sum(self._bit[slot] for slot in self.slots if self._book.can_say(slot, phrase))
         return fit if fit & (self._by_name[HAVE] | self._by_name[WORN]) else 0
 
     def is_worn(self, fit: int) -> bool:
@@ -109,13 +105,7 @@ class Constructions:
 
     def person(self, traits: int) -> bool:
         """Whether every slot that names the person has a wording for exactly these attributes (bits)."""
-        for slot in self.people:
-            if traits not in self._wordings[slot]:
-                wordings = self._book.wordings(slot, traits)
-                if not wordings:
-                    return False
-                self._wordings[slot][traits] = wordings
-        return True
+        return all(self._book.can_say(slot, traits) for slot in self.people)
 
     def has_room(self, opening: bool, had: int, worn: int) -> bool:
         """Whether some sentence takes so many phrases that are had, and worn."""
@@ -181,12 +171,12 @@ class Constructions:
             self._filled[key] = filled
         return self._filled[key]
 
-    def _person(self, construction: Construction, opening: bool) -> tuple[tuple[dict[int, Wordings], tuple[int, ...]], ...]:
+    def _person(self, construction: Construction, opening: bool) -> tuple[tuple[SlotWordings, tuple[int, ...]], ...]:
         return ((self._wordings[construction.slots[0]], ()),) if opening else ()
 
     def _runs(
         self, slots: tuple[Name, ...], places: tuple[int, ...]
-    ) -> tuple[tuple[dict[int, Wordings], tuple[int, ...]], ...]:
+    ) -> tuple[tuple[SlotWordings, tuple[int, ...]], ...]:
         pairs = groupby(zip(slots, places, strict=True), key=lambda pair: pair[0])
         return tuple((self._wordings[slot], tuple(place for _, place in run)) for slot, run in pairs)
 
