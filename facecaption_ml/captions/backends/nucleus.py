@@ -1,4 +1,4 @@
-"""Nucleus sampling (Holtzman et al., ICLR 2020): a draw from the smallest set of the likeliest tokens that together reach top_p.
+"""Nucleus sampling (Holtzman et al., ICLR 2020): a draw from the least set of the likeliest tokens that reach top_p together.
 
 Which tokens are in the set needs no sorted vocabulary: tokens are counted into bins by their logits, the bins above the one in
 which the sum reaches top_p are in it whole, and of that one alone the order matters.
