@@ -11,6 +11,7 @@ from typing import Final
 from facecaption_ml.captions.labels import label_bits
 from facecaption_ml.captions.template.productions import GrammarError, Rules, read_rules
 from facecaption_ml.captions.template.sampler import Sampler
+from facecaption_ml.captions.template.style import bundled_style
 from facecaption_ml.taxonomy import Gender
 
 BUNDLED: Final = Path(__file__).with_name("face.pcfg")
@@ -21,12 +22,13 @@ __all__ = ["BUNDLED", "CaptionGrammar", "GrammarError", "bundled_grammar"]
 class CaptionGrammar:
     """A probabilistic context-free grammar for face captions (paper §3.3); make one with :meth:`load`.
 
-    ``version`` is 12 hex digits of the SHA-256 of the grammar text. Loading takes a moment (nltk), and the first captions
+    ``version`` is 12 hex digits of the SHA-256 of the grammar text and the style's (``style.toml``). Loading takes a moment (nltk), and the first captions
     are slower because a grammar keeps what it works out for parts of label sets: load one and use it for many captions.
     """
 
     def __init__(self, text: str, source: str) -> None:
-        self.version: str = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self._style = bundled_style()
+        self.version: str = hashlib.sha256(f"{text}\n{self._style.text}".encode()).hexdigest()[:12]
         self._rules: Rules = read_rules(text, source)
         self._guarded: int = self._rules.guarded
         self._samplers: dict[int, Sampler] = {}
@@ -55,7 +57,7 @@ class CaptionGrammar:
         known = bits & self._guarded
         sampler = self._samplers.get(known)
         if sampler is None:
-            sampler = self._samplers[known] = Sampler(self._rules, known)
+            sampler = self._samplers[known] = Sampler(self._rules, self._style, known)
         return sampler.caption(bits, seed)
 
 

@@ -2,24 +2,40 @@
 
 For a nonterminal X and a set S of attributes, the derivations of X that assert each attribute of S once and nothing else.
 At each step the production's probabilities are renormalised over the productions that have such a derivation, and where
-two symbols could share the attributes in several ways, the ways are equally likely. The wordings of a phrase are few, so
-they are written out once per (X, S) and a draw is then one bisection.
+two symbols could share the attributes in several ways, the ways are equally likely.
+
+A derivation is kept as a pattern, "%s %s hair", whose leaves (what asserts one attribute or none) have their wordings in
+tables of their own: a phrase of five attributes has few patterns but thousands of texts. A draw is one bisection for the
+pattern and one for each leaf.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import accumulate
-from typing import Final
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 from facecaption_ml.captions.labels import subsets
+from facecaption_ml.captions.template.draws import table
 from facecaption_ml.captions.template.productions import GrammarError, Name, Rules, Symbols
 
-Table = tuple[tuple[float, ...], tuple[str, ...]]
-"""Cumulated probabilities (the last is 1) and the texts they belong to."""
+Texts = tuple[list[int], list[str]]
+"""Bounds and texts, as ``draws.table`` makes them."""
 
-MOST_WORDINGS: Final = 50_000  # of one phrase; a grammar beyond that should have another slot
+
+class Pattern(NamedTuple):
+    """A text with a ``%s`` for each leaf."""
+
+    text: str
+    leaves: tuple[Texts, ...]
+
+
+Wordings = tuple[list[int], list[Pattern]]
+"""Bounds and patterns."""
+
+MOST_PATTERNS: Final = 20_000  # of one phrase; a grammar beyond that should have another slot
+_ARTICLE_OPEN: Final = "a(n)"
 _ARTICLE = re.compile(r"\ba\(n\) (\w+)")
 _VOWEL_SOUND = re.compile(r"(?!uni|use|usual|one\b|eu)[aeiou]|hon|hour|8|11\b")
 
@@ -30,10 +46,13 @@ def spaced(words: str) -> str:
     return _ARTICLE.sub(lambda m: ("an " if _VOWEL_SOUND.match(m[1]) else "a ") + m[1], text)
 
 
-def cumulated(weights: list[float]) -> list[float]:
-    """Cumulated shares; the last is exactly 1, so that a draw below 1 always falls inside."""
-    sums = list(accumulate(weights))
-    return [s / sums[-1] for s in sums[:-1]] + [1.0]
+def said(wordings: Wordings, draw: Callable[[], int]) -> str:
+    """A wording, drawn."""
+    bounds, patterns = wordings
+    text, leaves = patterns[bisect_right(bounds, draw())] if len(patterns) > 1 else patterns[0]
+    if not leaves:
+        return text
+    return text % tuple([texts[bisect_right(edges, draw())] for edges, texts in leaves])
 
 
 class PhraseBook:
@@ -42,60 +61,110 @@ class PhraseBook:
     def __init__(self, rules: Rules, known: int) -> None:
         self._rules = rules
         self._known = known
-        self._weighted: dict[tuple[Name, int], dict[str, float] | None] = {}
+        self._weighted: dict[tuple[Name, int], dict[Symbols, float] | None] = {}
+        self._leaf_texts: dict[tuple[str, Name], Texts] = {}
 
-    def table(self, name: Name, asserted: int) -> Table | None:
+    def wordings(self, name: Name, asserted: int) -> Wordings | None:
         """The wordings of ``name`` for exactly the attributes ``asserted`` (bits), or None where there is none."""
-        wordings = self._wordings(name, asserted)
-        if not wordings:
+        patterns = self._patterns(name, asserted)
+        if not patterns:
             return None
-        texts: dict[str, float] = {}
-        for words, weight in wordings.items():
-            text = spaced(words)
-            texts[text] = texts.get(text, 0.0) + weight
-        return tuple(cumulated(list(texts.values()))), tuple(texts)
+        return table(list(patterns.values()), [self._compiled(parts) for parts in patterns])
 
-    def _wordings(self, name: Name, asserted: int) -> dict[str, float] | None:
-        """Words (articles open) → probability; None where no derivation asserts exactly that."""
+    def texts(self, name: Name) -> dict[str, float]:
+        """The texts of a leaf with their probabilities; none where a guard forbids it."""
+        return {spaced(words): p for words, p in self._words(name).items()}
+
+    def _is_leaf(self, name: Name) -> bool:
+        return bool(name.asserts) or not self._rules.scope[name]
+
+    def _words(self, name: Name) -> dict[str, float]:
+        """Words of a leaf (articles open) → probability."""
+        if not name.admits(self._known):
+            return {}
+        admissible: list[tuple[float, dict[str, float]]] = []
+        for weight, right in self._rules.productions[name]:
+            partial = {"": 1.0}
+            for symbol in right:
+                more = {symbol: 1.0} if isinstance(symbol, str) else self._words(symbol)
+                partial = {f"{head} {tail}".strip(): p * q for head, p in partial.items() for tail, q in more.items()}
+            if partial and weight:
+                admissible.append((weight, partial))
+        total = sum(weight for weight, _ in admissible)
+        result: dict[str, float] = {}
+        for weight, words in admissible:
+            for text, p in words.items():
+                result[text] = result.get(text, 0.0) + weight / total * p
+        return result
+
+    def _patterns(self, name: Name, asserted: int) -> dict[Symbols, float] | None:
+        """Words and leaves in a row → probability; None where no derivation asserts exactly that."""
         key = name, asserted
         if key not in self._weighted:
             self._weighted[key] = self._expand(name, asserted)
         return self._weighted[key]
 
-    def _expand(self, name: Name, asserted: int) -> dict[str, float] | None:
+    def _expand(self, name: Name, asserted: int) -> dict[Symbols, float] | None:
         if asserted & ~self._rules.scope[name] or name.asserts & ~asserted or not name.admits(self._known):
             return None
-        admissible: list[tuple[float, dict[str, float]]] = []
+        if self._is_leaf(name):
+            return {(name,): 1.0} if asserted == name.asserts and self._words(name) else None
+        admissible: list[tuple[float, dict[Symbols, float]]] = []
         for weight, right in self._rules.productions[name]:
-            shared = list(self._ways(right, asserted & ~name.asserts))
-            if shared:
-                merged: dict[str, float] = {}
-                for wordings in shared:
-                    for words, p in wordings.items():
-                        merged[words] = merged.get(words, 0.0) + p / len(shared)
+            ways = list(self._ways(right, asserted)) if weight else []
+            if ways:
+                merged: dict[Symbols, float] = {}
+                for patterns in ways:
+                    for parts, p in patterns.items():
+                        merged[parts] = merged.get(parts, 0.0) + p / len(ways)
                 admissible.append((weight, merged))
         total = sum(weight for weight, _ in admissible)
-        result: dict[str, float] = {}
-        for weight, wordings in admissible:
-            for words, p in wordings.items():
-                result[words] = result.get(words, 0.0) + weight / total * p
-        if len(result) > MOST_WORDINGS:
-            raise GrammarError(f"{name.text} has over {MOST_WORDINGS} wordings for one set of attributes; split it")
+        result: dict[Symbols, float] = {}
+        for weight, patterns in admissible:
+            for parts, p in patterns.items():
+                result[parts] = result.get(parts, 0.0) + weight / total * p
+        if len(result) > MOST_PATTERNS:
+            raise GrammarError(f"{name.text} has over {MOST_PATTERNS} patterns for one set of attributes; split it")
         return result or None
 
-    def _ways(self, right: Symbols, asserted: int) -> Iterator[dict[str, float]]:
-        """For every way to share the attributes among the symbols: the wordings of the whole right side."""
+    def _ways(self, right: Symbols, asserted: int) -> Iterator[dict[Symbols, float]]:
+        """For every way to share the attributes among the symbols: the patterns of the whole right side."""
         if not right:
             if not asserted:
-                yield {"": 1.0}
+                yield {(): 1.0}
             return
         first, rest = right[0], right[1:]
         if isinstance(first, str):
             for tail in self._ways(rest, asserted):
-                yield {f"{first} {words}".rstrip(): p for words, p in tail.items()}
+                yield {(first, *parts): p for parts, p in tail.items()}
             return
         for part in subsets(asserted & self._rules.scope[first]):
-            head = self._wordings(first, part)
+            head = self._patterns(first, part)
             if head:
                 for tail in self._ways(rest, asserted & ~part):
-                    yield {f"{h} {t}".rstrip(): p * q for h, p in head.items() for t, q in tail.items()}
+                    yield {(*h, *t): p * q for h, p in head.items() for t, q in tail.items()}
+
+    def _compiled(self, parts: Symbols) -> Pattern:
+        """Words and leaves as a pattern: a leaf with one text is written out, and one takes the open article before it."""
+        words: list[str] = []
+        leaves: list[Texts] = []
+        for part in parts:
+            if isinstance(part, str):
+                words.append(part.replace("%", "%%"))
+                continue
+            article = f"{words.pop()} " if words and words[-1] == _ARTICLE_OPEN else ""
+            leaf = self._leaf(article, part)
+            if len(leaf[1]) > 1:
+                words.append("%s")
+                leaves.append(leaf)
+            else:
+                words.append(leaf[1][0].replace("%", "%%"))
+        text = spaced(" ".join(words))
+        return Pattern(text if leaves else text.replace("%%", "%"), tuple(leaves))
+
+    def _leaf(self, article: str, name: Name) -> Texts:
+        if (article, name) not in self._leaf_texts:
+            words = self._words(name)
+            texts = [spaced(article + text) for text in words]
+            self._leaf_texts[article, name] = table(list(words.values()), texts)
+        return self._leaf_texts[article, name]

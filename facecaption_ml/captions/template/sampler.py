@@ -1,268 +1,113 @@
 """Draws captions from the grammar, conditioned on a set of labels.
 
-A caption is planned in four draws, each over what the labels admit, each cached by the few labels that matter to it:
+1. The opening sentence's person takes the gender and some of the other traits that can stand there (``Constructions.person``).
+2. The other labels stand in families; each is cut into phrases, and families share sentences (``planner.py``).
+3. Each sentence in turn gets a construction, the best of k by what it costs after the one before (``constructions.py``).
+4. Each phrase is worded (``phrases.py``).
 
-1. the opening takes the gender and some of the other attributes that its introduction can hold;
-2. the other labels become units: attributes that can share a phrase ("wavy brown hair") share it or stand alone;
-3. the units are put in an order, near units of the same category mostly staying together;
-4. sentence frames take the next one to four units, weighted by the frames' probabilities in the grammar.
-
-Then each unit's wording is drawn from its table (``phrases.py``). After the tables are warm a caption costs about thirty
-bisections, and nothing depends on how many label sets were seen before.
+Everything is drawn from tables that are kept by the few labels that matter to them, so a caption costs some thirty bisections,
+and nothing depends on how many label sets were seen before.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from itertools import combinations, permutations
-from random import Random
-from typing import Final, NamedTuple
-
-from facecaption_ml.captions.labels import BIT, each_bit, names_of, subsets
-from facecaption_ml.captions.template.phrases import PhraseBook, Table, cumulated, spaced
-from facecaption_ml.captions.template.productions import GrammarError, Name, Rules
-from facecaption_ml.taxonomy import CATEGORIES
-
-SHARE: Final = 6.0  # how much likelier units that share a phrase are than units apart, per phrase saved
-STRAY: Final = 0.4  # 0: categories never interleave; 1 and more: units come in any order
-MOST_UNITS: Final = 4  # in one sentence
-_CATEGORY: Final = {BIT[name]: i for i, names in enumerate(CATEGORIES.values()) for name in names}
-
-
-class Shape(NamedTuple):
-    """The sentences with the same slots: their weight together, and their frames, texts with a ``%s`` for each slot."""
-
-    weight: float
-    slots: tuple[Name, ...]
-    frames: Table
-
-
-class Filling(NamedTuple):
-    """A shape for the next units: how many it takes, and for each slot the unit's place among them and its wordings."""
-
-    takes: int
-    frames: Table
-    slots: tuple[tuple[int, Mapping[int, Table]], ...]
-
-
-class Plan(NamedTuple):
-    """The fillings for the next units, and their cumulated probabilities."""
-
-    bounds: list[float]
-    fillings: list[Filling]
-
-
-Fits = tuple[int, ...]
-"""For each of the next units the slots that have a wording for it, one bit each."""
+from facecaption_ml.captions.labels import each_bit, names_of, said_bits, subsets
+from facecaption_ml.captions.template.constructions import NOTHING, Constructions
+from facecaption_ml.captions.template.draws import draws, table
+from facecaption_ml.captions.template.phrases import PhraseBook, said
+from facecaption_ml.captions.template.planner import Cut, Cutter, Planner, Shape
+from facecaption_ml.captions.template.productions import GrammarError, Rules
+from facecaption_ml.captions.template.style import Style
 
 
 class Sampler:
     """Captions for all label sets that agree on the guards' labels (``known``, bits)."""
 
-    def __init__(self, rules: Rules, known: int) -> None:
-        self._rules = rules
-        self._book = PhraseBook(rules, known)
-        self._openings = self._shapes("OPENING")
-        self._sentences = self._shapes("SENTENCE")
-        intros = {shape.slots[:1] for shape in self._openings}
-        if len(intros) != 1 or () in intros:
-            raise GrammarError("every OPENING must begin with the same slot, which names the person")
-        self._intro = intros.pop()[0]
-        self._intro_scope = rules.scope[self._intro]
-        self._slots = sorted({s for f in self._sentences for s in f.slots}, key=lambda s: s.text)
-        self._tables: dict[Name, dict[int, Table]] = {slot: {} for slot in self._slots}
-        self._groups = _components(rules, self._slots)
-        self._in_groups = sum(self._groups)
-        self._intro_choices: dict[int, tuple[list[float], list[tuple[int, Table]]]] = {}
-        self._partitions: dict[int, tuple[list[float], list[tuple[int, ...]]]] = {}
-        self._fits: dict[int, int] = {}
-        self._filled: dict[tuple[Fits, bool], list[tuple[float, Filling]]] = {}
-        self._opening_plans: dict[Fits, Plan] = {}
-        self._sentence_plans: dict[Fits, Plan] = {}
-        self._opening_units = max(len(shape.slots) for shape in self._openings) - 1
+    def __init__(self, rules: Rules, style: Style, known: int) -> None:
+        book = PhraseBook(rules, known)
+        self._style = style
+        self._constructions = Constructions(rules, book, style)
+        tail = self._constructions.tail
+        self._cutter = Cutter(
+            style,
+            self._constructions.fit,
+            self._constructions.is_worn,
+            lambda phrase: bool(tail and book.wordings(tail, phrase)),
+        )
+        self._planner = Planner(style, self._constructions.has_room)
+        self._person_scope = 0
+        for slot in self._constructions.people:
+            self._person_scope |= rules.scope[slot]
+        self._traits: dict[int, tuple[list[int], list[int]]] = {}
+        self._cuts: dict[int, tuple[list[int], list[Cut]]] = {}
 
     def caption(self, labels: int, seed: int) -> str:
-        """One caption that asserts exactly ``labels`` (settled, bits)."""
-        draw = Random(seed).random
-        held = labels & self._intro_scope
-        choices = self._intro_choices.get(held) or self._choose_intro(held)
-        taken, (bounds, texts) = choices[1][bisect_right(choices[0], draw())]
-        intro = texts[bisect_right(bounds, draw())]
-        units = self._units(labels ^ taken, draw)
-        fits = tuple([self._fits[unit] for unit in units])
+        """One caption that asserts exactly what is said of ``labels`` (settled, bits)."""
+        draw = draws(seed).__next__
+        labels = said_bits(labels)
+        held = labels & self._person_scope
+        bounds, choices = self._traits.get(held) or self._choose_traits(held)
+        person = choices[bisect_right(bounds, draw())]
+        cuts, shape = self._families(labels ^ person, draw)
+        before = NOTHING
         sentences = []
-        count, at = len(units), 0
-        plans, opening, ahead = self._opening_plans, True, self._opening_units
-        while opening or at < count:
-            upcoming = fits[at : at + ahead]
-            plan = plans.get(upcoming) or self._plan(upcoming, opening)
-            takes, (bounds, frames), slots = plan.fillings[bisect_right(plan.bounds, draw())]
-            frame = frames[bisect_right(bounds, draw())]
-            words = [intro] if opening else []
-            for place, tables in slots:
-                bounds, texts = tables[units[at + place]]
-                words.append(texts[bisect_right(bounds, draw())] if len(texts) > 1 else texts[0])
-            sentence = frame % tuple(words)
-            begins_with_slot = frame[0] == "%"
-            sentences.append(sentence[0].upper() + sentence[1:] if begins_with_slot else sentence)
-            at += takes
-            plans, opening, ahead = self._sentence_plans, False, MOST_UNITS
+        ordered, tables = self._constructions.order, self._constructions.table
+        bounds, plans = self._planner.plans(shape)
+        for families in plans[bisect_right(bounds, draw())]:
+            if len(families) == 1:
+                phrases, fits = cuts[families[0]][:2]
+            else:
+                phrases = sum([cuts[i].phrases for i in families], ())
+                fits = sum([cuts[i].fits for i in families], ())
+            order, fits = ordered(fits)
+            bounds, filled = tables(fits, before)
+            (_, text, _, _, before, capital), _, _, runs = filled[bisect_right(bounds, draw())]
+            words = []
+            for wordings, places in runs:
+                if len(places) == 1:
+                    words.append(said(wordings[phrases[order[places[0]]]], draw))
+                elif places:
+                    words += [said(wordings[phrases[at]], draw) for at in sorted([order[p] for p in places])]
+                else:
+                    words.append(said(wordings[person], draw))
+            sentence = text % tuple(words)
+            sentences.append(sentence[0].upper() + sentence[1:] if capital else sentence)
         return " ".join(sentences)
 
-    def _units(self, labels: int, draw: Callable[[], float]) -> list[int]:
-        """The labels as units, in the order of the caption."""
-        units: list[int] = []
-        for group in self._groups:
-            held = labels & group
+    def _families(self, labels: int, draw) -> tuple[list[Cut], Shape]:
+        """The families that have labels, cut into phrases."""
+        cuts: list[Cut] = []
+        places: list[int] = []
+        for place, family in enumerate(self._style.families):
+            held = labels & family
             if held:
-                cuts = self._partitions.get(held) or self._cut(held)
-                units += cuts[1][bisect_right(cuts[0], draw())] if len(cuts[1]) > 1 else cuts[1][0]
-        for bit in each_bit(labels & ~self._in_groups):
-            if bit not in self._fits:
-                self._cut(bit)
-            units.append(bit)
-        if len(units) < 2:
-            return units
-        base = (draw(), draw(), draw(), draw(), draw())
-        return [u for _, u in sorted([(base[_CATEGORY[u & -u]] + STRAY * draw(), u) for u in units])]
+                bounds, choices = self._cuts.get(held) or self._cut(held)
+                cuts.append(choices[bisect_right(bounds, draw())] if len(choices) > 1 else choices[0])
+                places.append(place)
+        return cuts, Shape(tuple(places), tuple([cut.had for cut in cuts]), tuple([cut.worn for cut in cuts]))
 
-    def _choose_intro(self, held: int) -> tuple[list[float], list[tuple[int, Table]]]:
-        """Which of the labels that the introduction can hold it does hold; the rest must fit the other sentences."""
-        options: list[tuple[float, int, Table]] = []
-        for subset in subsets(held):
-            table = self._book.table(self._intro, subset)
-            left = held ^ subset
-            if table and all(self._fit(bit) for bit in each_bit(left)):
-                options.append((SHARE ** subset.bit_count(), subset, table))
+    def _cut(self, held: int) -> tuple[list[int], list[Cut]]:
+        self._cuts[held] = self._cutter.cuts(held)
+        return self._cuts[held]
+
+    def _choose_traits(self, held: int) -> tuple[list[int], list[int]]:
+        """Which of the labels that can stand at the person do; the others must be in a family that can say them."""
+        families = 0
+        for family in self._style.families:
+            families |= family
+        options = []
+        for traits in subsets(held):
+            left = held ^ traits
+            if (
+                not left & ~families
+                and self._cutter.whole(traits, held)
+                and all(self._cutter.fit(bit) for bit in each_bit(left))
+                and self._constructions.person(traits)
+            ):
+                options.append(traits)
         if not options:
-            raise GrammarError(f"no {self._intro.text} for {', '.join(names_of(held)) or 'a face without labels'}")
-        choice = cumulated([w for w, _, _ in options]), [(s, t) for _, s, t in options]
-        self._intro_choices[held] = choice
+            raise GrammarError(f"no OPENING for {', '.join(names_of(held)) or 'a face without labels'}")
+        choice = table([self._style.of_the_person ** traits.bit_count() for traits in options], options)
+        self._traits[held] = choice
         return choice
-
-    def _cut(self, held: int) -> tuple[list[float], list[tuple[int, ...]]]:
-        """The ways to share the labels of one group among phrases."""
-        options = [p for p in _partitions(held) if all(self._fit(unit) for unit in p)]
-        if not options:
-            raise GrammarError(f"no sentence can say {', '.join(names_of(held))}")
-        cut = cumulated([SHARE ** -len(p) for p in options]), options
-        self._partitions[held] = cut
-        return cut
-
-    def _fit(self, unit: int) -> int:
-        """Which slots have a wording for the unit, one bit each; 0 where no frame has that slot alone."""
-        if unit not in self._fits:
-            fit = 0
-            for i, slot in enumerate(self._slots):
-                table = self._book.table(slot, unit)
-                if table:
-                    self._tables[slot][unit] = table
-                    fit |= 1 << i
-            alone = {shape.slots[0] for shape in self._sentences if len(shape.slots) == 1}
-            self._fits[unit] = fit if any(fit >> i & 1 and s in alone for i, s in enumerate(self._slots)) else 0
-        return self._fits[unit]
-
-    def _plan(self, upcoming: Fits, opening: bool) -> Plan:
-        """The sentences for the next units."""
-        fillings = [filling for count in range(len(upcoming) + 1) for filling in self._fill(upcoming[:count], opening)]
-        if not fillings:
-            raise GrammarError("no sentence takes the next units; every slot needs a frame of its own")
-        plan = Plan(cumulated([weight for weight, _ in fillings]), [filling for _, filling in fillings])
-        (self._opening_plans if opening else self._sentence_plans)[upcoming] = plan
-        return plan
-
-    def _fill(self, fits: Fits, opening: bool) -> list[tuple[float, Filling]]:
-        """The sentences that take exactly these units."""
-        if (fits, opening) in self._filled:
-            return self._filled[fits, opening]
-        fillings: list[tuple[float, Filling]] = []
-        for shape in self._openings if opening else self._sentences:
-            slots = shape.slots[1:] if opening else shape.slots
-            if len(slots) == len(fits):
-                bits = [1 << self._slots.index(slot) for slot in slots]
-                orders = [o for o in _orders(slots) if all(fits[u] & bit for u, bit in zip(o, bits, strict=True))]
-                for order in orders:
-                    filled = tuple((u, self._tables[s]) for u, s in zip(order, slots, strict=True))
-                    fillings.append((shape.weight / len(orders), Filling(len(slots), shape.frames, filled)))
-        self._filled[fits, opening] = fillings
-        return fillings
-
-    def _shapes(self, symbol: str) -> list[Shape]:
-        """The frames of OPENING or SENTENCE, those with the same slots together."""
-        by_slots: dict[tuple[Name, ...], dict[str, float]] = {}
-        for weight, symbols in self._flat(self._rules.names[symbol], ()):
-            frame = spaced(" ".join(s.replace("%", "%%") if isinstance(s, str) else "%s" for s in symbols))
-            frame = frame[0].upper() + frame[1:]
-            frames = by_slots.setdefault(tuple(s for s in symbols if isinstance(s, Name)), {})
-            frames[frame] = frames.get(frame, 0.0) + weight
-        return [
-            Shape(sum(frames.values()), slots, (tuple(cumulated(list(frames.values()))), tuple(frames)))
-            for slots, frames in by_slots.items()
-            if sum(frames.values())
-        ]
-
-    def _flat(self, name: Name, above: tuple[Name, ...]) -> Iterator[tuple[float, list[str | Name]]]:
-        """The plan's productions written out down to words and slots; wordless nonterminals become their words."""
-        if name in above:
-            raise GrammarError(f"{name.text} leads back to itself; only BODY may")
-        for weight, right in self._rules.productions[name]:
-            partial: list[tuple[float, list[str | Name]]] = [(weight, [])]
-            for symbol in right:
-                partial = [
-                    (w * p, [*done, *more]) for w, done in partial for p, more in self._symbol(symbol, (*above, name))
-                ]
-            yield from partial
-
-    def _symbol(self, symbol: str | Name, above: tuple[Name, ...]) -> list[tuple[float, list[str | Name]]]:
-        if isinstance(symbol, str):
-            return [(1.0, [symbol])]
-        if symbol.plans:
-            return list(self._flat(symbol, above))
-        if self._rules.scope[symbol]:
-            return [(1.0, [symbol])]
-        table = self._book.table(symbol, 0)
-        if table is None:
-            return []
-        return [(high - low, [text]) for low, high, text in zip((0.0, *table[0]), table[0], table[1], strict=False)]
-
-
-def _components(rules: Rules, slots: list[Name]) -> list[int]:
-    """Sets of attributes (bits) that some phrase of a slot can assert together, merged where they overlap."""
-    groups: list[int] = []
-    todo, seen = list(slots), set(slots)
-    while todo:
-        name = todo.pop()
-        for _, right in rules.productions[name]:
-            inside = [s for s in right if isinstance(s, Name)]
-            todo += [s for s in inside if s not in seen]
-            seen.update(inside)
-            scopes = [rules.scope[s] for s in inside if rules.scope[s]]
-            if len(scopes) > 1 or (scopes and name.asserts):
-                joined = name.asserts
-                for scope in scopes:
-                    joined |= scope
-                for group in [g for g in groups if g & joined]:
-                    groups.remove(group)
-                    joined |= group
-                groups.append(joined)
-    return sorted(groups)
-
-
-@cache
-def _orders(slots: tuple[Name, ...]) -> list[tuple[int, ...]]:
-    """Ways to put units into slots; the units' order is random already, so equal slots take them as they come."""
-    return [
-        order
-        for order in permutations(range(len(slots)))
-        if all(a < b or s is not t for (a, s), (b, t) in combinations(zip(order, slots, strict=True), 2))
-    ]
-
-
-def _partitions(bits: int) -> list[tuple[int, ...]]:
-    """Every way to split a set into parts, the part with the lowest bit first."""
-    if not bits:
-        return [()]
-    lowest = bits & -bits
-    return [(lowest | more, *rest) for more in subsets(bits ^ lowest) for rest in _partitions(bits ^ lowest ^ more)]
