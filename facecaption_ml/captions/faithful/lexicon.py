@@ -37,7 +37,7 @@ class Claim(NamedTuple):
 
 _TOKEN = re.compile(r"[a-z0-9&]+(?:'[a-z]+)?|[.!?;:,]|\n|(?<=\s)[-–—]+(?=\s)|[–—]")
 _CONTRACTED: Final = {"'s": "is", "'re": "are", "'ve": "have"}
-_PRONOUNS: Final = frozenset({"he", "she", "they", "who", "that", "it", "there", "person"})
+_PRONOUNS: Final = frozenset({"he", "she", "they", "who", "that", "it", "there"})
 
 
 @dataclass
@@ -50,6 +50,8 @@ class Entry:
     of: dict[str, list[Claim]] = field(default_factory=dict)
     before: dict[str, list[Claim]] = field(default_factory=dict)
     """Claims that hold where the next noun is this part of the face ("bags under", of the eyes)."""
+    behind: dict[str, list[Claim]] = field(default_factory=dict)
+    """Claims that hold where this part of the face is named behind "under" before ("below his eyes are bags")."""
     words: tuple[str, ...] = ()
     possessive: bool = False
     mass: bool = False
@@ -64,7 +66,7 @@ class Lexicon:
         self._entries: dict[tuple[str, ...], Entry] = {}
         self._by_first: dict[str, list[tuple[tuple[str, ...], Entry]]] = {}
         self._looked_up: dict[str, Entry | None] = {}
-        self._unlisted: dict[str, Entry] = {}
+        self._unlisted: dict[str, tuple[Entry, ...]] = {}
         self._heads: dict[str, dict[str, int]] = {}
         for part, phrases in data["heads"].items():
             for phrase in phrases:
@@ -87,6 +89,8 @@ class Lexicon:
                 self._entry(phrase).of.setdefault(part, [])
         self._inherit_gender()
         for words, entry in self._entries.items():
+            if "hair" in entry.of:  # bangs are hair: "brown bangs"
+                entry.of.setdefault("bangs", entry.of["hair"])
             entry.words = words
             entry.mass = entry.mass or words[-1].endswith("s")
             self._by_first.setdefault(words[0], []).append((words[1:], entry))
@@ -104,9 +108,10 @@ class Lexicon:
             for part, phrases in ways.get(key, {}).items():
                 for phrase in phrases:
                     self._entry(phrase).of.setdefault(part, []).append(Claim(bit, bearing))
-        for part, phrases in ways.get("before", {}).items():
-            for phrase in phrases:
-                self._entry(phrase).before.setdefault(part, []).append(Claim(bit, Bearing.SAYS))
+        for key in ("before", "behind"):
+            for part, phrases in ways.get(key, {}).items():
+                for phrase in phrases:
+                    getattr(self._entry(phrase), key).setdefault(part, []).append(Claim(bit, Bearing.SAYS))
 
     def _inherit_gender(self) -> None:
         """A phrase with "his" or "woman" inside says the gender as well."""
@@ -131,7 +136,8 @@ class Lexicon:
                     at += 1 + len(rest)
                     break
             else:
-                items.append(_PUNCTUATION.get(word) or self._unlisted.get(word) or self._unknown(word))
+                mark = _PUNCTUATION.get(word)
+                items += (mark,) if mark else self._unlisted.get(word) or self._unknown(word)
                 at += 1
         return items
 
@@ -164,17 +170,29 @@ class Lexicon:
         entry = self._lookup(word)
         return bool(entry and (entry.head or any(not claim.attribute & GENDER_BITS for claim in entry.claims)))
 
-    def _unknown(self, word: str) -> Entry:
-        """The entry of a word that is not listed: two words written as one, a noun with "less", or nothing known."""
+    def _unknown(self, word: str) -> tuple[Entry, ...]:
+        """What a word is that is not listed: two words written as one, a noun with "less", or nothing known."""
         if len(self._unlisted) >= _MOST_UNLISTED:
             self._unlisted.clear()
-        cuts = ((word[:cut], word[cut:]) for cut in range(3, len(word) - 2))  # "cleanshaven", "rosycheeked"
-        entry = next((self._entries[cut] for cut in cuts if cut in self._entries), None)
-        if entry is None and word.endswith("less") and (stem := self._entries.get((word[:-4],))) and stem.claims:
-            denials = [Claim(c.attribute, Bearing.DENIES) for c in stem.claims if c.bearing is Bearing.SAYS]
-            entry = Entry(claims=denials, words=(word,))
-        self._unlisted[word] = entry or Entry(role="unknown", words=(word,))
+        self._unlisted[word] = self._two_in_one(word) or (self._lacking(word),)
         return self._unlisted[word]
+
+    def _two_in_one(self, word: str) -> tuple[Entry, ...]:
+        """ "cleanshaven", "rosycheeked": a phrase, or an adjective and a noun that it fits."""
+        for cut in range(3, len(word) - 2):
+            first, second = word[:cut], word[cut:]
+            if phrase := self._entries.get((first, second)):
+                return (phrase,)
+            adjective, noun = self._entries.get((first,)), self._entries.get((second,))
+            if adjective and noun and noun.head in adjective.of and second.endswith("ed"):
+                return adjective, noun
+        return ()
+
+    def _lacking(self, word: str) -> Entry:
+        """ "hatless" denies what "hat" asserts."""
+        stem = self._entries.get((word.removesuffix("less"),)) if word.endswith("less") else None
+        denials = [Claim(c.attribute, Bearing.DENIES) for c in stem.claims if c.bearing is Bearing.SAYS] if stem else []
+        return Entry(claims=denials, words=(word,)) if denials else Entry(role="unknown", words=(word,))
 
 
 _MOST_UNLISTED: Final = 50_000  # words that no phrase begins with, kept for the next text

@@ -12,6 +12,7 @@ from facecaption_ml.captions.faithful.lexicon import Entry
 
 _ENDS = frozenset({"stop", "contrast", "verb", "copula"})
 _NEGATORS = frozenset({"no", "without", "not", "nor"})
+_SEPARATING = frozenset({"comma", "conjunction", "alternative", "contrast", "unknown"})
 # Verbs of the main clause: "a man without a beard wears glasses", "a man with a hat and no beard smiles".
 _FINITE = frozenset(
     "wears wear wore has have had sports dons shows smiles grins beams displays features boasts possesses".split()
@@ -23,7 +24,7 @@ def negated(items: list[Entry]) -> list[bool] | None:
     if not any(item.role in _NEGATORS for item in items):
         return None
     flags = [False] * len(items)
-    mode, inserted, last, person = "", -1, -1, False
+    mode, inserted, last, person, claimed = "", -1, -1, False, False
     for i, item in enumerate(items):
         role = item.role
         person = person or item.head == "person"
@@ -34,7 +35,12 @@ def negated(items: list[Entry]) -> list[bool] | None:
             # A phrase inside the clause, which resumes after its noun.
             behind = person or (i > 0 and items[i - 1].words == ("with",))
             inserted = i if role == "without" or (role == "no" and behind) else -1
+            claimed = False
             continue
+        # "no beard on the face of the smiling man": a place ends what is missing there
+        if mode in ("no", "without") and role == "preposition" and item.words != ("of",) and claimed:
+            mode = ""
+        claimed = claimed or bool(item.claims)
         if mode and 0 <= inserted < i - 1 and len(item.words) == 1 and item.words[0] in _FINITE:
             mode = ""
         if mode and _ends(mode, i, items):
@@ -44,8 +50,8 @@ def negated(items: list[Entry]) -> list[bool] | None:
 
 
 def _separates(item: Entry) -> bool:
-    """Whether what stands between two negations keeps them apart ("no hat, no beard")."""
-    return bool(item.claims or item.head or item.role in ("comma", "conjunction", "alternative", "contrast"))
+    """Whether what stands between two negations keeps them apart ("no hat, no beard", "cannot see without")."""
+    return bool(item.claims or item.head or item.role in _SEPARATING)
 
 
 def _ends(mode: str, i: int, items: list[Entry]) -> bool:

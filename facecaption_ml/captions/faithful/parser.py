@@ -33,6 +33,8 @@ _FLUSHING = frozenset(
         "than",
     }
 )
+_STARTS_ANEW = frozenset({"verb", "contrast", "relative"})
+_UNDER = frozenset({("under",), ("below",), ("beneath",), ("underneath",)})
 _ENDS_A_PLACE = frozenset({"conjunction", "comma", "verb", "copula", "relative", "contrast", "preposition"})
 _JOINING = frozenset({"conjunction", "alternative", "comma", "nor"})
 _SEES_THROUGH = frozenset({"passing", "shape", "neutral"})
@@ -95,6 +97,9 @@ class _Sentence:
     subject: list[str] = field(default_factory=list)  # what the copula speaks of
     copular: bool = False
     said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
+    early: list[tuple[Entry, bool]] = field(default_factory=list)  # adjectives before any noun
+    base: list[str] = field(default_factory=list)  # the nouns before a preposition
+    single: bool = False  # behind "a"
     doubtful: bool = False
     compared: bool = False  # behind "than"
 
@@ -119,6 +124,10 @@ class _Sentence:
                 self._say(claim, negative and not claim.attribute & GENDER_BITS, i)
             for part, claims in item.before.items():
                 if self._comes_before(i, part):
+                    for claim in claims:
+                        self._say(claim, negative, i)
+            for part, claims in item.behind.items():
+                if self._lies_under(i, part):
                     for claim in claims:
                         self._say(claim, negative, i)
             if item.of and not (item.head and self._ends_phrase(i)):
@@ -162,6 +171,17 @@ class _Sentence:
             other = other or item.role == "unknown"  # "a bag under his arm"
         return not other and any(item.head == part for item in self.items[:i])
 
+    def _lies_under(self, i: int, part: str) -> bool:
+        """Whether a part of the face is named behind "under", earlier in the sentence ("below his eyes are bags")."""
+        under = False
+        for item in self.items[:i]:
+            if item.head and under:
+                if item.head == part:
+                    return True
+                under = item.head == "person"  # "under the man's eyes"
+            under = under or item.words in _UNDER
+        return False
+
     def _follows_its_noun(self, i: int, item: Entry, negative: bool) -> bool:
         """Whether the adjective stands right behind a noun that it fits ("her mouth slightly open"), and if so says it."""
         before = next((it for it in reversed(self.items[:i]) if it.role != "passing"), None)
@@ -183,6 +203,15 @@ class _Sentence:
         joined = joined and item.words not in _SUBJECTS
         # "full lips": the adjective's own negation counts, or the noun's ("no full lips" negates both)
         adjectives = self.pending or (self.shared if joined and item.head not in ("person", "other") else [])
+        rest: list[tuple[Entry, bool]] = []
+        following = self.items[i + 1] if i + 1 < len(self.items) else None
+        if item.head == "person" and following is not None and following.head not in ("", "person"):
+            # whose it is: "brown is the color of the woman's hair"
+            rest = [adjective for adjective in adjectives if "person" not in adjective[0].of]
+            adjectives = [adjective for adjective in adjectives if adjective not in rest]
+        if len(self.pending) > 1 and item.words[-1].endswith("ed"):  # "a young, blond-haired man": young waits on
+            rest = [adjective for adjective in adjectives[:-1] if item.head not in adjective[0].of]
+            adjectives = [adjective for adjective in adjectives if adjective not in rest]
         for adjective, negated_adjective in adjectives:
             claims = adjective.of.get(item.head)
             for claim in claims or ():
@@ -191,9 +220,15 @@ class _Sentence:
                 self.mentions.pairs.append((adjective.words[0], item.head))
             elif claims is None and self.pending:
                 self.mentions.unfit.append((adjective, item.words[0] if item.words else ""))
+        if self.early:
+            for adjective, negated_adjective in [given for given in self.early if item.head in given[0].of]:
+                self.early.remove((adjective, negated_adjective))
+                for claim in adjective.of[item.head]:
+                    self._say(claim, negated_adjective, i)
         compound = before is not None and before.head == item.head
-        self.shared = adjectives or (self.shared if compound else [])
-        self.pending = []
+        # "a big nose and eyes" does not say that the eyes are big
+        self.shared = [] if self.single else adjectives or (self.shared if compound else [])
+        self.pending, self.single = rest, False
         self.group = [*self.group, item.head] if joined else [item.head]
         self.first = self.first or self.group
         self.copular = False
@@ -203,22 +238,33 @@ class _Sentence:
     def _turn(self, i: int, item: Entry) -> None:
         """A word that ends a noun phrase."""
         role = item.role
+        if role == "preposition" and item.words != ("of",) and i and self.items[i - 1].head:
+            self.base = self.base or self.group
+        elif role in _STARTS_ANEW:
+            self.base = []
         if role in ("hedge", "than"):
             self.doubtful, self.compared = self.doubtful or role == "hedge", role == "than"
         if item.words == ("as",) and self.pending:
             self._compare(i)
-        # "brown in colour", "the shape of her face": look through
+        # "brown in colour", "the shape of her face", "a rosy tint in the cheeks": look through
         if role == "preposition" and i and self.items[i - 1].role == "shape":
             return
+        if role == "determiner" and self.pending and i > 1 and self.items[i - 2].role == "shape":
+            if self.items[i - 1].role == "preposition":
+                return
         self._flush(i)
         if role == "copula":
             before = self.items[i - 1] if i else None
             if not (before and before.role in (*_JOINING, "not", "contrast") and self.subject):
                 inserted = before is not None and before.role == "comma"  # "His face, free of a beard, is oval"
-                self.subject = self.first if inserted else self.group or self.subject
-            self.copular = True
+                nearest = self.group[-1:] if before and before.role == "relative" else self.group  # "hair that is black"
+                if self.base:  # "the glasses on her nose are big"
+                    self.group = nearest = self.base
+                self.subject = self.first if inserted else nearest or self.subject
+            self.copular, self.base = True, []
         elif role in ("determiner", "verb", "preposition", "contrast"):
             self.copular = False
+            self.single = item.words in (("a",), ("an",))
 
     def _compare(self, i: int) -> None:
         """The second "as" of "a tie as black as his hair": the adjective holds of what somebody has there as well."""
@@ -233,7 +279,7 @@ class _Sentence:
 
     def _join(self, i: int) -> None:
         """A comma or "and": the adjectives wait on if more of them, or their noun, follows."""
-        self.compared = False
+        self.compared, self.base = False, []
         if self.items[i].role == "comma":
             self.doubtful = False
         if not self.pending:
@@ -248,6 +294,9 @@ class _Sentence:
 
     def _flush(self, i: int, last: bool = False) -> None:
         """Adjectives without a noun after them: to the subject or the noun before."""
+        if last:
+            self.mentions.unfit += [(adjective, "") for adjective, _ in self.early if self.group]
+            self.pending += [] if self.group else self.early
         if not self.pending:
             return
         before = self.items[i - 1] if i else None
@@ -257,20 +306,24 @@ class _Sentence:
             self.pending = []  # a noun that the lexicon does not know took them
             return
         heads = self.subject if self.copular else self.group
-        fallback = self.group if self.copular else self.subject
+        fallback = (self.group if heads is not self.group else self.first) if self.copular else self.subject
         guessed = not heads and not fallback
         if guessed:
             if not last:
-                return  # "Young and attractive, she …"
+                self.early += self.pending  # "Young and attractive, with a big nose, she …"
+                self.pending = []
+                return
             heads = ["person", "photo"]
         for adjective, negative in self.pending:
             fitting = [head for head in heads if head in adjective.of]
-            if not fitting and self.copular and any(head in adjective.of for head in fallback):
-                heads = fallback
+            # of the person, where it stands apart: "a woman with bangs, attractive and young"
+            other = fallback if self.copular else ["person"] if "person" in fallback or not self.subject else []
+            if not fitting and any(head in adjective.of for head in other):
+                heads = other
                 fitting = [head for head in heads if head in adjective.of]
             # "Her eyes and hair are brown" is not about her hair alone: it hints
             partly = self.copular and 0 < len(fitting) < len(heads) and not guessed
-            if partly or not fitting:
+            if (partly or not fitting) and not adjective.claims:  # "brunette" stands alone too
                 unfit.append((adjective, next(head for head in (*heads, "") if head not in fitting)))
             for claim in dict.fromkeys(c for head in fitting for c in adjective.of[head]):
                 self._say(Claim(claim.attribute, HINTS) if partly else claim, negative, i)
@@ -280,10 +333,11 @@ class _Sentence:
         """ "His beard is gone", "glasses are not visible", "makeup-free": the last claim turns into its denial."""
         if not (item.role == "gone" or (item.role == "seen" and negative) or (item.role == "less" and i)):
             return
-        if not self.said or (item.role == "less" and self.said[-1][1] != i - 1):
+        things = [where for claim, where in self.said if not claim.attribute & GENDER_BITS]
+        if not things or (item.role == "less" and things[-1] != i - 1):
             return
-        place = self.said[-1][1]
+        place = things[-1]
         for claim, where in self.said:
             if where == place:
                 self.mentions.add(claim, True)
-        self.said = [s for s in self.said if s[1] != place]
+        self.said = [(claim, where) for claim, where in self.said if where != place]

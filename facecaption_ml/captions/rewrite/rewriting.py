@@ -19,7 +19,7 @@ from facecaption_ml.captions.guided.calibration import calibration_of
 from facecaption_ml.captions.guided.constraint import VERSION as CONSTRAINT_VERSION
 from facecaption_ml.captions.guided.constraint import Constraint
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, answer_key
-from facecaption_ml.captions.rewrite.judgement import Fault, Judgement, judge_rewrite
+from facecaption_ml.captions.rewrite.judgement import Judgement, judge_rewrite
 from facecaption_ml.captions.rewrite.options import RewritingOptions
 from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
 from facecaption_ml.captions.rewrite.usage import Usage
@@ -184,8 +184,8 @@ class Rewriter:
     def _question(self, face: _Face, attempt: int) -> _Question:
         last = face.last
         again = ""
-        if last is not None and attempt > 0 and not self.guided and last.reason == Fault.UNFAITHFUL:
-            again = self.prompt.retry(last.text, last.missing, last.invented)
+        if last is not None and attempt > 0 and not self.guided and last.says_otherwise:
+            again = self.prompt.retry(last.text, last.missing, (*last.invented, *last.beyond))
         messages = self.prompt.messages(face.template, self.guided, again)
         seed = self._seed(face.template, attempt)
         constraint = CONSTRAINT_VERSION if self.guided else ""
