@@ -16,7 +16,9 @@ from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.captions import caption_table
+from facecaption_ml.captions.backends.chat import ChatModelError
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
+from facecaption_ml.captions.rewrite.demonstration import demonstrate
 from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.captions.rewrite.usage import Prices, Usage
 from facecaption_ml.dataset.provenance import package_version
@@ -30,6 +32,7 @@ _COST: Final = "cost with the answers from the cache"
 USAGE: Final = (*_TOKENS, _COST)
 """The metadata that says what a shard's rewrites took."""
 _TREND: Final = 30  # shards that the acceptance rate is compared with
+_SHOWN: Final = 4  # pairs of a demonstration on the terminal
 
 
 def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -120,7 +123,8 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
         if rewriter is None:
             if has_removals(work.store, shard, removed):
                 delete_answers(work.store, shard)
-            return _rewritten(work, shard, templates, unwritten(templates, "FACECAPTION_LLM_BACKEND is none"), {})
+            shown = _demonstrated(work, shard, templates)
+            return _rewritten(work, shard, templates, unwritten(templates, "FACECAPTION_LLM_BACKEND is none"), shown)
         cache = AnswerCache(work.store, f"{slug(rewriter.model_id)}/{shard}")
         progress = Progress(f"llm_captions {shard}", "captions")
         usage = Usage()
@@ -146,6 +150,32 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
     finally:
         if rewriter is not None:
             rewriter.model.close()
+
+
+def _demonstrated(work: ShardWork, shard: str, templates: pl.DataFrame) -> dict[str, Any]:
+    """For the first shard, where a demonstration is wanted: what the model would write, side by side with the templates.
+
+    A model that cannot be had costs the demonstration, not the captions: the metadata then say why.
+    """
+    count = work.settings.llm.demonstration
+    if not count or templates.is_empty() or shard != work.store.registered_shards("template_captions")[0]:
+        return {}
+    try:
+        with naming_fields(LLM_PREFIX):
+            rewriter = work.context.resources.captioner.demonstrator()
+            try:
+                shown = demonstrate(rewriter, templates, count)
+            finally:
+                rewriter.model.close()
+    except ChatModelError as error:
+        logger.warning(f"llm_captions {shard}: no demonstration of rewriting: {error}")
+        return {"demonstration": f"none: {error}"}
+    logger.info("\n".join([f"llm_captions {shard}: {shown.told}", *shown.lines(_SHOWN)]).rstrip())
+    return {
+        "demonstration": dg.MetadataValue.md(shown.markdown),
+        "model of the demonstration": shown.model_id,
+        **previews.counts("demonstration, not rewritten", shown.kept),
+    }
 
 
 def _rewritten(

@@ -28,6 +28,7 @@ OPERATIONAL: Final = (
     "detector.batch_size", "benchmarks.encode_batch",
     "llm.endpoint", "llm.api_key", "llm.batch_size", "llm.concurrency", "llm.timeout_s",
     "llm.client_errors", "llm.price_prompt", "llm.price_completion",
+    "llm.demonstration",  # shown in the metadata; no caption is taken from it
     "llm.acceptance_floor",  # of a check that warns
 )  # fmt: skip
 """Settings and groups of them that change no result."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,14 +77,18 @@ class CaptionerResource(FromSettings):
         """The rewriter; None where the backend is ``none``. Raises ChatModelError or PromptError naming the setting."""
         from facecaption_ml.captions.rewrite.rewriting import open_rewriter
 
+        return self._opened(open_rewriter)
+
+    def demonstrator(self) -> Rewriter | None:
+        """The rewriter of a demonstration; None where none is wanted. Raises as ``rewriter``."""
+        from facecaption_ml.captions.rewrite.rewriting import open_demonstrator
+
+        return self._opened(open_demonstrator)
+
+    def _opened(self, how: Callable[..., Rewriter | None]) -> Rewriter | None:
         settings = self.settings
-        return open_rewriter(
-            settings.llm,
-            device=settings.device,
-            threads=settings.threads,
-            cache=self.cache / "chat_models",
-            seed=settings.seed,
-        )
+        cache = self.cache / "chat_models"
+        return how(settings.llm, device=settings.device, threads=settings.threads, cache=cache, seed=settings.seed)
 
 
 class QualityScorersResource(FromSettings):

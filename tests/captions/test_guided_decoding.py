@@ -80,8 +80,8 @@ def throw_dice(labels: list[str], gender: Gender | None, seed: int, letters: int
 # know neither forms nor phrases.
 HAIR = {"straight", "wavy", "black", "blond", "golden", "brown", "chestnut", "gray"}
 NOUN_OF = {
-    **dict.fromkeys(HAIR, {"hair"}),
-    **dict.fromkeys(("bushy", "thick", "arched", "curved"), {"eyebrows"}),
+    **{word: {"hair"} for word in HAIR},
+    **{word: {"eyebrows"} for word in ("bushy", "thick", "arched", "curved")},
     "narrow": {"eyes"}, "big": {"nose", "lips"}, "large": {"nose"}, "prominent": {"nose", "cheekbones"},
     "pointed": {"nose"}, "pointy": {"nose"}, "full": {"lips"}, "parted": {"lips"}, "open": {"mouth"}, "high": {"cheekbones"},
     "rosy": {"cheeks"}, "flushed": {"cheeks"}, "oval": {"face"}, "pale": {"skin"}, "fair": {"skin"}, "double": {"chin"},
@@ -90,7 +90,9 @@ NOUN_OF = {
 WORN = {"hat", "earrings", "necklace", "necktie", "tie", "glasses", "eyeglasses", "lipstick", "makeup"}
 PARTS = {noun for nouns in NOUN_OF.values() for noun in nouns} - {"makeup", "beard"}
 PLURAL = {"eyebrows", "eyes", "lips", "cheekbones", "cheeks"}
-NOUNS = PARTS | WORN | {"bags", "head", "stubble", "goatee", "mustache", "sideburns", "smile", "beard", "bangs", "fringe"}
+NOUNS = (
+    PARTS | WORN | {"bags", "head", "stubble", "goatee", "mustache", "sideburns", "smile", "beard", "bangs", "fringe"}
+)
 PEOPLE = {"man", "woman", "person", "he", "she", "they"}
 VERBS = {"has", "have", "wears", "wear", "is", "are", "shows", "frames"}
 
@@ -135,7 +137,9 @@ def with_twice(text: str) -> list[str]:
 
 def has_after_a_part(text: str) -> list[str]:
     """A part of the face "has" or "wears" nothing."""
-    bare = re.compile(rf"^(?:his|her|their)\b[^,]*\b({'|'.join(sorted(PARTS))})\b (?:is|are) [^,]*\b(?:and (?:has|have|wears?)\b)")
+    bare = re.compile(
+        rf"^(?:his|her|their)\b[^,]*\b({'|'.join(sorted(PARTS))})\b (?:is|are) [^,]*\b(?:and (?:has|have|wears?)\b)"
+    )
     return [one for one in sentences_of(text) if bare.search(one.lower())]
 
 
@@ -181,7 +185,10 @@ def bare_part(text: str) -> list[str]:
         for i, word in enumerate(words):
             before, after = words[i - 1] if i else "", words[i + 1] if i + 1 < len(words) else ""
             told = before in {*NOUN_OF, "chubby"} or after in {"is", "are"}
-            placed = before in {"his", "her", "their"} and word in {"eyes", "face"}  # bags under them, hair that frames it
+            placed = before in {"his", "her", "their"} and word in {
+                "eyes",
+                "face",
+            }  # bags under them, hair that frames it
             if word in PARTS and not (told or placed):
                 bare.append(sentence)
     return bare
@@ -189,12 +196,19 @@ def bare_part(text: str) -> list[str]:
 
 def out_of_place(text: str) -> list[str]:
     """ "A fringe on her ears", "a hat over her neck": nothing is on or over anything here."""
-    return re.findall(r"\b(?:on|over|above|behind (?!(?:his|her|their) glasses)|(?:under|below) (?!(?:his|her|their) eyes|them))\b[^.]*", text)
+    return re.findall(
+        r"\b(?:on|over|above|behind (?!(?:his|her|their) glasses)|(?:under|below) (?!(?:his|her|their) eyes|them))\b[^.]*",
+        text,
+    )
 
 
 def said_twice(text: str) -> list[str]:
-    words = [word for word in words_of(text) if word in NOUNS | {"smiling", "young", "bald", "clean-shaven", "attractive"}]
-    families = [{"fringe": "bangs", "tie": "necktie", "eyeglasses": "glasses", "smiling": "smile"}.get(w, w) for w in words]
+    words = [
+        word for word in words_of(text) if word in NOUNS | {"smiling", "young", "bald", "clean-shaven", "attractive"}
+    ]
+    families = [
+        {"fringe": "bangs", "tie": "necktie", "eyeglasses": "glasses", "smiling": "smile"}.get(w, w) for w in words
+    ]
     return [word for word in set(families) if families.count(word) > 1]
 
 
@@ -218,17 +232,27 @@ def opens_as_the_one_before(text: str) -> list[str]:
 
 
 def wrong_article(text: str) -> list[str]:
-    adjectives, many = "|".join(sorted(NOUN_OF)), "|".join(sorted(PLURAL | {"hair", "skin", "lipstick", "makeup", "glasses"}))
+    adjectives, many = (
+        "|".join(sorted(NOUN_OF)),
+        "|".join(sorted(PLURAL | {"hair", "skin", "lipstick", "makeup", "glasses"})),
+    )
     plural = rf"\b[Aa]n? (?:(?:{adjectives}) )*(?:{many})\b"
     return re.findall(rf"\b[Aa] [aeiou]\w*|\b[Aa]n [^aeiou\W]\w*|{plural}", text)
 
 
 def badly_punctuated(text: str) -> list[str]:
-    return re.findall(r" [,.]|[,.]{2}|  |\. [a-z]|,\.|^[a-z]|, (?:has|have|is|are)\b(?<!who)", re.sub(r", who [^,]*(?:,[^,]* and [^,]*)?,", "", text))
+    return re.findall(
+        r" [,.]|[,.]{2}|  |\. [a-z]|,\.|^[a-z]|, (?:has|have|is|are)\b(?<!who)",
+        re.sub(r", who [^,]*(?:,[^,]* and [^,]*)?,", "", text),
+    )
 
 
 DEFECTS: dict[Callable[[str], list[str]], list[str]] = {
-    lacks_a_main_verb: ["The woman with blond hair, who is young.", "The man who has a tie and wears a hat.", "A man in a hat."],
+    lacks_a_main_verb: [
+        "The woman with blond hair, who is young.",
+        "The man who has a tie and wears a hat.",
+        "A man in a hat.",
+    ],
     wears_twice: ["She wears a hat and has high cheekbones, wearing lipstick."],
     has_three_ands: ["He has a big nose and black hair and a goatee and wears a tie."],
     with_after_a_noun_that_carries_nothing: ["She wears a hat with lipstick.", "He has a big nose with a goatee."],
@@ -236,10 +260,18 @@ DEFECTS: dict[Callable[[str], list[str]], list[str]] = {
     has_after_a_part: ["His hair is straight and has no beard."],
     runs_two_verbs_together: ["She has blond hair is wavy.", "The photo shows a man has a hat."],
     joined_to_what_it_does_not_fit: ["Her eyebrows is thick.", "His hair are black.", "A hat is young."],
-    adjective_of_another_noun: ["She has a smile on her face, and no eyes.", "She has wavy eyebrows.", "His nose is blond.", "He has no hair."],
+    adjective_of_another_noun: [
+        "She has a smile on her face, and no eyes.",
+        "She has wavy eyebrows.",
+        "His nose is blond.",
+        "He has no hair.",
+    ],
     bare_part: ["He has a nose.", "The man has black hair and eyebrows."],
     out_of_place: ["She wears a hat over her neck.", "She has a fringe on her ears.", "He has bags under his nose."],
-    said_twice: ["He has a mustache. The man wears a hat and a mustache.", "She has bangs and black hair with a fringe."],
+    said_twice: [
+        "He has a mustache. The man wears a hat and a mustache.",
+        "She has bangs and black hair with a fringe.",
+    ],
     worn_that_is_not: ["He wears bags under his eyes.", "She has lipstick.", "He wears blond hair."],
     opens_as_the_one_before: ["A man has black hair. He is young. He wears a hat."],
     wrong_article: ["He has a oval face.", "She has an big nose.", "She has a high cheekbones."],
@@ -290,13 +322,17 @@ def test_no_sentence_says_one_label_alone(names: list[str], gender: Gender | Non
     if len(sentences) == 1:
         return
     for sentence in sentences:
-        said = [name for name in labels if name != "Male" and name not in check_faithful(sentence, [name], None).missing]
+        said = [
+            name for name in labels if name != "Male" and name not in check_faithful(sentence, [name], None).missing
+        ]
         assert len(said) > 1 or said == ["Blurry"], (sentence, text)
 
 
 @examples(60)
 @given(LABELS, st.sampled_from(GENDERS), SEEDS)
-def test_words_are_those_of_the_vocabulary_and_of_the_gender(names: list[str], gender: Gender | None, seed: int) -> None:
+def test_words_are_those_of_the_vocabulary_and_of_the_gender(
+    names: list[str], gender: Gender | None, seed: int
+) -> None:
     words = set(words_of(throw_dice(settled(names, gender), gender, seed).text))
     assert words <= VOCABULARY.words(), words - VOCABULARY.words()
     own = {"male": {"he", "his", "man"}, "female": {"she", "her", "woman"}, None: {"they", "their", "person"}}
@@ -305,7 +341,12 @@ def test_words_are_those_of_the_vocabulary_and_of_the_gender(names: list[str], g
 
 def test_a_phrase_that_would_invent_a_label_is_never_offered() -> None:
     constraint = Constraint(
-        "A smiling man in a tie.", ["Male", "Smiling", "Wearing_Necktie"], "male", VOCABULARY, Pieces(40), PunctuationTokens(COMMA, DOT, END)
+        "A smiling man in a tie.",
+        ["Male", "Smiling", "Wearing_Necktie"],
+        "male",
+        VOCABULARY,
+        Pieces(40),
+        PunctuationTokens(COMMA, DOT, END),
     )
     offered = " ".join(node.offer.phrase.text for node in constraint.allowed().values() if node and node.offer)
     assert "smiling" in offered

@@ -36,6 +36,23 @@ def test_draws_have_the_shares_of_a_sorted_nucleus(deviation: float, top_p: floa
         assert abs(drawn[token] / count - share) < 5 * (share / count) ** 0.5 + 1e-3, token
 
 
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 1.0])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 20.0])
+def test_a_draw_is_that_of_the_whole_sorted_vocabulary(top_p: float, temperature: float) -> None:
+    numbers = np.random.default_rng(3)
+    for seed in range(60):
+        logits = numbers.normal(0, 4, 500).astype(np.float32)
+        logits[::7] = logits[0]  # ties
+        weights = nucleus.weights_of(logits, temperature)
+        order = np.argsort(-weights, kind="stable")
+        shares = np.cumsum(weights[order])
+        kept = shares[: int(np.searchsorted(shares, top_p * weights.sum())) + 1]
+        place = int(np.searchsorted(kept, random.Random(seed).random() * kept[-1], side="right"))
+        expected = int(order[min(place, len(kept) - 1)])
+        assert nucleus.among(weights, top_p, random.Random(seed)) == expected
+        assert nucleus.drawn(logits, temperature, top_p, random.Random(seed)) == expected
+
+
 @examples(60)
 @given(st.integers(0, 2**32), st.floats(0, 12), st.floats(0.05, 0.999), st.floats(0.05, 2))
 def test_no_draw_leaves_the_nucleus(seed: int, deviation: float, top_p: float, temperature: float) -> None:

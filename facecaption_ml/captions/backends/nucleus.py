@@ -1,7 +1,7 @@
-"""Nucleus sampling (Holtzman et al., ICLR 2020): a draw from the smallest set of the likeliest tokens that together reach top_p.
+"""Nucleus sampling (Holtzman et al., ICLR 2020): a draw from the least set of the likeliest tokens that reach top_p together.
 
-Which tokens are in the set needs no sorted vocabulary: tokens are counted into bins by their logits, the bins above the one in
-which the sum reaches top_p are in it whole, and of that one alone the order matters.
+A draw is that of a sorted vocabulary without the sorting: tokens are counted into bins by their logits, from the likeliest on,
+and only two bins are sorted, the one in which the sum reaches top_p and the one in which the draw falls.
 """
 
 from __future__ import annotations
@@ -41,14 +41,23 @@ def drawn(logits: np.ndarray, temperature: float, top_p: float, rng: random.Rand
     weights = weights[tokens].astype(np.float64)
     bins = np.minimum(scaled[tokens] * -_A_UNIT, _BINS - 1).astype(np.intp)
     reached = np.cumsum(np.bincount(bins, weights, _BINS))
-    edge = min(int(np.searchsorted(reached, enough)), _BINS - 1)
-    at_edge = np.flatnonzero(bins == edge)
+    kept = reached[-1]
+    edge = int(np.searchsorted(reached, enough))
     if edge < _BINS - 1:
-        at_edge = at_edge[np.argsort(-weights[at_edge], kind="stable")]
-        sums = np.cumsum(weights[at_edge]) + (reached[edge - 1] if edge else 0.0)
-        at_edge = at_edge[: int(np.searchsorted(sums, enough)) + 1]
-    kept = np.concatenate([np.flatnonzero(bins < edge), at_edge])
-    return int(tokens[kept[_place(np.cumsum(weights[kept]), rng)]])
+        sums = _sums(np.sort(weights[bins == edge])[::-1], reached, edge)
+        kept = sums[min(int(np.searchsorted(sums, enough)), len(sums) - 1)]
+    # Bins follow each other as sorted tokens do: the bin in which the draw falls is the only one to sort.
+    drawn_mass = rng.random() * kept
+    at = min(int(np.searchsorted(reached, drawn_mass, side="right")), edge, _BINS - 1)
+    inside = np.flatnonzero(bins == at)
+    inside = inside[np.argsort(-weights[inside], kind="stable")]
+    place = int(np.searchsorted(_sums(weights[inside], reached, at), drawn_mass, side="right"))
+    return int(tokens[inside[min(place, len(inside) - 1)]])
+
+
+def _sums(sorted_weights: np.ndarray, reached: np.ndarray, at: int) -> np.ndarray:
+    """The sums that a bin's tokens reach one by one, behind those of the bins before it."""
+    return np.cumsum(sorted_weights) + (reached[at - 1] if at else 0.0)
 
 
 def _place(cumulated: np.ndarray, rng: random.Random) -> int:

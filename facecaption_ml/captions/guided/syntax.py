@@ -138,9 +138,7 @@ class Syntax:
             elif self._forms.leaves[place] == COMMA:
                 found = self._comma_finishes(place, tally)
             else:
-                found = any(
-                    self._passes(place, phrase, tally) for phrase in self._differing(self._forms.leaves[place])
-                )
+                found = any(self._passes(place, phrase, tally) for phrase in self._differing(self._forms.leaves[place]))
             self._finishes[key] = found
         return self._finishes[key]
 

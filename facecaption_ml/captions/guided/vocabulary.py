@@ -53,7 +53,9 @@ class Vocabulary:
         self.once = [frozenset(words) for words in data["once"]]
         self.in_sentence: Mapping[str, int] = data["in_sentence"]
         self.forms = Forms(data["forms"], data["plural"])
-        self._people: Mapping[str, Mapping[str, Any]] = {name: data["people"][name] for name in ("male", "female", "unknown")}
+        self._people: Mapping[str, Mapping[str, Any]] = {
+            name: data["people"][name] for name in ("male", "female", "unknown")
+        }
         self._looks: Mapping[str, Mapping[str, Any]] = data["looks"]
         self._parts: Sequence[Mapping[str, Any]] = data["parts"]
         self._phrases: Mapping[str, Mapping[str, Mapping[str, Any]]] = data["phrases"]

@@ -15,8 +15,17 @@ class RewritingOptions(ChatOptions):
     prompt: str = Field("bundled", description="bundled or a file like rewriting.toml")
     guided: bool = Field(False, description="guided decoding, which small models need; backend 'local' only")
     attempts: int = Field(4, ge=1, description="seeds tried for a caption before its template caption is kept")
-    least_fluency: float = Field(
-        -1.2, le=0, description="guided decoding: lowest mean log-probability of a token of a caption"
+    least_fluency: float | None = Field(
+        None,
+        le=0,
+        description="guided decoding: lowest mean log-probability of a token of a caption; not set: the floor that was "
+        "calibrated for the model, if one was",
+    )
+    demonstration: int = Field(
+        0,
+        ge=0,
+        description="with the backend none: so many captions of the first shard are rewritten by the model under guided "
+        "decoding and shown in the metadata; the data set keeps the templates",
     )
     price_prompt: float = Field(
         0.0,
