@@ -316,7 +316,9 @@ def _groups(network: AttributeNetwork, preset: Preset) -> list[dict[str, Any]]:
     """The trunk's and the head's parameters, each with its peak rate; norms and biases are not decayed."""
     groups = []
     for is_trunk, rate in ((True, preset.trunk_rate or preset.learning_rate), (False, preset.learning_rate)):
-        chosen = [p for name, p in network.named_parameters() if name.startswith("trunk.") == is_trunk]
+        chosen = [
+            p for name, p in network.named_parameters() if p.requires_grad and name.startswith("trunk.") == is_trunk
+        ]
         groups.append({"params": [p for p in chosen if p.ndim > 1], "lr": rate, "weight_decay": preset.weight_decay})
         groups.append({"params": [p for p in chosen if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
     return groups
