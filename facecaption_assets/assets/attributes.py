@@ -70,8 +70,8 @@ def _model_reads(settings: Settings) -> tuple[str, ...]:
 
 def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     from facecaption_ml.attributes import checkpoint_folder
-    from facecaption_ml.attributes.evaluation import Evaluation
     from facecaption_ml.attributes.checkpoints import CARD, CONFIG, EVALUATION, WEIGHTS
+    from facecaption_ml.attributes.evaluation import Evaluation
 
     store = context.resources.store.open()
     if settings.attributes.weights:
