@@ -36,7 +36,7 @@ from facecaption_ml.dataset.release import (
 from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.errors import naming
 from facecaption_ml.schemas import DATASET, SCHEMAS
-from facecaption_ml.statistics import figures
+from facecaption_ml import figures
 from facecaption_ml.statistics.report import card_sections
 from facecaption_ml.storage.store import Store, StoreError
 

@@ -16,7 +16,7 @@ import dagster as dg
 import numpy as np
 
 from facecaption_assets.factories import inline_charts
-from facecaption_ml.statistics import figures
+from facecaption_ml import figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,6 +15,11 @@ WEIGHTS: Final = "attributes.safetensors"
 CONFIG: Final = "config.json"
 EVALUATION: Final = "evaluation.json"
 CARD: Final = "MODEL_CARD.md"
+NEEDED: Final = (WEIGHTS, CONFIG, EVALUATION, CARD)
+THRESHOLDS: Final = "thresholds.json"
+RELIABILITY: Final = "reliability.png"
+LATER: Final = (THRESHOLDS, RELIABILITY)
+"""Files that checkpoints of version 0.1 do not have."""
 _OWN: Final = {name: Path(__file__).parent / name for name in ("bundled", "drawn")}
 """Checkpoints that come along: of photographs (CelebA at 89×109), and of drawn portraits."""
 _SCALE: Final = ".scale"
@@ -33,7 +38,7 @@ def checkpoint_folder(name: str | Path) -> Path:
     folder = _OWN.get(str(name)) or Path(name).expanduser()
     if folder.suffix == ".safetensors":
         folder = folder.parent
-    for part in (WEIGHTS, CONFIG, EVALUATION, CARD):
+    for part in NEEDED:
         if not (folder / part).is_file():
             raise CheckpointError(f"attribute checkpoint {folder}: {part} is missing")
     return folder

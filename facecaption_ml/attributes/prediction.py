@@ -12,9 +12,17 @@ import numpy as np
 import polars as pl
 
 from facecaption_ml.attributes.calibration import sigmoid
-from facecaption_ml.attributes.checkpoints import CONFIG, WEIGHTS, CheckpointError, checkpoint_folder, read_weights
+from facecaption_ml.attributes.checkpoints import (
+    CONFIG,
+    THRESHOLDS,
+    WEIGHTS,
+    CheckpointError,
+    checkpoint_folder,
+    read_weights,
+)
 from facecaption_ml.attributes.data import fit
-from facecaption_ml.attributes.labels import PAPER_THRESHOLD, FaceOutcome, label_faces
+from facecaption_ml.attributes.labels import PAPER_RULE, PAPER_THRESHOLD, FaceOutcome, LabelRule, label_faces
+from facecaption_ml.attributes.thresholds import PrecisionError, Thresholds, require_precision
 from facecaption_ml.decoding import UndecodableImage, as_rgb
 from facecaption_ml.pretrained import weights_version
 from facecaption_ml.schemas import SCHEMAS, conform
@@ -28,7 +36,13 @@ class AttributePredictor:
     """Calibrated probabilities of the 40 attributes. Made by :meth:`load`."""
 
     def __init__(
-        self, network: AttributeNetwork, preset: Preset, temperatures: np.ndarray, version: str, device: str
+        self,
+        network: AttributeNetwork,
+        preset: Preset,
+        temperatures: np.ndarray,
+        version: str,
+        device: str,
+        thresholds: Path | None = None,
     ) -> None:
         import torch
 
@@ -36,6 +50,7 @@ class AttributePredictor:
         self._size = preset.input
         self._temperatures = temperatures
         self._device = device
+        self._thresholds = thresholds
         self.version = version
 
     @classmethod
@@ -60,7 +75,42 @@ class AttributePredictor:
         except (SafetensorError, RuntimeError) as error:
             line = " ".join(str(error).split())[:160]
             raise CheckpointError(f"attribute checkpoint {folder / WEIGHTS}: does not fit: {line}") from error
-        return cls(network, preset, temperatures, weights_version(folder / WEIGHTS), device)
+        return cls(network, preset, temperatures, weights_version(folder / WEIGHTS), device, folder / THRESHOLDS)
+
+    @property
+    def input(self) -> tuple[int, int]:
+        """Height and width of what the network sees."""
+        return self._size
+
+    def rule(self, precision: float = 0.0, threshold: float = PAPER_THRESHOLD) -> LabelRule:
+        """When an attribute is a label: for a ``precision`` of 0.5 to 0.99 the checkpoint's own thresholds, else ``threshold``.
+
+        Raises PrecisionError for another precision, and where the checkpoint has no thresholds or those of other weights.
+        """
+        if not precision:
+            return LabelRule.plain(threshold)
+        require_precision(precision)
+        path = self._thresholds
+        if path is None or not path.is_file():
+            raise PrecisionError(
+                f"this attribute checkpoint has no {THRESHOLDS}, so that no thresholds follow from a precision: ask for none "
+                "(0), or measure it anew with python -m facecaption_ml.attributes.finishing"
+            )
+        table = Thresholds.read(path)
+        if table.version != self.version:
+            raise PrecisionError(f"{path}: of other weights ({table.version}) than the checkpoint's ({self.version})")
+        return table.rule(precision)
+
+    def labels(
+        self, probabilities: np.ndarray | Sequence[Sequence[float]], precision: float | None = None
+    ) -> list[list[str]]:
+        """The attributes that hold of each face, contradictions settled, from ``probabilities`` [N, 40] of :meth:`predict`.
+
+        With a ``precision`` those whose labels are right in at least that share of the cases; without, those with p > 0.85.
+        Raises PrecisionError as :meth:`rule` does.
+        """
+        rule = self.rule(precision or 0.0)
+        return [list(found.labels) for found in label_faces(probabilities, rule, min_labels=0)]
 
     def predict(self, images: Sequence[np.ndarray | bytes], batch_size: int = 64) -> np.ndarray:
         """float32 [N, 40] in 0–1, in the order of ``ATTRIBUTES``; ``images`` are face crops, RGB uint8 arrays or encoded.
@@ -88,20 +138,18 @@ class AttributePredictor:
 def attribute_table(
     crops: pl.DataFrame,
     predictor: AttributePredictor,
-    threshold: float = PAPER_THRESHOLD,
+    rule: LabelRule = PAPER_RULE,
     min_labels: int = 6,
     batch_size: int = 64,
 ) -> tuple[pl.DataFrame, Counter[str]]:
-    """``face_attributes`` rows of ``crops`` (face_id, image), and all of its rows by :class:`FaceOutcome`."""
+    """``face_attributes`` rows of ``crops`` (face_id, image) under ``rule``, and all of its rows by :class:`FaceOutcome`."""
     rows: list[dict[str, Any]] = []
     outcomes: Counter[str] = Counter()
     for start in range(0, len(crops), batch_size):
         batch = crops.slice(start, batch_size)
         ids, pictures = _decoded(batch, outcomes)
         probabilities = predictor.predict(pictures, batch_size)
-        for face_id, p, found in zip(
-            ids, probabilities, label_faces(probabilities, threshold, min_labels), strict=True
-        ):
+        for face_id, p, found in zip(ids, probabilities, label_faces(probabilities, rule, min_labels), strict=True):
             outcomes[found.outcome] += 1
             if found.outcome is FaceOutcome.KEPT:
                 rows.append(

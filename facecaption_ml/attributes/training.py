@@ -25,12 +25,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facecaption_ml.attributes.augmentation import augment, mix
-from facecaption_ml.attributes.calibration import fit_temperatures, sigmoid
-from facecaption_ml.attributes.checkpoints import CONFIG, EVALUATION, WEIGHTS, read_weights, write_weights
+from facecaption_ml.attributes.checkpoints import WEIGHTS, read_weights, write_weights
 from facecaption_ml.attributes.data import AttributeData
-from facecaption_ml.attributes.evaluation import Evaluation, evaluate
+from facecaption_ml.attributes.evaluation import Evaluation
+from facecaption_ml.attributes.finishing import finish_checkpoint
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
-from facecaption_ml.attributes.model_card import write_model_card
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
 from facecaption_ml.attributes.starting_weights import start_from
 from facecaption_ml.attributes.weighting import adaptive_weights
@@ -38,7 +37,6 @@ from facecaption_ml.devices import autocast, compute_dtype
 from facecaption_ml.pretrained import weights_version
 from facecaption_ml.storage.local_files import atomic_write
 from facecaption_ml.storage.lock import exclusive
-from facecaption_ml.taxonomy import ATTRIBUTES
 
 logger = logging.getLogger("facecaption")
 
@@ -292,24 +290,9 @@ class _Training:
         """Calibrate the best epoch on the validation split, evaluate it on the test split, write config and scores."""
         self.average.load_state_dict(read_weights(self.out / WEIGHTS))
         self.dtype = torch.float32  # the predictor's own arithmetic
-        temperatures = fit_temperatures(*self._logits("validation"))
-        logits, labels = self._logits("test")
-        version = weights_version(self.out / WEIGHTS)
-        share = self.data.labels[self.data.rows["train"]].mean(0)
-        result = evaluate(sigmoid(logits / temperatures), labels, share, self.data.name, version, threshold)
-        config = {
-            "version": version,
-            "preset": asdict(self.preset),
-            "temperatures": dict(zip(ATTRIBUTES, np.round(temperatures, 4).tolist(), strict=True)),
-            "trained_on": self.data.name,
-            "best_epoch": self.progress.best_epoch,
-            "seed": self.seed,
-        }
-        with atomic_write(self.out / CONFIG) as file:
-            file.write(json.dumps(config, indent=1).encode())
-        result.write(self.out / EVALUATION)
-        write_model_card(self.out)
-        return result
+        logits = {split: self._logits(split)[0] for split in ("validation", "test")}
+        config = {"preset": asdict(self.preset), "best_epoch": self.progress.best_epoch, "seed": self.seed}
+        return finish_checkpoint(self.out, logits, self.data, config, threshold)
 
 
 def _groups(network: AttributeNetwork, preset: Preset) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from facecaption_ml.schemas import BOX, SchemaError, empty
-from facecaption_ml.statistics import figures
+from facecaption_ml import figures
 from facecaption_ml.statistics.comparison import (
     COMPARISON_SCHEMA,
     ComparisonTally,
