@@ -18,6 +18,7 @@ from facecaption_assets.machines.compute import CPU
 from facecaption_assets.partitions import STATISTICS_ASSETS
 from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
+from facecaption_ml import figures
 from facecaption_ml.dataset.funnel import STAGES, total_counts
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.release import (
@@ -36,7 +37,6 @@ from facecaption_ml.dataset.release import (
 from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.errors import naming
 from facecaption_ml.schemas import DATASET, SCHEMAS
-from facecaption_ml import figures
 from facecaption_ml.statistics.report import card_sections
 from facecaption_ml.storage.store import Store, StoreError
 

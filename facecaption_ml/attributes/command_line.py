@@ -32,7 +32,11 @@ def main() -> None:
     parser.add_argument(
         "--adaptive", type=float, default=0.3, help="0: equal task weights, 1: the validation loss's trend"
     )
-    parser.add_argument("--init", type=Path, help="checkpoint folder of the same preset to fine-tune")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        help="what to fine-tune: a checkpoint folder of the preset, or for face_resnet its .safetensors",
+    )
     parser.add_argument("--fresh", action="store_true", help="restart instead of resuming a training found in --out")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -47,6 +47,11 @@ class FaceResnet(nn.Module):
                 part.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Raises ValueError of a smaller picture."""
+        if min(x.shape[2:]) < SMALLEST_SIDE:
+            raise ValueError(
+                f"pictures of {x.shape[2]} × {x.shape[3]}: the face network needs {SMALLEST_SIDE} at least"
+            )
         stages = self._outputs(x)
         pooled = [F.adaptive_avg_pool2d(stages[block], _GRID).flatten(1) for block in _STAGES]
         return torch.cat([*pooled, stages[-1].mean((2, 3))], 1) * _FEATURE_SCALE

@@ -97,7 +97,9 @@ def main() -> None:
         prog="python -m facecaption_ml.attributes.finishing",
         description="Calibrate and measure a checkpoint anew on a folder with CelebA's layout.",
     )
-    parser.add_argument("checkpoint", type=Path, help="folder of the checkpoint; its files but the weights are replaced")
+    parser.add_argument(
+        "checkpoint", type=Path, help="folder of the checkpoint; its files but the weights are replaced"
+    )
     parser.add_argument("--data", required=True, help="folder with img_align_celeba and CelebA's two lists")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

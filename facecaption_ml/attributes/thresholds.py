@@ -109,7 +109,9 @@ class Thresholds:
 def require_precision(precision: float) -> None:
     """Raises PrecisionError where there are no thresholds for such a precision."""
     if not LEAST_PRECISION <= precision <= MOST_PRECISION:
-        raise PrecisionError(f"a precision of {precision:g} cannot be had: choose {LEAST_PRECISION} to {MOST_PRECISION}")
+        raise PrecisionError(
+            f"a precision of {precision:g} cannot be had: choose {LEAST_PRECISION} to {MOST_PRECISION}"
+        )
 
 
 def with_female(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,29 +31,17 @@ from facecaption_ml.attributes.finishing import finish_checkpoint
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
 from facecaption_ml.attributes.starting_weights import start_from
+from facecaption_ml.attributes.training_state import Learned, Progress, TrainingState
 from facecaption_ml.attributes.weighting import adaptive_weights
 from facecaption_ml.devices import autocast, compute_dtype
-from facecaption_ml.pretrained import weights_version
-from facecaption_ml.storage.local_files import atomic_write
 from facecaption_ml.storage.lock import exclusive
 
 logger = logging.getLogger("facecaption")
 
-STATE: Final = "training_state.pt"
 LOCK: Final = ".lock"
 _LEARNING_RATE_SHARE: Final = 0.25
 """Of the preset's rate: what a checkpoint has learned would be lost at the rate that random weights need."""
 _TREND_WINDOW: Final = 2  # epochs on either side of the trend
-
-
-@dataclass
-class _Progress:
-    """What a killed training needs to resume: everything but the weights."""
-
-    epoch: int = 0
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    validation_losses: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -96,7 +83,10 @@ def train_attributes(
     lock = exclusive(out / LOCK, f"a training in {out}")
     with lock, _threads(Preset.named(preset).threads):
         run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive, init)
-        run.restore() if resume else (out / STATE).unlink(missing_ok=True)
+        if resume:
+            run.progress = run.state.restore()
+        else:
+            run.state.forget()
         while run.progress.epoch < run.epochs and run.progress.epoch - run.progress.best_epoch <= patience:
             report = run.run_epoch()
             logger.info(
@@ -140,17 +130,25 @@ class _Training:
         torch.manual_seed(seed)
         self.data, self.preset, self.out, self.seed, self.device = data, preset, out, seed, device
         self.epochs, self.adaptive = epochs or preset.epochs, adaptive
-        self.progress = _Progress()
+        self.progress = Progress()
         self.network = AttributeNetwork(preset).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.init, is_checkpoint = start_from(self.network, init) if init else ("", False)
+        self.source = init
         self.rate_share = _LEARNING_RATE_SHARE if is_checkpoint else 1.0
         self.average = copy.deepcopy(self.network).eval()
         self.optimizer = torch.optim.AdamW(_groups(self.network, preset), fused=True)
         self.peaks = [group["lr"] * self.rate_share for group in self.optimizer.param_groups]
         self.steps_per_epoch = max(len(data.rows["train"]) // preset.batch_size, 1)
         self.dtype = compute_dtype("auto", device)
-        self.updates = 0
         out.mkdir(parents=True, exist_ok=True)
+        identity = {
+            "preset": asdict(preset),
+            "seed": seed,
+            "epochs": self.epochs,
+            "init": self.init,
+            "data": data.fingerprint,
+        }
+        self.state = TrainingState(out, Learned(self.network, self.average, self.optimizer), identity)
 
     def run_epoch(self) -> EpochReport:
         started = time.monotonic()
@@ -194,8 +192,9 @@ class _Training:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        self.updates += 1
-        decay = min(self.preset.average_decay, (1 + self.updates) / (10 + self.updates))
+        self.progress.updates += 1
+        updates = self.progress.updates
+        decay = min(self.preset.average_decay, (1 + updates) / (10 + updates))
         for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
             if mean.dtype.is_floating_point:
                 mean.lerp_(value, 1 - decay)
@@ -211,7 +210,7 @@ class _Training:
         if per_task.mean() < progress.best_loss:
             progress.best_loss, progress.best_epoch = float(per_task.mean()), progress.epoch
             self._save_weights()
-        self._save_state()
+        self.state.save(progress)
         accuracy = float(((logits > 0) == labels).mean())
         seconds = time.monotonic() - started
         return EpochReport(progress.epoch, self.epochs, train_loss, float(per_task.mean()), accuracy, seconds)
@@ -230,68 +229,18 @@ class _Training:
     def _save_weights(self) -> None:
         write_weights(self.out / WEIGHTS, self.average.state_dict(), self.preset.eight_bits)
 
-    def _save_state(self) -> None:
-        state = {
-            "preset": asdict(self.preset),
-            "seed": self.seed,
-            "epochs": self.epochs,
-            "init": self.init,
-            "data": self.data.fingerprint,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "updates": self.updates,
-            **vars(self.progress),
-            "validation_losses": [losses.tolist() for losses in self.progress.validation_losses],
-            "dropout_rng": torch.get_rng_state(),
-        }
-        with atomic_write(self.out / STATE) as file:
-            torch.save(state, file)
-
-    def restore(self) -> None:
-        """Resume after the last whole epoch of a training with the same preset, seed, length, start and data.
-
-        Else start anew: a damaged state costs the epochs, not the training.
-        """
-        path = self.out / STATE
-        if not path.is_file():
-            return
-        fresh = copy.deepcopy((self.network.state_dict(), self.average.state_dict()))
-        try:
-            resumed = self._restore_from(torch.load(path, weights_only=True, map_location="cpu"))
-        except Exception as error:  # damaged bytes make torch, zipfile and pickle raise almost anything
-            self.network.load_state_dict(fresh[0])
-            self.average.load_state_dict(fresh[1])
-            self.optimizer.state.clear()
-            self.progress, self.updates = _Progress(), 0
-            logger.info("attribute_model: %s is damaged (%s); starting anew", path, type(error).__name__)
-            return
-        if resumed:
-            logger.info("attribute_model: resuming after epoch %d", self.progress.epoch)
-        else:
-            logger.info("attribute_model: %s is of another training; starting anew", path)
-
-    def _restore_from(self, state: dict[str, Any]) -> bool:
-        """Take over ``state``; False where it is of another training. Raises what a damaged one makes of it."""
-        saved = (state["preset"], state["seed"], state["epochs"], state.get("init", ""), state.get("data"))
-        if saved != (asdict(self.preset), self.seed, self.epochs, self.init, self.data.fingerprint):
-            return False
-        read_weights(self.out / WEIGHTS)  # of the best epoch so far: what is published in the end
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = state["updates"]
-        self.progress = _Progress(**{name: state[name] for name in vars(self.progress)})
-        self.progress.validation_losses = [np.array(losses) for losses in state["validation_losses"]]
-        torch.set_rng_state(state["dropout_rng"])
-        return True
-
     def finish(self, threshold: float) -> Evaluation:
         """Calibrate the best epoch on the validation split, evaluate it on the test split, write config and scores."""
         self.average.load_state_dict(read_weights(self.out / WEIGHTS))
         self.dtype = torch.float32  # the predictor's own arithmetic
         logits = {split: self._logits(split)[0] for split in ("validation", "test")}
-        config = {"preset": asdict(self.preset), "best_epoch": self.progress.best_epoch, "seed": self.seed}
+        config: dict[str, Any] = {
+            "preset": asdict(self.preset),
+            "best_epoch": self.progress.best_epoch,
+            "seed": self.seed,
+        }
+        if self.source:
+            config["init"] = f"{self.source.name} ({self.init})"
         return finish_checkpoint(self.out, logits, self.data, config, threshold)
 
 
