@@ -37,6 +37,7 @@ def main() -> None:
         type=Path,
         help="what to fine-tune: a checkpoint folder of the preset, or for face_resnet its .safetensors",
     )
+    parser.add_argument("--teacher", type=Path, help="checkpoint folder whose probabilities make half of the labels")
     parser.add_argument("--fresh", action="store_true", help="restart instead of resuming a training found in --out")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -54,6 +55,7 @@ def main() -> None:
             resume=not given.fresh,
             adaptive=given.adaptive,
             init=given.init,
+            teacher=given.teacher,
         )
     except Exception as error:
         if not is_mendable(error):

@@ -26,10 +26,12 @@ from torch import Tensor
 from facecaption_ml.attributes.augmentation import augment, mix
 from facecaption_ml.attributes.checkpoints import WEIGHTS, read_weights, write_weights
 from facecaption_ml.attributes.data import AttributeData
+from facecaption_ml.attributes.distillation import soft_labels
 from facecaption_ml.attributes.evaluation import Evaluation
 from facecaption_ml.attributes.finishing import finish_checkpoint
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
+from facecaption_ml.attributes.prediction import AttributePredictor
 from facecaption_ml.attributes.starting_weights import start_from
 from facecaption_ml.attributes.training_state import Learned, Progress, TrainingState
 from facecaption_ml.attributes.weighting import adaptive_weights
@@ -68,6 +70,7 @@ def train_attributes(
     resume: bool = True,
     adaptive: float = 0.3,
     init: Path | None = None,
+    teacher: Path | None = None,
     threshold: float = PAPER_THRESHOLD,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Evaluation:
@@ -75,14 +78,15 @@ def train_attributes(
 
     ``epochs`` 0: the preset's own number. ``patience``: epochs without a better validation loss before it stops.
     ``adaptive`` in 0–1: how far the task weights follow the validation loss's trend (0: equal weights). ``init`` names a
-    checkpoint folder of the same preset to fine-tune, at a quarter of its learning rate. ``threshold``: that of labels,
-    for the evaluation. A training that was killed resumes after its last whole epoch where ``resume`` is set and ``out`` holds
-    its state. Raises PresetError, CheckpointError where ``init`` does not fit, and LockedError where another process trains in
-    ``out``.
+    checkpoint folder of the same preset to fine-tune, at a quarter of its learning rate; for ``face_resnet``, the file of its
+    trunk's weights too, at the full one. ``teacher``: a checkpoint whose probabilities make half of the labels.
+    ``threshold``: that of labels, for the evaluation. A training that was killed resumes after its last whole epoch where
+    ``resume`` is set and ``out`` holds its state. Raises PresetError, CheckpointError where ``init`` or ``teacher`` does not
+    fit, and LockedError where another process trains in ``out``.
     """
     lock = exclusive(out / LOCK, f"a training in {out}")
     with lock, _threads(Preset.named(preset).threads):
-        run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive, init)
+        run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive, init, teacher)
         if resume:
             run.progress = run.state.restore()
         else:
@@ -126,6 +130,7 @@ class _Training:
         device: str,
         adaptive: float,
         init: Path | None = None,
+        teacher: Path | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self.data, self.preset, self.out, self.seed, self.device = data, preset, out, seed, device
@@ -133,6 +138,10 @@ class _Training:
         self.progress = Progress()
         self.network = AttributeNetwork(preset).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.init, is_checkpoint = start_from(self.network, init) if init else ("", False)
+        self.targets, self.teacher = data.labels.astype(np.float32), ""
+        if teacher:
+            known = AttributePredictor.load(teacher, device)
+            self.targets, self.teacher = soft_labels(data, known), known.version
         self.source = init
         self.rate_share = _LEARNING_RATE_SHARE if is_checkpoint else 1.0
         self.average = copy.deepcopy(self.network).eval()
@@ -146,6 +155,7 @@ class _Training:
             "seed": seed,
             "epochs": self.epochs,
             "init": self.init,
+            "teacher": self.teacher,
             "data": data.fingerprint,
         }
         self.state = TrainingState(out, Learned(self.network, self.average, self.optimizer), identity)
@@ -171,7 +181,7 @@ class _Training:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * share
         pixels = torch.from_numpy(self.data.images.batch(batch, self.preset.input)).permute(0, 3, 1, 2).float()
-        labels = torch.from_numpy(self.data.labels[batch]).float()
+        labels = torch.from_numpy(self.targets[batch])
         x, y = mix(
             augment(pixels.to(self.device), generator, self.preset.augmentation),
             labels.to(self.device),
@@ -241,6 +251,8 @@ class _Training:
         }
         if self.source:
             config["init"] = f"{self.source.name} ({self.init})"
+        if self.teacher:
+            config["teacher"] = self.teacher
         return finish_checkpoint(self.out, logits, self.data, config, threshold)
 
 
