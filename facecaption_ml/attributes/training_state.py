@@ -86,7 +86,8 @@ class TrainingState:
 
     def _restore_from(self, state: dict[str, Any]) -> Progress | None:
         """Take over ``state``; None where it is of another training. Raises what a damaged one makes of it."""
-        if any(state.get(name) != value for name, value in self._identity.items()):
+        whole = {"init": "", "teacher": "", "data": None, **state}  # earlier versions knew none of these
+        if {name: whole[name] for name in self._identity} != self._identity:
             return None
         read_weights(self._folder / WEIGHTS)  # of the best epoch so far: what is published in the end
         for name, part in self._learned._asdict().items():
