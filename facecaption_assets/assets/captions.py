@@ -42,7 +42,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "conditioned on the labels (paper §3.3). A pure function of labels, grammar version, seed and face id."
             ),
             code_version="1",
-            reads=("captions.grammar", "seed"),
+            reads=("captions", "seed"),
             files=(LEXICON,),
             compute=CPU,
             settings=settings,
@@ -76,7 +76,7 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
     def caption(shard: str) -> ShardResult:
         attributes = work.store.read_table("face_attributes", shard)
         progress = Progress(f"template_captions {shard}", "faces")
-        captions = caption_table(attributes, grammar, work.settings.seed, on_progress=progress)
+        captions = caption_table(attributes, grammar, work.settings.seed, progress, work.settings.captions.exclude)
         words = captions["template_caption"].str.split(" ").list.len()
         metadata = {
             "words per caption": previews.spread(words.to_numpy(), "words", "words per caption"),

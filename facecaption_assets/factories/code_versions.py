@@ -75,15 +75,20 @@ def shown_settings(settings: Settings, reads: Collection[str]) -> dict[str, str]
     shown = {}
     for setting in settings_read(reads):
         value: Any = setting.value(settings)
-        text = "" if value in (None, "", (), {}) else str(value) if not isinstance(value, Mapping) else _pairs(value)
+        text = _as_text(value)
         found = digests_of(".".join(setting.path), value)
         digest = hashlib.sha256("".join(found).encode()).hexdigest()[:_DIGITS] if len(found) > 1 else "".join(found)
         shown[setting.variable] = f"{text or 'not set'}" + (f" ({digest[:12]})" if found else "")
     return shown
 
 
-def _pairs(value: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}={part}" for name, part in value.items())
+def _as_text(value: Any) -> str:
+    """A value as one would write it into the environment; '' for one that says nothing."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={part}" for name, part in value.items())
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def settings_line(settings: Settings, reads: Collection[str]) -> str:

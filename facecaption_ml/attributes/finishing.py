@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from facecaption_ml.attributes.pictures import reliability_diagram
 from facecaption_ml.attributes.prediction import AttributePredictor
 from facecaption_ml.attributes.thresholds import Thresholds
 from facecaption_ml.pretrained import weights_version
-from facecaption_ml.storage.local_files import write_file
+from facecaption_ml.storage.local_files import atomic_write, write_file
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 logger = logging.getLogger("facecaption")
@@ -67,7 +68,8 @@ def finish_checkpoint(
         "temperatures": dict(zip(ATTRIBUTES, temperatures.tolist(), strict=True)),
         "trained_on": data.name,
     }
-    write_file(folder / CONFIG, json.dumps({**config, **own}, indent=1))
+    with atomic_write(folder / CONFIG) as file:
+        file.write(json.dumps({**config, **own}, indent=1).encode())
     thresholds.write(folder / THRESHOLDS)
     result.write(folder / EVALUATION)
     write_file(folder / RELIABILITY, figures.png(reliability_diagram(result)))
@@ -76,11 +78,14 @@ def finish_checkpoint(
 
 
 def finish_again(folder: Path, data: AttributeData, threshold: float = PAPER_THRESHOLD) -> Evaluation:
-    """:func:`finish_checkpoint` of a whole checkpoint, with the logits that its predictor gives for ``data``."""
+    """:func:`finish_checkpoint` of a whole checkpoint, with the logits that its predictor gives for ``data``.
+
+    ``data`` are the ones that it was trained on, or the test split is not one; the checkpoint keeps its name of them.
+    """
     predictor = AttributePredictor.load(folder)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     logits = {split: predictor_logits(predictor, data, split) for split in ("validation", "test")}
-    return finish_checkpoint(folder, logits, data, config, threshold)
+    return finish_checkpoint(folder, logits, replace(data, name=config.get("trained_on", data.name)), config, threshold)
 
 
 def predictor_logits(predictor: AttributePredictor, data: AttributeData, split: str) -> np.ndarray:

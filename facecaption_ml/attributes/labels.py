@@ -68,6 +68,8 @@ class LabelRule:
         return cls(values["rule"], {name: float(values["thresholds"][name]) for name in NAMES}, values["precision"])
 
 
+RULE_NOTE: Final = "label_rule"
+"""The note in each file of ``face_attributes`` that says which rule made its labels (``LabelRule.to_json``)."""
 PAPER_RULE: Final = LabelRule.plain()
 """p > 0.85 for every attribute."""
 

@@ -1,4 +1,4 @@
-"""The model card of a trained predictor, from its config and scores.
+"""The model card of a trained predictor, from its config and scores: its labels, per attribute and per group of faces.
 
 python -m facecaption_ml.attributes.model_card CHECKPOINT_FOLDER
 """
@@ -8,12 +8,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from string import Template
+from typing import Final
 
-from facecaption_ml.attributes.checkpoints import CARD, CONFIG, EVALUATION, WEIGHTS
+from facecaption_ml.attributes.checkpoints import CARD, CONFIG, EVALUATION, RELIABILITY, WEIGHTS
 from facecaption_ml.attributes.evaluation import Evaluation
+from facecaption_ml.attributes.label_scores import LabelScore
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
 from facecaption_ml.markdown import markdown_table
 from facecaption_ml.storage.local_files import write_file
+from facecaption_ml.taxonomy import FEMALE
+
+SHOWN_PRECISION: Final = 0.9
+"""The precision whose rule stands beside the plain threshold's."""
 
 
 def model_card(folder: Path) -> str:
@@ -42,30 +48,101 @@ def model_card(folder: Path) -> str:
         calibrated=_percent(scores.share_right_in_band),
         threshold=f"{scores.threshold:g}",
         upper=f"{scores.band[1]:g}",
-        table=markdown_table(
+        picture=_picture(folder),
+        rules=rule_table(scores),
+        groups=group_table(scores),
+        table=attribute_table(scores),
+    )
+
+
+def shown_rules(scores: Evaluation) -> list[LabelScore]:
+    """The two whose figures are shown side by side: the plain threshold, and the one for the default precision."""
+    plain = [score for score in scores.label_scores if not score.target]
+    precise = [score for score in scores.label_scores if score.target == SHOWN_PRECISION]
+    return [*plain[:1], *precise[:1]]
+
+
+def rule_table(scores: Evaluation, *, padded: bool = False) -> str:
+    """Markdown: what labels each rule gives on the test pictures."""
+    return markdown_table(
+        ("rule", "labels a face", "faces with more than five", "labels that are right", "attributes that it ever says"),
+        (
             (
-                "attribute",
-                "positives",
-                "accuracy",
-                "majority class",
-                "AP",
-                "calibration error",
-                f"right above {scores.threshold:g}",
-            ),
-            (
-                (
-                    s.name,
-                    _percent(s.positives),
-                    _percent(s.accuracy),
-                    _percent(s.majority),
-                    _number(s.average_precision),
-                    _number(s.calibration_error),
-                    _percent(s.precision_above),
-                )
-                for s in scores.scores
-            ),
-            "lrrrrrr",
+                score.rule,
+                f"{score.everyone.per_face:.2f}",
+                _percent(score.everyone.kept),
+                _percent(score.everyone.precision),
+                f"{sum(count > 0 for count, _ in score.asserted.values())}",
+            )
+            for score in scores.label_scores
         ),
+        "lrrrr",
+        padded=padded,
+    )
+
+
+def group_table(scores: Evaluation) -> str:
+    """Markdown: accuracy, kept share and precision of the labels for each group of faces, under the rules shown."""
+    rules = shown_rules(scores)
+    columns = [f"{what}, {_short(score)}" for score in rules for what in ("labels a face", "kept", "right")]
+    return markdown_table(
+        ("faces", "pictures", "accuracy", *columns),
+        (
+            (
+                name,
+                f"{rules[0].groups[name].rows:,}",
+                _percent(accuracy),
+                *(cell for score in rules for cell in _figures(score, name)),
+            )
+            for name, accuracy in scores.group_accuracy.items()
+        ),
+        "l" + "r" * (2 + len(columns)),
+    )
+
+
+def _figures(score: LabelScore, group: str) -> tuple[str, str, str]:
+    found = score.groups[group]
+    return f"{found.per_face:.2f}", _percent(found.kept), _percent(found.precision)
+
+
+def attribute_table(scores: Evaluation) -> str:
+    """Markdown: every attribute, with how often each of the rules shown says it and how often that is right."""
+    rules = shown_rules(scores)
+    columns = [f"{what}, {_short(score)}" for score in rules for what in ("said", "right")]
+    rows = [
+        (
+            s.name,
+            _percent(s.positives),
+            _percent(s.accuracy),
+            _percent(s.majority),
+            _number(s.average_precision),
+            _number(s.calibration_error),
+            *(cell for score in rules for cell in _said(score, s.name)),
+        )
+        for s in scores.scores
+    ]
+    if rules:
+        rows.append((FEMALE, *["–"] * 5, *(cell for score in rules for cell in _said(score, FEMALE))))
+    return markdown_table(
+        ("attribute", "positives", "accuracy", "majority class", "AP", "calibration error", *columns),
+        rows,
+        "l" + "r" * (5 + len(columns)),
+    )
+
+
+def _said(score: LabelScore, name: str) -> tuple[str, str]:
+    return f"{score.asserted[name][0]:,}", _percent(score.precision_of(name))
+
+
+def _short(score: LabelScore) -> str:
+    return f"precision {score.target:g}" if score.target else score.rule
+
+
+def _picture(folder: Path) -> str:
+    if not (folder / RELIABILITY).is_file():
+        return ""
+    return (
+        f"![What the probabilities claim against what is true, and how many answers there are of each]({RELIABILITY})"
     )
 
 

@@ -61,12 +61,12 @@ def _draw_precision(axes: Axes, score: LabelScore, names: Sequence[str], *, with
         if count:
             low, high = wilson_interval(right, count)
             axes.plot([low, high], [row, row], color=figures.INK, linewidth=1)
-            axes.plot([right / count], [row], marker="o", markersize=4, color=figures.COLOURS[0])
+            axes.plot([right / count], [row], marker="o", markersize=4, color=figures.COLOURS[0], clip_on=False)
         axes.text(1.02, row, f"{count:,}", fontsize=7, color=figures.INK, va="center", clip_on=False)
     axes.axvline(score.target or 1.0, color=figures.COLOURS[1], linewidth=1, alpha=1.0 if score.target else 0.0)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names] if with_names else [""] * len(names))
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlim(0.4, 1.0)
+    axes.set_xlim(0.0, 1.0)
     axes.set_xlabel("share of its labels that is right")
     axes.set_title(score.rule, fontsize=8)
 

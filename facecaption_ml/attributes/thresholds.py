@@ -78,7 +78,7 @@ class Thresholds:
         require_precision(precision)
         floor = min(LEAST_PROBABILITY, precision)
         chosen = {name: max(self._lowest(name, precision), floor) for name in NAMES}
-        return LabelRule(f"per-attribute thresholds for a precision of {precision:g}", chosen, precision)
+        return LabelRule(precision_in_words(precision), chosen, precision)
 
     def _lowest(self, name: str, precision: float) -> float:
         pairs = zip(self.grid, self.bounds[name], strict=True)
@@ -112,6 +112,11 @@ def require_precision(precision: float) -> None:
         raise PrecisionError(
             f"a precision of {precision:g} cannot be had: choose {LEAST_PRECISION} to {MOST_PRECISION}"
         )
+
+
+def precision_in_words(precision: float) -> str:
+    """The name of a rule for a precision, wherever its labels are shown."""
+    return f"per-attribute thresholds for a precision of {precision:g}"
 
 
 def with_female(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

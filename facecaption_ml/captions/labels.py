@@ -1,12 +1,17 @@
-"""Label sets as bits: one for each of CelebA's 40 attributes, and one for a gender known to be female."""
+"""Label sets as bits: one for each of CelebA's 40 attributes, and one for a gender known to be female.
+
+Which of a face's labels a caption says is decided here, for grammar, prompt and faithfulness check alike: ``captioned_labels``
+takes out what is kept out of captions, ``said_bits`` what goes without saying.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import difflib
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from facecaption_ml import taxonomy
-from facecaption_ml.taxonomy import FEMALE, NAMES, Gender, settle_conflicts
+from facecaption_ml.taxonomy import ATTRIBUTES, FEMALE, NAMES, Gender, settle_conflicts
 
 BIT: Final[dict[str, int]] = {name: 1 << i for i, name in enumerate(NAMES)}
 MALE_BIT: Final = BIT["Male"]
@@ -15,6 +20,9 @@ GENDER_BITS: Final = MALE_BIT | FEMALE_BIT
 FACIAL_HAIR_BITS: Final = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | BIT["5_o_Clock_Shadow"]
 EXCLUDES: Final = {BIT[name]: sum(BIT[other] for other in others) for name, others in taxonomy.EXCLUDES.items()}
 """For each attribute's bit the bits of those that exclude it."""
+
+IMPLIED: Final = {FEMALE_BIT: BIT["No_Beard"]}
+"""What goes without saying, by the label's bit that implies it: nobody writes of a woman that she has no beard."""
 
 
 def each_bit(bits: int) -> Iterator[int]:
@@ -65,3 +73,43 @@ def label_bits(labels: Iterable[str], gender: Gender | None) -> int:
     if any(EXCLUDES[bit] & bits for bit in each_bit(bits)):
         return sum(BIT[name] for name in settle_conflicts(names_of(bits))[0])
     return bits
+
+
+def said_bits(known: int) -> int:
+    """Of a face's settled labels (bits) those that its caption says: all but what goes without saying (``IMPLIED``)."""
+    for bit, implied in IMPLIED.items():
+        if known & bit:
+            known &= ~implied
+    return known
+
+
+def captioned_labels(
+    labels: Iterable[str], gender: Gender | None, excluded: Collection[str] = ()
+) -> tuple[tuple[str, ...], Gender | None]:
+    """The labels and the gender that captions of a face may speak of: its own without the ``excluded`` ones, in their order.
+
+    What is excluded is then no label of the caption, so that a text which says it invents it. Excluding Male keeps the gender
+    out altogether, a woman's too, and with it what it implies.
+    """
+    hidden = set(excluded)
+    if "Male" in hidden and gender is not None:
+        hidden.update(names_of(IMPLIED.get(FEMALE_BIT if gender == "female" else MALE_BIT, 0)))
+        gender = None
+    return tuple(name for name in labels if name not in hidden), gender
+
+
+def _what_instead(name: str) -> str:
+    if name == FEMALE:
+        return "Male stands for the gender, whichever it is"
+    by_lower = {attribute.lower(): attribute for attribute in ATTRIBUTES}
+    close = difflib.get_close_matches(name.lower().replace(" ", "_"), by_lower, n=1, cutoff=0.5)
+    return f"did you mean {by_lower[close[0]]}?" if close else "the names are CelebA's, such as Attractive"
+
+
+def known_attributes(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of attributes in CelebA's order, each once. Raises ValueError for one that is none, with the nearest there is."""
+    given = list(names)
+    for name in given:
+        if name not in ATTRIBUTES:
+            raise ValueError(f"no attribute {name!r}: {_what_instead(name)}")
+    return tuple(name for name in ATTRIBUTES if name in given)
