@@ -60,7 +60,7 @@ class EpochReport:
 
 def train_attributes(
     data: AttributeData,
-    preset: str,
+    preset: str | Preset,
     out: Path,
     *,
     epochs: int = 0,
@@ -71,6 +71,7 @@ def train_attributes(
     adaptive: float = 0.3,
     init: Path | None = None,
     teacher: Path | None = None,
+    rate_share: float = 0.0,
     threshold: float = PAPER_THRESHOLD,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Evaluation:
@@ -80,13 +81,15 @@ def train_attributes(
     ``adaptive`` in 0–1: how far the task weights follow the validation loss's trend (0: equal weights). ``init`` names a
     checkpoint folder of the same preset to fine-tune, at a quarter of its learning rate; for ``face_resnet``, the file of its
     trunk's weights too, at the full one. ``teacher``: a checkpoint whose probabilities make half of the labels.
+    ``rate_share`` in place of that quarter; 0: as said.
     ``threshold``: that of labels, for the evaluation. A training that was killed resumes after its last whole epoch where
     ``resume`` is set and ``out`` holds its state. Raises PresetError, CheckpointError where ``init`` or ``teacher`` does not
     fit, and LockedError where another process trains in ``out``.
     """
+    shape = preset if isinstance(preset, Preset) else Preset.named(preset)
     lock = exclusive(out / LOCK, f"a training in {out}")
-    with lock, _threads(Preset.named(preset).threads):
-        run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive, init, teacher)
+    with lock, _threads(shape.threads):
+        run = _Training(data, shape, out, epochs, seed, device, adaptive, init, teacher, rate_share)
         if resume:
             run.progress = run.state.restore()
         else:
@@ -131,6 +134,7 @@ class _Training:
         adaptive: float,
         init: Path | None = None,
         teacher: Path | None = None,
+        rate_share: float = 0.0,
     ) -> None:
         torch.manual_seed(seed)
         self.data, self.preset, self.out, self.seed, self.device = data, preset, out, seed, device
@@ -143,7 +147,7 @@ class _Training:
             known = AttributePredictor.load(teacher, device)
             self.targets, self.teacher = soft_labels(data, known), known.version
         self.source = init
-        self.rate_share = _LEARNING_RATE_SHARE if is_checkpoint else 1.0
+        self.rate_share = rate_share or (_LEARNING_RATE_SHARE if is_checkpoint else 1.0)
         self.average = copy.deepcopy(self.network).eval()
         self.optimizer = torch.optim.AdamW(_groups(self.network, preset), fused=True)
         self.peaks = [group["lr"] * self.rate_share for group in self.optimizer.param_groups]
@@ -156,6 +160,7 @@ class _Training:
             "epochs": self.epochs,
             "init": self.init,
             "teacher": self.teacher,
+            "rate_share": self.rate_share,
             "data": data.fingerprint,
         }
         self.state = TrainingState(out, Learned(self.network, self.average, self.optimizer), identity)
@@ -253,6 +258,8 @@ class _Training:
             config["init"] = f"{self.source.name} ({self.init})"
         if self.teacher:
             config["teacher"] = self.teacher
+        if self.rate_share != 1:
+            config["rate_share"] = self.rate_share
         return finish_checkpoint(self.out, logits, self.data, config, threshold)
 
 

@@ -86,7 +86,13 @@ class TrainingState:
 
     def _restore_from(self, state: dict[str, Any]) -> Progress | None:
         """Take over ``state``; None where it is of another training. Raises what a damaged one makes of it."""
-        whole = {"init": "", "teacher": "", "data": None, **state}  # earlier versions knew none of these
+        whole = {
+            "init": "",
+            "teacher": "",
+            "data": None,
+            "rate_share": 1.0,
+            **state,
+        }  # earlier versions knew none of these
         if {name: whole[name] for name in self._identity} != self._identity:
             return None
         read_weights(self._folder / WEIGHTS)  # of the best epoch so far: what is published in the end
