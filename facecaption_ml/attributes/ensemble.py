@@ -22,8 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facecaption_ml.attributes.checkpoints import CONFIG, WEIGHTS, CheckpointError, read_weights, write_weights
+from facecaption_ml.attributes.commands import COMMANDS, commands_of, joining_command, merged
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
 from facecaption_ml.errors import describe, is_mendable
+from facecaption_ml.pretrained import weights_version
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 logger = logging.getLogger("facecaption")
@@ -98,9 +100,11 @@ def join(one: Path, other: Path, out: Path, share: float) -> dict[str, Any]:
         }
         for config, part in zip(configs, (share, 1 - share), strict=True)
     ]
+    own = joining_command(one, other, weights_version(out / WEIGHTS))
     return {
-        **{key: configs[0][key] for key in ("preset", "best_epoch", "seed", "init") if key in configs[0]},
+        **{key: configs[0][key] for key in ("preset", "best_epoch", "seed") if key in configs[0]},
         MEMBERS: members,
+        COMMANDS: merged(commands_of(configs[0]), commands_of(configs[1]), [own]),
     }
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from facecaption_ml.attributes.augmentation import augment, mix
 from facecaption_ml.attributes.checkpoints import WEIGHTS, read_weights, write_weights
+from facecaption_ml.attributes.commands import COMMANDS, commands_before, merged, training_command
 from facecaption_ml.attributes.data import AttributeData
 from facecaption_ml.attributes.distillation import soft_labels
 from facecaption_ml.attributes.evaluation import Evaluation
@@ -36,6 +37,7 @@ from facecaption_ml.attributes.starting_weights import start_from
 from facecaption_ml.attributes.training_state import Learned, Progress, TrainingState
 from facecaption_ml.attributes.weighting import adaptive_weights
 from facecaption_ml.devices import autocast, compute_dtype
+from facecaption_ml.pretrained import weights_version
 from facecaption_ml.storage.lock import exclusive
 
 logger = logging.getLogger("facecaption")
@@ -146,7 +148,7 @@ class _Training:
         if teacher:
             known = AttributePredictor.load(teacher, device)
             self.targets, self.teacher = soft_labels(data, known), known.version
-        self.source = init
+        self.source, self.taught_by, self.starts_whole = init, teacher, is_checkpoint
         self.rate_share = rate_share or (_LEARNING_RATE_SHARE if is_checkpoint else 1.0)
         self.average = copy.deepcopy(self.network).eval()
         self.optimizer = torch.optim.AdamW(_groups(self.network, preset), fused=True)
@@ -258,9 +260,23 @@ class _Training:
             config["init"] = f"{self.source.name} ({self.init})"
         if self.teacher:
             config["teacher"] = self.teacher
-        if self.rate_share != 1:
-            config["rate_share"] = self.rate_share
+        config[COMMANDS] = self._commands()
         return finish_checkpoint(self.out, logits, self.data, config, threshold)
+
+    def _commands(self) -> list[str]:
+        options: dict[str, object] = {}
+        usual = _LEARNING_RATE_SHARE if self.starts_whole else 1.0
+        for name, value, default in (
+            ("epochs", self.epochs, self.preset.epochs),
+            ("init", self.source, None),
+            ("teacher", self.taught_by, None),
+            ("rate-share", self.rate_share, usual),
+            ("adaptive", self.adaptive, 0.3),
+        ):
+            if value != default:
+                options[name] = value
+        own = training_command(self.preset, self.seed, weights_version(self.out / WEIGHTS), options)
+        return merged(commands_before(self.source), commands_before(self.taught_by), [own])
 
 
 def _groups(network: AttributeNetwork, preset: Preset) -> list[dict[str, Any]]:
