@@ -150,15 +150,16 @@ def _train(settings: Settings) -> Path:
             "no attribute model: set FACECAPTION_ATTRIBUTE_DATA to a CelebA-layout folder, or "
             "FACECAPTION_ATTRIBUTE_WEIGHTS to 'bundled' or a checkpoint folder"
         )
-    from facecaption_ml.attributes import checkpoint_folder, train_attributes
+    from facecaption_ml.attributes import train_attributes
+    from facecaption_ml.attributes.checkpoints import starting_point
     from facecaption_ml.attributes.network import Preset
-    from facecaption_ml.attributes.training import STATE
+    from facecaption_ml.attributes.training_state import STATE
     from facecaption_ml.devices import resolve_device
 
     init = None
     if settings.attributes.init:
         with naming("FACECAPTION_ATTRIBUTE_INIT"):
-            init = checkpoint_folder(settings.attributes.init)
+            init = starting_point(settings.attributes.init)
     device = resolve_device(settings.device, settings.threads)
     with naming("FACECAPTION_ATTRIBUTE_PRESET"):
         preset = Preset.named(settings.attributes.preset)

@@ -46,8 +46,13 @@ class AttributeSettings(BaseModel):
 
     weights: str = Field("", description="bundled or a checkpoint folder; default: train on attribute_data")
     data: str = Field("", description="CelebA-layout folder, or 'sample' for drawn portraits")
-    preset: str = Field("resnet50", description="shape of the network and its training: resnet50, tiny or micro")
-    init: str = Field("", description="checkpoint folder that the training fine-tunes; '': random weights")
+    preset: str = Field(
+        "resnet50", description="shape of the network and its training: resnet50, face_resnet, tiny or micro"
+    )
+    init: str = Field(
+        "",
+        description="what the training fine-tunes: a checkpoint folder, or face_resnet.safetensors; '': random weights",
+    )
     epochs: int = Field(0, ge=0, description="0: the preset's own number")
     threshold: float = Field(
         PAPER_THRESHOLD, gt=0.5, lt=1, description="a label is valid above this probability, where label_precision is 0"

@@ -44,6 +44,19 @@ def checkpoint_folder(name: str | Path) -> Path:
     return folder
 
 
+def starting_point(name: str | Path) -> Path:
+    """What a training can start from: as :func:`checkpoint_folder`, or a file of a trunk's published weights.
+
+    Raises CheckpointError where it is not there.
+    """
+    path = Path(name).expanduser()
+    if path.suffix != ".safetensors" or path.name == WEIGHTS:
+        return checkpoint_folder(name)
+    if not path.is_file():
+        raise CheckpointError(f"init {path}: there is no such file")
+    return path
+
+
 def write_weights(path: Path, state: dict[str, torch.Tensor], eight_bits: bool = False) -> None:
     """``state`` in half precision; with ``eight_bits``, weights of convolutions and layers as integers with a scale.
 

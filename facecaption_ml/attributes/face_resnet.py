@@ -34,15 +34,24 @@ FEATURES: Final = sum(_FILTERS[block] for block in _STAGES) * _GRID * _GRID + _F
 class FaceResnet(nn.Module):
     """Pixels to features: ``forward(float [B, 3, H, W], (RGB − MEAN) / RANGE) -> float [B, 4288]``, sides at least 131."""
 
-    def __init__(self) -> None:
+    def __init__(self, frozen_blocks: int = 0) -> None:
+        """``frozen_blocks``: that many, and the stem with them, are not trained."""
         super().__init__()
         self.stem = nn.Conv2d(3, _FILTERS[0], 7, 2)
         before = (_FILTERS[0], *_FILTERS)
         self.blocks = nn.ModuleList(
             _Block(before[number], filters, 2 if number in _HALVING else 1) for number, filters in enumerate(_FILTERS)
         )
+        if frozen_blocks:
+            for part in (self.stem, *self.blocks[:frozen_blocks]):
+                part.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Raises ValueError of a smaller picture."""
+        if min(x.shape[2:]) < SMALLEST_SIDE:
+            raise ValueError(
+                f"pictures of {x.shape[2]} × {x.shape[3]}: the face network needs {SMALLEST_SIDE} at least"
+            )
         stages = self._outputs(x)
         pooled = [F.adaptive_avg_pool2d(stages[block], _GRID).flatten(1) for block in _STAGES]
         return torch.cat([*pooled, stages[-1].mean((2, 3))], 1) * _FEATURE_SCALE

@@ -6,11 +6,14 @@ python -m facecaption_ml.attributes.model_card CHECKPOINT_FOLDER
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Any, Final
 
 from facecaption_ml.attributes.checkpoints import CARD, CONFIG, EVALUATION, RELIABILITY, WEIGHTS
+from facecaption_ml.attributes.commands import commands_of
+from facecaption_ml.attributes.ensemble import MEMBERS
 from facecaption_ml.attributes.evaluation import Evaluation
 from facecaption_ml.attributes.label_scores import LabelScore
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
@@ -18,6 +21,7 @@ from facecaption_ml.markdown import markdown_table
 from facecaption_ml.storage.local_files import write_file
 from facecaption_ml.taxonomy import FEMALE
 
+_TRUNK: Final = "dlib's face recognition network (dlib-models, `dlib_face_recognition_resnet_model_v1`, CC0 1.0)"
 SHOWN_PRECISION: Final = 0.9
 """The precision whose rule stands beside the plain threshold's."""
 
@@ -27,18 +31,19 @@ def model_card(folder: Path) -> str:
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     scores = Evaluation.read(folder / EVALUATION)
     preset = Preset.from_dict(config["preset"])
-    parameters = sum(p.numel() for p in AttributeNetwork(preset).parameters())
     template = Template((Path(__file__).parent / "model_card.md").read_text(encoding="utf-8"))
     return template.substitute(
-        preset=preset.name,
+        name=" and ".join(member["preset"]["name"] for member in _members(config)),
         version=scores.version,
         data=scores.data,
-        parameters=f"{parameters / 1e6:.2f}M",
+        networks="<br>".join(map(_network, _members(config))),
+        commands="\n".join(commands_of(config)),
+        trunk=_TRUNK if any(member["preset"]["trunk"] == "face_resnet" for member in _members(config)) else "none",
         height=preset.input[0],
         width=preset.input[1],
         megabytes=f"{(folder / WEIGHTS).stat().st_size / 1e6:.1f}",
-        seed=config["seed"],
-        epoch=config["best_epoch"],
+        bits="eight" if preset.eight_bits or MEMBERS in config else "sixteen",
+        epoch=" and ".join(str(member.get("best_epoch", "unknown")) for member in _members(config)),
         rows=f"{scores.rows:,}",
         accuracy=_percent(scores.mean_accuracy),
         majority=_percent(scores.majority_accuracy),
@@ -53,6 +58,20 @@ def model_card(folder: Path) -> str:
         groups=group_table(scores),
         table=attribute_table(scores),
     )
+
+
+def _members(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The networks of a checkpoint: one, or an ensemble's."""
+    return config.get(MEMBERS) or [config]
+
+
+def _network(member: Mapping[str, Any]) -> str:
+    preset = Preset.from_dict(member["preset"])
+    count = sum(p.numel() for p in AttributeNetwork(preset).parameters())
+    share = f", {100 * member['share']:.0f} % of the mean of the logits" if "share" in member else ""
+    size = f"input {preset.input[0]} × {preset.input[1]}"
+    mirror = "with its mirror image" if preset.mirrored else "without its mirror image"
+    return f"`{preset.name}`: {count / 1e6:.2f}M parameters, {size}, each crop {mirror}{share}"
 
 
 def shown_rules(scores: Evaluation) -> list[LabelScore]:

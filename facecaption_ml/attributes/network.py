@@ -48,6 +48,7 @@ class Preset:
     warm_up: float = 0.05
     mirrored: bool = True
     eight_bits: bool = False
+    frozen_blocks: int = 0
 
     @classmethod
     def named(cls, name: str) -> Preset:
@@ -78,7 +79,7 @@ class AttributeNetwork(nn.Module):
             self.trunk = whole = resnet50(weights=None)
             features, whole.fc = whole.fc.in_features, nn.Identity()
         elif preset.trunk == "face_resnet":
-            self.trunk, features = FaceResnet(), FEATURES
+            self.trunk, features = FaceResnet(preset.frozen_blocks), FEATURES
             self._mean, self._range = MEAN, (RANGE, RANGE, RANGE)
         else:
             self.trunk, features = _residual(preset.widths, preset.depths, preset.grid)

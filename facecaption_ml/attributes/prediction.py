@@ -29,6 +29,7 @@ from facecaption_ml.schemas import SCHEMAS, conform
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
+    from facecaption_ml.attributes.ensemble import Ensemble
     from facecaption_ml.attributes.network import AttributeNetwork, Preset
 
 
@@ -37,7 +38,7 @@ class AttributePredictor:
 
     def __init__(
         self,
-        network: AttributeNetwork,
+        network: AttributeNetwork | Ensemble,
         preset: Preset,
         temperatures: np.ndarray,
         version: str,
@@ -58,18 +59,19 @@ class AttributePredictor:
         """From ``bundled``, a checkpoint folder or its ``.safetensors``. Raises CheckpointError naming what does not fit."""
         from safetensors import SafetensorError
 
-        from facecaption_ml.attributes.network import AttributeNetwork, Preset
+        from facecaption_ml.attributes.ensemble import network_of
+        from facecaption_ml.attributes.network import Preset
 
         folder = checkpoint_folder(weights)
         try:
             config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             preset = Preset.from_dict(config["preset"])
             temperatures = np.array([config["temperatures"][name] for name in ATTRIBUTES])
+            network = network_of(config)
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"attribute checkpoint {folder / CONFIG}: not a checkpoint's config: {error}"
             ) from error
-        network = AttributeNetwork(preset)
         try:
             network.load_state_dict(read_weights(folder / WEIGHTS))
         except (SafetensorError, RuntimeError) as error:

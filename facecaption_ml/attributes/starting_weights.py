@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from facecaption_ml.attributes.checkpoints import CONFIG, WEIGHTS, CheckpointError, read_weights
+from facecaption_ml.attributes.checkpoints import CONFIG, WEIGHTS, CheckpointError, read_weights, starting_point
 from facecaption_ml.attributes.face_resnet import FaceResnet, load_trunk
 from facecaption_ml.attributes.network import AttributeNetwork
 from facecaption_ml.pretrained import weights_version
@@ -18,10 +18,9 @@ def start_from(network: AttributeNetwork, source: Path) -> tuple[str, bool]:
     CheckpointError where there are none, or those of a network of another shape.
     """
     if source.suffix == ".safetensors" and source.name != WEIGHTS:
+        starting_point(source)
         if not isinstance(network.trunk, FaceResnet):
             raise CheckpointError(f"init {source}: a face network's weights fit the preset face_resnet only")
-        if not source.is_file():
-            raise CheckpointError(f"init {source}: there is no such file")
         load_trunk(network.trunk, source)
         return weights_version(source), False
     folder = source.parent if source.suffix == ".safetensors" else source
