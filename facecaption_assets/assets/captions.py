@@ -9,7 +9,7 @@ import polars as pl
 
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
-from facecaption_assets.factories.file_digests import ANSWERS, LEXICON
+from facecaption_assets.factories.file_digests import ANSWERS, CALIBRATION, LEXICON, STYLE, VOCABULARY
 from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
@@ -51,7 +51,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             ),
             code_version="1",
             reads=("captions", "seed"),
-            files=(LEXICON,),
+            files=(LEXICON, STYLE),
             compute=CPU,
             settings=settings,
             required_resources={"grammar"},
@@ -69,7 +69,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             ),
             code_version="2",
             reads=("llm", "seed"),
-            files=(LEXICON, *ANSWERS),
+            files=(LEXICON, VOCABULARY, CALIBRATION, *ANSWERS),
             compute=ONE_A100,
             settings=settings,
             required_resources={"captioner"},

@@ -155,6 +155,13 @@ def test_the_bundled_grammar_is_the_same_from_a_copy(tmp_path: Path, settings: S
     assert both[0] == both[1]
 
 
+def test_every_data_file_of_captioning_is_known_to_the_code_versions() -> None:
+    from facecaption_assets.factories.file_digests import CAPTIONING, LEXICON
+
+    room = LEXICON.parents[1]
+    assert {file for file in room.rglob("*") if file.suffix in (".toml", ".pcfg")} == set(CAPTIONING)
+
+
 def test_descriptions_are_built_from_the_settings(settings: Settings) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
