@@ -11,6 +11,7 @@ from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.file_digests import ANSWERS, CALIBRATION, LEXICON, STYLE, VOCABULARY
 from facecaption_assets.factories.progress import Progress, logger
+from facecaption_assets.factories.records import COST, TOKENS
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.resources.data import removals
@@ -27,10 +28,6 @@ from facecaption_ml.errors import naming_fields
 
 GROUP = "captions"
 LLM_PREFIX: Final = "FACECAPTION_LLM_"
-_TOKENS: Final = ("prompt tokens", "completion tokens", "tokens of answers from the cache")
-_COST: Final = "cost with the answers from the cache"
-USAGE: Final = (*_TOKENS, _COST)
-"""The metadata that says what a shard's rewrites took."""
 _TREND: Final = 30  # shards that the acceptance rate is compared with
 _SHOWN: Final = 4  # pairs of a demonstration on the terminal
 
@@ -229,11 +226,11 @@ def _used(usage: Usage, prices: Prices) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "answers from the cache": usage.kept,
         "answers asked for": usage.requests,
-        **dict(zip(_TOKENS, (usage.prompt_tokens, usage.completion_tokens, kept), strict=True)),
+        **dict(zip(TOKENS, (usage.prompt_tokens, usage.completion_tokens, kept), strict=True)),
     }
     if prices != Prices():
         metadata["cost"] = prices.cost(usage.prompt_tokens, usage.completion_tokens)
-        metadata[_COST] = prices.cost(
+        metadata[COST] = prices.cost(
             usage.prompt_tokens + usage.kept_prompt_tokens, usage.completion_tokens + usage.kept_completion_tokens
         )
     if usage.errors:

@@ -8,14 +8,13 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from facecaption_assets.assets.captions import USAGE
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.dataset_inputs import SAME_SETTINGS, DatasetInputs
 from facecaption_assets.factories.progress import Progress
-from facecaption_assets.factories.records import summed
+from facecaption_assets.factories.records import COST, TOKENS, summed
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
 from facecaption_assets.partitions import STATISTICS_ASSETS
@@ -202,7 +201,7 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
 
 def _spent(instance: dg.DagsterInstance, shards: Sequence[str]) -> dict[str, str]:
     """What the language model took, over the shards, as their records have it; nothing where it took nothing."""
-    sums = summed(instance, "llm_captions", shards, USAGE)
+    sums = summed(instance, "llm_captions", shards, (*TOKENS, COST))
     return {
         name: f"{amount:,.2f}" if isinstance(amount, float) else f"{amount:,}"
         for name, amount in sums.items()

@@ -51,6 +51,9 @@ SOURCE_ROWS: Final = "facecaption/source_rows"
 
 To Dagster the source is one asset; its version moves with every shard of it.
 """
+TOKENS: Final = ("prompt tokens", "completion tokens", "tokens of answers from the cache")
+COST: Final = "cost with the answers from the cache"
+"""With TOKENS the metadata that says what a shard's captions took of a language model."""
 
 
 @dataclass(frozen=True)

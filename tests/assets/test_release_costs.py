@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from facecaption_assets.assets.captions import USAGE
-from facecaption_assets.factories.records import summed
+from facecaption_assets.factories.records import COST, TOKENS, summed
 
 S = ["shard-00000", "shard-00001", "shard-00002"]
 
@@ -22,10 +21,10 @@ def test_the_latest_record_of_each_shard_counts_once() -> None:
         record(instance, S[1], prompt_tokens=500, completion_tokens=50, cost_with_the_answers_from_the_cache=0.25)
         record(instance, S[2], mean_words=30)
         record(instance, "shard-00009", prompt_tokens=7)  # not of this release
-        assert summed(instance, "llm_captions", S, USAGE) == {
+        assert summed(instance, "llm_captions", S, (*TOKENS, COST)) == {
             "prompt tokens": 510,
             "completion tokens": 51,
             "tokens of answers from the cache": 1089,
             "cost with the answers from the cache": 0.25,
         }
-        assert summed(instance, "llm_captions", S[2:], USAGE) == {}
+        assert summed(instance, "llm_captions", S[2:], (*TOKENS, COST)) == {}
