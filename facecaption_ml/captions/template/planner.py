@@ -62,21 +62,17 @@ class Cutter:
     def cuts(self, held: int) -> tuple[list[int], list[Cut]]:
         """The ways to say the labels of one family, as ``draws.table`` has them. Raises GrammarError where there is none."""
         cuts: dict[tuple[int, ...], float] = {}
-        for parts in _partitions(held):
-            if all(self._whole(part, held) and self.fit(part) for part in parts):
-                orders = dict.fromkeys(self._tails_last(order) for order in _orders(parts))
-                weights = [self._style.neighbours ** self._neighbours(order) for order in orders]
-                for order, weight in zip(orders, weights, strict=True):
-                    cuts[order] = weight / sum(weights) * self._style.merged ** -len(parts)
+        for parts in _partitions(held, lambda part: self.whole(part, held) and bool(self.fit(part))):
+            orders = dict.fromkeys(self._tails_last(order) for order in _orders(parts))
+            weights = [self._style.neighbours ** self._neighbours(order) for order in orders]
+            for order, weight in zip(orders, weights, strict=True):
+                cuts[order] = weight / sum(weights) * self._style.merged ** -len(parts)
         if not cuts:
             raise GrammarError(f"no sentence can say {', '.join(names_of(held))}")
         return table(list(cuts.values()), [self._cut(order) for order in cuts])
 
     def whole(self, part: int, held: int) -> bool:
         """Whether the part has all or none of the held attributes that always stand together."""
-        return self._whole(part, held)
-
-    def _whole(self, part: int, held: int) -> bool:
         return all(not part & group or held & group == part & group for group in self._style.together)
 
     def _tails_last(self, order: tuple[int, ...]) -> tuple[int, ...]:
@@ -176,13 +172,14 @@ def _orders(parts: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [tuple(draw.sample(parts, len(parts))) for _ in range(_MOST_ORDERS)]
 
 
-def _partitions(bits: int) -> Iterator[tuple[int, ...]]:
-    """Every way to split a set into parts, the part with the lowest bit first."""
+def _partitions(bits: int, good: Callable[[int], bool]) -> Iterator[tuple[int, ...]]:
+    """Every way to split a set into good parts, the part with the lowest bit first."""
     if not bits:
         yield ()
         return
     lowest = bits & -bits
     for more in subsets(bits ^ lowest):
-        for rest in _partitions(bits ^ lowest ^ more):
-            yield (lowest | more, *rest)
+        if good(lowest | more):
+            for rest in _partitions(bits ^ lowest ^ more, good):
+                yield (lowest | more, *rest)
 
