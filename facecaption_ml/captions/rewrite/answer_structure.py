@@ -70,7 +70,7 @@ def without_unseen(text: str) -> str:
         text = html.unescape(text)
     text = text.translate(_UNSEEN | _SPACES).replace("\r\n", "\n").replace("\r", "\n")
     text = re.sub(r"(?<=[A-Za-z])’(?=[A-Za-z])", "'", text)
-    return _EMOTICON.sub("", "".join(_without_emoji(text)))
+    return _EMOTICON.sub("", text if text.isascii() else "".join(_without_emoji(text)))
 
 
 def _without_emoji(text: str) -> Iterator[str]:

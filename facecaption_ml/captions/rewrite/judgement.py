@@ -25,7 +25,6 @@ from facecaption_ml.taxonomy import Gender
 _FEWEST_WORDS: Final = 4
 _WORDS_ALLOWANCE: Final = 25  # a rewrite has at most this many words more than twice those of its template
 _MOST_REPETITION: Final = 0.06
-_SAYS: Final = "says "
 _MOST_NAMED: Final = 3
 _MARKUP: Final = re.compile(r"[<>{}\[\]|\\^~`*#_=@$]|https?:|www\.|^\s*[-•]\s|:\s*$", re.MULTILINE)
 _LETTERS: Final = re.compile(r"[^\W\d_]")
@@ -48,7 +47,7 @@ class Fault(StrEnum):
     """What is wrong with a rewrite. Failures of the model itself have their own names (``chat.Failure``)."""
 
     UNFAITHFUL = "unfaithful"
-    BEYOND = "says more than its labels"
+    BEYOND = "beyond its labels"
     CONTROL = "control characters"
     MARKUP = "markup"
     LANGUAGE = "another language"
@@ -139,12 +138,13 @@ def judge_rewrite(
 
 def kind_of(reason: str) -> str:
     """A row's reason without the words that it names, for counting."""
-    return str(Fault.BEYOND) if reason.startswith(_SAYS) else reason
+    return reason.partition(":")[0].strip()
 
 
 def _naming(beyond: Sequence[str]) -> str:
-    named = [f"'{words}'" for words in beyond[:_MOST_NAMED]]
-    return f"{_SAYS}{' and '.join([', '.join(named[:-1]), named[-1]] if named[1:] else named)}, which no label gives"
+    *others, last = [f"'{words}'" for words in beyond[:_MOST_NAMED]]
+    named = f"{', '.join(others)} and {last}" if others else last
+    return f"{Fault.BEYOND}: says {named}, which no label gives"
 
 
 @cache
@@ -179,11 +179,11 @@ def repetition(text: str) -> float:
 
 def unclean(text: str) -> Fault | None:
     """Control characters, markup or words of another language: what must never reach the table."""
-    if any(unicodedata.category(letter) in ("Cc", "Cf", "Co", "Cs") for letter in text):
+    if not text.isprintable() and any(unicodedata.category(letter) in ("Cc", "Cf", "Co", "Cs") for letter in text):
         return Fault.CONTROL
     if _MARKUP.search(text):
         return Fault.MARKUP
-    foreign = not all(_ENGLISH.match(letter) for letter in _LETTERS.findall(text))
+    foreign = not text.isascii() and not all(_ENGLISH.match(letter) for letter in _LETTERS.findall(text))
     return Fault.LANGUAGE if foreign or len(_FOREIGN.intersection(_words(text))) > 1 else None
 
 
