@@ -9,7 +9,7 @@ import polars as pl
 
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
-from facecaption_assets.factories.file_digests import ANSWERS, LEXICON
+from facecaption_assets.factories.file_digests import ANSWERS, CALIBRATION, LEXICON
 from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
@@ -65,7 +65,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             ),
             code_version="2",
             reads=_read_by_llm_captions(settings),
-            files=(LEXICON, *ANSWERS),
+            files=(LEXICON, CALIBRATION, *ANSWERS),
             compute=ONE_A100,
             settings=settings,
             required_resources={"captioner"},

@@ -22,6 +22,8 @@ ANSWERS: Final = (
     _LIBRARY / "captions" / "backends" / "marks.toml",
 )
 """The words and marks that are taken off a chat model's answers before they are judged."""
+CALIBRATION: Final = _LIBRARY / "captions" / "guided" / "calibration.toml"
+"""How likely a model's texts must be under guidance."""
 MISSING: Final = "missing"
 _WHOLE_UP_TO: Final = 16 << 20
 _SAMPLES, _SAMPLE_BYTES = 8, 1 << 20
