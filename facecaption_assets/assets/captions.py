@@ -9,7 +9,7 @@ import polars as pl
 
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
-from facecaption_assets.factories.file_digests import ANSWERS, CALIBRATION, LEXICON
+from facecaption_assets.factories.file_digests import ANSWERS, CALIBRATION, LEXICON, VOCABULARY
 from facecaption_assets.factories.progress import Progress, logger
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
@@ -19,6 +19,7 @@ from facecaption_ml.captions import caption_table
 from facecaption_ml.captions.backends.chat import ChatModelError
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
 from facecaption_ml.captions.rewrite.demonstration import demonstrate
+from facecaption_ml.captions.rewrite.judgement import kind_of
 from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.captions.rewrite.usage import Prices, Usage
 from facecaption_ml.dataset.provenance import package_version
@@ -65,7 +66,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             ),
             code_version="2",
             reads=_read_by_llm_captions(settings),
-            files=(LEXICON, CALIBRATION, *ANSWERS),
+            files=(LEXICON, VOCABULARY, CALIBRATION, *ANSWERS),
             compute=ONE_A100,
             settings=settings,
             required_resources={"captioner"},
@@ -220,8 +221,8 @@ def _outcomes(captions: pl.DataFrame) -> dict[str, float]:
 
 
 def _kinds(reasons: pl.Series) -> pl.Series:
-    """Reasons without what stands behind a colon, such as a server's words, of which there may be many."""
-    return reasons.str.split(": ").list.first()
+    """Reasons without the words that they name or a server said, of which there may be many."""
+    return pl.Series(reasons.name, [kind_of(reason) for reason in reasons], pl.String)
 
 
 def _used(usage: Usage, prices: Prices) -> dict[str, Any]:

@@ -17,6 +17,8 @@ GRAMMAR: Final = _LIBRARY / "captions" / "template" / "face.pcfg"
 PROMPT: Final = _LIBRARY / "captions" / "rewrite" / "rewriting.toml"
 LEXICON: Final = _LIBRARY / "captions" / "faithful" / "lexicon.toml"
 """The words by which a caption is found faithful, or not."""
+VOCABULARY: Final = _LIBRARY / "captions" / "faithful" / "vocabulary.toml"
+"""The words that a rewrite may use beside those of its labels."""
 ANSWERS: Final = (
     _LIBRARY / "captions" / "rewrite" / "answers.toml",
     _LIBRARY / "captions" / "backends" / "marks.toml",

@@ -92,7 +92,7 @@ def test_a_rewrite_that_repeats_itself_is_not_taken() -> None:
         (Failure.REFUSED, "refusal"),
         (TEMPLATE, "same words as the template"),
         (GOOD.replace("necklace", "<b>necklace</b>"), "markup"),
-        (f"**{GOOD}**", "markup"),
+        (f"<i>{GOOD[:-1]}</i> <u>here</u>.", "markup"),
         (f"{GOOD} \N{CJK UNIFIED IDEOGRAPH-4E00}", "another language"),
         (f"{GOOD} Ella tiene el pelo rubio.", "another language"),
         (f"{GOOD} Sie hat blonde Haare und ist jung.", "another language"),
@@ -138,7 +138,7 @@ def test_a_raw_answer_is_judged_as_the_pipeline_would() -> None:
     for answer, reason in [
         ("I'm sorry, but I can't help with that.", Failure.REFUSED),
         ("  ", Failure.EMPTY),
-        (f"**{GOOD}**", Fault.MARKUP),
+        (GOOD.replace("blond", "<b>blond</b>"), Fault.MARKUP),
     ]:
         judgement = captions.judge_rewrite(answer, LABELS, "female")
         assert (judgement.caption, judgement.reason) == (None, reason)

@@ -41,7 +41,8 @@ def test_every_option_is_described_and_none_can_be_misspelt_or_changed() -> None
 @pytest.mark.parametrize(
     "wrong",
     [{"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.1}, {"max_new_tokens": 0}, {"attempts": 0}, {"batch_size": 0},
-     {"concurrency": 0}, {"timeout_s": 0.0}, {"least_fluency": 0.1}, {"acceptance_floor": 1.1}],
+     {"concurrency": 0}, {"timeout_s": 0.0}, {"least_fluency": 0.1}, {"acceptance_floor": 1.1},
+     {"client_errors": 0}, {"price_prompt": -1.0}, {"price_completion": -1.0}],
 )  # fmt: skip
 def test_numbers_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
@@ -77,14 +78,30 @@ def test_an_endpoint_gets_its_options_and_is_never_guided(tmp_path: Path) -> Non
         batch_size=5,
     )
     assert isinstance(rewriter.model, endpoint.EndpointChatModel)
-    assert (rewriter.model.model_id, rewriter.model.concurrency, rewriter.model.timeout_s) == ("m@host:8000", 3, 7)
+    assert (rewriter.model.model_id, rewriter.model.concurrency, rewriter.model.timeout_s) == ("m", 3, 7)
     assert (rewriter.guided, rewriter.least_fluency, rewriter.attempts, rewriter.seed) == (False, None, 2, 5)
     assert rewriter.chunk == 40
     assert rewriter.sampling == Sampling()
     assert rewriter.sampling == RewritingOptions().sampling
     parameters = inspect.signature(endpoint.EndpointChatModel).parameters
-    for name in ("concurrency", "timeout_s"):
+    for name in ("concurrency", "timeout_s", "client_errors"):
         assert parameters[name].default == RewritingOptions.model_fields[name].default
+
+
+def test_the_name_of_the_model_is_what_rows_and_keys_have(tmp_path: Path) -> None:
+    pytest.importorskip("openai", reason="the llm extra is not installed")
+    for host in ("a", "b"):
+        where = {"backend": "endpoint", "endpoint": f"http://{host}:8000/v1", "model": "m"}
+        assert opened(tmp_path, **where).model_id == "m"
+        assert opened(tmp_path, **where, model_name=" Qwen2.5-7B ").model_id == "Qwen2.5-7B"
+    with pytest.raises(ValidationError, match="printable"):
+        RewritingOptions(model_name="a\nb")
+
+
+def test_answers_of_an_endpoint_are_saved_after_a_few_turns_of_it(tmp_path: Path) -> None:
+    pytest.importorskip("openai", reason="the llm extra is not installed")
+    where = {"backend": "endpoint", "endpoint": "http://h/v1", "model": "m"}
+    assert opened(tmp_path, **where, batch_size=256, concurrency=16).chunk == 256
 
 
 def test_a_model_in_this_process_can_be_guided(tmp_path: Path) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
 import facecaption_ml.captions
-from facecaption_ml.captions import check_faithful, find_attributes
+from facecaption_ml.captions import check_faithful, find_attributes, judge_rewrite, template_caption
 from facecaption_ml.captions.rewrite.prompt import PromptError, RewritingPrompt
-from facecaption_ml.taxonomy import FEMALE, Gender
+from facecaption_ml.taxonomy import ATTRIBUTES, FEMALE, Gender
 
 BUNDLED = (Path(facecaption_ml.captions.__file__).parent / "rewrite" / "rewriting.toml").read_text()
 EXAMPLES = tomllib.loads(BUNDLED)["examples"]
+GUIDED = tomllib.loads(BUNDLED)["guided_examples"]
 
 
 def labels_of(template: str) -> tuple[list[str], Gender | None]:
@@ -23,14 +26,51 @@ def labels_of(template: str) -> tuple[list[str], Gender | None]:
     return [name for name in asserted if name != FEMALE], gender
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["template"][:30])
+@pytest.mark.parametrize("example", [*EXAMPLES, *GUIDED], ids=lambda example: example["template"][:60])
 def test_examples_are_faithful_rewrites_in_other_words(example: dict[str, str]) -> None:
     labels, gender = labels_of(example["template"])
     assert labels
-    for text in (example["template"], example["rewrite"]):
-        judgement = check_faithful(text, labels, gender)
-        assert judgement.faithful, (text, judgement)
-    assert example["rewrite"] != example["template"]
+    assert check_faithful(example["template"], labels, gender).faithful
+    judgement = judge_rewrite(example["rewrite"], labels, gender, template=example["template"])
+    assert (judgement.caption, judgement.reason) == (example["rewrite"], None), judgement
+
+
+def test_there_are_many_examples_of_captions_as_long_as_the_data_sets() -> None:
+    sizes = [len(labels_of(example["template"])[0]) for example in EXAMPLES]
+    assert len(sizes) >= 30
+    assert all(6 <= size <= 14 for size in sizes)
+    said = {name for example in EXAMPLES for name in labels_of(example["template"])[0]}
+    assert said == set(ATTRIBUTES)
+    openings = {" ".join(example["rewrite"].split()[:3]) for example in EXAMPLES}
+    assert len(openings) >= 0.7 * len(EXAMPLES)
+
+
+def test_no_example_stands_in_every_other_prompt() -> None:
+    """Of captions of random labels; 22 % on the labels of 2,000 real faces."""
+    prompt, shown = RewritingPrompt.load(), Counter[str]()
+    random = Random(3)
+    for seed in range(150):
+        gender = random.choice(["male", "female"])
+        few = ["Mustache", "Goatee", "Sideburns", "5_o_Clock_Shadow", "Bald", "Male", "No_Beard"]
+        labels = random.sample([name for name in ATTRIBUTES if name not in few], random.randint(6, 11))
+        messages = prompt.messages(template_caption(labels, gender, seed=seed))  # type: ignore[arg-type]
+        assert len(messages) == 2 + 2 * 3
+        shown.update(text for role, text in messages[:-1] if role == "user")
+    assert max(shown.values()) < 0.35 * 150
+    assert len(shown) > 35
+
+
+def test_a_second_try_is_told_what_was_wrong() -> None:
+    prompt = RewritingPrompt.load()
+    again = prompt.retry("A man.", ["Bags_Under_Eyes", "Wavy_Hair"], ["Wearing_Hat"])
+    assert '"A man."' in again
+    assert "leaves out: bags under the eyes, wavy hair." in again
+    assert "adds what the description does not say: hat." in again
+    assert "adds" not in prompt.retry("A man.", ["Wavy_Hair"], [])
+    assert prompt.retry("A man.", [], []) == ""
+    first, second = prompt.messages("A man with a hat."), prompt.messages("A man with a hat.", again=again)
+    assert second[0] == ("system", f"{first[0][1]}\n\n{again}")
+    assert second[1:] == first[1:]
 
 
 def test_question_comes_last_and_the_examples_before_it_as_a_conversation() -> None:
@@ -42,7 +82,7 @@ def test_question_comes_last_and_the_examples_before_it_as_a_conversation() -> N
         assert rewrite_of[template] == rewrite
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["template"][:30])
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["template"][:60])
 def test_the_example_most_like_the_caption_stands_next_to_it(example: dict[str, str]) -> None:
     messages = RewritingPrompt.load().messages(example["template"])
     assert messages[-3:-1] == (("user", example["template"]), ("assistant", example["rewrite"]))

@@ -28,8 +28,29 @@ def reply(status: int = 200, body: object = b"", **headers: str) -> bytes:
     return http_answer(f"{status} Status", data, {"Content_Type": "application/json", **headers})
 
 
-def error(message: str, code: str | None = None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "invalid_request_error", "code": code}}
+def error(message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "code": code, "param": param}}
+
+
+def refused_field(body: dict[str, Any], knows: str) -> bytes | None:
+    """What OpenAI's reasoning models answer to a request with a field that they do not take; None where all are known."""
+    known = {"max_completion_tokens"} if knows == "reasoning" else {"max_tokens", "temperature", "top_p", "seed"}
+    if "max_tokens" in body and "max_tokens" not in known:
+        said = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        return reply(400, error(said, "unsupported_parameter", "max_tokens"))
+    if "temperature" in body and "temperature" not in known:
+        said = "Unsupported value: 'temperature' does not support 0.7 with this model. Only the default (1) value is supported."
+        return reply(400, error(said, "unsupported_value", "temperature"))
+    if "top_p" in body and "top_p" not in known:
+        said = "Unsupported parameter: 'top_p' is not supported with this model."
+        return reply(400, error(said, "unsupported_parameter", "top_p"))
+    if "max_completion_tokens" in body and "max_completion_tokens" not in known:
+        return reply(
+            422, {"detail": [{"loc": ["body", "max_completion_tokens"], "msg": "Extra inputs are not permitted"}]}
+        )
+    return None
 
 
 @dataclass
@@ -37,7 +58,8 @@ class ChatServer:
     """``url(behaviour)`` is the base URL of an API that behaves so; ``text`` makes the answers of the good ones.
 
     ``asked`` counts requests by (behaviour, the user's last words); ``bodies`` are the parsed requests; ``most_open`` is the
-    largest number that were being answered at one time.
+    largest number that were being answered at one time. ``credit``: requests that "credit" answers before it is used up.
+    ``lost``: the question that "lost-one" always fails.
     """
 
     port: int = 0
@@ -49,6 +71,8 @@ class ChatServer:
     open_now: int = 0
     most_open: int = 0
     granted: list[float] = field(default_factory=list)
+    credit: int = 0
+    lost: str = ""
 
     def url(self, behaviour: str = "good") -> str:
         return f"http://127.0.0.1:{self.port}/{behaviour}/v1"
@@ -115,6 +139,27 @@ class ChatServer:
             case "no-seed":
                 bad = reply(400, error("Extra inputs are not permitted: seed"))
                 writer.write(bad if "seed" in body else good)
+            case "reasoning" | "old":
+                writer.write(refused_field(body, behaviour) or good)
+            case "one-of-two":
+                both = "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
+                writer.write(reply(400, error(both)) if {"temperature", "top_p"} <= body.keys() else good)
+            case "credit":
+                self.credit -= 1
+                writer.write(good if self.credit >= 0 else FIXED["402"])
+            case "lost-one":
+                writer.write(FIXED["500"] if words == self.lost else good)
+            case "every-other-400":
+                writer.write(FIXED["400"] if len(self.times) % 2 else good)
+            case "400-counted":
+                writer.write(
+                    reply(
+                        400, error(f"prompt of {len(self.times)} tokens is too long (request req_{len(self.times)}a)")
+                    )
+                )
+            case "usage":
+                used = {"prompt_tokens": 200, "completion_tokens": 30, "total_tokens": 230}
+                writer.write(reply(body={**completion(self.text(messages)), "usage": used}))
             case "reset":
                 writer.write(good[:-10])
                 raise ConnectionError
@@ -138,6 +183,14 @@ FIXED = {
     "404": reply(404, error("The model `nobody` does not exist.", "model_not_found")),
     "400-model": reply(400, error("no such model", "model_not_found")),
     "400": reply(400, error("this model's context is 16 tokens", "context_length_exceeded")),
+    "402": reply(402, error("This request requires more credits.", "insufficient_credits")),
+    "422-unknown-field": reply(422, {"detail": [{"loc": ["body", "colour"], "msg": "Extra inputs are not permitted"}]}),
+    "400-text": reply(400, {"error": "prompt too long"}),
+    "400-detail": reply(400, {"detail": "Unexpected fields in the request: {'colour'}"}),
+    "400-page": reply(400, b"<html><head><title>Bad Request</title></head></html>", Content_Type="text/html"),
+    "thinking-apart": reply(body=completion("A woman.", reasoning_content="She has no hat.")),
+    "thinking-only": reply(body=completion(None, "length", reasoning_content="She has")),
+    "thinking-cut": reply(body=completion("<think>She has", "length")),
     "500": reply(500, error("oh")),
     "502-page": reply(502, b"<html>Bad gateway</html>", Content_Type="text/html"),
     "301": reply(301, b"", Location="https://elsewhere.example/v1"),

@@ -121,7 +121,13 @@ def _inflected(verb: str) -> list[str]:
     stem = verb.removesuffix("e")
     if re.search(r"[^aeiou][aeiou][nptgmb]$", verb) and verb not in _UNDOUBLED:
         stem = verb + verb[-1]
-    third = f"{verb}es" if re.search(r"(s|sh|ch|x)$", verb) else f"{verb[:-1]}ies" if re.search(r"[^aeiou]y$", verb) else f"{verb}s"
+    third = (
+        f"{verb}es"
+        if re.search(r"(s|sh|ch|x)$", verb)
+        else f"{verb[:-1]}ies"
+        if re.search(r"[^aeiou]y$", verb)
+        else f"{verb}s"
+    )
     past = f"{verb[:-1]}ied" if re.search(r"[^aeiou]y$", verb) else f"{stem}ed"
     return [verb, third, f"{stem}ing", past]
 

@@ -12,10 +12,12 @@ from facecaption_ml.captions.faithful.lexicon import Entry
 
 _ENDS = frozenset({"stop", "contrast", "verb", "copula"})
 _NEGATORS = frozenset({"no", "without", "not", "nor"})
+_CARRYING = frozenset({"alternative", "nor", "conjunction", "comma", "preposition"})
 _SEPARATING = frozenset({"comma", "conjunction", "alternative", "contrast", "unknown"})
 # Verbs of the main clause: "a man without a beard wears glasses", "a man with a hat and no beard smiles".
 _FINITE = frozenset(
-    "wears wear wore has have had sports dons shows smiles grins beams displays features boasts possesses".split()
+    {"wears", "wear", "wore", "has", "have", "had", "sports", "dons", "shows", "smiles", "grins", "beams", "displays"}
+    | {"features", "boasts", "possesses"}
 )
 
 
@@ -39,6 +41,9 @@ def negated(items: list[Entry]) -> list[bool] | None:
             continue
         # "no beard on the face of the smiling man": a place ends what is missing there
         if mode in ("no", "without") and role == "preposition" and item.words != ("of",) and claimed:
+            mode = ""
+        # "without a beard the man smiles", "the absence of a beard defines this young man": so does another noun phrase
+        if mode in ("no", "without") and role == "determiner" and claimed and items[i - 1].role not in _CARRYING:
             mode = ""
         claimed = claimed or bool(item.claims)
         if mode and 0 <= inserted < i - 1 and len(item.words) == 1 and item.words[0] in _FINITE:

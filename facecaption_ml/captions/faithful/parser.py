@@ -134,6 +134,8 @@ class _Sentence:
                 if not self._follows_its_noun(i, item, negative):
                     self.pending.append((item, negative))
             elif item.head:
+                if item.of and item.head == "other" and not item.claims:  # "gold" as a thing
+                    self.mentions.unfit.append((item, ""))
                 self._noun(i, item, negative)
         self._flush(len(self.items), last=True)
         for claim, place in self.said:
@@ -160,7 +162,7 @@ class _Sentence:
         return False
 
     def _comes_before(self, i: int, part: str) -> bool:
-        """Whether the next noun is a part of the face; without one, whether the sentence has named it ("eyes with bags below")."""
+        """Whether the next noun is that part; without one, whether the sentence has named it ("eyes with bags below")."""
         other = False
         for item in self.items[i + 1 :]:
             if item.words == ("them",) or item.head == part:
@@ -218,7 +220,7 @@ class _Sentence:
                 self._say(claim, negated_adjective or negative, i)
             if claims:
                 self.mentions.pairs.append((adjective.words[0], item.head))
-            elif claims is None and self.pending:
+            elif claims is None and self.pending and not adjective.claims:
                 self.mentions.unfit.append((adjective, item.words[0] if item.words else ""))
         if self.early:
             for adjective, negated_adjective in [given for given in self.early if item.head in given[0].of]:
@@ -249,15 +251,17 @@ class _Sentence:
         # "brown in colour", "the shape of her face", "a rosy tint in the cheeks": look through
         if role == "preposition" and i and self.items[i - 1].role == "shape":
             return
-        if role == "determiner" and self.pending and i > 1 and self.items[i - 2].role == "shape":
-            if self.items[i - 1].role == "preposition":
-                return
+        roles = [item.role for item in self.items[max(0, i - 2) : i + 1]]
+        if self.pending and roles == ["shape", "preposition", "determiner"]:
+            return
         self._flush(i)
         if role == "copula":
             before = self.items[i - 1] if i else None
             if not (before and before.role in (*_JOINING, "not", "contrast") and self.subject):
                 inserted = before is not None and before.role == "comma"  # "His face, free of a beard, is oval"
-                nearest = self.group[-1:] if before and before.role == "relative" else self.group  # "hair that is black"
+                nearest = (
+                    self.group[-1:] if before and before.role == "relative" else self.group
+                )  # "hair that is black"
                 if self.base:  # "the glasses on her nose are big"
                     self.group = nearest = self.base
                 self.subject = self.first if inserted else nearest or self.subject

@@ -17,6 +17,8 @@ WORDS: Final[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("answers.t
 _FENCE: Final = re.compile(r"(?:```|~~~)[ \t]*(?:[\w+-]*[ \t]*(?:\r?\n|$))?(.*?)(?:```|~~~|\Z)", re.DOTALL)
 # A tag that models put around a whole answer; tags within a sentence stay, and are refused as markup.
 _TAGGED: Final = re.compile(r"\A\s*(?:.{0,80}?[:.!]\s*)?<(\w[\w-]{0,30})(?:\s[^<>]*)?>\s*(.*?)\s*</\1\s*>", re.DOTALL)
+_BLOCKS: Final = re.compile(r"</?(?:p|br|div|body|html|blockquote)\s*/?>", re.IGNORECASE)
+_STRESS: Final = ("b", "i", "u", "em", "strong", "span", "mark", "code")  # of words: these take nothing off behind them
 _BOXED: Final = re.compile(r"\$*\\(?:boxed|text(?:bf|it)?)\s*\{\s*(?:\\text\s*\{)?([^{}]*)\}\}?\$*")
 _RULE: Final = re.compile(r"^[ \t]*(?:[-*_=~—–][ \t]*){3,}$", re.MULTILINE)
 _HEADING: Final = re.compile(r"^[ \t]*#{1,6}[ \t]+(.*?)[ \t#]*$", re.MULTILINE)
@@ -36,6 +38,10 @@ _PAIRS: Final = {
     "＂": "＂",
 }
 _JSON: Final = re.compile(r"[{\[]\s*[\"'“{\[]")
+_FIELD: Final = rf"""["'“]?(?:\w+[_ -])?(?:{"|".join(WORDS["fields"][:14])})["'”]?"""
+_NEARLY_JSON: Final = re.compile(
+    rf"""\s*\{{\s*{_FIELD}\s*:\s*["'“](.*?)["'”]?\s*\}}?\s*\Z""", re.DOTALL | re.IGNORECASE
+)
 _BRACKETED: Final = re.compile(r"\A[\[({<]+([^\[\](){}<>]*)[\])}>]+\.?\Z")
 # Letters that nobody sees, and spaces of other widths. What turns the direction of a text is left for the judge to refuse.
 _UNSEEN: Final = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad"), None)
@@ -68,7 +74,7 @@ def without_unseen(text: str) -> str:
         text = html.unescape(text)
     text = text.translate(_UNSEEN | _SPACES).replace("\r\n", "\n").replace("\r", "\n")
     text = re.sub(r"(?<=[A-Za-z])’(?=[A-Za-z])", "'", text)
-    return _EMOTICON.sub("", "".join(_without_emoji(text)))
+    return _EMOTICON.sub("", text if text.isascii() else "".join(_without_emoji(text)))
 
 
 def _without_emoji(text: str) -> Iterator[str]:
@@ -135,8 +141,11 @@ def _unfenced(text: str) -> str:
 
 
 def _untagged(text: str) -> str:
+    text = _BLOCKS.sub("\n", text).strip()
     tagged = _TAGGED.match(text)
-    return tagged[2] if tagged and tagged[2] else text
+    if not tagged or not tagged[2] or (tagged[1].lower() in _STRESS and text[tagged.end() :].strip()):
+        return text
+    return tagged[2]
 
 
 def _from_json(text: str) -> str:
@@ -155,8 +164,7 @@ def _from_json(text: str) -> str:
 
 def _from_nearly_json(text: str) -> str:
     """``{'caption': 'A man.'}``, an object that was never closed, and the like."""
-    names = "|".join(map(re.escape, WORDS["fields"][:14]))
-    found = re.match(rf"""\s*\{{\s*["'“]?(?:\w+[_ -])?(?:{names})["'”]?\s*:\s*["'“](.*?)["'”]?\s*\}}?\s*\Z""", text, re.DOTALL | re.I)  # fmt: skip
+    found = _NEARLY_JSON.match(text)
     return found[1].strip() if found else text
 
 

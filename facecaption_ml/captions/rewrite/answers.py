@@ -24,13 +24,13 @@ from facecaption_ml.captions.rewrite.answer_structure import (
 
 _NAMES: Final = WORDS["names"]
 _I: Final = re.IGNORECASE
-_GAP: Final = r"[^\w\"'“‘«„]{0,4}"  # between an announcement and what it announces
+_GAP: Final = r"[^\w\"'“‘«„<{\[]{0,4}"  # between an announcement and what it announces
 _SPEAKS_OF_A_TEXT: Final = (
     r"\b(?:here|below|following|follows|sure|certainly|re-?writ\w*|re-?phras\w*|re-?word\w*|paraphras\w*|revis\w*|versions?"
     r"|descriptions?|captions?|sentences?|requests?|answers?|outputs?|results?|option|alternative|text|task)\b"
 )
 _BULLET: Final = re.compile(r"^[ \t]*(?:[-*•‣–]|\(?(?:\d{1,2}|[a-eA-E])[.):])[ \t]+(?=\S)")
-_LABEL: Final = re.compile(rf"^\W{{0,4}}(?:{_NAMES})\W{{0,3}}(?:[:：—–→]|\s-|=+>){_GAP}(?=[\w\"'“‘«„]|$)", _I)
+_LABEL: Final = re.compile(rf"^\W{{0,4}}(?:{_NAMES})\W{{0,3}}(?:[:：—–→]|\s-|=+>){_GAP}(?=[\w\"'“‘«„<{{\[]|$)", _I)
 _ASKED: Final = re.compile(rf"^\W{{0,4}}(?:{WORDS['asked']})\W{{0,3}}:", _I)
 _LAST_WORD: Final = re.compile(r"final|revis|polish|improv", _I)  # of several labels, this one's text is meant
 # Up to a colon, what speaks of a text and not of a face.
@@ -43,7 +43,12 @@ _OPENING: Final = re.compile(
     rf"^\W{{0,3}}(?:{'|'.join(WORDS['openings'])})\s*(?:[.!,…]+\s+|[.!:…]*\s*(?:\n|$)|\s[—–-]\s+)", _I
 )
 _NOTE: Final = re.compile(rf"^[\W_]{{0,4}}(?:{'|'.join(WORDS['notes'])})", _I)
-_REMARK: Final = re.compile(r"\s*[\[(（](?=[^\])）]*(?:\b(?:note|i|i've|words?|characters?|attributes?|re-?writ\w*|original|kept|describ\w*|caption|version|sentences?|all|end|stop)\b|[^\x00-\x7f]))[^\])）]*[\])）]\s*\.?\s*$", _I)  # fmt: skip
+# A bracket at the end that speaks of the text or its writer, or in another script.
+_IN_REMARK: Final = (
+    r"\b(?:note|i|i've|words?|characters?|attributes?|re-?writ\w*|original|kept|describ\w*|caption|version|sentences?|all|end"
+    r"|stop)\b|[^\x00-\x7f]"
+)
+_REMARK: Final = re.compile(rf"\s*[\[(（](?=[^\])）]*(?:{_IN_REMARK}))[^\])）]*[\])）]\s*\.?\s*$", _I)
 _SENTENCE_END: Final = re.compile(
     r"(?<=[.!?…])[\"'”’)]?\s+(?=[\"'“‘(\[*A-Z0-9])|\s+[—–-]{1,2}\s+(?=(?:let me|i |note|this re))", _I
 )

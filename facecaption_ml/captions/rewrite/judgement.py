@@ -138,8 +138,8 @@ def judge_rewrite(
 
 
 def kind_of(reason: str) -> str:
-    """A row's reason without the words that it names, for counting."""
-    return str(Fault.BEYOND) if reason.startswith(_SAYS) else reason
+    """A row's reason without the words that it names or a server said, for counting."""
+    return str(Fault.BEYOND) if reason.startswith(_SAYS) else reason.partition(": ")[0]
 
 
 def _naming(beyond: Sequence[str]) -> str:
@@ -179,11 +179,11 @@ def repetition(text: str) -> float:
 
 def unclean(text: str) -> Fault | None:
     """Control characters, markup or words of another language: what must never reach the table."""
-    if any(unicodedata.category(letter) in ("Cc", "Cf", "Co", "Cs") for letter in text):
+    if not text.isprintable() and any(unicodedata.category(letter) in ("Cc", "Cf", "Co", "Cs") for letter in text):
         return Fault.CONTROL
     if _MARKUP.search(text):
         return Fault.MARKUP
-    foreign = not all(_ENGLISH.match(letter) for letter in _LETTERS.findall(text))
+    foreign = not text.isascii() and not all(_ENGLISH.match(letter) for letter in _LETTERS.findall(text))
     return Fault.LANGUAGE if foreign or len(_FOREIGN.intersection(_words(text))) > 1 else None
 
 
