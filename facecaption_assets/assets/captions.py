@@ -9,8 +9,9 @@ import polars as pl
 
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
-from facecaption_assets.factories.file_digests import ANSWERS, CALIBRATION, LEXICON, VOCABULARY
+from facecaption_assets.factories.file_digests import ANSWERS, CALIBRATION, LEXICON, STYLE, VOCABULARY
 from facecaption_assets.factories.progress import Progress, logger
+from facecaption_assets.factories.records import COST, TOKENS
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.resources.data import removals
@@ -48,7 +49,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             ),
             code_version="1",
             reads=("captions", "seed"),
-            files=(LEXICON,),
+            files=(LEXICON, STYLE),
             compute=CPU,
             settings=settings,
             required_resources={"grammar"},
@@ -65,18 +66,13 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "rewrite that loses or adds an attribute is not taken; the row then keeps its template caption and the reason."
             ),
             code_version="2",
-            reads=_read_by_llm_captions(settings),
+            reads=("llm", "seed"),
             files=(LEXICON, VOCABULARY, CALIBRATION, *ANSWERS),
             compute=ONE_A100,
             settings=settings,
             required_resources={"captioner"},
         ),
     ]
-
-
-def _read_by_llm_captions(settings: Settings) -> tuple[str, ...]:
-    templates_only = settings.llm.backend == "none" and not settings.llm.demonstration
-    return ("llm.backend", "llm.demonstration") if templates_only else ("llm", "seed")
 
 
 @contextlib.contextmanager
@@ -227,16 +223,15 @@ def _kinds(reasons: pl.Series) -> pl.Series:
 
 def _used(usage: Usage, prices: Prices) -> dict[str, Any]:
     """What the captions of a shard took: answers, tokens, money, and what servers said about errors."""
+    kept = usage.kept_prompt_tokens + usage.kept_completion_tokens
     metadata: dict[str, Any] = {
         "answers from the cache": usage.kept,
         "answers asked for": usage.requests,
-        "prompt tokens": usage.prompt_tokens,
-        "completion tokens": usage.completion_tokens,
-        "tokens of answers from the cache": usage.kept_prompt_tokens + usage.kept_completion_tokens,
+        **dict(zip(TOKENS, (usage.prompt_tokens, usage.completion_tokens, kept), strict=True)),
     }
     if prices != Prices():
         metadata["cost"] = prices.cost(usage.prompt_tokens, usage.completion_tokens)
-        metadata["cost with the answers from the cache"] = prices.cost(
+        metadata[COST] = prices.cost(
             usage.prompt_tokens + usage.kept_prompt_tokens, usage.completion_tokens + usage.kept_completion_tokens
         )
     if usage.errors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from facecaption_ml.errors import naming
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
-    from facecaption_ml.attributes import AttributePredictor
+    from facecaption_ml.attributes import AttributePredictor, LabelRule
     from facecaption_ml.captions import CaptionGrammar
     from facecaption_ml.captions.rewrite.rewriting import Rewriter
     from facecaption_ml.faces import FaceDetector
@@ -188,6 +188,12 @@ def load_detector(settings: Settings, weights: str = "") -> FaceDetector:
         return FaceDetector.from_options(options, device, str(settings.home / "weights"), rules)
 
 
+def label_rule(settings: Settings, predictor: AttributePredictor) -> LabelRule:
+    """When an attribute is a label, as the settings say. Raises PrecisionError naming the setting where it cannot be had."""
+    with naming("FACECAPTION_LABEL_PRECISION"):
+        return predictor.rule(settings.attributes.label_precision, settings.attributes.threshold)
+
+
 def load_photo_captioner(
     settings: Settings,
     *,
@@ -196,8 +202,10 @@ def load_photo_captioner(
     grammar: str = "bundled",
     min_score: float = 0.9,
     seed: int = 0,
+    excluded: Collection[str] = (),
 ) -> PhotoCaptioner:
-    """Detector, attribute predictor and grammar for single photos, as the settings say. ``weights``: as of load_detector."""
+    """Detector, attribute predictor and grammar for single photos, as the settings say. ``weights``: as of load_detector;
+    ``excluded``: attributes kept out of captions."""
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar
     from facecaption_ml.photos import PhotoCaptioner
@@ -205,12 +213,15 @@ def load_photo_captioner(
     device = resolve_device(settings.device, settings.threads)
     with naming("FACECAPTION_GRAMMAR"):
         loaded = CaptionGrammar.load(grammar)
+    predictor = AttributePredictor.load(attributes, device=device)
+    rule = label_rule(settings, predictor)
     return PhotoCaptioner(
         load_detector(settings, weights),
-        AttributePredictor.load(attributes, device=device),
+        predictor,
         loaded,
         min_score=min_score,
         margin=settings.crops.margin,
-        threshold=settings.attributes.threshold,
+        rule=rule,
         seed=seed,
+        excluded=excluded,
     )

@@ -20,6 +20,10 @@ GENDER_BITS: Final = MALE_BIT | FEMALE_BIT
 FACIAL_HAIR_BITS: Final = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | BIT["5_o_Clock_Shadow"]
 EXCLUDES: Final = {BIT[name]: sum(BIT[other] for other in others) for name, others in taxonomy.EXCLUDES.items()}
 """For each attribute's bit the bits of those that exclude it."""
+_GROUPS: Final = [
+    (sum(BIT[name] for name in group), frozenset((0, *(BIT[name] for name in group)))) for group in taxonomy.EXCLUSIVE_GROUPS
+]
+"""Each exclusive group's bits, and what of them a face may have: none or one."""
 
 IMPLIED: Final = {FEMALE_BIT: BIT["No_Beard"]}
 """What goes without saying, by the label's bit that implies it: nobody writes of a woman that she has no beard."""
@@ -70,7 +74,7 @@ def label_bits(labels: Iterable[str], gender: Gender | None) -> int:
         bits |= MALE_BIT
     elif gender is not None:
         raise ValueError(f"gender is {gender!r}, should be 'male', 'female' or None")
-    if any(EXCLUDES[bit] & bits for bit in each_bit(bits)):
+    if any([bits & group not in free for group, free in _GROUPS]):
         return sum(BIT[name] for name in settle_conflicts(names_of(bits))[0])
     return bits
 

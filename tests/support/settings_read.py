@@ -11,7 +11,7 @@ PROBES = {
     for task in ("retrieval", "attributes", "sketches", "shared", "folders", "baselines")
 }
 LLM = {"llm_backend", "llm_model", "llm_temperature", "llm_top_p", "llm_max_new_tokens", "llm_prompt", "llm_guided",
-       "llm_attempts", "llm_least_fluency", "llm_demonstration", "llm_model_name", "llm_extra_body"}  # fmt: skip
+       "llm_attempts", "llm_least_fluency", "llm_model_name", "llm_extra_body"}  # fmt: skip
 DRAWN = {"benchmark_sample_pictures", "benchmark_sample_drawings"}
 BENCHMARK = PROBES["shared"] | PROBES["folders"] | PROBES["baselines"] | DRAWN | {"seed"}
 RELEASE = {"release_images", "validation_share", "test_share"}
@@ -25,7 +25,7 @@ READ = {
                    "crop_margin"},
     "attribute_model": {"attribute_weights", "attribute_data", "attribute_preset", "attribute_init", "attribute_epochs",
                         "attribute_threshold", "seed", "sample_portraits"},
-    "face_attributes": {"attribute_threshold", "min_labels"},
+    "face_attributes": {"attribute_threshold", "label_precision", "min_labels"},
     "template_captions": {"grammar", "caption_exclude", "seed"},
     "llm_captions": {*LLM, "seed"},
     "facecaption_dataset": RELEASE,

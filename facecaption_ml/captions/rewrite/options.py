@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from facecaption_ml.captions.backends.options import ChatOptions
+from facecaption_ml.captions.backends.registry import GUIDABLE, NONE
 from facecaption_ml.captions.rewrite.usage import Prices
 
 
@@ -35,6 +36,15 @@ class RewritingOptions(ChatOptions):
     acceptance_floor: float = Field(
         0.5, ge=0, le=1, description="a lower share of LLM captions in a shard is a warning"
     )
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """The fields that change no caption under the others: nearly all of them where nobody rewrites."""
+        if self.backend == NONE:
+            return frozenset(type(self).model_fields) - {"backend"}
+        if self.backend not in GUIDABLE:
+            return frozenset({"guided", "least_fluency"})
+        return frozenset() if self.guided else frozenset({"least_fluency"})
 
     @property
     def prices(self) -> Prices:

@@ -6,13 +6,15 @@ fits: the slots that have a wording for them, one bit each. All that is worked o
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import lru_cache, reduce
 from itertools import groupby
+from operator import or_
 from typing import Final, NamedTuple
 
 from facecaption_ml.captions.template.draws import best_of, table
-from facecaption_ml.captions.template.phrases import PhraseBook, Wordings, spaced
+from facecaption_ml.captions.template.phrases import PhraseBook, SlotWordings, spaced
 from facecaption_ml.captions.template.productions import GrammarError, Name, Rules
 from facecaption_ml.captions.template.style import Style
 
@@ -36,7 +38,7 @@ class Before(NamedTuple):
     construction: str
 
 
-NOTHING: Final = Before("", "")
+NOTHING: Final = Before("nothing", "nothing")
 """Before the opening sentence."""
 
 
@@ -61,7 +63,11 @@ class Filled(NamedTuple):
     construction: Construction
     weight: float
     cost: float  # wherever it stands
-    runs: tuple[tuple[dict[int, Wordings], tuple[int, ...]], ...]
+    runs: tuple[tuple[SlotWordings, tuple[int, ...]], ...]
+
+
+Group = tuple[tuple[int, ...], int, tuple[Name, ...], list[Construction]]
+"""Constructions with the same slots: these as bits one by one and together, and as names."""
 
 
 class Constructions:
@@ -69,17 +75,20 @@ class Constructions:
 
     def __init__(self, rules: Rules, book: PhraseBook, style: Style) -> None:
         self._rules, self._book, self._style = rules, book, style
-        self._openings = _by_slots(self._written(_OPENING))
-        self._sentences = _by_slots(self._written("SENTENCE"))
-        self.people = {slots[0] for slots in self._openings if slots}
-        if () in self._openings or any(slots[0] not in self.people for slots in self._openings):
+        openings, sentences = list(self._written(_OPENING)), list(self._written("SENTENCE"))
+        self.people = {construction.slots[0] for construction in openings if construction.slots}
+        if not all(construction.slots for construction in openings) or self.people & {
+            slot for construction in openings for slot in construction.slots[1:]
+        }:
             raise GrammarError("every OPENING must begin with a slot that names the person")
-        inner = {slot for slots in self._openings for slot in slots[1:]}
-        self.slots = sorted(inner | {slot for slots in self._sentences for slot in slots}, key=lambda slot: slot.text)
+        inner = {slot for construction in openings for slot in construction.slots[1:]}
+        self.slots = sorted(inner | {slot for construction in sentences for slot in construction.slots}, key=lambda slot: slot.text)
         self._bit = {slot: 1 << i for i, slot in enumerate(self.slots)}
+        self._openings = self._grouped(openings, 1)
+        self._sentences = self._grouped(sentences, 0)
         self._by_name = {slot.text: self._bit[slot] for slot in self.slots}
         self.tail = rules.names.get(TAIL)
-        self._wordings: dict[Name, dict[int, Wordings]] = {slot: {} for slot in (*self.slots, *self.people)}
+        self._wordings = {slot: SlotWordings(book, slot) for slot in (*self.slots, *self.people)}
         self._orders: dict[Fits, tuple[list[int], Fits]] = {}
         self._filled: dict[tuple[Fits, bool], list[Filled]] = {}
         self._tables: dict[tuple[Fits, Before], tuple[list[int], list[Filled]]] = {}
@@ -87,11 +96,7 @@ class Constructions:
 
     def fit(self, phrase: int) -> int:
         """The slots that have a wording for the phrase (bits of attributes); 0 where none of those that always serve has."""
-        fit = 0
-        for slot in self.slots:
-            if wordings := self._book.wordings(slot, phrase):
-                self._wordings[slot][phrase] = wordings
-                fit |= self._bit[slot]
+        fit = sum(self._bit[slot] for slot in self.slots if self._book.can_say(slot, phrase))
         return fit if fit & (self._by_name[HAVE] | self._by_name[WORN]) else 0
 
     def is_worn(self, fit: int) -> bool:
@@ -100,13 +105,7 @@ class Constructions:
 
     def person(self, traits: int) -> bool:
         """Whether every slot that names the person has a wording for exactly these attributes (bits)."""
-        for slot in self.people:
-            if traits not in self._wordings[slot]:
-                wordings = self._book.wordings(slot, traits)
-                if not wordings:
-                    return False
-                self._wordings[slot][traits] = wordings
-        return True
+        return all(self._book.can_say(slot, traits) for slot in self.people)
 
     def has_room(self, opening: bool, had: int, worn: int) -> bool:
         """Whether some sentence takes so many phrases that are had, and worn."""
@@ -157,24 +156,27 @@ class Constructions:
         if key not in self._filled:
             filled: list[Filled] = []
             ands = self._style.sentence_costs.ands
-            for slots, constructions in (self._openings if opening else self._sentences).items():
-                inner = slots[1:] if opening else slots
-                if len(inner) == len(fits):
-                    ways = _assignments(fits, [self._bit[slot] for slot in inner])
-                    for places in ways:
-                        runs = self._runs(inner, places)
-                        person = ((self._wordings[slots[0]], ()),) if opening else ()
-                        static = self._static(fits, places, inner)
-                        filled += [
-                            Filled(c, c.weight / len(ways), static + ands * max(c.ands - 1, 0), person + runs)
-                            for c in constructions
-                        ]
+            anywhere = reduce(or_, fits, 0)
+            for bits, needed, inner, constructions in (self._openings if opening else self._sentences)[len(fits)]:
+                if needed & ~anywhere or not all([fit & needed for fit in fits]):
+                    continue
+                ways = _assignments(fits, bits)
+                for places in ways:
+                    runs = self._runs(inner, places)
+                    static = self._static(fits, places, inner)
+                    filled += [
+                        Filled(c, c.weight / len(ways), static + ands * max(c.ands - 1, 0), self._person(c, opening) + runs)
+                        for c in constructions
+                    ]
             self._filled[key] = filled
         return self._filled[key]
 
+    def _person(self, construction: Construction, opening: bool) -> tuple[tuple[SlotWordings, tuple[int, ...]], ...]:
+        return ((self._wordings[construction.slots[0]], ()),) if opening else ()
+
     def _runs(
         self, slots: tuple[Name, ...], places: tuple[int, ...]
-    ) -> tuple[tuple[dict[int, Wordings], tuple[int, ...]], ...]:
+    ) -> tuple[tuple[SlotWordings, tuple[int, ...]], ...]:
         pairs = groupby(zip(slots, places, strict=True), key=lambda pair: pair[0])
         return tuple((self._wordings[slot], tuple(place for _, place in run)) for slot, run in pairs)
 
@@ -185,6 +187,17 @@ class Constructions:
             bool(fits[at] & doing) and slot.text in _THINGS for at, slot in zip(places, slots, strict=True)
         )
         return self._style.sentence_costs.static * things
+
+    def _grouped(self, constructions: list[Construction], people: int) -> dict[int, list[Group]]:
+        """Those with the same slots after the person's together, by the number of these."""
+        by_slots: dict[tuple[Name, ...], list[Construction]] = {}
+        for construction in constructions:
+            by_slots.setdefault(construction.slots[people:], []).append(construction)
+        groups: dict[int, list[Group]] = defaultdict(list)
+        for slots, same in by_slots.items():
+            bits = tuple(self._bit[slot] for slot in slots)
+            groups[len(slots)].append((bits, reduce(or_, bits, 0), slots, same))
+        return groups
 
     def _written(self, symbol: str) -> Iterator[Construction]:
         """The alternatives of OPENING or SENTENCE, written out."""
@@ -224,14 +237,8 @@ class Constructions:
         return [(p, [text]) for text, p in self._book.texts(symbol).items()]
 
 
-def _by_slots(constructions: Iterator[Construction]) -> dict[tuple[Name, ...], list[Construction]]:
-    result: dict[tuple[Name, ...], list[Construction]] = {}
-    for construction in constructions:
-        result.setdefault(construction.slots, []).append(construction)
-    return result
-
-
-def _assignments(fits: Fits, slots: list[int]) -> list[tuple[int, ...]]:
+@lru_cache(maxsize=1 << 16)
+def _assignments(fits: Fits, slots: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Ways to give each slot a phrase that it fits, as places in ``fits``, which are sorted; phrases of equal fits are equal."""
     room = Counter(slots)
     if any(sum(bool(fit & slot) for fit in fits) < count for slot, count in room.items()):

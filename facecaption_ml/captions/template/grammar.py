@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from facecaption_ml.captions.labels import label_bits
+from facecaption_ml.captions.template.planner import Planner
 from facecaption_ml.captions.template.productions import GrammarError, Rules, read_rules
 from facecaption_ml.captions.template.sampler import Sampler
 from facecaption_ml.captions.template.style import bundled_style
@@ -31,6 +32,7 @@ class CaptionGrammar:
         self.version: str = hashlib.sha256(f"{text}\n{self._style.text}".encode()).hexdigest()[:12]
         self._rules: Rules = read_rules(text, source)
         self._guarded: int = self._rules.guarded
+        self._planner = Planner(self._style)
         self._samplers: dict[int, Sampler] = {}
 
     @classmethod
@@ -57,7 +59,7 @@ class CaptionGrammar:
         known = bits & self._guarded
         sampler = self._samplers.get(known)
         if sampler is None:
-            sampler = self._samplers[known] = Sampler(self._rules, self._style, known)
+            sampler = self._samplers[known] = Sampler(self._rules, self._style, self._planner, known)
         return sampler.caption(bits, seed)
 
 

@@ -55,6 +55,20 @@ def said(wordings: Wordings, draw: Callable[[], int]) -> str:
     return text % tuple([texts[bisect_right(edges, draw())] for edges, texts in leaves])
 
 
+class SlotWordings(dict[int, Wordings]):
+    """A slot's wordings by attributes (bits), made when they are first asked for."""
+
+    def __init__(self, book: PhraseBook, slot: Name) -> None:
+        super().__init__()
+        self._book, self._slot = book, slot
+
+    def __missing__(self, asserted: int) -> Wordings:
+        wordings = self._book.wordings(self._slot, asserted)
+        assert wordings is not None  # asked only for what can_say
+        self[asserted] = wordings
+        return wordings
+
+
 class PhraseBook:
     """The wordings under one state of the guards (which of the labels that guards ask about are known)."""
 
@@ -70,6 +84,10 @@ class PhraseBook:
         if not patterns:
             return None
         return table(list(patterns.values()), [self._compiled(parts) for parts in patterns])
+
+    def can_say(self, name: Name, asserted: int) -> bool:
+        """Whether there is a wording of ``name`` for exactly these attributes."""
+        return bool(self._patterns(name, asserted))
 
     def texts(self, name: Name) -> dict[str, float]:
         """The texts of a leaf with their probabilities; none where a guard forbids it."""

@@ -43,6 +43,9 @@ Plan = tuple[tuple[int, ...], ...]
 """For each sentence the families in it, as places in ``Shape.families``; the first is the opening, and may be empty."""
 
 
+HasRoom = Callable[[bool, int, int], bool]
+
+
 class Cutter:
     """Cuts families into phrases."""
 
@@ -90,25 +93,28 @@ class Cutter:
 
 
 class Planner:
-    """Plans for shapes; ``has_room(opening, had, worn)`` says whether a sentence can take so many phrases."""
+    """Plans for shapes."""
 
-    def __init__(self, style: Style, has_room: Callable[[bool, int, int], bool]) -> None:
-        self._style, self._has_room = style, has_room
+    def __init__(self, style: Style) -> None:
+        self._style = style
         self._drafts: dict[tuple[int, ...], dict[Plan, tuple[float, float]]] = {}
         self._plans: dict[Shape, tuple[list[int], list[Plan]]] = {}
 
-    def plans(self, shape: Shape) -> tuple[list[int], list[Plan]]:
-        """The plans for the shape as ``draws.table`` has them: the best of ``style.drafts`` draws."""
+    def plans(self, shape: Shape, has_room: HasRoom) -> tuple[list[int], list[Plan]]:
+        """The plans for the shape as ``draws.table`` has them: the best of ``style.drafts`` draws.
+
+        ``has_room(opening, had, worn)`` says whether a sentence can take so many phrases.
+        """
         found = self._plans.get(shape)
         if found is None:
-            found = self._plans[shape] = self._best(shape)
+            found = self._plans[shape] = self._best(shape, has_room)
         return found
 
-    def _best(self, shape: Shape) -> tuple[list[int], list[Plan]]:
+    def _best(self, shape: Shape, has_room: HasRoom) -> tuple[list[int], list[Plan]]:
         drafts = self._drafts.get(shape.families)
         if drafts is None:
             drafts = self._drafts[shape.families] = self._drawn(shape.families)
-        costs = {plan: self._cost(shape, plan, fixed) for plan, (_, fixed) in drafts.items()}
+        costs = {plan: self._cost(shape, plan, fixed, has_room) for plan, (_, fixed) in drafts.items()}
         possible = [plan for plan, cost in costs.items() if cost < inf]
         if not possible:
             return table([1.0], [((), *((i,) for i in range(len(shape.families))))])  # each alone, which always has room
@@ -139,7 +145,7 @@ class Planner:
             fixed[plan] = costs.stray * strays + costs.sentence * len(plan)
         return {plan: (float(times), fixed[plan]) for plan, times in drawn.items()}
 
-    def _cost(self, shape: Shape, plan: Plan, cost: float) -> float:
+    def _cost(self, shape: Shape, plan: Plan, cost: float, has_room: HasRoom) -> float:
         """The style cost of a plan, infinite where a sentence has no room for its phrases."""
         costs = self._style.plan_costs
         sizes = []
@@ -148,7 +154,7 @@ class Planner:
             for family in families:
                 had += shape.had[family]
                 worn += shape.worn[family]
-            if not self._has_room(not sizes, had, worn):
+            if not has_room(not sizes, had, worn):
                 return inf
             size = had + worn
             if size > 4:

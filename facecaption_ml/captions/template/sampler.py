@@ -24,7 +24,7 @@ from facecaption_ml.captions.template.style import Style
 class Sampler:
     """Captions for all label sets that agree on the guards' labels (``known``, bits)."""
 
-    def __init__(self, rules: Rules, style: Style, known: int) -> None:
+    def __init__(self, rules: Rules, style: Style, planner: Planner, known: int) -> None:
         book = PhraseBook(rules, known)
         self._style = style
         self._constructions = Constructions(rules, book, style)
@@ -35,7 +35,7 @@ class Sampler:
             self._constructions.is_worn,
             lambda phrase: bool(tail and book.wordings(tail, phrase)),
         )
-        self._planner = Planner(style, self._constructions.has_room)
+        self._planner = planner
         self._person_scope = 0
         for slot in self._constructions.people:
             self._person_scope |= rules.scope[slot]
@@ -53,7 +53,7 @@ class Sampler:
         before = NOTHING
         sentences = []
         ordered, tables = self._constructions.order, self._constructions.table
-        bounds, plans = self._planner.plans(shape)
+        bounds, plans = self._planner.plans(shape, self._constructions.has_room)
         for families in plans[bisect_right(bounds, draw())]:
             if len(families) == 1:
                 phrases, fits = cuts[families[0]][:2]
