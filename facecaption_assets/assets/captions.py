@@ -20,6 +20,7 @@ from facecaption_ml.captions import caption_table
 from facecaption_ml.captions.backends.chat import ChatModelError
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
 from facecaption_ml.captions.rewrite.demonstration import demonstrate
+from facecaption_ml.captions.rewrite.judgement import kind_of
 from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.captions.rewrite.usage import Prices, Usage
 from facecaption_ml.dataset.provenance import package_version
@@ -216,8 +217,8 @@ def _outcomes(captions: pl.DataFrame) -> dict[str, float]:
 
 
 def _kinds(reasons: pl.Series) -> pl.Series:
-    """Reasons without what stands behind a colon, such as a server's words, of which there may be many."""
-    return reasons.str.split(": ").list.first()
+    """Reasons without the words that they name or a server said, of which there may be many."""
+    return pl.Series(reasons.name, [kind_of(reason) for reason in reasons], pl.String)
 
 
 def _used(usage: Usage, prices: Prices) -> dict[str, Any]:

@@ -17,13 +17,13 @@ GRAMMAR: Final = _LIBRARY / "captions" / "template" / "face.pcfg"
 PROMPT: Final = _LIBRARY / "captions" / "rewrite" / "rewriting.toml"
 LEXICON: Final = _LIBRARY / "captions" / "faithful" / "lexicon.toml"
 """The words by which a caption is found faithful, or not."""
+VOCABULARY: Final = _LIBRARY / "captions" / "faithful" / "vocabulary.toml"
+"""The words that a rewrite may use beside those of its labels."""
 ANSWERS: Final = (
     _LIBRARY / "captions" / "rewrite" / "answers.toml",
     _LIBRARY / "captions" / "backends" / "marks.toml",
 )
 """The words and marks that are taken off a chat model's answers before they are judged."""
-VOCABULARY: Final = _LIBRARY / "captions" / "faithful" / "vocabulary.toml"
-"""The words that a rewrite may have besides."""
 STYLE: Final = _LIBRARY / "captions" / "template" / "style.toml"
 """By what a template caption is chosen among its drafts."""
 CALIBRATION: Final = _LIBRARY / "captions" / "guided" / "calibration.toml"

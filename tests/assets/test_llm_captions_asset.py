@@ -81,6 +81,56 @@ def test_an_endpoint_that_is_ill_costs_the_rewrites_not_the_run(
     assert found["caption"].to_list() == template.to_list()
 
 
+def metadata(made: Pipeline, shard: str) -> dict[str, object]:
+    event = made.instance.get_latest_materialization_event(dg.AssetKey("llm_captions"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.partition == shard
+    return {name: entry.value for name, entry in event.asset_materialization.metadata.items()}
+
+
+def test_tokens_and_their_price_are_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer) -> None:
+    server.text = backwards
+    given = {"llm_backend": "endpoint", "llm_model": "m", "llm_price_prompt": 1000.0, "llm_price_completion": 10_000.0}
+    made, _ = pipeline(tmp_path, monkeypatch, llm_endpoint=server.url("usage"), **given)
+    made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
+    asked = sum(server.asked.values())
+    told = metadata(made, SHARD_NAMES[0])
+    assert told["answers asked for"] == asked
+    assert (told["prompt tokens"], told["completion tokens"]) == (200 * asked, 30 * asked)
+    assert told["cost"] == pytest.approx(asked * (200 * 1000 + 30 * 10_000) / 1e6)
+
+
+def test_an_endpoint_without_credit_ends_the_run_with_its_words_and_costs_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer
+) -> None:
+    server.text, server.credit = backwards, 4
+    given = {"llm_backend": "endpoint", "llm_model": "m", "llm_concurrency": 1, "llm_client_errors": 2}
+    made, store = pipeline(tmp_path, monkeypatch, llm_endpoint=server.url("credit"), **given)
+    with pytest.raises(RunFailedError, match="402 This request requires more credits"):
+        made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
+    assert len(server.times) == 4 + 2
+    server.credit = 100
+    made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
+    found = store.read_table("llm_captions", SHARD_NAMES[0])
+    assert set(found["caption_source"]) == {"llm"}
+    assert len(server.times) == 6 + len(found["caption"].unique()) - 4
+
+
+def test_the_servers_words_stand_in_the_row_and_in_the_metadata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer
+) -> None:
+    server.text = backwards
+    given = {"llm_backend": "endpoint", "llm_model": "m", "llm_attempts": 1, "llm_concurrency": 1}
+    made, store = pipeline(tmp_path, monkeypatch, llm_endpoint=server.url("every-other-400"), **given)
+    made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
+    reasons = set(store.read_table("llm_captions", SHARD_NAMES[0])["reason"].drop_nulls())
+    assert reasons == {"endpoint error: 400 this model's context is 16 tokens"}
+    told = metadata(made, SHARD_NAMES[0])
+    assert told["template kept: endpoint error"]
+    assert "this model's context is 16 tokens" in str(told["errors of the endpoint"])
+
+
 def test_no_backend_keeps_the_template_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, store = pipeline(tmp_path, monkeypatch, llm_backend="none")
     made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])

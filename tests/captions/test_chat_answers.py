@@ -20,12 +20,43 @@ from facecaption_ml.captions.rewrite.judgement import unclean
 DATA: dict[str, Any] = tomllib.loads((Path(__file__).parent / "chat_answers.toml").read_text(encoding="utf-8"))
 CAPTION: str = DATA["caption"]
 LABELS, GENDER = DATA["labels"], DATA["gender"]
-BEFORE = ["", "Sure! ", "Here is the rewritten description: ", "Of course.\n\n", "**Caption:** ", "## Caption\n\n", "1. ", "> ",
-          "<think>\n\n</think>\n\n", "<think>a hat</think>", "Okay, here's a rewrite:\n\n", "😊 ", "<|im_start|>assistant\n"]  # fmt: skip
-AROUND = [("", ""), ('"', '"'), ("“", "”"), ("**", "**"), ("```\n", "\n```"), ("*", "*"), ("<answer>", "</answer>"),
-          ('{"caption": "', '"}'), ("`", "`"), ("[", "]")]  # fmt: skip
-BEHIND = ["", "\n\n(Note: every attribute was kept.)", " 😊", "\n\nLet me know if you need anything else!", "<|im_end|>", "</s>",
-          "\n\n---\nThis version keeps all attributes.", "\n\nI hope this helps!"]  # fmt: skip
+BEFORE = [
+    "",
+    "Sure! ",
+    "Here is the rewritten description: ",
+    "Of course.\n\n",
+    "**Caption:** ",
+    "## Caption\n\n",
+    "1. ",
+    "> ",
+    "<think>\n\n</think>\n\n",
+    "<think>a hat</think>",
+    "Okay, here's a rewrite:\n\n",
+    "😊 ",
+    "<|im_start|>assistant\n",
+]
+AROUND = [
+    ("", ""),
+    ('"', '"'),
+    ("“", "”"),
+    ("**", "**"),
+    ("```\n", "\n```"),
+    ("*", "*"),
+    ("<answer>", "</answer>"),
+    ('{"caption": "', '"}'),
+    ("`", "`"),
+    ("[", "]"),
+]
+BEHIND = [
+    "",
+    "\n\n(Note: every attribute was kept.)",
+    " 😊",
+    "\n\nLet me know if you need anything else!",
+    "<|im_end|>",
+    "</s>",
+    "\n\n---\nThis version keeps all attributes.",
+    "\n\nI hope this helps!",
+]
 
 
 @pytest.mark.parametrize("entry", DATA["answers"], ids=lambda entry: entry["kind"].replace(" ", "-"))

@@ -71,7 +71,8 @@ def test_a_server_that_knows_max_tokens_alone_gets_it(server: ChatServer) -> Non
 
 
 def test_the_extra_body_is_merged_into_each_request(server: ChatServer) -> None:
-    extra = '{"chat_template_kwargs": {"enable_thinking": false}, "top_p": null, "max_completion_tokens": 600, "temperature": 1}'
+    extra = '{"chat_template_kwargs": {"enable_thinking": false}, '
+    extra += '"top_p": null, "max_completion_tokens": 600, "temperature": 1}'
     sampling = RewritingOptions(extra_body=extra).sampling  # type: ignore[arg-type]
     assert model(server.url()).answer(questions(1), sampling)[0].text
     body = server.bodies[-1]
@@ -157,7 +158,9 @@ def test_usage_is_read_and_thinking_in_a_field_of_its_own_is_not_text(server: Ch
     assert answer.text == "A woman."
 
 
-@pytest.mark.parametrize("usage", ["none", None, {}, {"prompt_tokens": "7"}, {"prompt_tokens": -7}, {"prompt_tokens": True}])
+@pytest.mark.parametrize(
+    "usage", ["none", None, {}, {"prompt_tokens": "7"}, {"prompt_tokens": -7}, {"prompt_tokens": True}]
+)
 def test_usage_that_is_none_counts_nothing(usage: object) -> None:
     import json
 

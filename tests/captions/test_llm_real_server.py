@@ -26,7 +26,7 @@ from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import Gender
 from transformers_server import transformers_server
 
-pytestmark = [pytest.mark.models, pytest.mark.processes]
+pytestmark = [pytest.mark.models, pytest.mark.processes, pytest.mark.timeout(900)]
 FACES: list[tuple[list[str], Gender]] = [
     (["Young", "Smiling", "Blond_Hair"], "female"),
     (["Male", "Eyeglasses", "Black_Hair", "Goatee"], "male"),
@@ -47,9 +47,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         yield url, str(model)
 
 
-def test_captions_come_out_of_a_real_server_faithful_or_with_a_reason(
-    served: tuple[str, str], tmp_path: Path
-) -> None:
+def test_captions_come_out_of_a_real_server_faithful_or_with_a_reason(served: tuple[str, str], tmp_path: Path) -> None:
     rows = [
         (f"f_{i}", template_caption(labels, gender, seed=i), labels, gender) for i, (labels, gender) in enumerate(FACES)
     ]

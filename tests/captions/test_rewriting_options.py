@@ -134,10 +134,10 @@ def test_a_floor_found_under_other_rules_does_not_hold(monkeypatch: pytest.Monke
     assert calibration_of(name) is None
 
 
-@pytest.mark.parametrize(
-    ("wins", "nonsense", "worth"), [(24, 1, True), (23, 0, False), (40, 2, False), (0, 0, False)]
-)
-def test_rewrites_count_where_they_win_often_and_are_hardly_ever_nonsense(wins: int, nonsense: int, worth: bool) -> None:
+@pytest.mark.parametrize(("wins", "nonsense", "worth"), [(24, 1, True), (23, 0, False), (40, 2, False), (0, 0, False)])
+def test_rewrites_count_where_they_win_often_and_are_hardly_ever_nonsense(
+    wins: int, nonsense: int, worth: bool
+) -> None:
     assert Calibration(-1.0, 60, wins, nonsense).worth_having == worth
     assert not Calibration(-1.0).worth_having
 

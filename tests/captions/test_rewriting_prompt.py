@@ -63,7 +63,7 @@ def test_no_example_stands_in_every_other_prompt() -> None:
 def test_a_second_try_is_told_what_was_wrong() -> None:
     prompt = RewritingPrompt.load()
     again = prompt.retry("A man.", ["Bags_Under_Eyes", "Wavy_Hair"], ["Wearing_Hat"])
-    assert "\"A man.\"" in again
+    assert '"A man."' in again
     assert "leaves out: bags under the eyes, wavy hair." in again
     assert "adds what the description does not say: hat." in again
     assert "adds" not in prompt.retry("A man.", ["Wavy_Hair"], [])

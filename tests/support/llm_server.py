@@ -36,7 +36,9 @@ def refused_field(body: dict[str, Any], knows: str) -> bytes | None:
     """What OpenAI's reasoning models answer to a request with a field that they do not take; None where all are known."""
     known = {"max_completion_tokens"} if knows == "reasoning" else {"max_tokens", "temperature", "top_p", "seed"}
     if "max_tokens" in body and "max_tokens" not in known:
-        said = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        said = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
         return reply(400, error(said, "unsupported_parameter", "max_tokens"))
     if "temperature" in body and "temperature" not in known:
         said = "Unsupported value: 'temperature' does not support 0.7 with this model. Only the default (1) value is supported."
@@ -45,7 +47,9 @@ def refused_field(body: dict[str, Any], knows: str) -> bytes | None:
         said = "Unsupported parameter: 'top_p' is not supported with this model."
         return reply(400, error(said, "unsupported_parameter", "top_p"))
     if "max_completion_tokens" in body and "max_completion_tokens" not in known:
-        return reply(422, {"detail": [{"loc": ["body", "max_completion_tokens"], "msg": "Extra inputs are not permitted"}]})
+        return reply(
+            422, {"detail": [{"loc": ["body", "max_completion_tokens"], "msg": "Extra inputs are not permitted"}]}
+        )
     return None
 
 
@@ -148,7 +152,11 @@ class ChatServer:
             case "every-other-400":
                 writer.write(FIXED["400"] if len(self.times) % 2 else good)
             case "400-counted":
-                writer.write(reply(400, error(f"prompt of {len(self.times)} tokens is too long (request req_{len(self.times)}a)")))
+                writer.write(
+                    reply(
+                        400, error(f"prompt of {len(self.times)} tokens is too long (request req_{len(self.times)}a)")
+                    )
+                )
             case "usage":
                 used = {"prompt_tokens": 200, "completion_tokens": 30, "total_tokens": 230}
                 writer.write(reply(body={**completion(self.text(messages)), "usage": used}))

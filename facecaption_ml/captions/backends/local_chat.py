@@ -32,7 +32,7 @@ _REFUSALS: Final = 24  # phrases that a constraint may turn down before the text
 _MISSING_LABEL_BONUS: Final = 1.0  # logits for phrases that say a label; small models stop too early
 _SHRINK: Final = 0.75  # share of unfinished rows at which the others leave the batch and waiting ones join it
 _LEAST_SHARE: Final = 8  # rows that are worth a worker of their own
-_MOST_GUIDED_TOKENS: Final = 110
+_MOST_GUIDED_TOKENS: Final = 160
 
 Message = tuple[str, str]
 

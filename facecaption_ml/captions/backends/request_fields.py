@@ -16,8 +16,8 @@ _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 # In this order: a server that takes temperature or top_p, but not both, names both.
 _LEFT_OUT: Final = ("top_p", "temperature", "seed")
 _NOT_KNOWN: Final = re.compile(
-    r"not supported|unsupported|(?:does not|doesn't|cannot) support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed"
-    r"|extra (?:inputs|fields)|only the default|deprecated|cannot both|not available|use 'max_completion_tokens'",
+    r"not supported|unsupported|(?:does not|doesn't|cannot) support|unknown|unrecogni[sz]ed|unexpected|not permitted"
+    r"|not allowed|extra (?:inputs|fields)|only the default|deprecated|cannot both|not available|use 'max_completion_tokens'",
     re.IGNORECASE,
 )
 RESERVED: Final = ("model", "messages", "stream", "n")

@@ -8,14 +8,16 @@ import re
 from typing import Any, Final
 
 _LONGEST: Final = 200
-# What servers like to quote of a request: keys by their usual shapes, Authorization headers, passwords and queries of addresses.
+_NAMED_SECRET: Final = r"\b(authorization|x-api-key|api[-_ ]?key|cookie)(\"?'?\s*[:=]\s*\"?'?)(?:bearer\s+)?[^\s\"',;]+"
+_KEY: Final = r"\b(?:sk|pk|rk|hf|gsk|xai|key|tok|ghp)[-_][\w*.-]{6,}|\bAIza[\w-]{20,}|\beyJ[\w-]{10,}\.[\w.-]+"
+# What servers like to quote of a request: keys by their usual shapes, Authorization headers, what addresses hide.
 _SECRETS: Final = (
-    (re.compile(r"\b(authorization|x-api-key|api[-_ ]?key|cookie)(\"?'?\s*[:=]\s*\"?'?)(?:bearer\s+)?[^\s\"',;]+", re.I), r"\1\2[key]"),
+    (re.compile(_NAMED_SECRET, re.IGNORECASE), r"\1\2[key]"),
     (re.compile(r"\bbearer\s+[^\s\"',;]+", re.IGNORECASE), "Bearer [key]"),
-    (re.compile(r"\b(?:sk|pk|rk|hf|gsk|xai|key|tok|ghp|AIza)[-_][\w*.-]{6,}|\bAIza[\w-]{20,}|\beyJ[\w-]{10,}\.[\w.-]+"), "[key]"),
+    (re.compile(_KEY), "[key]"),
     (re.compile(r"(//)[^/@\s]+@"), r"\1…@"),
     (re.compile(r"(https?://[^\s?#\"']+)[?#][^\s\"']*"), r"\1"),
-)  # fmt: skip
+)
 _TAG: Final = re.compile(r"<(?:script|style)\b.*?</(?:script|style)>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
 
 

@@ -38,6 +38,10 @@ _PAIRS: Final = {
     "＂": "＂",
 }
 _JSON: Final = re.compile(r"[{\[]\s*[\"'“{\[]")
+_FIELD: Final = rf"""["'“]?(?:\w+[_ -])?(?:{"|".join(WORDS["fields"][:14])})["'”]?"""
+_NEARLY_JSON: Final = re.compile(
+    rf"""\s*\{{\s*{_FIELD}\s*:\s*["'“](.*?)["'”]?\s*\}}?\s*\Z""", re.DOTALL | re.IGNORECASE
+)
 _BRACKETED: Final = re.compile(r"\A[\[({<]+([^\[\](){}<>]*)[\])}>]+\.?\Z")
 # Letters that nobody sees, and spaces of other widths. What turns the direction of a text is left for the judge to refuse.
 _UNSEEN: Final = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad"), None)
@@ -160,8 +164,7 @@ def _from_json(text: str) -> str:
 
 def _from_nearly_json(text: str) -> str:
     """``{'caption': 'A man.'}``, an object that was never closed, and the like."""
-    names = "|".join(map(re.escape, WORDS["fields"][:14]))
-    found = re.match(rf"""\s*\{{\s*["'“]?(?:\w+[_ -])?(?:{names})["'”]?\s*:\s*["'“](.*?)["'”]?\s*\}}?\s*\Z""", text, re.DOTALL | re.I)  # fmt: skip
+    found = _NEARLY_JSON.match(text)
     return found[1].strip() if found else text
 
 

@@ -43,7 +43,12 @@ _OPENING: Final = re.compile(
     rf"^\W{{0,3}}(?:{'|'.join(WORDS['openings'])})\s*(?:[.!,…]+\s+|[.!:…]*\s*(?:\n|$)|\s[—–-]\s+)", _I
 )
 _NOTE: Final = re.compile(rf"^[\W_]{{0,4}}(?:{'|'.join(WORDS['notes'])})", _I)
-_REMARK: Final = re.compile(r"\s*[\[(（](?=[^\])）]*(?:\b(?:note|i|i've|words?|characters?|attributes?|re-?writ\w*|original|kept|describ\w*|caption|version|sentences?|all|end|stop)\b|[^\x00-\x7f]))[^\])）]*[\])）]\s*\.?\s*$", _I)  # fmt: skip
+# A bracket at the end that speaks of the text or its writer, or in another script.
+_IN_REMARK: Final = (
+    r"\b(?:note|i|i've|words?|characters?|attributes?|re-?writ\w*|original|kept|describ\w*|caption|version|sentences?|all|end"
+    r"|stop)\b|[^\x00-\x7f]"
+)
+_REMARK: Final = re.compile(rf"\s*[\[(（](?=[^\])）]*(?:{_IN_REMARK}))[^\])）]*[\])）]\s*\.?\s*$", _I)
 _SENTENCE_END: Final = re.compile(
     r"(?<=[.!?…])[\"'”’)]?\s+(?=[\"'“‘(\[*A-Z0-9])|\s+[—–-]{1,2}\s+(?=(?:let me|i |note|this re))", _I
 )

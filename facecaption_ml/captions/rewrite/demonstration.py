@@ -13,7 +13,7 @@ from facecaption_ml.captions.rewrite.rewriting import LLM, Rewriter
 from facecaption_ml.markdown import escape_cell, markdown_table
 
 _DEMONSTRATION: Final = "It is a demonstration"
-_WORTH: Final = "Better than nothing, but no better than the template every time"
+_WORTH: Final = "Such rewrites count as better than nothing"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Demonstration:
         judged = f" ({known.told})" if known and known.pairs else " (its rewrites have not been judged)"
         verdict = _WORTH if known and known.worth_having else _DEMONSTRATION
         rewrote = f"{self.model_id} rewrote {len(self.pairs)} of {count} captions."
-        return f"{rewrote} {verdict}{judged}: the data set keeps the templates."
+        return f"{rewrote} {verdict}{judged}; here they are shown, and the data set keeps the templates."
 
     @property
     def markdown(self) -> str:
