@@ -1,6 +1,7 @@
 """What one device gives each model stage of the pipeline: batched as the pipeline does it, beside one by one, in one run.
 
-Detection: RetinaFace on 640×640 pictures. Attributes: the ``resnet50`` preset on face crops, mirror image included. Captions:
+Detection: RetinaFace on 640×640 pictures. Attributes: the ``resnet50`` preset on face crops, mirror image included,
+and the bundled predictor. Captions:
 a chat model in the shape of Qwen2.5-7B with random weights, whose speed is that of the real one; prompts of 250 tokens, answers
 of 60. Decoding of JPEG files is not in these figures: it is the processor's work and has a line of its own.
 ``facecaption plan`` takes such figures where an installation has measured none on a GPU.
@@ -65,6 +66,13 @@ def attributes(device: str, count: int) -> tuple[Work, Work]:
     return (lambda: predictor.predict(crops, 256), count), (lambda: [predictor.predict([c]) for c in few], len(few))
 
 
+def bundled_attributes(device: str, count: int) -> tuple[Work, Work]:
+    predictor = AttributePredictor.load("bundled", device)
+    crops = pictures(count, 256)
+    few = crops[: max(8, count // 16)]
+    return (lambda: predictor.predict(crops), count), (lambda: [predictor.predict([c]) for c in few], len(few))
+
+
 def captions(device: str, count: int) -> tuple[Work, Work]:
     from transformers import AutoModelForCausalLM, Qwen2Config
 
@@ -88,7 +96,13 @@ def decoding(_: str, count: int) -> tuple[Work, Work]:
     return (lambda: [decode_image(data[i % 16]) for i in range(count)], count), (lambda: decode_image(data[0]), 1)
 
 
-STAGES = {"detection": detection, "attributes": attributes, "captions": captions, "decoding, one core": decoding}
+STAGES = {
+    "detection": detection,
+    "attributes": attributes,
+    "attributes, bundled": bundled_attributes,
+    "captions": captions,
+    "decoding, one core": decoding,
+}
 
 
 def rate(work: Work, device: str, rounds: int) -> list[float]:

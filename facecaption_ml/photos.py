@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from facecaption_ml.attributes import label_faces
-from facecaption_ml.attributes.labels import PAPER_THRESHOLD
-from facecaption_ml.captions import caption_seed
+from facecaption_ml.attributes.labels import PAPER_RULE, LabelRule
+from facecaption_ml.captions import face_caption
 from facecaption_ml.decoding import decode_image, encode_jpeg
 from facecaption_ml.faces import Face, align_and_crop
 
@@ -51,8 +52,9 @@ class PhotoCaptioner:
     grammar: CaptionGrammar
     min_score: float = 0.9
     margin: float = 0.3
-    threshold: float = PAPER_THRESHOLD
+    rule: LabelRule = PAPER_RULE  # when an attribute is a label
     seed: int = 0
+    excluded: Collection[str] = ()  # attributes kept out of captions; the labels have them
 
     def caption(self, data: bytes) -> tuple[np.ndarray, list[CaptionedFace]]:
         """The decoded RGB picture and its faces, likeliest first. Raises UndecodableImage where ``data`` is no picture.
@@ -64,7 +66,7 @@ class PhotoCaptioner:
         if not faces:
             return image, []
         crops = [align_and_crop(image, face, self.margin)[0] for face in faces]
-        labelled = label_faces(self.predictor.predict(crops), threshold=self.threshold, min_labels=0)
+        labelled = label_faces(self.predictor.predict(crops), self.rule, min_labels=0)
         photo = hashlib.sha256(data).hexdigest()[:16]
         return image, [
             CaptionedFace(face, found.gender, found.labels, self._text(found, f"{photo}_{k}"), crop)
@@ -77,8 +79,8 @@ class PhotoCaptioner:
         faces = self.caption(data)[1]
         if faces:
             return faces[0].caption
-        found = label_faces(self.predictor.predict([image]), threshold=self.threshold, min_labels=0)[0]
+        found = label_faces(self.predictor.predict([image]), self.rule, min_labels=0)[0]
         return self._text(found, hashlib.sha256(data).hexdigest()[:16])
 
     def _text(self, found: FaceLabels, key: str) -> str:
-        return self.grammar.caption(found.labels, found.gender, caption_seed(key, self.grammar.version, self.seed))
+        return face_caption(self.grammar, key, found.labels, found.gender, self.seed, self.excluded)

@@ -10,6 +10,12 @@ import polars as pl
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.taxonomy import ATTRIBUTES
 
+LLM: Final = "llm"
+TEMPLATE: Final = "template"
+PUBLISHED: Final = "published"
+CAPTION_SOURCES: Final = (LLM, TEMPLATE, PUBLISHED)
+"""Who wrote a caption: a language model, the grammar, or whoever published it."""
+
 Schema = Mapping[str, "pl.DataType | type[pl.DataType]"]
 
 # The Hugging Face image layout, so that datasets.load_dataset("parquet", …) shows pictures.
@@ -72,7 +78,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "llm_captions": {
         "face_id": pl.String,
         "caption": pl.String,
-        "caption_source": pl.String,  # llm or template
+        "caption_source": pl.String,  # one of CAPTION_SOURCES
         "attempts": pl.Int16,
         "missing": pl.List(pl.String),  # by the closest rewrite, where the template caption was kept
         "invented": pl.List(pl.String),
@@ -85,9 +91,14 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "url": pl.String,
         "box": BOX,
         "caption": pl.String,
+        "caption_source": pl.String,  # one of CAPTION_SOURCES
+        "caption_model": pl.String,  # that wrote the caption; null where none did
+        "prompt_version": pl.String,
+        "attempts": pl.Int16,  # answers of a model that were judged; null for a published caption
         "template_caption": pl.String,
         "alt_text": pl.String,
         "labels": pl.List(pl.String),
+        "label_probabilities": pl.List(pl.Float32),  # in the order of labels
         "split": pl.String,  # train, validation or test, by source URL
     },
 }

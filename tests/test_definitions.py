@@ -31,7 +31,7 @@ GRAPH = {
     "face_attributes": {"face_crops", "attribute_model"},
     "template_captions": {"face_attributes"},
     "llm_captions": {"template_captions"},
-    "facecaption_dataset": {"raw_images", "face_crops", "template_captions", "llm_captions"},
+    "facecaption_dataset": {"raw_images", "face_crops", "face_attributes", "template_captions", "llm_captions"},
     "dataset_comparison": {"facecaption_dataset"},
     "text_statistics": {"facecaption_dataset"},
     "image_quality": {"facecaption_dataset", "face_crops"},

@@ -12,17 +12,22 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
+from facecaption_assets.assets import attribute_pages
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.progress import Progress
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import ONE_A100
+from facecaption_assets.resources.models import label_rule
 from facecaption_assets.settings import Settings, SettingsError
+from facecaption_ml.attributes.labels import RULE_NOTE, LabelRule
+from facecaption_ml.attributes.thresholds import precision_in_words
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.errors import naming
 from facecaption_ml.schemas import empty
 from facecaption_ml.statistics.text import PUBLISHED_SHARES
+from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES, CATEGORIES
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
 GROUP = "attributes"
 _SHEET_CROPS: Final = 12
+_OF_LABELS: Final = ("min_labels", "label_precision")  # what of the settings the model itself does not depend on
 
 
 def attribute_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -53,7 +59,8 @@ def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
         """The predictor of the 40 attributes: trained here, or a checkpoint that the settings name.
 
         Adaptively weighted multi-task network (He et al., ACM MM 2017), one temperature per attribute fitted on the
-        validation split so that a probability means what it says.
+        validation split so that a probability means what it says, and thresholds above which each attribute's labels are right
+        in a given share of the cases (FACECAPTION_LABEL_PRECISION).
         """
         return _provide_model(context, settings)
 
@@ -64,14 +71,14 @@ def _model_reads(settings: Settings) -> tuple[str, ...]:
     given = settings.attributes
     if given.weights:
         return ("attributes.weights",)
-    training = tuple(f"attributes.{name}" for name in type(given).model_fields if name != "min_labels")
+    training = tuple(f"attributes.{name}" for name in type(given).model_fields if name not in _OF_LABELS)
     return (*training, "seed", *(["sample.portraits"] if given.data == "sample" else []))
 
 
 def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     from facecaption_ml.attributes import checkpoint_folder
+    from facecaption_ml.attributes.checkpoints import EVALUATION
     from facecaption_ml.attributes.evaluation import Evaluation
-    from facecaption_ml.attributes.prediction import CARD, CONFIG, EVALUATION, WEIGHTS
 
     store = context.resources.store.open()
     if settings.attributes.weights:
@@ -80,15 +87,9 @@ def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
     else:
         folder = _train(settings)
     evaluation = Evaluation.read(folder / EVALUATION)
-    content = hashlib.sha256()
-    for name in (WEIGHTS, CONFIG, EVALUATION, CARD):
-        data = (folder / name).read_bytes()
-        store.write_bytes(f"attribute_model/{name}", data)
-        if name in (WEIGHTS, CONFIG):  # what the predictor's answers depend on
-            content.update(data)
     calibrated, (low, high) = evaluation.share_right_in_band, evaluation.band
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(content.hexdigest()[:16]),
+        data_version=dg.DataVersion(_publish(folder, store)),
         metadata={
             "mean accuracy": round(evaluation.mean_accuracy, 4),
             "majority class": round(evaluation.majority_accuracy, 4),
@@ -104,13 +105,31 @@ def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
             "started from": "" if settings.attributes.weights else settings.attributes.init or "random weights",
             "version": evaluation.version,
             "the attributes that are hardest to tell": _hardest(evaluation, low),
+            **attribute_pages.label_metadata(evaluation),
             "all attributes": dg.MetadataValue.path(store.uri(f"attribute_model/{EVALUATION}")),
         },
         check_results=[
             checks.beats_majority(evaluation.mean_accuracy, evaluation.majority_accuracy).result(),
             checks.calibrated(calibrated, low, high).result(),
+            checks.precise_labels(evaluation.label_scores).result(),
         ],
     )
+
+
+def _publish(folder: Path, store: Store) -> str:
+    """Put the checkpoint's files into the store; the version of what its answers and labels depend on."""
+    from facecaption_ml.attributes.checkpoints import CONFIG, LATER, NEEDED, THRESHOLDS, WEIGHTS
+
+    content = hashlib.sha256()
+    for name in (*NEEDED, *LATER):
+        if not (folder / name).is_file():  # of an earlier version; what lies in the store is another checkpoint's
+            store.delete(f"attribute_model/{name}")
+            continue
+        data = (folder / name).read_bytes()
+        store.write_bytes(f"attribute_model/{name}", data)
+        if name in (WEIGHTS, CONFIG, THRESHOLDS):
+            content.update(data)
+    return content.hexdigest()[:16]
 
 
 def _hardest(evaluation: "Evaluation", low: float) -> dg.TableMetadataValue:
@@ -131,15 +150,16 @@ def _train(settings: Settings) -> Path:
             "no attribute model: set FACECAPTION_ATTRIBUTE_DATA to a CelebA-layout folder, or "
             "FACECAPTION_ATTRIBUTE_WEIGHTS to 'bundled' or a checkpoint folder"
         )
-    from facecaption_ml.attributes import checkpoint_folder, train_attributes
+    from facecaption_ml.attributes import train_attributes
+    from facecaption_ml.attributes.checkpoints import starting_point
     from facecaption_ml.attributes.network import Preset
-    from facecaption_ml.attributes.training import STATE
+    from facecaption_ml.attributes.training_state import STATE
     from facecaption_ml.devices import resolve_device
 
     init = None
     if settings.attributes.init:
         with naming("FACECAPTION_ATTRIBUTE_INIT"):
-            init = checkpoint_folder(settings.attributes.init)
+            init = starting_point(settings.attributes.init)
     device = resolve_device(settings.device, settings.threads)
     with naming("FACECAPTION_ATTRIBUTE_PRESET"):
         preset = Preset.named(settings.attributes.preset)
@@ -193,12 +213,12 @@ def _face_attributes(settings: Settings) -> dg.AssetsDefinition:
         kinds={"pytorch", "parquet"},
         description=(
             "40 calibrated probabilities of each crop and the labels that follow: "
-            f"p > {settings.attributes.threshold:g}, contradictions settled, faces with at least "
-            f"{settings.attributes.min_labels} labels kept (paper §3.2: 0.85, more than five). "
-            "Set by FACECAPTION_ATTRIBUTE_THRESHOLD and FACECAPTION_MIN_LABELS."
+            f"{_rule_in_words(settings)}, contradictions settled, faces with at least "
+            f"{settings.attributes.min_labels} labels kept (paper §3.2: p > 0.85, more than five). "
+            "Set by FACECAPTION_LABEL_PRECISION, FACECAPTION_ATTRIBUTE_THRESHOLD and FACECAPTION_MIN_LABELS."
         ),
         code_version="1",
-        reads=("attributes.threshold", "attributes.min_labels"),
+        reads=("attributes.threshold", "attributes.label_precision", "attributes.min_labels"),
         compute=ONE_A100,
         settings=settings,
         required_resources={"predictor"},
@@ -211,15 +231,14 @@ def _open_predictor(work: ShardWork) -> Iterator[ShardFunction]:
 
     settings = work.settings
     predictor = work.context.resources.predictor.load(work.store)
+    rule = label_rule(settings, predictor)
 
     def label(shard: str) -> ShardResult:
         frames, outcomes = [empty("face_attributes")], Counter[str]()
         total = work.store.row_count("face_crops", shard)
         progress = Progress(f"face_attributes {shard}", "faces")
         for batch in work.store.iter_table("face_crops", shard, columns=("face_id", "image")):
-            frame, counts = attribute_table(
-                batch, predictor, threshold=settings.attributes.threshold, min_labels=settings.attributes.min_labels
-            )
+            frame, counts = attribute_table(batch, predictor, rule, settings.attributes.min_labels)
             frames.append(frame)
             outcomes.update(counts)
             progress(sum(outcomes.values()), total)
@@ -227,22 +246,35 @@ def _open_predictor(work: ShardWork) -> Iterator[ShardFunction]:
         dropped = {reason: count for reason, count in outcomes.items() if reason != "kept"}
         return ShardResult(
             frame=attributes,
-            metadata=_label_metadata(work, shard, attributes, outcomes, predictor.version),
+            metadata=_label_metadata(work, shard, attributes, outcomes, predictor.version, rule),
             checks=[
                 checks.conserved("faces_conserved", total, len(attributes), dropped, "crops"),
-                checks.label_thresholds(attributes, settings.attributes.threshold, settings.attributes.min_labels),
+                checks.label_thresholds(attributes, rule, settings.attributes.min_labels),
                 checks.no_conflicts(attributes),
                 checks.unique(attributes, "face_id", "unique_faces"),
             ],
+            notes={RULE_NOTE: rule.to_json()},
         )
 
     yield label
 
 
+def _rule_in_words(settings: Settings) -> str:
+    given = settings.attributes
+    return (
+        precision_in_words(given.label_precision) if given.label_precision else LabelRule.plain(given.threshold).words
+    )
+
+
 def _label_metadata(
-    work: ShardWork, shard: str, attributes: pl.DataFrame, outcomes: Counter[str], version: str
+    work: ShardWork, shard: str, attributes: pl.DataFrame, outcomes: Counter[str], version: str, rule: LabelRule
 ) -> dict[str, Any]:
-    made_with = {"predictor": version, "facecaption": package_version()}
+    made_with = {
+        "label rule": rule.words,
+        "never labels under it": ", ".join(rule.silent) or "none",
+        "predictor": version,
+        "facecaption": package_version(),
+    }
     if not len(attributes):
         return {**previews.counts("faces", outcomes), **made_with}
     per_face = attributes["labels"].list.len().to_numpy()
@@ -263,7 +295,10 @@ def _label_metadata(
         "mean labels per face": round(float(np.mean(per_face)), 2),
         "conflicts settled": int(attributes["dropped_conflicts"].list.len().sum()),
         "label frequencies": previews.figure(
-            previews.bars({name: given[name] / len(attributes) for name in ATTRIBUTES}, "share of faces"), "labels"
+            previews.bars(
+                {name: given[name] / len(attributes) for name in ATTRIBUTES}, f"share of faces ({rule.words})"
+            ),
+            "labels",
         ),
         **previews.counts("gender", Counter(attributes["gender"].fill_null("unknown").to_list())),
         **made_with,

@@ -9,14 +9,17 @@ import polars as pl
 
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
-from facecaption_assets.factories.file_digests import ANSWERS, LEXICON, STYLE, VOCABULARY
+from facecaption_assets.factories.file_digests import ANSWERS, CALIBRATION, LEXICON, STYLE, VOCABULARY
 from facecaption_assets.factories.progress import Progress, logger
+from facecaption_assets.factories.records import COST, TOKENS
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
 from facecaption_ml.captions import caption_table
+from facecaption_ml.captions.backends.chat import ChatModelError
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
+from facecaption_ml.captions.rewrite.demonstration import demonstrate
 from facecaption_ml.captions.rewrite.judgement import kind_of
 from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.captions.rewrite.usage import Prices, Usage
@@ -27,6 +30,7 @@ from facecaption_ml.errors import naming_fields
 GROUP = "captions"
 LLM_PREFIX: Final = "FACECAPTION_LLM_"
 _TREND: Final = 30  # shards that the acceptance rate is compared with
+_SHOWN: Final = 4  # pairs of a demonstration on the terminal
 
 
 def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -44,7 +48,7 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "conditioned on the labels (paper §3.3). A pure function of labels, grammar version, seed and face id."
             ),
             code_version="1",
-            reads=("captions.grammar", "seed"),
+            reads=("captions", "seed"),
             files=(LEXICON, STYLE),
             compute=CPU,
             settings=settings,
@@ -62,8 +66,8 @@ def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "rewrite that loses or adds an attribute is not taken; the row then keeps its template caption and the reason."
             ),
             code_version="2",
-            reads=("llm.backend",) if settings.llm.backend == "none" else ("llm", "seed"),
-            files=(LEXICON, VOCABULARY, *ANSWERS),
+            reads=("llm", "seed"),
+            files=(LEXICON, VOCABULARY, CALIBRATION, *ANSWERS),
             compute=ONE_A100,
             settings=settings,
             required_resources={"captioner"},
@@ -78,7 +82,7 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
     def caption(shard: str) -> ShardResult:
         attributes = work.store.read_table("face_attributes", shard)
         progress = Progress(f"template_captions {shard}", "faces")
-        captions = caption_table(attributes, grammar, work.settings.seed, on_progress=progress)
+        captions = caption_table(attributes, grammar, work.settings.seed, progress, work.settings.captions.exclude)
         words = captions["template_caption"].str.split(" ").list.len()
         metadata = {
             "words per caption": previews.spread(words.to_numpy(), "words", "words per caption"),
@@ -117,7 +121,8 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
         if rewriter is None:
             if has_removals(work.store, shard, removed):
                 delete_answers(work.store, shard)
-            return _rewritten(work, shard, templates, unwritten(templates, "FACECAPTION_LLM_BACKEND is none"), {})
+            shown = _demonstrated(work, shard, templates)
+            return _rewritten(work, shard, templates, unwritten(templates, "FACECAPTION_LLM_BACKEND is none"), shown)
         cache = AnswerCache(work.store, f"{slug(rewriter.model_id)}/{shard}")
         progress = Progress(f"llm_captions {shard}", "captions")
         usage = Usage()
@@ -143,6 +148,32 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
     finally:
         if rewriter is not None:
             rewriter.model.close()
+
+
+def _demonstrated(work: ShardWork, shard: str, templates: pl.DataFrame) -> dict[str, Any]:
+    """For the first shard, where a demonstration is wanted: what the model would write, side by side with the templates.
+
+    A model that cannot be had costs the demonstration, not the captions: the metadata then say why.
+    """
+    count = work.settings.llm.demonstration
+    if not count or templates.is_empty() or shard != work.store.registered_shards("template_captions")[0]:
+        return {}
+    try:
+        with naming_fields(LLM_PREFIX):
+            rewriter = work.context.resources.captioner.demonstrator()
+            try:
+                shown = demonstrate(rewriter, templates, count)
+            finally:
+                rewriter.model.close()
+    except ChatModelError as error:
+        logger.warning(f"llm_captions {shard}: no demonstration of rewriting: {error}")
+        return {"demonstration": f"none: {error}"}
+    logger.info("\n".join([f"llm_captions {shard}: {shown.told}", *shown.lines(_SHOWN)]).rstrip())
+    return {
+        "demonstration": dg.MetadataValue.md(shown.markdown),
+        "model of the demonstration": shown.model_id,
+        **previews.counts("demonstration, not rewritten", shown.kept),
+    }
 
 
 def _rewritten(
@@ -192,16 +223,15 @@ def _kinds(reasons: pl.Series) -> pl.Series:
 
 def _used(usage: Usage, prices: Prices) -> dict[str, Any]:
     """What the captions of a shard took: answers, tokens, money, and what servers said about errors."""
+    kept = usage.kept_prompt_tokens + usage.kept_completion_tokens
     metadata: dict[str, Any] = {
         "answers from the cache": usage.kept,
         "answers asked for": usage.requests,
-        "prompt tokens": usage.prompt_tokens,
-        "completion tokens": usage.completion_tokens,
-        "tokens of answers from the cache": usage.kept_prompt_tokens + usage.kept_completion_tokens,
+        **dict(zip(TOKENS, (usage.prompt_tokens, usage.completion_tokens, kept), strict=True)),
     }
     if prices != Prices():
         metadata["cost"] = prices.cost(usage.prompt_tokens, usage.completion_tokens)
-        metadata["cost with the answers from the cache"] = prices.cost(
+        metadata[COST] = prices.cost(
             usage.prompt_tokens + usage.kept_prompt_tokens, usage.completion_tokens + usage.kept_completion_tokens
         )
     if usage.errors:

@@ -143,9 +143,9 @@ def _log(store: Store, config: "TrainingConfig") -> list[dict[str, Any]]:
 def _figures(store: Store, config: "TrainingConfig", flip: "Flip") -> dict[str, Any]:
     """Curves and sample retrievals: beside the checkpoint, and as metadata."""
     from facecaption_assets.training.figures import on_white, retrieval_figure, training_curves
+    from facecaption_ml import figures
     from facecaption_ml.flip.pairs.index import PairSource
     from facecaption_ml.flip.use.retrievals import held_out_retrievals
-    from facecaption_ml.statistics import figures
 
     files = figures.files(training_curves(_log(store, config)), "curves")
     source = PairSource(store, config.shards, "caption", "test")

@@ -1,7 +1,8 @@
 """The released data set: shards of it, and the packed folder with its data card."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -13,30 +14,30 @@ from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.dataset_inputs import SAME_SETTINGS, DatasetInputs
 from facecaption_assets.factories.progress import Progress
+from facecaption_assets.factories.records import COST, TOKENS, summed
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
 from facecaption_assets.partitions import STATISTICS_ASSETS
 from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import Settings
+from facecaption_ml import figures
+from facecaption_ml.dataset.data_card import data_card, summary_json
 from facecaption_ml.dataset.funnel import STAGES, total_counts
+from facecaption_ml.dataset.label_rules import in_words, label_rules
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.release import (
-    PREFIX,
-    SPLITS,
-    ReleaseSummary,
-    data_card,
     image_hashes,
     release_table,
     released_captions,
-    require_pixels,
+    require_one_form,
     split_of,
-    summary_json,
     write_release,
 )
+from facecaption_ml.dataset.release_files import PREFIX, SPLITS
+from facecaption_ml.dataset.release_summary import ReleaseSummary
 from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.errors import naming
 from facecaption_ml.schemas import DATASET, SCHEMAS
-from facecaption_ml.statistics import figures
 from facecaption_ml.statistics.report import card_sections
 from facecaption_ml.storage.store import Store, StoreError
 
@@ -50,15 +51,15 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         shard_asset(
             name=DATASET,
             open_work=_open_release,
-            deps=["raw_images", "face_crops", "template_captions", "llm_captions"],
+            deps=["raw_images", "face_crops", "face_attributes", "template_captions", "llm_captions"],
             checks=checks.FACECAPTION_DATASET,
             group=GROUP,
             kinds={"polars", "parquet"},
             description=(
-                "URL, face box, captions, labels and split of each pair; no pixels unless FACECAPTION_RELEASE_IMAGES. "
-                "What the removal list names is left out on every rebuild."
+                "URL, face box, captions and who wrote them, labels with their probabilities and split of each pair; no pixels "
+                "unless FACECAPTION_RELEASE_IMAGES. What the removal list names is left out on every rebuild."
             ),
-            code_version="1",
+            code_version="2",
             reads=("release",),
             compute=CPU,
             settings=settings,
@@ -87,10 +88,13 @@ def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
                 **sheets.caption_sheet(work.store, [shard], released),
                 **previews.counts("faces", outcomes),
                 **previews.counts("split", {split: int((released["split"] == split).sum()) for split in SPLITS}),
+                **previews.counts("captions by", Counter(released["caption_source"])),
                 "facecaption": package_version(),
                 "examples": previews.rows(
-                    ["face", "URL", "caption", "alt text"],
-                    list(released.select("face_id", "url", "caption", "alt_text").head(8).iter_rows()),
+                    ["face", "URL", "caption", "by", "alt text"],
+                    list(
+                        released.select("face_id", "url", "caption", "caption_source", "alt_text").head(8).iter_rows()
+                    ),
                 ),
                 **_trace(released),
             },
@@ -98,6 +102,7 @@ def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
                 checks.conserved("faces_conserved", len(captions), len(released), dropped, "captioned faces"),
                 checks.removals_honoured(released, sha256_of, removed),
                 checks.one_split_per_url(released),
+                checks.provenance(released),
                 checks.unique(released, "face_id", "unique_faces"),
             ],
         )
@@ -116,8 +121,8 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         settings,
         CPU,
         team="data",
-        code_version="1",
-        reads=("release", "captions.grammar", "profile"),
+        code_version="2",
+        reads=("release", "captions", "profile"),
         checks={**checks.FACECAPTION_RELEASE, **SAME_SETTINGS},
         resources=["grammar"],
         table="facecaption_release",
@@ -137,17 +142,28 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         if not shards:
             raise StoreError("no shard of facecaption_dataset is there yet: materialize it first")
         with naming(PIXELS_SETTING):
-            require_pixels(store, shards, settings.release.images)
+            require_one_form(store, shards, settings.release.images)
         inputs = DatasetInputs.of(context.instance, shards)
         funnel = total_counts(store, expected)
         versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
+        rules = in_words(label_rules(store, shards))
+        spent = _spent(context.instance, shards)
         rows = sum(store.row_count(DATASET, shard) for shard in shards)
         statistics, pictures = card_sections(store, STATISTICS_ASSETS, rows)
 
         def card(summary: ReleaseSummary) -> dict[str, bytes]:
             funnel[STAGES[-1][1]] = summary.faces  # of the tables' rows, those that are in the release
             return {
-                "README.md": data_card(summary, funnel, versions, settings.release.images, statistics),
+                "README.md": data_card(
+                    summary,
+                    funnel,
+                    versions,
+                    settings.release.images,
+                    statistics,
+                    label_rule=rules,
+                    kept_out=settings.captions.exclude,
+                    spent=spent,
+                ),
                 "summary.json": summary_json(summary, funnel),
                 "figures/funnel.png": _funnel_picture(funnel),
                 **{f"figures/{name}": picture for name, picture in pictures.items()},
@@ -168,6 +184,8 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
                 **previews.counts("split", summary.by_split),
                 "faces of repeated images left out": summary.duplicate_faces,
                 **previews.counts("left out", summary.left_out),
+                **previews.counts("captions by", summary.captions.sources),
+                "label rule": rules,
                 "mean words": round(summary.mean_words, 2),
                 "mean side, px": round(summary.mean_side, 1),
                 "funnel": previews.rows(["stage", "count"], list(funnel.items())),
@@ -179,6 +197,16 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         )
 
     return facecaption_release
+
+
+def _spent(instance: dg.DagsterInstance, shards: Sequence[str]) -> dict[str, str]:
+    """What the language model took, over the shards, as their records have it; nothing where it took nothing."""
+    sums = summed(instance, "llm_captions", shards, (*TOKENS, COST))
+    return {
+        name: f"{amount:,.2f}" if isinstance(amount, float) else f"{amount:,}"
+        for name, amount in sums.items()
+        if amount
+    }
 
 
 def _funnel_picture(funnel: Mapping[str, int]) -> bytes:

@@ -13,6 +13,7 @@ from facecaption_assets.factories.shards import Check
 from facecaption_assets.factories.whole_dataset import DATASET, DatasetWork, complete, statistics_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.settings import THIS_DATA_SET, Settings
+from facecaption_ml.dataset.label_rules import in_words, label_rules
 from facecaption_ml.statistics.comparison import COMPARISON_SCHEMA
 from facecaption_ml.statistics.matching import MATCHING_SCHEMA
 from facecaption_ml.statistics.quality import QUALITY_SCHEMA
@@ -113,7 +114,7 @@ def _text(work: DatasetWork) -> tuple[Report, Sequence[Check]]:
         total=work.rows,
         on_progress=Progress("text_statistics", "rows"),
     )
-    report = statistics.report(work.made_from())
+    report = statistics.report(work.made_from(label_rule=in_words(label_rules(work.store, work.shards))))
     table, lengths = report.tables["text_statistics"], report.tables["words_per_text"]
     return report, [
         checks.texts_conserved(table, lengths, work.rows),

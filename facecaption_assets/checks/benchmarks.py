@@ -45,7 +45,7 @@ def above_baselines(results: Sequence[BenchmarkResult]) -> Check:
                     )
     well = f"all {compared:,} numbers with a baseline exceed it"
     ill = f"{len(below):,} of {compared:,} numbers do not exceed what learns nothing"
-    return Check.none_listed("above_baselines", below, well=well, ill=ill, blocks=False)
+    return Check.none_listed("above_baselines", below, well=well, ill=ill)
 
 
 def defined(results: Sequence[BenchmarkResult]) -> Check:
@@ -58,7 +58,7 @@ def defined(results: Sequence[BenchmarkResult]) -> Check:
     ]
     number = sum(len(result.measurements) for result in results)
     ill = f"{len(missing):,} of {number:,} numbers are not defined"
-    return Check.none_listed("defined", missing, well=f"all {number:,} numbers are defined", ill=ill, blocks=False)
+    return Check.none_listed("defined", missing, well=f"all {number:,} numbers are defined", ill=ill)
 
 
 def stored(store: Store, written: Mapping[str, bytes]) -> Check:
@@ -72,10 +72,10 @@ def no_regression(compared: Regressions | str) -> Check:
     """A text says why there is nothing to compare with, which passes."""
     if isinstance(compared, str):
         found = f"nothing to compare with: {compared}"
-        return Check("no_regression", True, {"compared with": f"nothing: {compared}"}, blocks=False, found=found)
+        return Check("no_regression", True, {"compared with": f"nothing: {compared}"}, found=found)
     others = {"not comparable": list(compared.not_comparable[:_SHOWN])}
     well = "no number fell by more than the tolerance since the last materialization, and none vanished"
     if compared.not_comparable:
         well += f"; {len(compared.not_comparable):,} cannot be compared"
     ill = f"{len(compared.worse):,} numbers fell or vanished"
-    return Check.none_listed("no_regression", compared.worse, well=well, ill=ill, blocks=False, **others)
+    return Check.none_listed("no_regression", compared.worse, well=well, ill=ill, **others)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import polars as pl
 
 from facecaption_assets.factories.check import Check
+from facecaption_ml.attributes.label_scores import LabelScore
+from facecaption_ml.attributes.labels import LabelRule
 from facecaption_ml.captions import check_faithful
 from facecaption_ml.captions.rewrite.judgement import unclean
 from facecaption_ml.dataset.removals import RemovalList
+from facecaption_ml.schemas import LLM, PUBLISHED, TEMPLATE
 from facecaption_ml.taxonomy import FEMALE, settle_conflicts
 
 _BELOW, _ABOVE = 0.05, 0.02  # how far a share that is right may lie beside the probabilities
@@ -32,10 +35,11 @@ FACE_CROPS: Final[Mapping[str, str]] = {
 ATTRIBUTE_MODEL: Final[Mapping[str, str]] = {
     "beats_majority": "Mean accuracy on held-out faces is above that of always answering the majority class.",
     "calibrated": "Of the held-out labels just above the threshold, as many are right as their probabilities say.",
+    "precise_labels": "Of the held-out labels under the thresholds for a precision, at least that share is right.",
 }
 FACE_ATTRIBUTES: Final[Mapping[str, str]] = {
     "faces_conserved": "Crops in = kept + dropped by reason.",
-    "thresholds": "Every label's probability exceeds the threshold, and every face has as many labels as the settings ask for.",
+    "thresholds": "Every label's probability exceeds its threshold, and every face has as many labels as the settings ask for.",
     "no_conflicts": "No face carries two labels that contradict each other.",
     "unique_faces": "No face id occurs twice.",
 }
@@ -55,6 +59,7 @@ FACECAPTION_DATASET: Final[Mapping[str, str]] = {
     "faces_conserved": "Captioned faces = released + removed by reason.",
     "removals_honoured": "Nothing on the removal list is released.",
     "one_split_per_url": "No source URL is in two splits.",
+    "provenance": "Every caption says who wrote it, an LLM's also which model and prompt; every label has its probability.",
     "unique_faces": "No face id occurs twice.",
 }
 FACECAPTION_RELEASE: Final[Mapping[str, str]] = {
@@ -155,21 +160,37 @@ def calibrated(right: float | None, low: float, high: float) -> Check:
     found = f"no held-out label has a probability of {low:.0%} to {high:.0%}"
     if right is not None:
         found = f"{right:.1%} of the labels with a probability of {low:.0%} to {high:.0%} are right"
-    return Check("calibrated", passed, metadata, blocks=False, found=found)
+    return Check("calibrated", passed, metadata, found=found)
 
 
-def label_thresholds(attributes: pl.DataFrame, threshold: float, min_labels: int) -> Check:
+def precise_labels(scores: Sequence[LabelScore]) -> Check:
+    """``scores``: of the held-out labels under each rule; those of one threshold for all are not asked about here."""
+    asked = {score.target: score.everyone.precision for score in scores if score.target}
+    short = [target for target, right in asked.items() if right is not None and right < target]
+    shown = ", ".join(
+        f"{'none' if right is None else f'{right:.1%}'} for {target:g}" for target, right in asked.items()
+    )
+    found = f"of the held-out labels are right under the thresholds for a precision: {shown}"
+    if not asked:
+        found = (
+            "this checkpoint has no thresholds for a precision, so FACECAPTION_LABEL_PRECISION cannot be used with it"
+        )
+    metadata = {f"right for a precision of {target:g}": right or 0.0 for target, right in asked.items()}
+    return Check("precise_labels", bool(asked) and not short, metadata, found=found)
+
+
+def label_thresholds(attributes: pl.DataFrame, rule: LabelRule, min_labels: int) -> Check:
     """Recounts each row from its 40 probabilities, independently of how the labels were made."""
     bad = []
     for row in attributes.iter_rows(named=True):
-        certain = all(row[label] > threshold for label in row["labels"])
+        certain = all(row[label] > rule.thresholds[label] for label in row["labels"])
         female = row["gender"] == "female"
         male_right = (row["gender"] == "male") == ("Male" in row["labels"])
-        female_right = not female or 1 - row["Male"] > threshold
+        female_right = not female or 1 - row["Male"] > rule.thresholds[FEMALE]
         if not (certain and male_right and female_right and len(row["labels"]) + female >= min_labels):
             bad.append(row["face_id"])
-    hold = f"faces have at least {min_labels} labels, each with a probability above {threshold:g}"
-    return Check.of_each("thresholds", bad, len(attributes), hold, threshold=threshold)
+    hold = f"faces have at least {min_labels} labels, each above its threshold ({rule.words})"
+    return Check.of_each("thresholds", bad, len(attributes), hold, rule=rule.words)
 
 
 def no_conflicts(attributes: pl.DataFrame) -> Check:
@@ -219,7 +240,25 @@ def acceptance(written: int, captions: int, floor: float) -> Check:
     metadata = {"rate": round(rate, 4), "floor": floor, "from the LLM": written}
     side = "at or above" if rate >= floor else "under"
     found = f"{written:,} of {captions:,} captions are the LLM's, {rate:.1%}: {side} the floor of {floor:.0%}"
-    return Check("acceptance", rate >= floor, metadata, blocks=False, found=found)
+    return Check("acceptance", rate >= floor, metadata, found=found)
+
+
+def provenance(released: pl.DataFrame) -> Check:
+    """``released``: a ``facecaption_dataset`` table."""
+    source = pl.col("caption_source")
+    named = pl.all_horizontal(pl.col("caption_model", "prompt_version").is_not_null())
+    unnamed = pl.all_horizontal(pl.col("caption_model", "prompt_version").is_null())
+    as_drawn = unnamed & pl.col("attempts").is_not_null() & (pl.col("caption") == pl.col("template_caption"))
+    told = (
+        pl.when(source == LLM)
+        .then(named & (pl.col("attempts") > 0))
+        .when(source == TEMPLATE)
+        .then(as_drawn)
+        .otherwise((source == PUBLISHED) & unnamed & pl.col("attempts").is_null())
+    )
+    likely = pl.col("labels").list.len().eq_missing(pl.col("label_probabilities").list.len())
+    hold = "captions say who wrote them, and have a probability for each label"
+    return none_of("provenance", released, ~(told & likely).fill_null(False), "face_id", hold)
 
 
 def one_split_per_url(released: pl.DataFrame) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from facecaption_ml.dataset.sources import PICTURE_SUFFIXES
+from facecaption_ml.dataset.sources import PICTURE_SUFFIXES, is_picture
+from facecaption_ml.dataset.sources.counts import in_words
+from facecaption_ml.dataset.sources.names import passed_over_kind
 from facecaption_ml.decoding import UndecodableImage, encode_jpeg
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.local_files import write_file
@@ -41,6 +44,7 @@ def caption_photos(
         grammar=settings.captions.grammar,
         min_score=min_score,
         seed=seed,
+        excluded=settings.captions.exclude,
     )
     everything: list[CaptionedFace] = []
     good = True
@@ -54,7 +58,8 @@ def caption_photos(
             continue
         everything += faces
         if as_json:
-            click.echo(json.dumps({"photo": str(path), "faces": [face.as_json() for face in faces]}))
+            shown = [face.as_json() for face in faces]
+            click.echo(json.dumps({"photo": str(path), "label_rule": captioner.rule.words, "faces": shown}))
         else:
             _print(path, faces)
     if sheet:
@@ -63,15 +68,24 @@ def caption_photos(
 
 
 def _files(photos: Iterable[Path]) -> Iterator[Path]:
-    """The files named, and the pictures of the folders named. Raises FileNotFoundError or ValueError naming the path."""
+    """The files named, and the pictures of the folders named. Raises FaceCaptionError naming a folder without any."""
     for path in photos:
         if path.is_dir():
-            pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-            if not pictures:
-                raise FaceCaptionError(f"{path}: no pictures in this folder ({', '.join(PICTURE_SUFFIXES)})")
-            yield from pictures
+            yield from _pictures_in(path)
         else:
             yield path
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    """Those that a source of this folder would have: none that is hidden, unfinished or a system's own."""
+    found = sorted(path for path in folder.rglob("*") if is_picture(path.name) and path.is_file())
+    passed = {path: passed_over_kind(path.relative_to(folder).as_posix()) for path in found}
+    pictures = [path for path in found if passed[path] is None]
+    if not pictures:
+        kinds = in_words(Counter(kind for kind in passed.values() if kind))
+        over = f"; passed over: {kinds}" if kinds else ""
+        raise FaceCaptionError(f"{folder}: no pictures in this folder ({', '.join(PICTURE_SUFFIXES)}){over}")
+    return pictures
 
 
 def _print(path: Path, faces: list[CaptionedFace]) -> None:
@@ -89,6 +103,6 @@ def _write_sheet(path: Path, faces: list[CaptionedFace]) -> None:
     if not faces:
         raise FaceCaptionError(f"no face found, so {path} is not written")
     image = contact_sheet(
-        [face.crop for face in faces], [face.caption for face in faces], columns=4, cell=260, caption_lines=8
+        [face.crop for face in faces], [face.caption for face in faces], columns=4, cell=260, caption_lines=None
     )
     write_file(path, encode_jpeg(image, quality=90))

@@ -14,7 +14,8 @@ from facecaption_assets.commands.stages import attempt, run_benchmarks, run_in_b
 from facecaption_assets.commands.status import show_status
 from facecaption_assets.partitions import REFETCH_TAG, SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
-from facecaption_ml.dataset.release import PREFIX, require_pixels
+from facecaption_ml.dataset.release import require_one_form
+from facecaption_ml.dataset.release_files import PREFIX
 from facecaption_ml.errors import naming
 from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.local_files import write_file
@@ -76,7 +77,7 @@ def _require_one_form(settings: Settings, kept: Sequence[str]) -> None:
     """Before the work: the shards that are not rebuilt go into the same release. Raises ReleaseError naming one that cannot."""
     store = settings.open_store()
     with naming(PIXELS_SETTING):
-        require_pixels(store, [shard for shard in kept if store.has_table(DATASET, shard)], settings.release.images)
+        require_one_form(store, [shard for shard in kept if store.has_table(DATASET, shard)], settings.release.images)
 
 
 def _demonstrate(pipeline: Pipeline, begin: str, end: str, variant: str) -> list[RunFailedError | None]:
@@ -144,7 +145,7 @@ def _write_sheet(settings: Settings, shards: Sequence[str]) -> Path | None:
         if len(rows):
             pictures = [decode_image(data) for data in rows["image"].struct.field("bytes")]
             path = settings.home / "faces_and_captions.jpg"
-            sheet = contact_sheet(pictures, rows["caption"].to_list(), columns=4, cell=260, caption_lines=8)
+            sheet = contact_sheet(pictures, rows["caption"].to_list(), columns=4, cell=260, caption_lines=None)
             write_file(path, encode_jpeg(sheet))
             return path
     return None

@@ -71,7 +71,7 @@ def _sheet(shown: list[ShownFace]) -> bytes:
 
     captions = [f"{face.found.similarity:.3f} {face.caption or ''}" for face in shown]
     images = [as_rgb(face.image) for face in shown]
-    return encode_jpeg(contact_sheet(images, captions, columns=4, cell=260, caption_lines=6), quality=90)
+    return encode_jpeg(contact_sheet(images, captions, columns=4, cell=260, caption_lines=None), quality=90)
 
 
 def _print(text: str, searched: int, out: Path, shown: list[ShownFace]) -> None:

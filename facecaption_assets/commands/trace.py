@@ -19,7 +19,7 @@ from facecaption_ml.taxonomy import ATTRIBUTES
 
 # What a person wants to know of each table's row, and of the run that wrote it.
 _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
-    DATASET: ("caption", "split", "url", "box", "labels"),
+    DATASET: ("caption", "caption_source", "caption_model", "split", "url", "box", "labels"),
     "llm_captions": ("caption_source", "model", "prompt_version", "attempts", "reason", "missing", "invented"),
     "template_captions": ("template_caption", "gender"),
     "face_attributes": ("labels", "gender", "dropped_conflicts"),
@@ -28,8 +28,8 @@ _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "source_manifest": ("url", "alt_text", "nsfw", "width", "height", "duplicate_url"),
 }
 _RECORDED: Final = (
-    "grammar version", "seed", "predictor", "detector weights", "model", "prompt version", "guided decoding", "facecaption",
-    "device", "source", "version", "trained on",
+    "grammar version", "seed", "label rule", "predictor", "detector weights", "model", "prompt version", "guided decoding",
+    "facecaption", "device", "source", "version", "trained on",
 )  # fmt: skip
 _UNPARTITIONED: Final = ("source_manifest", "attribute_model")
 _UI: Final = "http://127.0.0.1:3000"  # where `facecaption ui` listens unless told otherwise
@@ -59,7 +59,7 @@ def trace_face(settings: Settings, text: str, as_json: bool) -> None:
             "shard": shard,
             "outcome": _outcome(settings, steps, end, made, face),
             "traced_with": {"facecaption": package_version()},
-            "stages": [_stage(settings, step, step is end, made) for step in reversed(steps)],  # back to the source row
+            "stages": [_stage(step, step is end, made) for step in reversed(steps)],  # back to the source row
         }
         lines = _lines(record, settings.automation.ui_url)
         click.echo(json.dumps(record, ensure_ascii=False, default=str) if as_json else "\n".join(lines))
@@ -83,7 +83,7 @@ def _latest(instance: dg.DagsterInstance, asset: str, shard: str) -> dict[str, A
     return {}
 
 
-def _stage(settings: Settings, step: Step, is_end: bool, made: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _stage(step: Step, is_end: bool, made: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What is shown of a table. ``is_end``: it is the first without the face."""
     recorded = {asset: {name: made[asset][name] for name in _RECORDED if name in made[asset]} for asset in made}
     row, facts, note = step.row, {}, None
@@ -94,8 +94,9 @@ def _stage(settings: Settings, step: Step, is_end: bool, made: Mapping[str, Mapp
     else:
         facts = {name: row[name] for name in _SHOWN[step.table] if row.get(name) is not None}
         if step.table == "face_attributes":
-            likely = [name for name in ATTRIBUTES if row[name] > settings.attributes.threshold]
-            facts["probabilities"] = {name: round(row[name], 4) for name in likely}
+            gender = ["Male"] if row["gender"] else []
+            exceeding = {*row["labels"], *row["dropped_conflicts"], *gender}
+            facts["probabilities"] = {name: round(row[name], 4) for name in ATTRIBUTES if name in exceeding}
             facts["attribute_model"] = recorded["attribute_model"]
     return {
         "asset": step.table,

@@ -28,6 +28,7 @@ OPERATIONAL: Final = (
     "detector.batch_size", "benchmarks.encode_batch",
     "llm.endpoint", "llm.api_key", "llm.batch_size", "llm.concurrency", "llm.timeout_s",
     "llm.client_errors", "llm.price_prompt", "llm.price_completion",
+    "llm.demonstration",  # shown in the metadata; no caption is taken from it
     "llm.acceptance_floor",  # of a check that warns
 )  # fmt: skip
 """Settings and groups of them that change no result."""
@@ -42,14 +43,25 @@ def is_operational(setting: Setting) -> bool:
     return _within(".".join(setting.path), OPERATIONAL) or setting.info.json_schema_extra == RUNTIME_ONLY
 
 
-def settings_read(reads: Collection[str]) -> Iterator[Setting]:
-    """The settings that ``reads`` names, such as ``attributes.threshold``, and those of the groups it names (``crops``)."""
+def settings_read(settings: Settings, reads: Collection[str]) -> Iterator[Setting]:
+    """The settings that ``reads`` names, such as ``attributes.threshold``, and those of the groups it names (``crops``).
+
+    Without those that change nothing under the others: a group may have a property ``idle`` that names them.
+    """
     known = {".".join(setting.path): setting for setting in SETTINGS.values()}
     for name in reads:
         assert any(_within(path, [name]) for path in known), f"there is no setting or group {name!r}"
     for path, setting in known.items():
-        if _within(path, reads) and not is_operational(setting):
+        if _within(path, reads) and not is_operational(setting) and not _is_idle(settings, setting):
             yield setting
+
+
+def _is_idle(settings: Settings, setting: Setting) -> bool:
+    *groups, name = setting.path
+    group: Any = settings
+    for part in groups:
+        group = getattr(group, part)
+    return name in getattr(group, "idle", ())
 
 
 def code_version(settings: Settings, number: str, reads: Collection[str], files: Collection[Path] = ()) -> str:
@@ -58,7 +70,7 @@ def code_version(settings: Settings, number: str, reads: Collection[str], files:
     ``files`` are read whatever the settings say. A file counts by its content, not by where it lies; one that is absent
     counts as missing.
     """
-    parts = [f"{setting.name}={_fingerprint(setting, settings)}" for setting in settings_read(reads)]
+    parts = [f"{setting.name}={_fingerprint(setting, settings)}" for setting in settings_read(settings, reads)]
     parts += [f"{file.name}={','.join(digests_of('', file))}" for file in sorted(files)]
     if not parts:
         return number
@@ -74,18 +86,23 @@ def _fingerprint(setting: Setting, settings: Settings) -> str:
 def shown_settings(settings: Settings, reads: Collection[str]) -> dict[str, str]:
     """What is read, by the variables' names; of files also the first digits of their content."""
     shown = {}
-    for setting in settings_read(reads):
+    for setting in settings_read(settings, reads):
         value: Any = setting.value(settings)
-        text = "" if value in (None, "", (), {}) else str(value) if not isinstance(value, Mapping) else _pairs(value)
+        text = _as_text(value)
         found = digests_of(".".join(setting.path), value)
         digest = hashlib.sha256("".join(found).encode()).hexdigest()[:_DIGITS] if len(found) > 1 else "".join(found)
         shown[setting.variable] = f"{text or 'not set'}" + (f" ({digest[:12]})" if found else "")
     return shown
 
 
-def _pairs(value: Mapping[str, Any]) -> str:
-    texts = {name: json.dumps(part) if isinstance(part, dict | list) else part for name, part in value.items()}
-    return ",".join(f"{name}={text}" for name, text in texts.items())
+def _as_text(value: Any) -> str:
+    """A value as one would write it into the environment; '' for one that says nothing."""
+    if isinstance(value, Mapping):
+        texts = {name: json.dumps(part) if isinstance(part, dict | list) else part for name, part in value.items()}
+        return ",".join(f"{name}={text}" for name, text in texts.items())
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def settings_line(settings: Settings, reads: Collection[str]) -> str:

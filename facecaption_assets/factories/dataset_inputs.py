@@ -60,7 +60,7 @@ class DatasetInputs:
             if self.others
             else f"all {len(self.contents):,} recorded shards are of the same settings and code"
         )
-        return Check(next(iter(SAME_SETTINGS)), not self.others, {**self.metadata}, blocks=False, found=found)
+        return Check(next(iter(SAME_SETTINGS)), not self.others, {**self.metadata}, found=found)
 
     def write(self, store: Store, asset: str) -> None:
         """Keep what ``asset`` (``flip_checkpoint/flip`` of a partition) was made of."""

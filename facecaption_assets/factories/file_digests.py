@@ -26,6 +26,12 @@ ANSWERS: Final = (
     _LIBRARY / "captions" / "backends" / "marks.toml",
 )
 """The words and marks that are taken off a chat model's answers before they are judged."""
+STYLE: Final = _LIBRARY / "captions" / "template" / "style.toml"
+"""By what a template caption is chosen among its drafts."""
+CALIBRATION: Final = _LIBRARY / "captions" / "guided" / "calibration.toml"
+"""How likely the texts of a model under guidance must be."""
+CAPTIONING: Final = (GRAMMAR, STYLE, LEXICON, VOCABULARY, PROMPT, CALIBRATION, *ANSWERS)
+"""All data files that decide captions; grammar and prompt may be others by a setting."""
 MISSING: Final = "missing"
 _WHOLE_UP_TO: Final = 16 << 20
 _SAMPLES, _SAMPLE_BYTES = 8, 1 << 20

@@ -1,14 +1,13 @@
 """What a person looks at in the Dagster UI: pictures, histograms and small tables as metadata values.
 
 All of it lands in the event log, for every shard of every asset. So pictures are JPEG data of at most ``MOST_PICTURE_BYTES`` or
-small PNGs, tables have at most ``MOST_ROWS`` rows, and their texts ``MOST_CHARACTERS``. Longer tables lie in the store.
+small PNGs, tables have at most ``MOST_ROWS`` rows, and their texts are cut to a line. Longer tables lie in the store.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,15 +15,14 @@ import dagster as dg
 import numpy as np
 
 from facecaption_assets.factories import inline_charts
-from facecaption_ml.statistics import figures
+from facecaption_ml import figures
+from facecaption_ml.texts import shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PICTURE_BYTES: Final = 60_000
 MOST_ROWS: Final = 12
-MOST_CHARACTERS: Final = 120
-_DATA_URL: Final = re.compile(r"data:([\w./+-]{0,40})[;,]", re.IGNORECASE)
 
 
 def picture(image: np.ndarray, alt: str) -> dg.MarkdownMetadataValue:
@@ -107,15 +105,6 @@ def rows(header: Sequence[str], body: Sequence[Sequence[Any]], rest: str = "the 
     records = [dg.TableRecord(dict(zip(header, map(_cell, row), strict=True))) for row in shown]
     schema = dg.TableSchema([dg.TableColumn(name) for name in header])
     return dg.MetadataValue.table(records, schema)
-
-
-def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
-    """A text on one line, cut to ``most`` characters; of a ``data:`` URL no more than its kind and how long it is."""
-    line = " ".join(text.split())
-    data = _DATA_URL.match(line)
-    if data:
-        return f"data:{data[1]},… ({len(line):,} characters)"
-    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _on_white(png: bytes) -> np.ndarray:

@@ -7,7 +7,7 @@ each shard is recorded by itself as soon as it is done, once, with the version o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -51,6 +51,9 @@ SOURCE_ROWS: Final = "facecaption/source_rows"
 
 To Dagster the source is one asset; its version moves with every shard of it.
 """
+TOKENS: Final = ("prompt tokens", "completion tokens", "tokens of answers from the cache")
+COST: Final = "cost with the answers from the cache"
+"""With TOKENS the metadata that says what a shard's captions took of a language model."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,20 @@ def latest_of(instance: dg.DagsterInstance, asset: str, shard: str | None = None
     wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[shard] if shard else None)
     records = instance.fetch_materializations(wanted, limit=1).records
     return _made_of(records[0]) if records else None
+
+
+def summed(instance: dg.DagsterInstance, asset: str, shards: Iterable[str], names: Collection[str]) -> dict[str, float]:
+    """Numbers of the metadata of the shards' latest records, added up; a name that no record has is not among them."""
+    sums: dict[str, float] = {}
+    for shard in shards:
+        wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[shard])
+        for record in instance.fetch_materializations(wanted, limit=1).records:
+            made = record.asset_materialization
+            for name in names:
+                value = made.metadata.get(name) if made else None
+                if value is not None and isinstance(value.value, int | float):
+                    sums[name] = sums.get(name, 0) + value.value
+    return sums
 
 
 def input_tags(instance: dg.DagsterInstance, parents: Iterable[dg.AssetKey], shard: str) -> dict[str, str]:

@@ -49,12 +49,14 @@ class ShardResult:
 
     A TableFile is for a table that memory should not hold; it is gone once it is written.
     ``rejected`` says why the shard does not count as done although it has rows; they are kept apart for the next try.
+    ``notes`` go into the Parquet file's metadata, for whoever reads the table.
     """
 
     frame: pl.DataFrame | TableFile
     metadata: Mapping[str, Any]
     checks: Sequence[Check]
     rejected: str | None = None
+    notes: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _compute_and_write(work: ShardWork, name: str, shard: str, compute_shard: Sh
     started = time.monotonic()
     result = compute_shard(shard)
     rejected = result.rejected or _failed(result.checks)
-    uri = work.store.write_table(name, result.frame, shard, incomplete=rejected is not None)
+    uri = work.store.write_table(name, result.frame, shard, incomplete=rejected is not None, notes=result.notes)
     stored = _stored_check(work.store, name, shard, result.frame, incomplete=rejected is not None)
     if not stored.passed:
         work.store.delete(work.store.table_key(name, shard))

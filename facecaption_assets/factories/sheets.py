@@ -13,8 +13,8 @@ from facecaption_assets.factories.previews import picture
 from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store
 
-WHOLE: Final = 18
-"""Lines that hold any list of labels, and all but the longest captions."""
+WHOLE: Final = None
+"""Of a sheet's texts: in as many lines as they need."""
 _FACES: Final = 8
 _CELL, _WIDE_CELL = 160, 220  # px; the wide one where the texts are long
 
@@ -25,9 +25,12 @@ def crop_sheet(
     *,
     alt: str = "face crops",
     columns: int = 6,
-    lines: int = 2,
+    lines: int | None = 2,
 ) -> dg.MarkdownMetadataValue:
-    """The crops of a few rows of ``face_crops``, with a text of at most so many lines each: by default their scores."""
+    """The crops of a few rows of ``face_crops``, with a text each, by default their scores.
+
+    ``lines``: of a text, at most; ``WHOLE``: all of them.
+    """
     shown = list(texts) if texts is not None else [f"{score:.3f}" for score in crops["score"]]
     return _sheet(_decoded(crops), shown, alt, columns, lines)
 
@@ -81,11 +84,11 @@ def _decoded(rows: pl.DataFrame) -> list[np.ndarray | None]:
 
 
 def _sheet(
-    pictures: Sequence[np.ndarray | None], texts: Sequence[str], alt: str, columns: int, lines: int
+    pictures: Sequence[np.ndarray | None], texts: Sequence[str], alt: str, columns: int, lines: int | None
 ) -> dg.MarkdownMetadataValue:
     from facecaption_ml.faces import contact_sheet
 
-    cell = _WIDE_CELL if lines > 2 else _CELL
+    cell = _WIDE_CELL if lines is None or lines > 2 else _CELL
     shown = [(drawn, text) for drawn, text in zip(pictures, texts, strict=True) if drawn is not None]
     if not shown:
         return dg.MetadataValue.md(f"none of these {len(pictures)} pictures can be decoded")

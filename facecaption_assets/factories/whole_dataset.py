@@ -172,7 +172,6 @@ def complete(notes: Sequence[str]) -> Check:
         list(notes),
         well="all models and folders that the settings can name were there",
         ill=f"{len(notes)} missing",
-        blocks=False,
     )
 
 

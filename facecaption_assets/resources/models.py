@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from facecaption_ml.errors import naming
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
-    from facecaption_ml.attributes import AttributePredictor
+    from facecaption_ml.attributes import AttributePredictor, LabelRule
     from facecaption_ml.captions import CaptionGrammar
     from facecaption_ml.captions.rewrite.rewriting import Rewriter
     from facecaption_ml.faces import FaceDetector
@@ -76,14 +77,18 @@ class CaptionerResource(FromSettings):
         """The rewriter; None where the backend is ``none``. Raises ChatModelError or PromptError naming the setting."""
         from facecaption_ml.captions.rewrite.rewriting import open_rewriter
 
+        return self._opened(open_rewriter)
+
+    def demonstrator(self) -> Rewriter | None:
+        """The rewriter of a demonstration; None where none is wanted. Raises as ``rewriter``."""
+        from facecaption_ml.captions.rewrite.rewriting import open_demonstrator
+
+        return self._opened(open_demonstrator)
+
+    def _opened(self, how: Callable[..., Rewriter | None]) -> Rewriter | None:
         settings = self.settings
-        return open_rewriter(
-            settings.llm,
-            device=settings.device,
-            threads=settings.threads,
-            cache=self.cache / "chat_models",
-            seed=settings.seed,
-        )
+        cache = self.cache / "chat_models"
+        return how(settings.llm, device=settings.device, threads=settings.threads, cache=cache, seed=settings.seed)
 
 
 class QualityScorersResource(FromSettings):
@@ -183,6 +188,12 @@ def load_detector(settings: Settings, weights: str = "") -> FaceDetector:
         return FaceDetector.from_options(options, device, str(settings.home / "weights"), rules)
 
 
+def label_rule(settings: Settings, predictor: AttributePredictor) -> LabelRule:
+    """When an attribute is a label, as the settings say. Raises PrecisionError naming the setting where it cannot be had."""
+    with naming("FACECAPTION_LABEL_PRECISION"):
+        return predictor.rule(settings.attributes.label_precision, settings.attributes.threshold)
+
+
 def load_photo_captioner(
     settings: Settings,
     *,
@@ -191,8 +202,10 @@ def load_photo_captioner(
     grammar: str = "bundled",
     min_score: float = 0.9,
     seed: int = 0,
+    excluded: Collection[str] = (),
 ) -> PhotoCaptioner:
-    """Detector, attribute predictor and grammar for single photos, as the settings say. ``weights``: as of load_detector."""
+    """Detector, attribute predictor and grammar for single photos, as the settings say. ``weights``: as of load_detector;
+    ``excluded``: attributes kept out of captions."""
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar
     from facecaption_ml.photos import PhotoCaptioner
@@ -200,12 +213,15 @@ def load_photo_captioner(
     device = resolve_device(settings.device, settings.threads)
     with naming("FACECAPTION_GRAMMAR"):
         loaded = CaptionGrammar.load(grammar)
+    predictor = AttributePredictor.load(attributes, device=device)
+    rule = label_rule(settings, predictor)
     return PhotoCaptioner(
         load_detector(settings, weights),
-        AttributePredictor.load(attributes, device=device),
+        predictor,
         loaded,
         min_score=min_score,
         margin=settings.crops.margin,
-        threshold=settings.attributes.threshold,
+        rule=rule,
         seed=seed,
+        excluded=excluded,
     )

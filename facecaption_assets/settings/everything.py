@@ -51,8 +51,10 @@ class Settings(BaseModel):
     crops: Annotated[
         CropRules, Names("", {"min_score": "min_face_score", "min_side": "min_face_side", "margin": "crop_margin"})
     ] = CropRules()
-    attributes: Annotated[AttributeSettings, Names("attribute_", {"min_labels": "min_labels"})] = AttributeSettings()
-    captions: Annotated[CaptionSettings, Names("")] = CaptionSettings()
+    attributes: Annotated[
+        AttributeSettings, Names("attribute_", {"label_precision": "label_precision", "min_labels": "min_labels"})
+    ] = AttributeSettings()
+    captions: Annotated[CaptionSettings, Names("", {"exclude": "caption_exclude"})] = CaptionSettings()
     llm: RewritingOptions = RewritingOptions()
     release: Annotated[ReleaseSettings, Names("", {"images": "release_images"})] = ReleaseSettings()
     statistics: Annotated[StatisticsSettings, Names("")] = StatisticsSettings()

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from facecaption_assets.settings.naming import Names
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
+from facecaption_ml.attributes.thresholds import LEAST_PRECISION, MOST_PRECISION
+from facecaption_ml.captions.labels import known_attributes
 from facecaption_ml.dataset.options import ShardRules, SourceColumns, SourceRules
 
 REMOVALS: Final = "removals.txt"
@@ -44,11 +46,39 @@ class AttributeSettings(BaseModel):
 
     weights: str = Field("", description="bundled or a checkpoint folder; default: train on attribute_data")
     data: str = Field("", description="CelebA-layout folder, or 'sample' for drawn portraits")
-    preset: str = Field("resnet50", description="shape of the network and its training: resnet50, tiny or micro")
-    init: str = Field("", description="checkpoint folder that the training fine-tunes; '': random weights")
+    preset: str = Field(
+        "resnet50", description="shape of the network and its training: resnet50, face_resnet, tiny or micro"
+    )
+    init: str = Field(
+        "",
+        description="what the training fine-tunes: a checkpoint folder, or face_resnet.safetensors; '': random weights",
+    )
     epochs: int = Field(0, ge=0, description="0: the preset's own number")
-    threshold: float = Field(PAPER_THRESHOLD, gt=0.5, lt=1, description="a label is valid above this probability")
+    threshold: float = Field(
+        PAPER_THRESHOLD, gt=0.5, lt=1, description="a label is valid above this probability, where label_precision is 0"
+    )
+    label_precision: float = Field(
+        0.0,
+        description=(
+            "share of an attribute's labels that should be right, 0.5 to 0.99: each then has a threshold of its own from the "
+            "checkpoint; 0 or none: attribute_threshold for all"
+        ),
+    )
     min_labels: int = Field(6, ge=1, description="fewest valid labels of a kept face (the paper: more than five)")
+
+    @field_validator("label_precision", mode="before")
+    @classmethod
+    def _read_none(cls, value: Any) -> Any:
+        return 0.0 if value is None or (isinstance(value, str) and value.strip().lower() in ("", "none")) else value
+
+    @field_validator("label_precision")
+    @classmethod
+    def _within(cls, value: float) -> float:
+        if value and not LEAST_PRECISION <= value <= MOST_PRECISION:
+            raise ValueError(
+                f"should be {LEAST_PRECISION} to {MOST_PRECISION}, or 0 for the one threshold of attribute_threshold"
+            )
+        return value
 
 
 class CaptionSettings(BaseModel):
@@ -57,6 +87,16 @@ class CaptionSettings(BaseModel):
     model_config = FROZEN
 
     grammar: str = Field("bundled", description="bundled or a grammar file")
+    exclude: tuple[str, ...] = Field(
+        (),
+        description="labels that no caption says, as CelebA's names with commas: Attractive,Chubby; columns keep them",
+    )
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _read_names(cls, value: Any) -> Any:
+        given = value.split(",") if isinstance(value, str) else value
+        return known_attributes(filter(None, (str(name).strip() for name in given)))
 
 
 class ReleaseSettings(BaseModel):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from facecaption_ml.statistics import figures
+from facecaption_ml import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

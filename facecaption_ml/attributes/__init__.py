@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from facecaption_ml.attributes.labels import FaceLabels, FaceOutcome, label_faces
+from facecaption_ml.attributes.labels import FaceLabels, FaceOutcome, LabelRule, label_faces
 from facecaption_ml.lazy import lazy_names
 from facecaption_ml.taxonomy import ATTRIBUTES
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         attribute_table,
         checkpoint_folder,
     )
+    from facecaption_ml.attributes.thresholds import PrecisionError, Thresholds
     from facecaption_ml.attributes.training import train_attributes
 
 __all__ = [
@@ -32,6 +33,9 @@ __all__ = [
     "Evaluation",
     "FaceLabels",
     "FaceOutcome",
+    "LabelRule",
+    "PrecisionError",
+    "Thresholds",
     "attribute_table",
     "checkpoint_folder",
     "label_faces",
@@ -46,6 +50,7 @@ __getattr__ = lazy_names(
         "data": ("AttributeData", "AttributeDataError"),
         "evaluation": ("Evaluation",),
         "prediction": ("AttributePredictor", "CheckpointError", "attribute_table", "checkpoint_folder"),
+        "thresholds": ("PrecisionError", "Thresholds"),
         "training": ("train_attributes",),
     },
 )

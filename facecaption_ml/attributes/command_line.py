@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,17 +33,32 @@ def main() -> None:
     parser.add_argument(
         "--adaptive", type=float, default=0.3, help="0: equal task weights, 1: the validation loss's trend"
     )
-    parser.add_argument("--init", type=Path, help="checkpoint folder of the same preset to fine-tune")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        help="what to fine-tune: a checkpoint folder of the preset, or for face_resnet its .safetensors",
+    )
+    parser.add_argument("--teacher", type=Path, help="checkpoint folder whose probabilities make half of the labels")
+    parser.add_argument(
+        "--rate-share",
+        type=float,
+        default=0.0,
+        help="of the preset's learning rate; default: 1, of a checkpoint's 0.25",
+    )
+    parser.add_argument("--mixup", type=float, help="in place of the preset's; 0: none")
     parser.add_argument("--fresh", action="store_true", help="restart instead of resuming a training found in --out")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if given.threads:
         torch.set_num_threads(given.threads)
     try:
-        data = read_celeba(given.data, Preset.named(given.preset).input)
+        preset = Preset.named(given.preset)
+        if given.mixup is not None:
+            preset = replace(preset, mixup=given.mixup)
+        data = read_celeba(given.data, preset.input)
         result = train_attributes(
             data,
-            given.preset,
+            preset,
             given.out,
             epochs=given.epochs,
             seed=given.seed,
@@ -50,6 +66,8 @@ def main() -> None:
             resume=not given.fresh,
             adaptive=given.adaptive,
             init=given.init,
+            teacher=given.teacher,
+            rate_share=given.rate_share,
         )
     except Exception as error:
         if not is_mendable(error):

@@ -1,17 +1,19 @@
-"""How good a predictor is on held-out crops: accuracy, average precision and calibration of each attribute."""
+"""How good a predictor is on held-out crops: accuracy, average precision and calibration, and the labels of each rule."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from facecaption_ml.attributes.calibration import expected_calibration_error, share_right_between
-from facecaption_ml.attributes.labels import PAPER_THRESHOLD
+from facecaption_ml.attributes.label_scores import LabelScore, groups_of_faces, score_labels
+from facecaption_ml.attributes.labels import PAPER_THRESHOLD, LabelRule
 from facecaption_ml.storage.local_files import write_file
 from facecaption_ml.taxonomy import ATTRIBUTES
 
@@ -31,11 +33,28 @@ class AttributeScore:
 
 
 @dataclass(frozen=True)
+class ReliabilityBin:
+    """The answers with a probability of at most ``high`` and above ``low``: how many, what they claim, and what is true.
+
+    ``claimed`` is their mean probability, ``right`` the share of positives among them; both are None where there are none.
+    """
+
+    low: float
+    high: float
+    answers: int
+    claimed: float | None
+    right: float | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Scores of all attributes on one test split, and what they are scores of.
 
     ``threshold``: above it an attribute is a label. ``precision_above``: of all labels, the share that is right;
-    ``share_right_in_band``: of those with a probability within ``band``.
+    ``share_right_in_band``: of those with a probability within ``band``. ``reliability``: all answers for all attributes by
+    their probability. ``label_scores``: the labels that each rule gives, the plain threshold's first; contradictions are
+    settled, gender is among them. ``group_accuracy``: of the groups of faces that the labels can tell, the mean accuracy.
+    What an evaluation of an earlier version did not measure is empty.
     """
 
     data: str
@@ -45,6 +64,9 @@ class Evaluation:
     share_right_in_band: float | None
     precision_above: float | None
     threshold: float = PAPER_THRESHOLD
+    reliability: tuple[ReliabilityBin, ...] = ()
+    label_scores: tuple[LabelScore, ...] = ()
+    group_accuracy: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def band(self) -> tuple[float, float]:
@@ -72,7 +94,12 @@ class Evaluation:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if "share_right_85_95" in values:  # files of version 0.1
             values["share_right_in_band"] = values.pop("share_right_85_95")
-        return cls(**{**values, "scores": tuple(AttributeScore(**score) for score in values["scores"])})
+        read: dict[str, Any] = {
+            "scores": tuple(AttributeScore(**score) for score in values["scores"]),
+            "reliability": tuple(ReliabilityBin(**bin) for bin in values.get("reliability", ())),
+            "label_scores": tuple(LabelScore.from_dict(score) for score in values.get("label_scores", ())),
+        }
+        return cls(**{**values, **read})
 
 
 def confidence_band(threshold: float) -> tuple[float, float]:
@@ -87,10 +114,12 @@ def evaluate(
     data: str,
     version: str,
     threshold: float = PAPER_THRESHOLD,
+    rules: Sequence[LabelRule] = (),
 ) -> Evaluation:
     """Scores of ``probabilities`` [N, 40] against ``labels`` bool [N, 40].
 
-    ``train_positive_share`` [40] decides the majority answer, so that the baseline does not look at the test split.
+    ``train_positive_share`` [40] decides the majority answer, so that the baseline does not look at the test split. Labels
+    are scored under ``threshold`` and under each of ``rules``.
     """
     scores = tuple(
         _score(name, probabilities[:, i], labels[:, i], bool(train_positive_share[i] > 0.5), threshold)
@@ -104,7 +133,25 @@ def evaluate(
         _defined(share_right_between(probabilities, labels, *confidence_band(threshold))),
         _defined(share_right_between(probabilities, labels, threshold, 1.0)),
         threshold,
+        reliability(probabilities, labels),
+        tuple(score_labels(probabilities, labels, rule) for rule in (LabelRule.plain(threshold), *rules)),
+        {
+            name: float(((probabilities > 0.5) == labels)[members].mean())
+            for name, members in groups_of_faces(labels).items()
+            if members.any()
+        },
     )
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 20) -> tuple[ReliabilityBin, ...]:
+    """All answers of ``probabilities`` [N, T] in ``bins`` of equal width, with what ``labels`` bool [N, T] say of them."""
+    place = np.minimum(np.ceil(probabilities * bins).astype(int).clip(1) - 1, bins - 1)
+    found = []
+    for number in range(bins):
+        chosen = place == number
+        claimed, right = (float(v[chosen].mean()) if chosen.any() else None for v in (probabilities, labels))
+        found.append(ReliabilityBin(number / bins, (number + 1) / bins, int(chosen.sum()), claimed, right))
+    return tuple(found)
 
 
 def average_precision(probabilities: np.ndarray, labels: np.ndarray) -> float:

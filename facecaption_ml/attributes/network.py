@@ -5,13 +5,17 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from facecaption_ml.attributes.face_resnet import FEATURES, MEAN, RANGE, FaceResnet
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.taxonomy import ATTRIBUTES
+
+PIXEL_MEAN: Final = (124.0, 107.0, 97.0)
+PIXEL_STD: Final = (68.0, 63.0, 62.0)
 
 
 class PresetError(FaceCaptionError):
@@ -37,6 +41,14 @@ class Preset:
     threads: int
     average_decay: float
     augmentation: float
+    # What presets before 0.2 do not name:
+    trunk_rate: float = 0.0
+    hidden: int = 0
+    hidden_dropout: float = 0.0
+    warm_up: float = 0.05
+    mirrored: bool = True
+    eight_bits: bool = False
+    frozen_blocks: int = 0
 
     @classmethod
     def named(cls, name: str) -> Preset:
@@ -54,23 +66,46 @@ class Preset:
 
 
 class AttributeNetwork(nn.Module):
-    """Pixels to 40 logits: ``forward(float [B, 3, H, W] normalised RGB) -> float [B, 40]``."""
+    """Pixels to 40 logits: ``forward(float [B, 3, H, W] from :meth:`normalised`) -> float [B, 40]``."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
         self.trunk: nn.Module
+        self._mean, self._range = PIXEL_MEAN, PIXEL_STD
+        self._mirrored = preset.mirrored
         if preset.trunk == "resnet50":
             from torchvision.models import resnet50
 
             self.trunk = whole = resnet50(weights=None)
             features, whole.fc = whole.fc.in_features, nn.Identity()
+        elif preset.trunk == "face_resnet":
+            self.trunk, features = FaceResnet(preset.frozen_blocks), FEATURES
+            self._mean, self._range = MEAN, (RANGE, RANGE, RANGE)
         else:
             self.trunk, features = _residual(preset.widths, preset.depths, preset.grid)
         self.dropout = nn.Dropout(preset.dropout)
-        self.head = nn.Linear(features, len(ATTRIBUTES))
+        self.hidden: nn.Module = nn.Identity()
+        if preset.hidden:
+            self.hidden = nn.Sequential(
+                nn.Linear(features, preset.hidden), nn.GELU(), nn.Dropout(preset.hidden_dropout)
+            )
+        self.head = nn.Linear(preset.hidden or features, len(ATTRIBUTES))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.dropout(self.trunk(x)))
+        return self.head(self.hidden(self.dropout(self.trunk(x))))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """float [B, 3, H, W] in 0–255 → what the network takes, channels last."""
+        mean = torch.tensor(self._mean, device=pixels.device)[:, None, None]
+        spread = torch.tensor(self._range, device=pixels.device)[:, None, None]
+        return ((pixels - mean) / spread).contiguous(memory_format=torch.channels_last)
+
+    def views(self, pixels: Tensor) -> Tensor:
+        """float64 [B, 40]: the logits of pictures, float [B, 3, H, W] in 0–255; the mean with their mirror images' if the
+        preset says so."""
+        x = self.normalised(pixels)
+        logits = self(x).double()
+        return (logits + self(x.flip(3)).double()) / 2 if self._mirrored else logits
 
 
 class _Excitation(nn.Module):

@@ -6,58 +6,44 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from facecaption_ml.attributes.calibration import sigmoid
+from facecaption_ml.attributes.checkpoints import (
+    CONFIG,
+    THRESHOLDS,
+    WEIGHTS,
+    CheckpointError,
+    checkpoint_folder,
+    read_weights,
+)
 from facecaption_ml.attributes.data import fit
-from facecaption_ml.attributes.labels import PAPER_THRESHOLD, FaceOutcome, label_faces
+from facecaption_ml.attributes.labels import PAPER_RULE, PAPER_THRESHOLD, FaceOutcome, LabelRule, label_faces
+from facecaption_ml.attributes.thresholds import PrecisionError, Thresholds, require_precision
 from facecaption_ml.decoding import UndecodableImage, as_rgb
-from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.pretrained import weights_version
 from facecaption_ml.schemas import SCHEMAS, conform
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
-    import torch
-
+    from facecaption_ml.attributes.ensemble import Ensemble
     from facecaption_ml.attributes.network import AttributeNetwork, Preset
-
-WEIGHTS: Final = "attributes.safetensors"
-CONFIG: Final = "config.json"
-EVALUATION: Final = "evaluation.json"
-CARD: Final = "MODEL_CARD.md"
-PIXEL_MEAN: Final = (124.0, 107.0, 97.0)
-PIXEL_STD: Final = (68.0, 63.0, 62.0)
-_OWN: Final = {name: Path(__file__).parent / name for name in ("bundled", "drawn")}
-"""Checkpoints that come along: of photographs (CelebA at 89×109), and of drawn portraits."""
-
-
-class CheckpointError(FaceCaptionError):
-    """A checkpoint is absent or does not fit; the message names the file."""
-
-
-def checkpoint_folder(name: str | Path) -> Path:
-    """``bundled``, ``drawn``, a checkpoint folder, or a ``.safetensors`` file in one.
-
-    Raises CheckpointError where it is incomplete.
-    """
-    folder = _OWN.get(str(name)) or Path(name).expanduser()
-    if folder.suffix == ".safetensors":
-        folder = folder.parent
-    for part in (WEIGHTS, CONFIG, EVALUATION, CARD):
-        if not (folder / part).is_file():
-            raise CheckpointError(f"attribute checkpoint {folder}: {part} is missing")
-    return folder
 
 
 class AttributePredictor:
     """Calibrated probabilities of the 40 attributes. Made by :meth:`load`."""
 
     def __init__(
-        self, network: AttributeNetwork, preset: Preset, temperatures: np.ndarray, version: str, device: str
+        self,
+        network: AttributeNetwork | Ensemble,
+        preset: Preset,
+        temperatures: np.ndarray,
+        version: str,
+        device: str,
+        thresholds: Path | None = None,
     ) -> None:
         import torch
 
@@ -65,32 +51,68 @@ class AttributePredictor:
         self._size = preset.input
         self._temperatures = temperatures
         self._device = device
+        self._thresholds = thresholds
         self.version = version
 
     @classmethod
     def load(cls, weights: str | Path = "bundled", device: str = "cpu") -> AttributePredictor:
         """From ``bundled``, a checkpoint folder or its ``.safetensors``. Raises CheckpointError naming what does not fit."""
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
 
-        from facecaption_ml.attributes.network import AttributeNetwork, Preset
+        from facecaption_ml.attributes.ensemble import network_of
+        from facecaption_ml.attributes.network import Preset
 
         folder = checkpoint_folder(weights)
         try:
             config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             preset = Preset.from_dict(config["preset"])
             temperatures = np.array([config["temperatures"][name] for name in ATTRIBUTES])
+            network = network_of(config)
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"attribute checkpoint {folder / CONFIG}: not a checkpoint's config: {error}"
             ) from error
-        network = AttributeNetwork(preset)
         try:
-            network.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
+            network.load_state_dict(read_weights(folder / WEIGHTS))
         except (SafetensorError, RuntimeError) as error:
             line = " ".join(str(error).split())[:160]
             raise CheckpointError(f"attribute checkpoint {folder / WEIGHTS}: does not fit: {line}") from error
-        return cls(network, preset, temperatures, weights_version(folder / WEIGHTS), device)
+        return cls(network, preset, temperatures, weights_version(folder / WEIGHTS), device, folder / THRESHOLDS)
+
+    @property
+    def input(self) -> tuple[int, int]:
+        """Height and width of what the network sees."""
+        return self._size
+
+    def rule(self, precision: float = 0.0, threshold: float = PAPER_THRESHOLD) -> LabelRule:
+        """When an attribute is a label: for a ``precision`` of 0.5 to 0.99 the checkpoint's own thresholds, else ``threshold``.
+
+        Raises PrecisionError for another precision, and where the checkpoint has no thresholds or those of other weights.
+        """
+        if not precision:
+            return LabelRule.plain(threshold)
+        require_precision(precision)
+        path = self._thresholds
+        if path is None or not path.is_file():
+            raise PrecisionError(
+                f"this attribute checkpoint has no {THRESHOLDS}, so that no thresholds follow from a precision: ask for none "
+                "(0), or measure it anew with python -m facecaption_ml.attributes.finishing"
+            )
+        table = Thresholds.read(path)
+        if table.version != self.version:
+            raise PrecisionError(f"{path}: of other weights ({table.version}) than the checkpoint's ({self.version})")
+        return table.rule(precision)
+
+    def labels(
+        self, probabilities: np.ndarray | Sequence[Sequence[float]], precision: float | None = None
+    ) -> list[list[str]]:
+        """The attributes that hold of each face, contradictions settled, from ``probabilities`` [N, 40] of :meth:`predict`.
+
+        With a ``precision`` those whose labels are right in at least that share of the cases; without, those with p > 0.85.
+        Raises PrecisionError as :meth:`rule` does.
+        """
+        rule = self.rule(precision or 0.0)
+        return [list(found.labels) for found in label_faces(probabilities, rule, min_labels=0)]
 
     def predict(self, images: Sequence[np.ndarray | bytes], batch_size: int = 64) -> np.ndarray:
         """float32 [N, 40] in 0–1, in the order of ``ATTRIBUTES``; ``images`` are face crops, RGB uint8 arrays or encoded.
@@ -111,37 +133,25 @@ class AttributePredictor:
         import torch
 
         with torch.inference_mode():
-            x = normalised(torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float())
-            both = self._network(x).double() + self._network(x.flip(3)).double()
-        return (both / 2).cpu().numpy()
-
-
-def normalised(pixels: torch.Tensor) -> torch.Tensor:
-    """float [B, 3, H, W] in 0–255 → what the network takes, channels last."""
-    import torch
-
-    mean = torch.tensor(PIXEL_MEAN, device=pixels.device)[:, None, None]
-    std = torch.tensor(PIXEL_STD, device=pixels.device)[:, None, None]
-    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+            found = self._network.views(torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float())
+        return found.cpu().numpy()
 
 
 def attribute_table(
     crops: pl.DataFrame,
     predictor: AttributePredictor,
-    threshold: float = PAPER_THRESHOLD,
+    rule: LabelRule = PAPER_RULE,
     min_labels: int = 6,
     batch_size: int = 64,
 ) -> tuple[pl.DataFrame, Counter[str]]:
-    """``face_attributes`` rows of ``crops`` (face_id, image), and all of its rows by :class:`FaceOutcome`."""
+    """``face_attributes`` rows of ``crops`` (face_id, image) under ``rule``, and all of its rows by :class:`FaceOutcome`."""
     rows: list[dict[str, Any]] = []
     outcomes: Counter[str] = Counter()
     for start in range(0, len(crops), batch_size):
         batch = crops.slice(start, batch_size)
         ids, pictures = _decoded(batch, outcomes)
         probabilities = predictor.predict(pictures, batch_size)
-        for face_id, p, found in zip(
-            ids, probabilities, label_faces(probabilities, threshold, min_labels), strict=True
-        ):
+        for face_id, p, found in zip(ids, probabilities, label_faces(probabilities, rule, min_labels), strict=True):
             outcomes[found.outcome] += 1
             if found.outcome is FaceOutcome.KEPT:
                 rows.append(

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,37 +24,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facecaption_ml.attributes.augmentation import augment, mix
-from facecaption_ml.attributes.calibration import fit_temperatures, sigmoid
+from facecaption_ml.attributes.checkpoints import WEIGHTS, read_weights, write_weights
+from facecaption_ml.attributes.commands import COMMANDS, commands_before, merged, training_command
 from facecaption_ml.attributes.data import AttributeData
-from facecaption_ml.attributes.evaluation import Evaluation, evaluate
+from facecaption_ml.attributes.distillation import soft_labels
+from facecaption_ml.attributes.evaluation import Evaluation
+from facecaption_ml.attributes.finishing import finish_checkpoint
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD
-from facecaption_ml.attributes.model_card import write_model_card
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
-from facecaption_ml.attributes.prediction import CONFIG, EVALUATION, WEIGHTS, CheckpointError, normalised
+from facecaption_ml.attributes.prediction import AttributePredictor
+from facecaption_ml.attributes.starting_weights import start_from
+from facecaption_ml.attributes.training_state import Learned, Progress, TrainingState
 from facecaption_ml.attributes.weighting import adaptive_weights
 from facecaption_ml.devices import autocast, compute_dtype
 from facecaption_ml.pretrained import weights_version
-from facecaption_ml.storage.local_files import atomic_write
 from facecaption_ml.storage.lock import exclusive
-from facecaption_ml.taxonomy import ATTRIBUTES
 
 logger = logging.getLogger("facecaption")
 
-STATE: Final = "training_state.pt"
 LOCK: Final = ".lock"
 _LEARNING_RATE_SHARE: Final = 0.25
 """Of the preset's rate: what a checkpoint has learned would be lost at the rate that random weights need."""
 _TREND_WINDOW: Final = 2  # epochs on either side of the trend
-
-
-@dataclass
-class _Progress:
-    """What a killed training needs to resume: everything but the weights."""
-
-    epoch: int = 0
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    validation_losses: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -72,7 +62,7 @@ class EpochReport:
 
 def train_attributes(
     data: AttributeData,
-    preset: str,
+    preset: str | Preset,
     out: Path,
     *,
     epochs: int = 0,
@@ -82,6 +72,8 @@ def train_attributes(
     resume: bool = True,
     adaptive: float = 0.3,
     init: Path | None = None,
+    teacher: Path | None = None,
+    rate_share: float = 0.0,
     threshold: float = PAPER_THRESHOLD,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Evaluation:
@@ -89,15 +81,21 @@ def train_attributes(
 
     ``epochs`` 0: the preset's own number. ``patience``: epochs without a better validation loss before it stops.
     ``adaptive`` in 0–1: how far the task weights follow the validation loss's trend (0: equal weights). ``init`` names a
-    checkpoint folder of the same preset to fine-tune, at a quarter of its learning rate. ``threshold``: that of labels,
-    for the evaluation. A training that was killed resumes after its last whole epoch where ``resume`` is set and ``out`` holds
-    its state. Raises PresetError, CheckpointError where ``init`` does not fit, and LockedError where another process trains in
-    ``out``.
+    checkpoint folder of the same preset to fine-tune, at a quarter of its learning rate; for ``face_resnet``, the file of its
+    trunk's weights too, at the full one. ``teacher``: a checkpoint whose probabilities make half of the labels.
+    ``rate_share`` in place of that quarter; 0: as said.
+    ``threshold``: that of labels, for the evaluation. A training that was killed resumes after its last whole epoch where
+    ``resume`` is set and ``out`` holds its state. Raises PresetError, CheckpointError where ``init`` or ``teacher`` does not
+    fit, and LockedError where another process trains in ``out``.
     """
+    shape = preset if isinstance(preset, Preset) else Preset.named(preset)
     lock = exclusive(out / LOCK, f"a training in {out}")
-    with lock, _threads(Preset.named(preset).threads):
-        run = _Training(data, Preset.named(preset), out, epochs, seed, device, adaptive, init)
-        run.restore() if resume else (out / STATE).unlink(missing_ok=True)
+    with lock, _threads(shape.threads):
+        run = _Training(data, shape, out, epochs, seed, device, adaptive, init, teacher, rate_share)
+        if resume:
+            run.progress = run.state.restore()
+        else:
+            run.state.forget()
         while run.progress.epoch < run.epochs and run.progress.epoch - run.progress.best_epoch <= patience:
             report = run.run_epoch()
             logger.info(
@@ -137,26 +135,37 @@ class _Training:
         device: str,
         adaptive: float,
         init: Path | None = None,
+        teacher: Path | None = None,
+        rate_share: float = 0.0,
     ) -> None:
         torch.manual_seed(seed)
         self.data, self.preset, self.out, self.seed, self.device = data, preset, out, seed, device
         self.epochs, self.adaptive = epochs or preset.epochs, adaptive
-        self.progress = _Progress()
+        self.progress = Progress()
         self.network = AttributeNetwork(preset).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.learning_rate = preset.learning_rate * (_LEARNING_RATE_SHARE if init else 1)
-        self.init = _start_from(self.network, init) if init else ""
+        self.init, is_checkpoint = start_from(self.network, init) if init else ("", False)
+        self.targets, self.teacher = data.labels.astype(np.float32), ""
+        if teacher:
+            known = AttributePredictor.load(teacher, device)
+            self.targets, self.teacher = soft_labels(data, known), known.version
+        self.source, self.taught_by, self.starts_whole = init, teacher, is_checkpoint
+        self.rate_share = rate_share or (_LEARNING_RATE_SHARE if is_checkpoint else 1.0)
         self.average = copy.deepcopy(self.network).eval()
-        weights = [p for p in self.network.parameters() if p.ndim > 1]
-        others = [p for p in self.network.parameters() if p.ndim <= 1]  # norms and biases are not decayed
-        self.optimizer = torch.optim.AdamW(
-            [{"params": weights, "weight_decay": preset.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=preset.learning_rate,
-            fused=True,
-        )
+        self.optimizer = torch.optim.AdamW(_groups(self.network, preset), fused=True)
+        self.peaks = [group["lr"] * self.rate_share for group in self.optimizer.param_groups]
         self.steps_per_epoch = max(len(data.rows["train"]) // preset.batch_size, 1)
         self.dtype = compute_dtype("auto", device)
-        self.updates = 0
         out.mkdir(parents=True, exist_ok=True)
+        identity = {
+            "preset": asdict(preset),
+            "seed": seed,
+            "epochs": self.epochs,
+            "init": self.init,
+            "teacher": self.teacher,
+            "rate_share": self.rate_share,
+            "data": data.fingerprint,
+        }
+        self.state = TrainingState(out, Learned(self.network, self.average, self.optimizer), identity)
 
     def run_epoch(self) -> EpochReport:
         started = time.monotonic()
@@ -175,10 +184,11 @@ class _Training:
         return self._end_epoch(float(np.mean(losses)), started)
 
     def _step(self, batch: np.ndarray, number: int, task_weights: Tensor, generator: torch.Generator) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * _schedule(number, self.epochs * self.steps_per_epoch)
+        share = _schedule(number, self.epochs * self.steps_per_epoch, self.preset.warm_up)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * share
         pixels = torch.from_numpy(self.data.images.batch(batch, self.preset.input)).permute(0, 3, 1, 2).float()
-        labels = torch.from_numpy(self.data.labels[batch]).float()
+        labels = torch.from_numpy(self.targets[batch])
         x, y = mix(
             augment(pixels.to(self.device), generator, self.preset.augmentation),
             labels.to(self.device),
@@ -186,7 +196,7 @@ class _Training:
             generator,
         )
         with autocast(self.dtype, self.device):
-            logits = self.network(normalised(x))
+            logits = self.network(self.network.normalised(x))
         loss = (F.binary_cross_entropy_with_logits(logits.float(), y, reduction="none").mean(0) * task_weights).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the attribute loss is not finite at step {number}: lower the learning rate")
@@ -199,8 +209,9 @@ class _Training:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        self.updates += 1
-        decay = min(self.preset.average_decay, (1 + self.updates) / (10 + self.updates))
+        self.progress.updates += 1
+        updates = self.progress.updates
+        decay = min(self.preset.average_decay, (1 + updates) / (10 + updates))
         for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
             if mean.dtype.is_floating_point:
                 mean.lerp_(value, 1 - decay)
@@ -216,7 +227,7 @@ class _Training:
         if per_task.mean() < progress.best_loss:
             progress.best_loss, progress.best_epoch = float(per_task.mean()), progress.epoch
             self._save_weights()
-        self._save_state()
+        self.state.save(progress)
         accuracy = float(((logits > 0) == labels).mean())
         seconds = time.monotonic() - started
         return EpochReport(progress.epoch, self.epochs, train_loss, float(per_task.mean()), accuracy, seconds)
@@ -228,130 +239,61 @@ class _Training:
         logits = []
         for start in range(0, len(rows), 256):
             pixels = torch.from_numpy(self.data.images.batch(rows[start : start + 256], self.preset.input))
-            x = normalised(pixels.permute(0, 3, 1, 2).float().to(self.device))
             with autocast(self.dtype, self.device):
-                logits.append((self.average(x).double() + self.average(x.flip(3)).double()) / 2)
+                logits.append(self.average.views(pixels.permute(0, 3, 1, 2).float().to(self.device)))
         return torch.cat(logits).cpu().numpy(), self.data.labels[rows]
 
     def _save_weights(self) -> None:
-        from safetensors.torch import save
-
-        half = {
-            name: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
-            for name, value in self.average.state_dict().items()
-        }
-        with atomic_write(self.out / WEIGHTS) as file:
-            file.write(save(half))
-
-    def _save_state(self) -> None:
-        state = {
-            "preset": asdict(self.preset),
-            "seed": self.seed,
-            "epochs": self.epochs,
-            "init": self.init,
-            "data": self.data.fingerprint,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "updates": self.updates,
-            **vars(self.progress),
-            "validation_losses": [losses.tolist() for losses in self.progress.validation_losses],
-            "dropout_rng": torch.get_rng_state(),
-        }
-        with atomic_write(self.out / STATE) as file:
-            torch.save(state, file)
-
-    def restore(self) -> None:
-        """Resume after the last whole epoch of a training with the same preset, seed, length, start and data.
-
-        Else start anew: a damaged state costs the epochs, not the training.
-        """
-        path = self.out / STATE
-        if not path.is_file():
-            return
-        fresh = copy.deepcopy((self.network.state_dict(), self.average.state_dict()))
-        try:
-            resumed = self._restore_from(torch.load(path, weights_only=True, map_location="cpu"))
-        except Exception as error:  # damaged bytes make torch, zipfile and pickle raise almost anything
-            self.network.load_state_dict(fresh[0])
-            self.average.load_state_dict(fresh[1])
-            self.optimizer.state.clear()
-            self.progress, self.updates = _Progress(), 0
-            logger.info("attribute_model: %s is damaged (%s); starting anew", path, type(error).__name__)
-            return
-        if resumed:
-            logger.info("attribute_model: resuming after epoch %d", self.progress.epoch)
-        else:
-            logger.info("attribute_model: %s is of another training; starting anew", path)
-
-    def _restore_from(self, state: dict[str, Any]) -> bool:
-        """Take over ``state``; False where it is of another training. Raises what a damaged one makes of it."""
-        from safetensors.torch import load_file
-
-        saved = (state["preset"], state["seed"], state["epochs"], state.get("init", ""), state.get("data"))
-        if saved != (asdict(self.preset), self.seed, self.epochs, self.init, self.data.fingerprint):
-            return False
-        load_file(self.out / WEIGHTS)  # of the best epoch so far: what is published in the end
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = state["updates"]
-        self.progress = _Progress(**{name: state[name] for name in vars(self.progress)})
-        self.progress.validation_losses = [np.array(losses) for losses in state["validation_losses"]]
-        torch.set_rng_state(state["dropout_rng"])
-        return True
+        write_weights(self.out / WEIGHTS, self.average.state_dict(), self.preset.eight_bits)
 
     def finish(self, threshold: float) -> Evaluation:
         """Calibrate the best epoch on the validation split, evaluate it on the test split, write config and scores."""
-        from safetensors.torch import load_file
-
-        best = load_file(self.out / WEIGHTS)
-        self.average.load_state_dict({name: value.float() for name, value in best.items()})
+        self.average.load_state_dict(read_weights(self.out / WEIGHTS))
         self.dtype = torch.float32  # the predictor's own arithmetic
-        temperatures = fit_temperatures(*self._logits("validation"))
-        logits, labels = self._logits("test")
-        version = weights_version(self.out / WEIGHTS)
-        share = self.data.labels[self.data.rows["train"]].mean(0)
-        result = evaluate(sigmoid(logits / temperatures), labels, share, self.data.name, version, threshold)
-        config = {
-            "version": version,
+        logits = {split: self._logits(split)[0] for split in ("validation", "test")}
+        config: dict[str, Any] = {
             "preset": asdict(self.preset),
-            "temperatures": dict(zip(ATTRIBUTES, np.round(temperatures, 4).tolist(), strict=True)),
-            "trained_on": self.data.name,
             "best_epoch": self.progress.best_epoch,
             "seed": self.seed,
         }
-        with atomic_write(self.out / CONFIG) as file:
-            file.write(json.dumps(config, indent=1).encode())
-        result.write(self.out / EVALUATION)
-        write_model_card(self.out)
-        return result
+        if self.source:
+            config["init"] = f"{self.source.name} ({self.init})"
+        if self.teacher:
+            config["teacher"] = self.teacher
+        config[COMMANDS] = self._commands()
+        return finish_checkpoint(self.out, logits, self.data, config, threshold)
+
+    def _commands(self) -> list[str]:
+        options: dict[str, object] = {}
+        usual = _LEARNING_RATE_SHARE if self.starts_whole else 1.0
+        for name, value, default in (
+            ("epochs", self.epochs, self.preset.epochs),
+            ("init", self.source, None),
+            ("teacher", self.taught_by, None),
+            ("rate-share", self.rate_share, usual),
+            ("adaptive", self.adaptive, 0.3),
+        ):
+            if value != default:
+                options[name] = value
+        own = training_command(self.preset, self.seed, weights_version(self.out / WEIGHTS), options)
+        return merged(commands_before(self.source), commands_before(self.taught_by), [own])
 
 
-def _start_from(network: AttributeNetwork, folder: Path) -> str:
-    """Give ``network`` the weights of a checkpoint folder; the version of these weights.
-
-    Raises CheckpointError where the folder holds none, or a network of another shape.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    for name in (WEIGHTS, CONFIG):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"init {folder}: {name} is missing there")
-    preset = "unknown"
-    try:
-        preset = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["preset"]["name"]
-        network.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        line = " ".join(str(error).split())[:120]
-        raise CheckpointError(f"init {folder}: does not fit, its preset is {preset!r}: {line}") from None
-    return weights_version(folder / WEIGHTS)
+def _groups(network: AttributeNetwork, preset: Preset) -> list[dict[str, Any]]:
+    """The trunk's and the head's parameters, each with its peak rate; norms and biases are not decayed."""
+    groups = []
+    for is_trunk, rate in ((True, preset.trunk_rate or preset.learning_rate), (False, preset.learning_rate)):
+        chosen = [
+            p for name, p in network.named_parameters() if p.requires_grad and name.startswith("trunk.") == is_trunk
+        ]
+        groups.append({"params": [p for p in chosen if p.ndim > 1], "lr": rate, "weight_decay": preset.weight_decay})
+        groups.append({"params": [p for p in chosen if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
+    return groups
 
 
-def _schedule(step: int, steps: int) -> float:
-    """Warm-up over the first twentieth (at most 500 steps), then a cosine to zero; a share of the peak rate."""
-    warm_up = max(min(steps // 20, 500), 1)
+def _schedule(step: int, steps: int, warm_share: float) -> float:
+    """Warm-up over a share of the steps (at most 500), then a cosine to zero; a share of the peak rate."""
+    warm_up = max(min(int(steps * warm_share), 500), 1)
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))

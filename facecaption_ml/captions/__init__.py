@@ -3,7 +3,7 @@
 from facecaption_ml.captions.faithful.faithfulness import Faithfulness, check_faithful, find_attributes
 from facecaption_ml.captions.rewrite.judgement import Judgement, judge_rewrite
 from facecaption_ml.captions.template.grammar import CaptionGrammar, GrammarError
-from facecaption_ml.captions.template.template import caption_seed, caption_table, template_caption
+from facecaption_ml.captions.template.template import caption_seed, caption_table, face_caption, template_caption
 
 __all__ = [
     "CaptionGrammar",
@@ -13,6 +13,7 @@ __all__ = [
     "caption_seed",
     "caption_table",
     "check_faithful",
+    "face_caption",
     "find_attributes",
     "judge_rewrite",
     "template_caption",

@@ -6,35 +6,32 @@ folder that ``datasets.load_dataset`` opens, leaving out images that another URL
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
-from string import Template
-from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
+from facecaption_ml.dataset.release_files import PREFIX, SplitWriter
+from facecaption_ml.dataset.release_summary import ReleaseSummary
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import mark_duplicates
 from facecaption_ml.errors import FaceCaptionError
-from facecaption_ml.schemas import DATASET, SCHEMAS, SOURCE, conform
+from facecaption_ml.schemas import DATASET, LLM, PUBLISHED, SCHEMAS, SOURCE, conform
 from facecaption_ml.storage.store import Store
-from facecaption_ml.taxonomy import CATEGORIES
-
-SPLITS: Final = ("train", "validation", "test")
-_ROWS_PER_FILE: Final = 500_000
-_PICTURES_AT_A_TIME: Final = 1_000  # an Arrow array of binary holds 2 GB
-PREFIX: Final = "release"
-_SIZES: Final = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M")  # the hub's words
+from facecaption_ml.taxonomy import ATTRIBUTES
 
 
 class ReleaseError(FaceCaptionError):
     """The shards cannot be packed together; the message names the one at fault."""
+
+
+class OldShardError(ReleaseError):
+    """A shard lacks a column that an earlier version of the code did not write."""
+
+    option = ""  # no setting is at fault
 
 
 def split_of(sample_id: str, validation_share: float, test_share: float) -> str:
@@ -59,8 +56,8 @@ def release_table(
 ) -> tuple[pl.DataFrame, Counter[str]]:
     """A shard of ``facecaption_dataset`` and its captioned faces by outcome (``released`` or a removal's reason).
 
-    ``crops``: face_id, sample_id, url, box, alt_text and, where pixels are wanted, image. ``captions``: face_id, caption,
-    template_caption, labels. ``sha256_of``: sample id → hash of the image file.
+    ``crops``: face_id, sample_id, url, box, alt_text and, where pixels are wanted, image. ``captions``: as of
+    ``released_captions``. ``sha256_of``: sample id → hash of the image file.
     """
     joined = captions.join(crops, on="face_id", how="inner", maintain_order="left")
     reasons = [
@@ -75,49 +72,20 @@ def release_table(
     return conform(kept.select(columns), DATASET), Counter(reasons)
 
 
-@dataclass
-class ReleaseSummary:
-    """Counts over everything released, gathered shard by shard in memory that does not grow with the rows."""
+def require_one_form(store: Store, shards: Iterable[str], wanted: bool) -> None:
+    """Raises ReleaseError naming the first shard of ``facecaption_dataset`` that cannot go into one release with the rest.
 
-    by_split: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-    words: Counter[int] = field(default_factory=Counter)  # words in a caption → captions
-    duplicate_faces: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)  # left_source or a removal's reason → faces
-    side_sum: float = 0.0
-
-    @property
-    def faces(self) -> int:
-        return self.by_split.total()
-
-    @property
-    def mean_words(self) -> float:
-        return sum(words * count for words, count in self.words.items()) / max(self.faces, 1)
-
-    @property
-    def mean_side(self) -> float:
-        """Mean of the boxes' geometric mean side, px."""
-        return self.side_sum / max(self.faces, 1)
-
-    @property
-    def category_shares(self) -> dict[str, float]:
-        """Share of each category of Fig. 4a among all labels."""
-        total = max(self.labels.total(), 1)
-        return {name: sum(self.labels[label] for label in group) / total for name, group in CATEGORIES.items()}
-
-    def add(self, frame: pl.DataFrame) -> None:
-        self.by_split.update(frame["split"].to_list())
-        self.labels.update(frame["labels"].explode().drop_nulls().to_list())
-        self.words.update(frame["caption"].str.split(" ").list.len().to_list())
-        x0, y0, x1, y1 = (frame["box"].arr.get(i) for i in range(4))
-        self.side_sum += float((((x1 - x0) * (y1 - y0)) ** 0.5).sum() or 0.0)
-
-
-def require_pixels(store: Store, shards: Iterable[str], wanted: bool) -> None:
-    """Raises ReleaseError naming the first of ``shards`` of ``facecaption_dataset`` that was made with pixels, or without them,
-    where ``wanted`` says otherwise: one release has one form."""
+    That is one with pixels, or without them, where ``wanted`` says otherwise, or one that an earlier version of the code made
+    without a column of today: one release has one form.
+    """
     for shard in shards:
-        there = "image" in store.stored_schema(DATASET, shard)[0]
+        columns = store.stored_schema(DATASET, shard)[0]
+        missing = [name for name in SCHEMAS[DATASET] if name not in columns]
+        if missing:
+            raise OldShardError(
+                f"{shard} was made without the column {missing[0]!r}: rebuild facecaption_dataset of it"
+            )
+        there = "image" in columns
         if there != wanted:
             raise ReleaseError(
                 f"{wanted}, but {shard} was made with{'' if there else 'out'} pixels: rebuild facecaption_dataset of it, or "
@@ -143,9 +111,10 @@ def write_release(
     summary = ReleaseSummary()
     before = set(store.keys(f"{PREFIX}/"))
     with tempfile.TemporaryDirectory() as scratch:
-        writer = _SplitWriter(Path(scratch), store)
-        for number, frame in enumerate(_released(store, shards, removed or RemovalList(), summary), start=1):
+        writer = SplitWriter(Path(scratch), store)
+        for number, (shard, frame) in enumerate(_released(store, shards, removed or RemovalList(), summary), start=1):
             summary.add(frame)
+            summary.captions.add(frame, *_how_captioned(store, shard))
             writer.add(frame)
             if on_progress:
                 on_progress(number, len(shards))
@@ -159,10 +128,54 @@ def write_release(
 
 
 def released_captions(store: Store, shard: str) -> pl.DataFrame:
-    """``face_id, caption, template_caption, labels`` of a shard's captioned faces, in the order of ``llm_captions``."""
-    template = store.read_table("template_captions", shard).select("face_id", "template_caption", "labels")
-    final = store.read_table("llm_captions", shard, columns=["face_id", "caption"])
-    return final.join(template, on="face_id", how="inner", maintain_order="left")
+    """What ``facecaption_dataset`` says of a shard's captioned faces, in the order of ``llm_captions``.
+
+    ``face_id, caption, caption_source, caption_model, prompt_version, attempts, template_caption, labels,
+    label_probabilities``. Labels and probabilities are the face's own, those kept out of captions among them. Model and prompt
+    are those that wrote the caption, null where none did. A shard of published captions has neither templates nor labels.
+    """
+    wrote = pl.col("caption_source") == LLM
+    final = store.read_table("llm_captions", shard).select(
+        "face_id",
+        "caption",
+        "caption_source",
+        caption_model=pl.when(wrote).then("model"),
+        prompt_version=pl.when(wrote).then("prompt_version"),
+        attempts=pl.when(pl.col("caption_source") != PUBLISHED).then("attempts"),
+    )
+    if len(final) and (final["caption_source"] == PUBLISHED).all():
+        absent = {name: SCHEMAS[DATASET][name] for name in ("template_caption", "labels", "label_probabilities")}
+        return final.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in absent.items())
+    template = store.read_table("template_captions", shard, columns=["face_id", "template_caption"])
+    labelled = _with_probabilities(
+        store.read_table("face_attributes", shard, columns=["face_id", "labels", *ATTRIBUTES])
+    )
+    joined = final.join(template, on="face_id", how="inner", maintain_order="left")
+    return joined.join(labelled, on="face_id", how="inner", maintain_order="left")
+
+
+def _with_probabilities(attributes: pl.DataFrame) -> pl.DataFrame:
+    """``face_id, labels, label_probabilities`` of rows of ``face_attributes``."""
+    column = {name: place for place, name in enumerate(ATTRIBUTES)}
+    values = attributes.select(ATTRIBUTES).to_numpy()
+    rows = enumerate(attributes["labels"])
+    found = [[float(values[row, column[label]]) for label in labels] for row, labels in rows]
+    return attributes.select("face_id", "labels").with_columns(
+        label_probabilities=pl.Series(found, dtype=SCHEMAS[DATASET]["label_probabilities"])
+    )
+
+
+def _how_captioned(store: Store, shard: str) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
+    """Of a shard's faces what was asked of which model, and the labels that captions may say; None for a table not there."""
+    columns = {
+        "llm_captions": ["face_id", "caption_source", "reason", "model", "prompt_version"],
+        "template_captions": ["face_id", "labels"],
+    }
+    asked, said = (
+        store.read_table(table, shard, columns=names) if store.has_table(table, shard) else None
+        for table, names in columns.items()
+    )
+    return asked, said
 
 
 def image_hashes(store: Store, shard: str) -> pl.DataFrame:
@@ -192,8 +205,10 @@ def _still_wanted(
 
 def _released(
     store: Store, shards: Iterable[str], removed: RemovalList, summary: ReleaseSummary
-) -> Iterator[pl.DataFrame]:
-    """The shards' rows that are still wanted, less the faces of images that an earlier shard holds under another URL."""
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The shards, each with its rows that are still wanted, less the faces of images that an earlier shard holds under
+    another URL.
+    """
     seen = np.empty(0, np.uint64)
     for shard in shards:
         hashes = image_hashes(store, shard)
@@ -206,124 +221,4 @@ def _released(
         repeated = ids.filter(pl.Series(duplicate, dtype=pl.Boolean))["sample_id"]
         kept = frame.filter(~sample.is_in(repeated.implode()))
         summary.duplicate_faces += len(frame) - len(kept)
-        yield kept
-
-
-class _SplitWriter:
-    """Parquet files of at most ``_ROWS_PER_FILE`` rows for each split."""
-
-    def __init__(self, folder: Path, store: Store) -> None:
-        self._folder, self._store = folder, store
-        self._writers: dict[str, Any] = {}
-        self._rows: Counter[str] = Counter()
-        self._files: Counter[str] = Counter()
-        self._written: set[str] = set()
-
-    def add(self, frame: pl.DataFrame) -> None:
-        import pyarrow.parquet as pq
-
-        for split in SPLITS:
-            rows = frame.filter(pl.col("split") == split)
-            if not len(rows):
-                continue
-            table = _with_pictures(rows.to_arrow())
-            if split not in self._writers:
-                self._writers[split] = pq.ParquetWriter(self._path(split), table.schema, compression="zstd")
-            self._writers[split].write_table(table)
-            self._rows[split] += len(rows)
-            if self._rows[split] >= _ROWS_PER_FILE:
-                self._finish(split)
-
-    def close(self) -> set[str]:
-        for split in list(self._writers):
-            self._finish(split)
-        return self._written
-
-    def _path(self, split: str) -> Path:
-        return self._folder / f"{split}-{self._files[split]:05d}.parquet"
-
-    def _finish(self, split: str) -> None:
-        self._writers.pop(split).close()
-        path = self._path(split)
-        key = f"{PREFIX}/data/{path.name}"
-        self._store.write_bytes(key, path.read_bytes())
-        self._written.add(key)
-        path.unlink()
-        self._files[split] += 1
-        self._rows[split] = 0
-
-
-def _with_pictures(table: Any) -> Any:
-    """The Arrow table with its ``image`` column, if there is one, as ``datasets`` stores pictures, and marked as such."""
-    import pyarrow as pa
-
-    if "image" not in table.column_names:
-        return table
-    # Features.from_arrow_schema takes the mark only where the type is exactly the one that datasets.Image has.
-    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    place = table.column_names.index("image")
-    slices = [table.column("image").slice(i, _PICTURES_AT_A_TIME) for i in range(0, len(table), _PICTURES_AT_A_TIME)]
-    pictures = pa.chunked_array([chunk for part in slices for chunk in part.cast(kind).chunks], kind)
-    features = {"info": {"features": {"image": {"_type": "Image"}}}}
-    return table.set_column(place, "image", pictures).replace_schema_metadata({"huggingface": json.dumps(features)})
-
-
-def data_card(
-    summary: ReleaseSummary,
-    funnel: Mapping[str, int],
-    versions: Mapping[str, str],
-    pixels: bool,
-    statistics: str = "None.",
-) -> bytes:
-    """The Hugging Face data card (README.md): metadata block, counts, figures, versions.
-
-    ``statistics`` is the Markdown of the sections on the data set's statistics.
-    """
-    from huggingface_hub import DatasetCardData
-
-    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in SPLITS if summary.by_split[split]]
-    header = DatasetCardData(
-        pretty_name="FaceCaption",
-        language="en",
-        license="other",
-        task_categories=["image-to-text", "text-to-image"],
-        size_categories=[_size_category(summary.faces)],
-        configs=[{"config_name": "default", "data_files": files}] if files else None,
-    )
-    template = resources.files("facecaption_ml.dataset").joinpath("release_card.md").read_text(encoding="utf-8")
-    body = Template(template).substitute(
-        faces=f"{summary.faces:,}" if files else "No pair was made, so that there is nothing to load: 0",
-        mean_words=f"{summary.mean_words:.1f}",
-        mean_side=f"{summary.mean_side:.0f}",
-        duplicates=f"{summary.duplicate_faces:,}",
-        left_out=f"{summary.left_out.total():,}",
-        splits="\n".join(f"| {split} | {summary.by_split[split]:,} |" for split in SPLITS),
-        funnel="\n".join(f"| {stage} | {count:,} |" for stage, count in funnel.items()),
-        statistics=statistics,
-        versions="\n".join(f"| {name} | {version} |" for name, version in versions.items()),
-        pixels="`image`: the aligned crop." if pixels else "Pixels are not part of this release.",
-    )
-    return f"---\n{header.to_yaml()}\n---\n\n{body}".encode()
-
-
-def summary_json(summary: ReleaseSummary, funnel: Mapping[str, int]) -> bytes:
-    """The card's numbers for programs."""
-    return json.dumps(
-        {
-            "faces": summary.faces,
-            "splits": {split: summary.by_split[split] for split in SPLITS},
-            "mean_words": round(summary.mean_words, 3),
-            "mean_side": round(summary.mean_side, 2),
-            "duplicate_faces": summary.duplicate_faces,
-            "left_out": dict(sorted(summary.left_out.items())),
-            "category_shares": {name: round(share, 5) for name, share in summary.category_shares.items()},
-            "labels": dict(sorted(summary.labels.items())),
-            "words": {str(words): count for words, count in sorted(summary.words.items())},
-            "funnel": dict(funnel),
-        },
-        indent=2,
-    ).encode()
-
-
-def _size_category(rows: int) -> str:
-    return _SIZES[np.searchsorted((1e3, 1e4, 1e5, 1e6, 1e7), rows, side="right")]
+        yield shard, kept

@@ -18,6 +18,7 @@ _BACKGROUND: Final = (255, 255, 255)
 _EMPTY_CELL: Final = (238, 238, 238)
 _TEXT: Final = (40, 40, 40)
 _GAP: Final = 6  # px
+_WHOLE: Final = 100  # lines: more than any caption has
 _BOX: Final = (0, 200, 83)
 _BLUE, _RED, _YELLOW = (41, 121, 255), (255, 23, 68), (255, 214, 0)
 _LANDMARKS: Final = (_BLUE, _RED, _YELLOW, _BLUE, _RED)  # image-left blue, right red
@@ -28,22 +29,23 @@ def contact_sheet(
     captions: Sequence[str] | None = None,
     columns: int = 6,
     cell: int = 160,
-    caption_lines: int = 2,
+    caption_lines: int | None = 2,
 ) -> np.ndarray:
     """``images`` (RGB uint8, any sizes) in rows of ``columns``, each fitted into ``cell``×``cell`` px, as RGB uint8 [H, W, 3].
 
-    ``captions``, one per image, stand below in ``caption_lines`` at most, smaller where there are many; up to two lines have
-    their room in any case, more where a caption needs it. Without images the sheet is one empty cell. Raises ValueError where
-    captions and images differ in number, or columns or cell are too small.
+    ``captions``, one per image, stand below in ``caption_lines`` at most (None: whole), smaller where there are many; up to two
+    lines have their room in any case, more where a caption needs it. Without images the sheet is one empty cell. Raises
+    ValueError where captions and images differ in number, or columns or cell are too small.
     """
     if captions is not None and len(captions) != len(images):
         raise ValueError(f"captions: {len(captions)} for {len(images)} images")
     if columns < 1 or cell < 16:
         raise ValueError(f"columns: {columns} must be at least 1, cell: {cell} at least 16 px")
-    font = _font(max(10, cell // (12 if caption_lines <= 2 else 17)))
+    most = _WHOLE if caption_lines is None else caption_lines
+    font = _font(max(10, cell // (12 if most <= 2 else 17)))
     line_height = math.ceil(font.getbbox("Äg")[3]) + 2
-    texts = [_wrapped(text, font, cell, caption_lines) for text in captions or ()]
-    room = max([min(2, caption_lines), *map(len, texts)])
+    texts = [_wrapped(text, font, cell, most) for text in captions or ()]
+    room = max([min(2, most), *map(len, texts)])
     text_height = 0 if captions is None else line_height * room + 2
     across = max(1, min(columns, len(images)))
     down = max(1, -(-len(images) // columns))

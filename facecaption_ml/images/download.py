@@ -24,12 +24,12 @@ from facecaption_ml.images.earlier_rows import EarlierRows
 from facecaption_ml.images.host_queue import Job
 from facecaption_ml.images.policy import DownloadContext
 from facecaption_ml.images.raw_images import (
+    LONGEST_ERROR,
     Row,
     deny_by_hash,
     mark_repeated,
     settle_without_request,
     settled_earlier,
-    shortened,
     to_table,
 )
 from facecaption_ml.images.request_urls import parse_url
@@ -38,6 +38,7 @@ from facecaption_ml.images.status import FetchFailure, FetchStatus
 from facecaption_ml.images.stored_objects import is_stored
 from facecaption_ml.schemas import conform, empty
 from facecaption_ml.storage.table_file import TableFile
+from facecaption_ml.texts import shortened
 
 if TYPE_CHECKING:
     from facecaption_ml.images.policy import DownloadPolicy
@@ -168,7 +169,7 @@ def _plan(
         except FetchFailure as failure:
             settled = row.failed(failure.status, failure.message)
         except Exception as error:  # one odd URL must not cost the other rows of the shard
-            logger.exception("row %s: %a", sample_id, shortened(str(url)))
+            logger.exception("row %s: %a", sample_id, shortened(str(url), LONGEST_ERROR))
             settled = row.failed(FetchStatus.invalid_url, f"unexpected {type(error).__name__}")
         rows.append(settled or row)
     return rows, jobs

@@ -13,6 +13,7 @@ from facecaption_ml.dataset.removals import REMOVED
 from facecaption_ml.images.decisions import decided_by, may_be_stricter, settings_in
 from facecaption_ml.images.status import FetchStatus
 from facecaption_ml.schemas import SCHEMAS, conform
+from facecaption_ml.texts import shortened
 
 if TYPE_CHECKING:
     from facecaption_ml.dataset.removals import RemovalList
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from facecaption_ml.images.policy import DownloadContext, DownloadPolicy
 
 _MAX_ATTEMPTS: Final = 32_767  # Int16
-_LONGEST_ERROR: Final = 200  # characters; texts of servers and URLs end up in it
+LONGEST_ERROR: Final = 200  # characters; texts of servers and URLs end up in it
 _SUFFIXES: Final = {b"\xff\xd8": "jpg", b"\x89P": "png", b"GI": "gif"}  # by a file's first bytes
 
 
@@ -53,16 +54,11 @@ class Row:
 
     def failed(self, status: FetchStatus, error: str) -> Row:
         """The row ended by ``status``: no picture, but the hash stays, as deny lists and duplicates need it."""
-        return replace(self, status=status, error=shortened(error), picture=None)
+        return replace(self, status=status, error=shortened(error, LONGEST_ERROR), picture=None)
 
     def under(self, policy: DownloadPolicy, context: DownloadContext) -> Row:
         """The row with a note of the settings that its end depends on."""
         return replace(self, decided_by=decided_by(self.status, self.error, self.url, policy, context))
-
-
-def shortened(text: str) -> str:
-    """A text of at most 200 characters, whatever a server or a list put into it."""
-    return text if len(text) <= _LONGEST_ERROR else f"{text[: _LONGEST_ERROR - 1]}…"
 
 
 def settle_without_request(row: Row, duplicate_url: bool, denied: RemovalList) -> Row | None:

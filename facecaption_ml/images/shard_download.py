@@ -18,9 +18,10 @@ from facecaption_ml.decoding import UndecodableImage, image_size, verify_image
 from facecaption_ml.images.bodies import ArrivingBody, Bodies, ScratchError
 from facecaption_ml.images.host_queue import HostQueue, Job
 from facecaption_ml.images.http_fetch import HttpFetcher
-from facecaption_ml.images.raw_images import Picture, Row, shortened
+from facecaption_ml.images.raw_images import LONGEST_ERROR, Picture, Row
 from facecaption_ml.images.status import FetchFailure, FetchStatus
 from facecaption_ml.images.stored_objects import read_stored, stored_version
+from facecaption_ml.texts import shortened
 
 if TYPE_CHECKING:
     from facecaption_ml.images.policy import DownloadContext, DownloadPolicy
@@ -186,7 +187,7 @@ class ShardDownload:
         except ScratchError:
             raise
         except Exception as error:  # one odd answer must not cost the other rows of the shard
-            logger.exception("row %s: %s", row.sample_id, shortened(row.url or ""))
+            logger.exception("row %s: %s", row.sample_id, shortened(row.url or "", LONGEST_ERROR))
             row = row.failed(FetchStatus.protocol_error, f"unexpected {type(error).__name__}")
         return replace(row, attempts=attempts, fetched_at=_now()).under(self._policy, self._context)
 

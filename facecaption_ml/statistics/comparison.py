@@ -157,7 +157,7 @@ def comparison_report(measured: ComparisonTally, name: str, made_from: Mapping[s
 
 def comparison_figure(table: pl.DataFrame) -> Figure:
     """Number of texts against their mean words, of every data set with text: published hollow, measured filled."""
-    from facecaption_ml.statistics import figures
+    from facecaption_ml import figures
 
     figure, (axes,) = figures.new_figure(6.4, 3.8)
     with_text = table.filter(pl.col("mean_words").is_not_null() & (pl.col("text_samples") > 0))

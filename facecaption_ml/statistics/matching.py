@@ -247,7 +247,7 @@ def matching_table(summary: MatchingSummary) -> pl.DataFrame:
 
 def matching_figure(summary: MatchingSummary) -> Figure:
     """Figure 5: (a) texts with their own faces, (b) texts with other faces, one outline per source."""
-    from facecaption_ml.statistics import figures
+    from facecaption_ml import figures
 
     figure, panes = figures.new_figure(width=10.0, panels=2)
     labels = ("(a) matching score with the own face", "(b) matching score with another face")

@@ -226,7 +226,7 @@ def quality_table(data_sets: Mapping[str, QualitySummary]) -> pl.DataFrame:
 
 def quality_figure(data_sets: Mapping[str, QualitySummary]) -> Figure:
     """Figure 3: (a) BRISQUE, (b) CLIP-IQA's quality score, one outline per data set; without CLIP scores only (a)."""
-    from facecaption_ml.statistics import figures
+    from facecaption_ml import figures
 
     panels = [(BRISQUE, -20.0, 100.0, "BRISQUE score (lower is better)")]
     if any(CLIP_IQA in summary.metrics for summary in data_sets.values()):

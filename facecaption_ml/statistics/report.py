@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from facecaption_ml import figures
 from facecaption_ml.errors import first_line
 from facecaption_ml.markdown import escape_cell, markdown_table
 from facecaption_ml.schemas import SchemaError
-from facecaption_ml.statistics import figures
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:

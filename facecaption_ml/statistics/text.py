@@ -214,7 +214,7 @@ class TextStatistics:
         """Three panels as in the paper's Fig. 4: (a) category shares, (b) words per text, (c) unique 4-grams."""
         from matplotlib.ticker import EngFormatter
 
-        from facecaption_ml.statistics import figures
+        from facecaption_ml import figures
 
         figure, (shares, lengths, grams) = figures.new_figure(12.0, 3.6, panels=3)
         _draw_shares(shares, self.category_table())
@@ -255,7 +255,7 @@ class TextStatistics:
 
 def _draw_shares(axes: Axes, table: pl.DataFrame) -> None:
     """Measured shares as filled bars with their numbers, published ones as hollow bars below them."""
-    from facecaption_ml.statistics import figures
+    from facecaption_ml import figures
 
     rows = table.sort("published_share")
     measured = [100 * (share or 0.0) for share in rows["share"]]

@@ -70,8 +70,11 @@ class Store:
         *,
         incomplete: bool = False,
         row_group_rows: int = ROW_GROUP_ROWS,
+        notes: Mapping[str, str] | None = None,
     ) -> str:
         """Write a table of ``schemas.SCHEMAS`` whole and return its address.
+
+        ``notes``: what a reader should know of its rows, kept in the Parquet file's metadata; a TableFile has none.
 
         ``incomplete`` keeps the rows of a shard that does not count as done apart from the finished ones.
         A TableFile keeps its own row groups.
@@ -83,7 +86,7 @@ class Store:
             if isinstance(frame, TableFile):
                 frame.copy_to(path)
             else:
-                frame.write_parquet(path, row_group_size=row_group_rows, statistics=False)
+                frame.write_parquet(path, row_group_size=row_group_rows, statistics=False, metadata=dict(notes or {}))
         if not incomplete and shard is not None:
             self.delete(self.table_key(table, shard, incomplete=True))
         return self.uri(key)
@@ -138,6 +141,15 @@ class Store:
             return dict(pl.DataFrame(parquet.schema_arrow.empty_table()).schema), parquet.metadata.num_rows
 
         return self._read(self.table_key(table, shard, incomplete=incomplete), read)
+
+    def table_notes(self, table: str, shard: str | None = None) -> dict[str, str]:
+        """What :meth:`write_table` was told to note of the table; empty where that was nothing."""
+
+        def read(parquet: Any) -> dict[str, str]:
+            found = parquet.metadata.metadata or {}
+            return {key.decode(): value.decode() for key, value in found.items() if not key.startswith(b"ARROW:")}
+
+        return self._read(self.table_key(table, shard), read)
 
     def has_table(self, table: str, shard: str | None = None, *, incomplete: bool = False) -> bool:
         return self.exists(self.table_key(table, shard, incomplete=incomplete))

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from coloured_noise import pictures
-from facecaption_ml.attributes import AttributeData, CheckpointError, checkpoint_folder, train_attributes
+from facecaption_ml.attributes import (
+    AttributeData,
+    AttributePredictor,
+    CheckpointError,
+    checkpoint_folder,
+    train_attributes,
+)
+from facecaption_ml.attributes.distillation import soft_labels
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +56,27 @@ def test_a_folder_without_weights_is_named(learned: Path, tmp_path: Path) -> Non
     shutil.copy(learned / "config.json", empty)
     with pytest.raises(CheckpointError, match=r"init .*attributes\.safetensors is missing"):
         train_attributes(data, "micro", tmp_path / "out", epochs=1, init=empty)
+
+
+def test_a_teacher_speaks_of_the_training_pictures_only(learned: Path) -> None:
+    data = AttributeData.from_arrays(*pictures(60), "colours")
+    teacher = AttributePredictor.load(learned)
+    found = soft_labels(data, teacher)
+    train, held = data.rows["train"], np.concatenate([data.rows["validation"], data.rows["test"]])
+    said = teacher.predict(list(data.images.batch(train, teacher.input)))
+    assert found[train] == pytest.approx((data.labels[train] + said) / 2, abs=1e-5)
+    assert np.array_equal(found[held], data.labels[held])
+
+
+def test_what_a_teacher_has_learned_reaches_pictures_with_wrong_labels(learned: Path, tmp_path: Path) -> None:
+    pixels, labels = pictures(240, seed=9)
+    wrong = labels.copy()
+    spoiled = np.random.default_rng(0).random(labels.shape) < 0.45
+    spoiled[192:] = False  # validation and test stay true
+    wrong[spoiled] = ~wrong[spoiled]
+    data = AttributeData.from_arrays(pixels, wrong, "spoiled colours")
+    alone = train_attributes(data, "micro", tmp_path / "alone", epochs=3, seed=2)
+    taught = train_attributes(data, "micro", tmp_path / "taught", epochs=3, seed=2, teacher=learned)
+    gain = [b.accuracy - a.accuracy for a, b in zip(alone.scores[:3], taught.scores[:3], strict=True)]
+    assert np.mean(gain) > 0.05
+    assert '"teacher"' in (tmp_path / "taught" / "config.json").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from facecaption_ml.captions import check_faithful, template_caption
 from facecaption_ml.captions.backends import checkpoints, shared_prefix
 from facecaption_ml.captions.backends.chat import ChatModelError, ChatRequest, Failure, Sampling
 from facecaption_ml.captions.backends.checkpoints import BUNDLED, bundled_file
+from facecaption_ml.captions.backends.gguf_header import read_texts
 from facecaption_ml.captions.backends.local_chat import LocalChatModel
 from facecaption_ml.captions.guided.constraint import Constraint
 from facecaption_ml.captions.rewrite.prompt import RewritingPrompt
@@ -117,6 +119,38 @@ def test_model_without_chat_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ChatModelError) as caught:
         LocalChatModel(str(folder), tmp_path).answer(questions(1), Sampling())
     one_line(caught, "chat template")
+
+
+def gguf(file: Path, *texts: tuple[str, str], words: int = 0) -> Path:
+    """A GGUF file without tensors: its texts, and a vocabulary of so many words before them."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value.encode())) + value.encode()
+
+    vocabulary = struct.pack("<IIQ", 9, 8, words) + b"".join(text(f"w{k}") for k in range(words))
+    scores = struct.pack("<IIQ", 9, 6, words) + bytes(4 * words)
+    pairs = [text("tokenizer.ggml.tokens") + vocabulary, text("tokenizer.ggml.scores") + scores]
+    pairs += [text(key) + struct.pack("<I", 8) + text(value) for key, value in texts]
+    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs))
+    return file
+
+
+def test_a_gguf_file_without_chat_template_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    file, cache = gguf(tmp_path / "base.gguf", ("general.name", "Base"), words=3000), tmp_path / "cache"
+    with pytest.raises(ChatModelError) as caught:
+        LocalChatModel(str(file), cache).answer(questions(1), Sampling())
+    one_line(caught, "base.gguf", "chat template")
+    assert not cache.exists()
+
+
+def test_the_head_of_a_gguf_file_is_read_past_its_vocabulary(tmp_path: Path) -> None:
+    written = {"general.name": "Chat", "tokenizer.chat_template": "{{ messages }}"}
+    assert read_texts(gguf(tmp_path / "chat.gguf", *written.items(), words=3000)) == written
+    whole = (tmp_path / "chat.gguf").read_bytes()
+    for cut in (0, 3, 20, 40, len(whole) - 1):
+        (tmp_path / "cut.gguf").write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match="GGUF"):
+            read_texts(tmp_path / "cut.gguf")
 
 
 def test_model_id_follows_the_weights(tiny_folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +13,15 @@ import pytest
 from pydantic import ValidationError
 
 from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
+from facecaption_ml.captions.guided import calibration
+from facecaption_ml.captions.guided.calibration import Calibration, calibration_of
 from facecaption_ml.captions.rewrite.options import RewritingOptions
 from facecaption_ml.captions.rewrite.prompt import PromptError
-from facecaption_ml.captions.rewrite.rewriting import Rewriter, open_rewriter
+from facecaption_ml.captions.rewrite.rewriting import Rewriter, open_demonstrator, open_rewriter
 from facecaption_ml.errors import naming_fields
 from tiny_chat_models import save_tiny
+
+CALIBRATION = Path(calibration.__file__).with_name("calibration.toml")
 
 
 def opened(cache: Path, **options: Any) -> Rewriter:
@@ -105,6 +110,49 @@ def test_a_model_in_this_process_can_be_guided(tmp_path: Path) -> None:
     rewriter = opened(tmp_path, backend="local", model=str(folder), guided=True, least_fluency=-2.0)
     assert (rewriter.guided, rewriter.least_fluency) == (True, -2.0)
     assert rewriter.model.model_id.startswith("tiny@")
+
+
+def test_a_floor_of_fluency_holds_for_the_model_that_it_was_found_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("transformers", reason="the llm extra is not installed")
+    caplog.set_level("INFO", logger="facecaption")
+    folder = save_tiny(tmp_path / "tiny")
+    assert opened(tmp_path, backend="local", model=str(folder), guided=True).least_fluency is None
+    assert "no floor of fluency has been calibrated for tiny@" in caplog.text
+    name = next(name for name in tomllib.loads(CALIBRATION.read_text()) if name != "rules")
+    known = calibration_of(f"{name}/float32")
+    assert known is not None
+    assert known == calibration_of(f"{name}/bfloat16")
+    assert known.least_fluency < -0.5
+    assert calibration_of(name.replace("@", "@0")) is None
+
+
+def test_a_floor_found_under_other_rules_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = next(name for name in tomllib.loads(CALIBRATION.read_text()) if name != "rules")
+    monkeypatch.setattr(calibration, "VERSION", "another")
+    assert calibration_of(name) is None
+
+
+@pytest.mark.parametrize(("wins", "nonsense", "worth"), [(24, 1, True), (23, 0, False), (40, 2, False), (0, 0, False)])
+def test_rewrites_count_where_they_win_often_and_are_hardly_ever_nonsense(
+    wins: int, nonsense: int, worth: bool
+) -> None:
+    assert Calibration(-1.0, 60, wins, nonsense).worth_having == worth
+    assert not Calibration(-1.0).worth_having
+
+
+def test_a_demonstration_needs_no_backend_and_none_is_given_beside_one(tmp_path: Path) -> None:
+    def demonstrator(**options: Any) -> Rewriter | None:
+        return open_demonstrator(RewritingOptions(**options), device="cpu", threads=1, cache=tmp_path, seed=0)
+
+    pytest.importorskip("transformers", reason="the llm extra is not installed")
+    folder = str(save_tiny(tmp_path / "tiny"))
+    assert demonstrator(backend="none", model=folder) is None
+    assert demonstrator(backend="local", model=folder, demonstration=3) is None
+    shown = demonstrator(backend="none", model=folder, demonstration=3)
+    assert shown is not None
+    assert shown.guided
 
 
 def test_vllm_writes_as_many_at_once_as_the_option_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

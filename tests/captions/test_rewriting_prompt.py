@@ -110,12 +110,15 @@ BROKEN: dict[str, tuple[Callable[[str], str], str]] = {
     "example without rewrite": (lambda text: text.replace("rewrite = ", "other = ", 1), "rewrite"),
     "no vocabulary": (lambda text: text.partition("[vocabulary]")[0], "vocabulary"),
     "unknown attribute": (lambda text: text.replace("Wavy_Hair = ", "Curly_Hair = "), "Curly_Hair"),
-    "missing attribute": (lambda text: text.replace('Mustache = ["mustache"]\n', ""), "Mustache"),
-    "unknown class": (lambda text: text.replace('facial = ["noun"]', 'facial = ["nown"]'), "nown"),
+    "missing attribute": (lambda text: text.replace('Mustache = { texts = ["a mustache"] }\n', ""), "Mustache"),
+    "unknown slot": (lambda text: text.replace('features = "has ( HAVE |', 'features = "has ( HAFE |'), "HAFE"),
+    "unknown part of a form": (lambda text: text.replace("told = ", "tolled = "), "told"),
+    "form that is not closed": (lambda text: text.replace('wears = "( wears', 'wears = "( ( wears'), "wears"),
+    "form with a digit": (lambda text: text.replace('worn = "WEAR', 'worn = "WEAR 2'), "worn"),
     "bad TOML": (lambda text: text + "\n= 3\n", "line"),
     "a number for the table": (lambda text: "vocabulary = 3\n" + text.partition("[vocabulary]")[0], ""),
     "examples_shown is a word": (lambda text: text.replace("examples_shown = 3", 'examples_shown = "few"'), "few"),
-    "vocabulary without gender": (lambda text: text.replace("[vocabulary.gender]", "[vocabulary.genders]"), "gender"),
+    "vocabulary without people": (lambda text: text.replace("[vocabulary.people]", "[vocabulary.persons]"), "people"),
 }
 
 

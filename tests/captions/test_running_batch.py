@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the llm extra is not installed")
 
 from facecaption_ml.captions import template_caption
-from facecaption_ml.captions.backends import checkpoints, local_chat, shared_prefix
+from facecaption_ml.captions.backends import checkpoints, shared_prefix
 from facecaption_ml.captions.backends.chat import Answer, ChatRequest, Failure, Sampling
 from facecaption_ml.captions.backends.local_chat import LocalChatModel
 from facecaption_ml.captions.backends.running_batch import RunningBatch
@@ -193,19 +192,3 @@ def test_long_prompts_are_read_in_parts() -> None:
         with torch.inference_mode():
             expected = model(torch.tensor([prompt])).logits[0, -1]
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-3)
-
-
-@pytest.mark.parametrize("top_p", [0.3, 0.9, 1.0])
-@pytest.mark.parametrize("temperature", [0.0, 0.7, 20.0])
-def test_a_draw_is_that_of_the_whole_sorted_vocabulary(top_p: float, temperature: float) -> None:
-    numbers = np.random.default_rng(3)
-    for seed in range(60):
-        logits = numbers.normal(0, 4, 500).astype(np.float32)
-        logits[::7] = logits[0]  # ties
-        weights = local_chat._weights(logits, temperature)
-        order = np.argsort(-weights, kind="stable")
-        shares = np.cumsum(weights[order])
-        nucleus = shares[: int(np.searchsorted(shares, top_p * weights.sum())) + 1]
-        place = int(np.searchsorted(nucleus, random.Random(seed).random() * nucleus[-1], side="right"))
-        expected = int(order[min(place, len(nucleus) - 1)])
-        assert local_chat._choose(weights, top_p, random.Random(seed)) == expected

@@ -9,19 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facecaption_ml.dataset.release import (
-    ReleaseError,
-    ReleaseSummary,
-    data_card,
-    release_table,
-    require_pixels,
-    split_of,
-    summary_json,
-    write_release,
-)
+from facecaption_ml.dataset.data_card import data_card, summary_json
+from facecaption_ml.dataset.release import ReleaseError, release_table, require_one_form, split_of, write_release
+from facecaption_ml.dataset.release_summary import ReleaseSummary
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.decoding import encode_jpeg
+from facecaption_ml.errors import naming
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.storage.store import Store
 
@@ -48,9 +42,15 @@ def captions(urls: list[str]) -> pl.DataFrame:
         {
             "face_id": [f"{sample_id(url)}_0" for url in urls],
             "caption": ["He is smiling."] * len(urls),
+            "caption_source": ["llm"] * len(urls),
+            "caption_model": ["chat1"] * len(urls),
+            "prompt_version": ["2-abcd"] * len(urls),
+            "attempts": [1] * len(urls),
             "template_caption": ["The man smiles."] * len(urls),
             "labels": [["Male", "Smiling"]] * len(urls),
-        }
+            "label_probabilities": [[0.99, 0.9]] * len(urls),
+        },
+        schema_overrides={"attempts": pl.Int16, "label_probabilities": pl.List(pl.Float32)},
     )
 
 
@@ -74,7 +74,7 @@ def fill(
 def card(summary: ReleaseSummary) -> dict[str, bytes]:
     funnel = {"URLs": 200, "released pairs": summary.faces}
     return {
-        "README.md": data_card(summary, funnel, {"grammar": "1"}, pixels=False),
+        "README.md": data_card(summary, funnel, {"grammar": "1"}, pixels=False, label_rule="p > 0.85"),
         "summary.json": summary_json(summary, funnel),
     }
 
@@ -116,6 +116,11 @@ def test_the_release_opens_with_load_dataset_and_repeated_images_are_left_out(tm
     assert {split: len(rows) for split, rows in loaded.items()} == dict(summary.by_split)
     row = loaded["train"][0]
     assert row["caption"] == "He is smiling."
+    assert (row["caption_source"], row["caption_model"], row["prompt_version"]) == ("llm", "chat1", "2-abcd")
+    assert row["attempts"] == 1
+    assert dict(zip(row["labels"], row["label_probabilities"], strict=True)) == pytest.approx(
+        {"Male": 0.99, "Smiling": 0.9}
+    )
     assert row["box"] == [1.0, 2.0, 131.0, 142.0]
     assert "image" not in row
     urls = {split: set(rows["url"]) for split, rows in loaded.items()}
@@ -187,12 +192,26 @@ def test_released_pictures_load_as_pictures(tmp_path: Path) -> None:
 def test_shards_with_and_without_pixels_are_not_mixed(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     fill(store, "shard-00000", URLS[:5], hashes_of(URLS[:5]))
-    require_pixels(store, ["shard-00000"], wanted=False)
+    require_one_form(store, ["shard-00000"], wanted=False)
     with pytest.raises(ReleaseError, match=r"shard-00000 was made without pixels: rebuild facecaption_dataset of it"):
-        require_pixels(store, ["shard-00000"], wanted=True)
+        require_one_form(store, ["shard-00000"], wanted=True)
+
+
+def test_a_shard_of_an_earlier_version_is_named_with_what_it_lacks(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    fill(store, "shard-00000", URLS[:5], hashes_of(URLS[:5]))
+    path = Path(store.uri("facecaption_dataset/shard-00000.parquet"))
+    pl.read_parquet(path).drop("caption_source").write_parquet(path)
+    with (
+        naming("FACECAPTION_RELEASE_IMAGES"),
+        pytest.raises(ReleaseError, match=r"^shard-00000 was made without the column 'caption_source': rebuild"),
+    ):
+        require_one_form(store, ["shard-00000"], wanted=False)
 
 
 def test_the_card_of_an_empty_release_promises_nothing() -> None:
-    text = data_card(ReleaseSummary(), {"URLs": 3, "released pairs": 0}, {}, pixels=False).decode()
+    text = data_card(
+        ReleaseSummary(), {"URLs": 3, "released pairs": 0}, {}, pixels=False, label_rule="p > 0.85"
+    ).decode()
     assert "data_files" not in text
     assert "No pair was made" in text

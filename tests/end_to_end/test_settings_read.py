@@ -57,7 +57,7 @@ def test_what_is_looked_at_is_declared(
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
     settings = load_settings(
         profile="sample", home=str(tmp_path), sample_scenes=8, shard_size=8, attribute_weights="bundled", min_labels=2,
-        llm_backend="none", read_timeout_s=2.0, total_timeout_s=4.0, threads=1,
+        llm_backend="none", llm_demonstration=0, read_timeout_s=2.0, total_timeout_s=4.0, threads=1,
     )  # fmt: skip
     pipeline = Pipeline(settings)
     looked_at()

@@ -82,9 +82,11 @@ def test_a_sheet_has_the_room_that_its_longest_text_needs_and_no_more() -> None:
     pictures = [plain((255, 255, 255), 50, 50)] * 3
     labels = ", ".join(["Wearing Necklace", "Mouth Slightly Open", "High Cheekbones"] * 4)
 
-    def height(text: str, lines: int) -> int:
+    def height(text: str, lines: int | None) -> int:
         return contact_sheet(pictures, [text, "short", ""], columns=3, cell=220, caption_lines=lines).shape[0]
 
     assert height("short", 18) == height("", 18) < height(labels, 18)
     assert height(labels, 18) == height(labels, 30)  # all of it is there
     assert height(labels, 3) < height(labels, 18)
+    assert height(labels, None) == height(labels, 18)
+    assert height(labels * 4, None) > height(labels * 4, 18)  # a caption of any length, whole

@@ -16,10 +16,13 @@ from facecaption_assets.settings import SETTINGS, Settings, load_settings
 from facecaption_assets.settings.naming import Setting
 from settings_read import READ
 
+# Under guided decoding each setting of rewriting counts; others leave some idle.
+GUIDED = {"profile": "sample", "llm_backend": "local", "llm_guided": True}
+
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return load_settings(profile="sample")
+    return load_settings(**GUIDED)
 
 
 def reads_of(settings: Settings) -> dict[str, str]:
@@ -57,7 +60,7 @@ def test_each_asset_names_the_settings_that_it_is_known_to_depend_on(settings: S
 
 @cache
 def _under(**changes: Any) -> dict[str, Any]:
-    return reads_of(load_settings(profile="sample").replaced(**changes))
+    return reads_of(load_settings(**GUIDED).replaced(**changes))
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,37 @@ def test_a_changed_setting_moves_the_code_version_of_what_reads_it_and_of_nothin
     assert {asset for asset in before if before[asset] != after[asset]} == {
         a for a, read in READ.items() if name in read
     }
+
+
+@pytest.mark.parametrize(
+    ("backend", "setting", "value", "moves"),
+    [
+        ("none", "llm_model", "another/model", False),
+        ("none", "llm_guided", False, False),
+        ("none", "llm_backend", "local", True),
+        ("endpoint", "llm_model", "another", True),
+        ("endpoint", "llm_guided", False, False),
+        ("vllm", "llm_least_fluency", -9.0, False),
+        ("local", "llm_least_fluency", -9.0, True),
+        ("local", "llm_model", "another/model", True),
+    ],
+)
+def test_what_the_chosen_backend_does_without_makes_no_caption_stale(
+    backend: str, setting: str, value: Any, moves: bool
+) -> None:
+    before, after = _under(llm_backend=backend), _under(**{"llm_backend": backend, setting: value})
+    assert {asset for asset in before if before[asset] != after[asset]} == ({"llm_captions"} if moves else set())
+
+
+def test_the_backends_that_can_be_guided_are_those_that_say_so() -> None:
+    from importlib import import_module
+
+    from facecaption_ml.captions.backends.registry import BACKENDS, GUIDABLE
+
+    for name, place in BACKENDS.items():
+        module, _, kind = place.partition(":")
+        backend = getattr(import_module(f"facecaption_ml.captions.backends.{module}"), kind)
+        assert backend.supports_constraints == (name in GUIDABLE), name
 
 
 def test_every_setting_is_read_by_an_asset_or_is_known_to_change_no_result(settings: Settings) -> None:
@@ -119,6 +153,13 @@ def test_the_bundled_grammar_is_the_same_from_a_copy(tmp_path: Path, settings: S
     copied = settings.replaced(grammar=str(tmp_path / "own.pcfg"))
     both = [versions.code_version(given, "1", ["captions.grammar"]) for given in (settings, copied)]
     assert both[0] == both[1]
+
+
+def test_every_data_file_of_captioning_is_known_to_the_code_versions() -> None:
+    from facecaption_assets.factories.file_digests import CAPTIONING, LEXICON
+
+    room = LEXICON.parents[1]
+    assert {file for file in room.rglob("*") if file.suffix in (".toml", ".pcfg")} == set(CAPTIONING)
 
 
 def test_descriptions_are_built_from_the_settings(settings: Settings) -> None:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facecaption_assets.factories import inline_charts, previews
-from facecaption_assets.factories.previews import MOST_CHARACTERS, MOST_ROWS, shortened
+from facecaption_assets.factories.previews import MOST_ROWS
 from facecaption_ml.statistics.text import PUBLISHED_SHARES
+from facecaption_ml.texts import LINE, shortened
 
 DATA_URL = "data:image/png;base64," + "iVBORw0KGgo" * 4000
 
@@ -23,9 +24,9 @@ DATA_URL = "data:image/png;base64," + "iVBORw0KGgo" * 4000
     [
         ("short", "short"),
         ("two\nlines\tand  blanks", "two lines and blanks"),
-        ("x" * MOST_CHARACTERS, "x" * MOST_CHARACTERS),
-        ("x" * (MOST_CHARACTERS + 1), "x" * (MOST_CHARACTERS - 1) + "…"),
-        (f"https://a.test/{'p' * 5_000_000}", f"https://a.test/{'p' * (MOST_CHARACTERS - 16)}…"),
+        ("x" * LINE, "x" * LINE),
+        ("x" * (LINE + 1), "x" * (LINE - 1) + "…"),
+        (f"https://a.test/{'p' * 5_000_000}", f"https://a.test/{'p' * (LINE - 16)}…"),
         (DATA_URL, "data:image/png,… (44,022 characters)"),
         ("DATA:text/html;charset=utf-8,<b>hello</b>", "data:text/html,… (41 characters)"),
         ("data:,", "data:,… (6 characters)"),
@@ -38,7 +39,7 @@ def test_a_text_of_a_table_is_cut(text: str, shown: str) -> None:
 
 @given(st.text(max_size=400))
 def test_no_text_of_a_table_is_longer_than_its_bound_or_has_lines(text: str) -> None:
-    assert len(shortened(text)) <= MOST_CHARACTERS
+    assert len(shortened(text)) <= LINE
     assert "\n" not in shortened(text)
 
 

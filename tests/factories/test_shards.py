@@ -41,7 +41,7 @@ class World:
                 raise OSError(errno.ENOSPC, "the disk is full")
             checks = [
                 Check("hard", shard not in self.failing_check),
-                Check("soft", shard not in self.warning_check, {}, False),
+                Check("acceptance", shard not in self.warning_check),
             ]
             return ShardResult(rows(shard), {"shard": shard}, checks, "too few" if shard in self.rejected else None)
 
@@ -52,7 +52,7 @@ class World:
             warnings.simplefilter("ignore")
             settings = load_settings(profile="sample")
             return dg.materialize(
-                [small_shard_asset(self.open_work, settings, hard="must hold", soft="should hold")],
+                [small_shard_asset(self.open_work, settings, hard="must hold", acceptance="should hold")],
                 instance=self.instance,
                 resources={"store": StoreResource(root=self.store.root)},
                 raise_on_error=False,
@@ -104,7 +104,9 @@ def test_what_is_recorded_on_the_spot_says_which_code_made_it(world: World) -> N
     records = world.instance.fetch_materializations(KEY, limit=10).records
     made = [record.asset_materialization for record in records]
     versions = {event.partition: (event.tags or {})["dagster/code_version"] for event in made if event}
-    asset = small_shard_asset(world.open_work, load_settings(profile="sample"), hard="must hold", soft="should hold")
+    asset = small_shard_asset(
+        world.open_work, load_settings(profile="sample"), hard="must hold", acceptance="should hold"
+    )
     (current,) = asset.code_versions_by_key.values()
     assert current.startswith("1.")
     assert versions == dict.fromkeys(SHARDS[:2], current)
@@ -139,7 +141,7 @@ def test_a_blocking_check_keeps_its_shard_from_counting(world: World) -> None:
     assert not run.success
     assert world.materialized() == SHARDS[1:]
     assert world.check_outcomes("hard", run)[SHARDS[0]] == "FAILED"
-    assert world.check_outcomes("soft", run)[SHARDS[2]] == "FAILED"
+    assert world.check_outcomes("acceptance", run)[SHARDS[2]] == "FAILED"
     assert not world.store.has_table("template_captions", SHARDS[0])
 
 

@@ -219,7 +219,9 @@ def test_a_killed_process_is_tried_again_and_goes_on_after_its_finished_shards(t
             for event in events(instance, dg.DagsterEventType.ASSET_MATERIALIZATION)
         }
         assert {shard: last[shard]["dagster/row_count"].value for shard in SHARDS} == dict.fromkeys(SHARDS, 1)
-        history = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(KEY, "soft"), limit=10)
+        history = instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(KEY, "acceptance"), limit=10
+        )
         assert sorted((record.partition, record.status.value) for record in history) == [(s, "FAILED") for s in SHARDS]
         found = [record.event.dagster_event.event_specific_data for record in history]  # type: ignore[union-attr]
         assert {evaluation.severity for evaluation in found} == {dg.AssetCheckSeverity.WARN}

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
+from facecaption_ml import figures
 from facecaption_ml.schemas import BOX, SchemaError, empty
-from facecaption_ml.statistics import figures
 from facecaption_ml.statistics.comparison import (
     COMPARISON_SCHEMA,
     ComparisonTally,

@@ -197,7 +197,7 @@ def test_a_limit_samples_the_same_pictures_in_any_order(tmp_path: Path) -> None:
 
 
 def test_the_figure_has_both_panels_only_with_clip_scores(brisque: Brisque, clip_folder: Path) -> None:
-    from facecaption_ml.statistics import figures
+    from facecaption_ml import figures
 
     with_clip, without = QualitySummary(), QualitySummary()
     with_clip.add([portrait(0, 64)], [brisque, ClipIqa.load(clip_folder)])

@@ -263,7 +263,7 @@ def test_blip_scores_a_sample_from_end_to_end(blip_folder: Path) -> None:
     row = matching_table(summary).row(0, named=True)
     assert (row["scored"], row["mismatched"]) == (4, 4)
     assert 0 < row["mean"] < 1
-    from facecaption_ml.statistics import figures
+    from facecaption_ml import figures
 
     svg = figures.files(matching_figure(summary), "matching")["matching.svg"].decode()
     for text in ("caption (n = 4)", "alt_text (n = 3)", "another face"):

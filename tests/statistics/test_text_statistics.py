@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
+from facecaption_ml import figures
 from facecaption_ml.schemas import SchemaError
-from facecaption_ml.statistics import figures
 from facecaption_ml.statistics.diversity import distinct_n, moving_average_ttr, self_bleu
 from facecaption_ml.statistics.ngrams import DistinctHashes, stable_hashes, words
 from facecaption_ml.statistics.text import (

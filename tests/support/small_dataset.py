@@ -115,8 +115,9 @@ def tables(shard: int) -> dict[str, pl.DataFrame]:
         },
         "facecaption_dataset": {
             "face_id": released, "url": [urls[0], urls[2]], "box": [[1.0, 2.0, 201.0, 202.0]] * 2,
-            "caption": [CAPTION] * 2, "template_caption": [CAPTION] * 2, "alt_text": texts[:2], "labels": [LABELS] * 2,
-            "split": ["train"] * 2,
+            "caption": [CAPTION] * 2, "caption_source": ["template"] * 2, "caption_model": [None] * 2,
+            "prompt_version": [None] * 2, "attempts": [3] * 2, "template_caption": [CAPTION] * 2, "alt_text": texts[:2],
+            "labels": [LABELS] * 2, "label_probabilities": [[0.9] * len(LABELS)] * 2, "split": ["train"] * 2,
         },
     }  # fmt: skip
     return {table: pl.DataFrame(columns, dict(SCHEMAS[table])) for table, columns in frames.items()}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from facecaption_assets.training.figures import on_white, retrieval_figure, training_curves
+from facecaption_ml import figures
 from facecaption_ml.decoding import encode_jpeg
 from facecaption_ml.flip.use.retrievals import NearFace, Retrieval, Retrievals
-from facecaption_ml.statistics import figures
 
 STEP = {"kind": "step", "contrastive_loss": 3.0, "matching_loss": 0.6, "learning_rate": 1e-4}
 EPOCH = {"kind": "epoch", "image_to_text_r10": 0.4, "text_to_image_r10": 0.5, "chance_r10": 0.1}

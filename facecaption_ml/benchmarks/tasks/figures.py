@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from facecaption_ml import figures
 from facecaption_ml.benchmarks.datasets.data import Rgb
-from facecaption_ml.statistics import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from facecaption_ml.captions.backends import gguf_header
 from facecaption_ml.captions.backends.chat import ChatModelError
 from facecaption_ml.devices import compute_dtype
 from facecaption_ml.errors import first_line
@@ -45,7 +46,8 @@ def load_chat_model(model: str, cache: Path, device: str) -> tuple[Any, Any]:
 
     ``model``: ``smollm2-135m-instruct``, a GGUF file, a folder as ``save_pretrained`` writes it, or a hub name. A GGUF file
     is unpacked into ``cache`` at first use (20 s for 100 MB), and read from there afterwards. Weights are bfloat16 where
-    the device computes with it, else float32. Raises ChatModelError where it cannot be loaded or is no chat model.
+    the device computes with it, else float32. Raises ChatModelError where it cannot be loaded or is no chat model; that it has
+    no chat template is found before anything is unpacked or weights are read.
     """
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -58,8 +60,12 @@ def load_chat_model(model: str, cache: Path, device: str) -> tuple[Any, Any]:
     file = _file(model)
     dtype = compute_dtype("auto", device)
     try:
+        if file.suffix == ".gguf" and not any("chat_template" in key for key in gguf_header.read_texts(file)):
+            raise _without_chat_template(model)
         source = str(_unpacked(file, cache) if file.suffix == ".gguf" else file if file.is_dir() else model)
         tokenizer = AutoTokenizer.from_pretrained(source)
+        if not tokenizer.chat_template:
+            raise _without_chat_template(model)
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         loaded = loaded.to(device).eval()
     except ChatModelError:
@@ -70,11 +76,12 @@ def load_chat_model(model: str, cache: Path, device: str) -> tuple[Any, Any]:
             f"model {model!r} is not {BUNDLED!r}, a GGUF file, a model folder or a reachable hub name: {reason}",
             "model",
         ) from None
-    if not tokenizer.chat_template:
-        raise ChatModelError(
-            f"model {model!r}: its tokenizer has no chat template; name a chat (instruct) model", option="model"
-        )
     return loaded, tokenizer
+
+
+def _without_chat_template(model: str) -> ChatModelError:
+    reason = "its tokenizer has no chat template; name a chat (instruct) model"
+    return ChatModelError(f"model {model!r}: {reason}", option="model")
 
 
 def _file(model: str) -> Path:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from facecaption_ml.captions.backends import checkpoints
+from facecaption_ml.captions.backends import checkpoints, nucleus
 from facecaption_ml.captions.backends.chat import Answer, ChatRequest, Failure, Sampling
 from facecaption_ml.captions.backends.completion import read_completion
 from facecaption_ml.captions.guided.constraint import Constraint, Node, PunctuationTokens
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from facecaption_ml.captions.backends.options import ChatOptions
     from facecaption_ml.captions.backends.shared_prefix import SharedPrefix
 
-_REFUSALS: Final = 24  # words that a constraint may turn down before the text counts as stuck
-_MISSING_LABEL_BONUS: Final = 1.0  # logits for words that say what is not yet said; small models forget
+_REFUSALS: Final = 24  # phrases that a constraint may turn down before the text counts as stuck
+_MISSING_LABEL_BONUS: Final = 1.0  # logits for phrases that say a label; small models stop too early
 _SHRINK: Final = 0.75  # share of unfinished rows at which the others leave the batch and waiting ones join it
 _LEAST_SHARE: Final = 8  # rows that are worth a worker of their own
-_MOST_GUIDED_TOKENS: Final = 110
+_MOST_GUIDED_TOKENS: Final = 160
 
 Message = tuple[str, str]
 
@@ -218,7 +218,7 @@ class LocalChatModel:
             if row.constraint:
                 token = _guided(row, row_logits, sampling)
             else:
-                token = _choose(_weights(row_logits, sampling.temperature), sampling.top_p, row.rng)
+                token = nucleus.drawn(row_logits, sampling.temperature, sampling.top_p, row.rng)
             tokens.append(token)
             limit = _MOST_GUIDED_TOKENS if row.constraint else sampling.max_new_tokens
             if token in self._ends:
@@ -283,34 +283,14 @@ def _guided(row: _Row, logits: np.ndarray, sampling: Sampling) -> int:
     if allowed:
         ids = np.fromiter(allowed, np.int64, len(allowed))
         missing = np.array([row.constraint.adds_missing_label(node) for node in allowed.values()])
-        weights = _weights(logits[ids] + _MISSING_LABEL_BONUS * missing, sampling.temperature)
+        weights = nucleus.weights_of(logits[ids] + _MISSING_LABEL_BONUS * missing, sampling.temperature)
         for _ in range(min(_REFUSALS, len(ids))):
             if not weights.any():
                 break
-            chosen = _choose(weights, sampling.top_p, row.rng)
+            chosen = nucleus.among(weights, sampling.top_p, row.rng)
             token = int(ids[chosen])
             if row.constraint.accept(token, allowed[token]):
                 return token
             weights[chosen] = 0.0
     row.stuck = True
     return -1
-
-
-def _weights(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Unnormalised probabilities, float64; at temperature 0 so steep that only the best remains."""
-    scaled = logits.astype(np.float64) / max(temperature, 1e-4)
-    return np.exp(scaled - scaled.max())
-
-
-def _choose(weights: np.ndarray, top_p: float, rng: random.Random) -> int:
-    """Nucleus sampling (Holtzman et al., ICLR 2020): an index drawn from the smallest set of the likeliest whose probability
-    reaches ``top_p``. Not all weights are 0."""
-    total = weights.sum()
-    # Those below the cutoff reach half of what top_p leaves out even together, so no draw needs them: of 50,000 tokens few
-    # are left to sort.
-    likely = np.flatnonzero(weights > (1 - top_p) / 2 * total / len(weights))
-    order = likely[np.argsort(-weights[likely], kind="stable")]
-    cumulated = np.cumsum(weights[order])
-    kept = cumulated[: int(np.searchsorted(cumulated, top_p * total)) + 1]
-    place = int(np.searchsorted(kept, rng.random() * kept[-1], side="right"))
-    return int(order[min(place, len(kept) - 1)])

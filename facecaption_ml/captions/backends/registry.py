@@ -14,3 +14,5 @@ BACKENDS: Final[Mapping[str, str]] = {
     "endpoint": "endpoint:EndpointChatModel",
     "vllm": "vllm_offline:VllmChatModel",
 }
+GUIDABLE: Final = frozenset({"local"})
+"""Those that can decode under a constraint (``ChatModel.supports_constraints``)."""

@@ -1,4 +1,4 @@
-"""A text under guided decoding: what it ends with, what its sentence leads up to, what it has said."""
+"""A text under guided decoding: what it says, and where in the form of its sentence it stands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Ending(StrEnum):
-    """What a text ends with. Where it is no word, it counts as a class in the vocabulary's ``follow``."""
+    """What a text ends with."""
 
     START = "start"  # the text is empty
     WORD = "word"
@@ -15,40 +15,28 @@ class Ending(StrEnum):
     DOT = "dot"
 
 
-class Mode(StrEnum):
-    """What the last verb or preposition of a sentence leads up to."""
+@dataclass(frozen=True)
+class Tally:
+    """What a text has used up, as far as it decides what may follow.
 
-    NONE = ""
-    BE = "be"  # what the subject is: "is", "are"
-    WEAR = "wear"  # something worn
-    HAVE = "have"  # a part of the face or a thing: "has", "with"
-    AT = "at"  # a place: "on", "over", "behind"
-    UNDER = "under"  # the eyes that the bags are under
+    ``unsaid``: labels (bits) still to be said. ``budget``: how often each of the vocabulary's ``in_sentence`` words may still
+    stand in this sentence. ``spent``: which of its ``once`` words (bits) have served. ``said``: labels of this sentence,
+    counted to 2.
+    """
+
+    unsaid: int
+    budget: tuple[int, ...]
+    spent: int = 0
+    said: int = 0
 
 
 @dataclass(frozen=True)
 class State:
-    """A text being written, as far as it decides what may follow.
+    """A text being written. ``places``: where in the forms of sentences it may stand (``sentence_forms.Forms``)."""
 
-    Classes of words are those of the vocabulary, parts of the face those of the lexicon.
-    """
-
-    text: str = ""  # finished words and punctuation
+    tally: Tally
+    places: frozenset[int]
+    text: str = ""  # finished phrases and punctuation
     after: Ending = Ending.START
-    last: str = ""  # its last word or comma
-    kind: str = ""  # the class of its last word
-    words: int = 0
-    in_sentence: int = 0  # words of the unfinished sentence
-    asserted: int = 0  # labels (bits) that the text asserts
-    article: bool = False  # "a" waits for its noun
-    lead: str = ""  # the class of the sentence's first word
-    verb: bool = False  # the sentence has its verb
-    mode: Mode = Mode.NONE
-    adjectives: tuple[str, ...] = ()  # that wait for their noun
-    subject: str = ""  # the part of the face that the sentence is about so far
-    spent: frozenset[str] = frozenset()  # words that serve once and have served
-
-    @property
-    def sentence(self) -> list[str]:
-        """The words of the unfinished sentence, lower case."""
-        return self.text.rpartition(". ")[2].lower().replace(",", "").split()
+    opening: str = ""  # the first word of the sentence, or of the last one
+    before: str = ""  # that of the sentence before

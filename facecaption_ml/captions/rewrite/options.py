@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from facecaption_ml.captions.backends.options import ChatOptions
+from facecaption_ml.captions.backends.registry import GUIDABLE, NONE
 from facecaption_ml.captions.rewrite.usage import Prices
 
 
@@ -14,8 +15,17 @@ class RewritingOptions(ChatOptions):
     prompt: str = Field("bundled", description="bundled or a file like rewriting.toml")
     guided: bool = Field(False, description="guided decoding, which small models need; backend 'local' only")
     attempts: int = Field(4, ge=1, description="seeds tried for a caption before its template caption is kept")
-    least_fluency: float = Field(
-        -1.2, le=0, description="guided decoding: lowest mean log-probability of a token of a caption"
+    least_fluency: float | None = Field(
+        None,
+        le=0,
+        description="guided decoding: lowest mean log-probability of a token of a caption; not set: the floor that was "
+        "calibrated for the model, if one was",
+    )
+    demonstration: int = Field(
+        0,
+        ge=0,
+        description="with the backend none: so many captions of the first shard are rewritten by the model under guided "
+        "decoding and shown in the metadata; the data set keeps the templates",
     )
     price_prompt: float = Field(
         0.0,
@@ -26,6 +36,15 @@ class RewritingOptions(ChatOptions):
     acceptance_floor: float = Field(
         0.5, ge=0, le=1, description="a lower share of LLM captions in a shard is a warning"
     )
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """The fields that change no caption under the others: nearly all of them where nobody rewrites."""
+        if self.backend == NONE:
+            return frozenset(type(self).model_fields) - {"backend"}
+        if self.backend not in GUIDABLE:
+            return frozenset({"guided", "least_fluency"})
+        return frozenset() if self.guided else frozenset({"least_fluency"})
 
     @property
     def prices(self) -> Prices:

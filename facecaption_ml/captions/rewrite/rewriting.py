@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +15,7 @@ import polars as pl
 from facecaption_ml.captions.backends.chat import Answer, ChatModel, ChatModelError, ChatRequest, Sampling
 from facecaption_ml.captions.backends.options import open_chat_model
 from facecaption_ml.captions.backends.registry import NONE
+from facecaption_ml.captions.guided.calibration import calibration_of
 from facecaption_ml.captions.guided.constraint import VERSION as CONSTRAINT_VERSION
 from facecaption_ml.captions.guided.constraint import Constraint
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, answer_key
@@ -26,6 +28,7 @@ from facecaption_ml.taxonomy import Gender
 
 LLM: Final = "llm"
 TEMPLATE: Final = "template"
+_log = logging.getLogger("facecaption")
 
 _BATCHES_PER_CHUNK: Final = 8  # of the model, between two saves of the answers
 _TURNS_PER_CHUNK: Final = 16  # of the requests in flight at an endpoint
@@ -226,10 +229,31 @@ def open_rewriter(options: RewritingOptions, *, device: str, threads: int, cache
         attempts=options.attempts,
         seed=seed,
         guided=guided,
-        least_fluency=options.least_fluency if guided else None,
+        least_fluency=_floor(options.least_fluency, model.model_id) if guided else None,
         chunk=_chunk(options, getattr(model, "batched", False)),
         model_name=options.model_name,
     )
+
+
+def open_demonstrator(
+    options: RewritingOptions, *, device: str, threads: int, cache: Path, seed: int
+) -> Rewriter | None:
+    """The rewriter of a demonstration, in this process and guided; None where none is wanted. Raises as ``open_rewriter``."""
+    if options.backend != NONE or not options.demonstration:
+        return None
+    shown = options.model_copy(update={"backend": "local", "guided": True})
+    return open_rewriter(shown, device=device, threads=threads, cache=cache, seed=seed)
+
+
+def _floor(given: float | None, model_id: str) -> float | None:
+    """The least fluency that is asked of a model's texts: what was given, or what was calibrated for this very model."""
+    if given is not None:
+        return given
+    calibration = calibration_of(model_id)
+    if calibration is None:
+        _log.info("no floor of fluency has been calibrated for %s: all its faithful texts are taken", model_id)
+        return None
+    return calibration.least_fluency
 
 
 def _chunk(options: RewritingOptions, batched: bool) -> int:

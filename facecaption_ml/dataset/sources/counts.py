@@ -9,10 +9,10 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.texts import LINE, shortened
 
 EXAMPLES: Final = 5
 """Rows of each reason that are named."""
-_SHOWN_CHARACTERS: Final = 120
 
 
 class SourceError(FaceCaptionError):
@@ -152,10 +152,10 @@ def in_words(counts: Mapping[str, int]) -> str:
 def shown(value: object) -> str:
     """A name or a row in one short line that every log and table can hold."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    text = text[: 2 * _SHOWN_CHARACTERS]
-    data = text.encode("utf-8", "surrogateescape" if _escaped(text) else "replace")
-    line = " ".join(data.decode("utf-8", "replace").replace("\x00", "\ufffd").split())
-    return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…"
+    if not text.isascii():
+        text = text[: 2 * LINE]
+        text = text.encode("utf-8", "surrogateescape" if _escaped(text) else "replace").decode("utf-8", "replace")
+    return shortened(text.replace("\x00", "\ufffd"))
 
 
 def _escaped(text: str) -> bool:

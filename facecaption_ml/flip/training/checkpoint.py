@@ -26,9 +26,11 @@ from facecaption_ml.flip.errors import TrainingError
 from facecaption_ml.flip.model.files import save_weights
 from facecaption_ml.flip.training.config import TrainingConfig
 from facecaption_ml.storage.store import Store
+from facecaption_ml.texts import shortened
 
 TRAININGS: Final = "flip_training"
 """Where the checkpoints of unfinished trainings lie in the store, apart from the finished ones."""
+_SHORT: Final = 60  # characters of a value in a message
 _FRESH: Final = "set fresh=true to start anew"
 _NAME: Final = re.compile(r"(?:step|best)-(\d+)\.(json|pt|safetensors)")
 
@@ -186,5 +188,4 @@ class TrainingCheckpoints:
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return f"{len(value)} from {value[0]} to {value[-1]}" if value else "none"
-    text = str(value) if value != "" else "empty"
-    return text if len(text) <= 60 else text[:57] + "…"
+    return shortened(str(value), _SHORT) if value != "" else "empty"
