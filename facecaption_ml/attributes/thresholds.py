@@ -4,7 +4,8 @@ A rare attribute has a handful of positives among held-out pictures. Their count
 and Pearson, Biometrika 1934: 29 labels without a fault for 0.9) that a bald head would never be called one; trusting the
 calibrated probabilities alone would not notice where they are wrong. Both are joined: the labels above a threshold are taken
 to be right with a probability that has a Beta distribution, whose prior says what the calibrated probabilities claim, with the
-weight of ``CLAIM_ROWS`` labels, and which the held-out labels then correct. The bound is its lower quantile.
+weight of ``CLAIM_ROWS`` labels, and which the held-out labels then correct. The bound is its lower quantile, and never above
+what the held-out labels alone still allow: three faults among six refute any claim.
 
 A threshold is found from the top down and the search ends at the first one whose bound is too low (fixed-sequence testing;
 Angelopoulos et al., "Learn then Test", 2021), so that trying many thresholds does not find one that holds by luck. Hence
@@ -35,6 +36,8 @@ CONFIDENCE: Final = 0.9
 """Of the bound, to one side."""
 CLAIM_ROWS: Final = 100.0
 """As many held-out labels do the calibrated probabilities count as; of temperatures, the other attributes count as many."""
+REFUTED: Final = 0.95
+"""The confidence of the counts' own upper limit, which no bound exceeds."""
 LEAST_PROBABILITY: Final = 0.65
 """However often an attribute's labels are right together, one that is wrong every second time is not said."""
 LEAST_PRECISION: Final = 0.5
@@ -136,6 +139,8 @@ def precision_bounds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
     alpha = CLAIM_ROWS * claimed + right
     beta = CLAIM_ROWS * (1 - claimed) + count - right
     bounds = betaincinv(alpha, np.maximum(beta, 1e-9), 1 - CONFIDENCE)
+    allowed = betaincinv(right + 1, np.maximum(count - right, 1e-9), REFUTED)  # Clopper and Pearson's upper limit
+    bounds = np.where(right < count, np.minimum(bounds, allowed), bounds)
     bounds[~labels.any(0)] = 0.0
     return np.minimum.accumulate(bounds[:, ::-1], axis=1)[:, ::-1]
 
