@@ -1,13 +1,18 @@
-"""Temperature scaling per attribute (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017): 0.85 means 0.85."""
+"""A temperature (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) and an offset (Platt, 1999) per attribute:
+0.85 means 0.85."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 _GRID: Final = np.exp(np.linspace(np.log(0.25), np.log(4.0), 241))
 _PRIOR_ROWS: Final = 100.0
+_OFFSET_PRIOR: Final = 20.0
+"""Of an offset, the inverse of its variance beforehand: cross-fitted on halves of 600 faces, 10 to 30 did equally well."""
+_STEPS: Final = 30
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -26,6 +31,38 @@ def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     shared = losses.mean(1, keepdims=True)
     rows = len(logits)
     return _GRID[np.argmin(rows * losses + _PRIOR_ROWS * shared, axis=0)]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From a network's logits to probabilities; both float64 [T]."""
+
+    temperatures: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def fit(cls, logits: np.ndarray, labels: np.ndarray) -> Calibration:
+        """From held-out ``logits`` [N, T] and ``labels`` bool [N, T]; rounded, so that a file can keep it."""
+        temperatures = np.round(fit_temperatures(logits, labels), 4)
+        return cls(temperatures, np.round(fit_offsets(np.asarray(logits) / temperatures, labels), 4))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """float64 [N, T] in 0–1."""
+        return sigmoid(np.asarray(logits, np.float64) / self.temperatures + self.offsets)
+
+
+def fit_offsets(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What to add to ``logits`` [N, T], whose temperature is right, float64 [T]: the most likely one, near 0 beforehand.
+
+    The mean of an attribute's probabilities then is all but the share of its positives (Newton's method on a convex loss).
+    """
+    z, truth = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
+    offsets = np.zeros(z.shape[1])
+    for _ in range(_STEPS):
+        p = sigmoid(z + offsets)
+        step = ((truth - p).sum(0) - _OFFSET_PRIOR * offsets) / ((p * (1 - p)).sum(0) + _OFFSET_PRIOR)
+        offsets += step.clip(-1, 1)
+    return offsets
 
 
 def share_right_between(probabilities: np.ndarray, labels: np.ndarray, low: float, high: float) -> float:

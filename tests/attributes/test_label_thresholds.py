@@ -16,7 +16,7 @@ from facecaption_ml.attributes import AttributePredictor, LabelRule, PrecisionEr
 from facecaption_ml.attributes.calibration import sigmoid
 from facecaption_ml.attributes.checkpoints import NEEDED, THRESHOLDS
 from facecaption_ml.attributes.cross_fitting import at_precision, at_threshold, cross_fitted, cross_fitting_table
-from facecaption_ml.attributes.label_scores import asserted_labels, score_labels
+from facecaption_ml.attributes.label_scores import score_labels
 from facecaption_ml.attributes.labels import label_faces
 from facecaption_ml.attributes.thresholds import (
     CLAIM_ROWS,
