@@ -20,8 +20,8 @@ def reliability_diagram(scores: Evaluation) -> Figure:
     bins = [found for found in scores.reliability if found.answers]
     claimed.plot([0, 1], [0, 1], color=figures.INK, linewidth=1, linestyle=":", label="calibrated")
     claimed.plot(
-        [found.claimed for found in bins],
-        [found.right for found in bins],
+        [found.claimed or 0.0 for found in bins],
+        [found.right or 0.0 for found in bins],
         marker="o",
         markersize=4,
         color=figures.COLOURS[0],
