@@ -1,9 +1,9 @@
 """What one device gives each model stage of the pipeline: batched as the pipeline does it, beside one by one, in one run.
 
 Detection: RetinaFace on 640×640 pictures. Attributes: the ``resnet50`` preset on face crops, mirror image included,
-and the bundled predictor. Captions:
-a chat model in the shape of Qwen2.5-7B with random weights, whose speed is that of the real one; prompts of 250 tokens, answers
-of 60. Decoding of JPEG files is not in these figures: it is the processor's work and has a line of its own.
+and the bundled predictor. Captions: a chat model in the shape of Qwen2.5-7B with random weights, whose speed is that of the
+real one; prompts of 250 tokens, answers of 60. Decoding of JPEG files is not in these figures: it is the processor's work and
+has a line of its own.
 ``facecaption plan`` takes such figures where an installation has measured none on a GPU.
 
     .venv/bin/python bench/stages.py --device cuda --out stages.json
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from harness import write_json
 
+from facecaption_ml.attributes.calibration import Calibration
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
 from facecaption_ml.attributes.prediction import AttributePredictor
 from facecaption_ml.decoding import decode_image
@@ -60,7 +61,8 @@ def detection(device: str, count: int) -> tuple[Work, Work]:
 
 def attributes(device: str, count: int) -> tuple[Work, Work]:
     preset = Preset.named("resnet50")
-    predictor = AttributePredictor(AttributeNetwork(preset), preset, np.ones(len(ATTRIBUTES)), "random", device)
+    calibration = Calibration(np.ones(len(ATTRIBUTES)), np.zeros(len(ATTRIBUTES)))
+    predictor = AttributePredictor(AttributeNetwork(preset), preset, calibration, "random", device)
     crops = pictures(count, 256)
     few = crops[: max(8, count // 16)]
     return (lambda: predictor.predict(crops, 256), count), (lambda: [predictor.predict([c]) for c in few], len(few))

@@ -58,7 +58,7 @@ def _attribute_model(settings: Settings) -> dg.AssetsDefinition:
     def attribute_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The predictor of the 40 attributes: trained here, or a checkpoint that the settings name.
 
-        Adaptively weighted multi-task network (He et al., ACM MM 2017), one temperature per attribute fitted on the
+        Adaptively weighted multi-task network (He et al., ACM MM 2017), a temperature and an offset per attribute fitted on the
         validation split so that a probability means what it says, and thresholds above which each attribute's labels are right
         in a given share of the cases (FACECAPTION_LABEL_PRECISION).
         """

@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from facecaption_ml.attributes.calibration import fit_temperatures, sigmoid
+from facecaption_ml.attributes.calibration import Calibration
 from facecaption_ml.attributes.label_scores import LabelScore, score_labels
 from facecaption_ml.attributes.labels import PAPER_THRESHOLD, LabelRule
 from facecaption_ml.attributes.thresholds import Thresholds
@@ -47,9 +47,9 @@ def cross_fitted(logits: np.ndarray, labels: np.ndarray, rule_of: RuleOf) -> lis
         for fold in range(_FOLDS):
             held = shuffled[fold::_FOLDS]
             rest = np.setdiff1d(shuffled, held)
-            temperatures = fit_temperatures(logits[rest], labels[rest])
-            rule = rule_of(sigmoid(logits[rest] / temperatures), labels[rest])
-            scores.append(score_labels(sigmoid(logits[held] / temperatures), labels[held], rule))
+            calibration = Calibration.fit(logits[rest], labels[rest])
+            rule = rule_of(calibration.probabilities(logits[rest]), labels[rest])
+            scores.append(score_labels(calibration.probabilities(logits[held]), labels[held], rule))
     return scores
 
 

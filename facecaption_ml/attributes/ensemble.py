@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from facecaption_ml.attributes.calibration import Calibration
 from facecaption_ml.attributes.checkpoints import CONFIG, WEIGHTS, CheckpointError, read_weights, write_weights
 from facecaption_ml.attributes.commands import COMMANDS, commands_of, joining_command, merged
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
@@ -73,7 +74,7 @@ def network_of(config: Mapping[str, Any]) -> AttributeNetwork | Ensemble:
 
 
 def join(one: Path, other: Path, out: Path, share: float) -> dict[str, Any]:
-    """Write the weights of both checkpoints to ``out``; the config of the ensemble, without temperatures.
+    """Write the weights of both checkpoints to ``out``; the config of the ensemble, without calibration.
 
     ``share`` is that of ``one``, whose input size is the ensemble's. The other's weights are kept in eight bits too.
     Raises CheckpointError where a folder is no checkpoint of one network.
@@ -148,7 +149,8 @@ def _join_and_finish(one: Path, other: Path, celeba: str, out: Path) -> None:
     config = join(one, other, out, share)
     network = network_of(config)
     network.load_state_dict(read_weights(out / WEIGHTS))
-    joint = AttributePredictor(network, Preset.from_dict(config["preset"]), np.ones(len(ATTRIBUTES)), "", "cpu")
+    uncalibrated = Calibration(np.ones(len(ATTRIBUTES)), np.zeros(len(ATTRIBUTES)))
+    joint = AttributePredictor(network, Preset.from_dict(config["preset"]), uncalibrated, "", "cpu")
     logits = {split: predictor_logits(joint, data, split) for split in ("validation", "test")}
     result = finish_checkpoint(out, logits, data, config)
     logger.info(

@@ -1,4 +1,4 @@
-"""What makes trained weights a checkpoint: temperatures, thresholds, scores on the test split, pictures, model card.
+"""What makes trained weights a checkpoint: calibration, thresholds, scores on the test split, pictures, model card.
 
     python -m facecaption_ml.attributes.finishing CHECKPOINT --data CELEBA_FOLDER
 
@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from facecaption_ml import figures
-from facecaption_ml.attributes.calibration import fit_temperatures, sigmoid
+from facecaption_ml.attributes.calibration import Calibration
 from facecaption_ml.attributes.checkpoints import CONFIG, EVALUATION, RELIABILITY, THRESHOLDS, WEIGHTS
 from facecaption_ml.attributes.data import AttributeData
 from facecaption_ml.attributes.evaluation import Evaluation, evaluate
@@ -52,10 +52,10 @@ def finish_checkpoint(
     """
     held = data.labels[data.rows["validation"]]
     version = weights_version(folder / WEIGHTS)
-    temperatures = np.round(fit_temperatures(logits["validation"], held), 4)
-    thresholds = Thresholds.fit(sigmoid(logits["validation"] / temperatures), held, version)
+    calibration = Calibration.fit(logits["validation"], held)
+    thresholds = Thresholds.fit(calibration.probabilities(logits["validation"]), held, version)
     result = evaluate(
-        sigmoid(logits["test"] / temperatures),
+        calibration.probabilities(logits["test"]),
         data.labels[data.rows["test"]],
         data.labels[data.rows["train"]].mean(0),
         data.name,
@@ -65,7 +65,8 @@ def finish_checkpoint(
     )
     own = {
         "version": version,
-        "temperatures": dict(zip(ATTRIBUTES, temperatures.tolist(), strict=True)),
+        "temperatures": dict(zip(ATTRIBUTES, calibration.temperatures.tolist(), strict=True)),
+        "offsets": dict(zip(ATTRIBUTES, calibration.offsets.tolist(), strict=True)),
         "trained_on": data.name,
     }
     with atomic_write(folder / CONFIG) as file:

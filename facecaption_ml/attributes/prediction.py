@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from facecaption_ml.attributes.calibration import sigmoid
+from facecaption_ml.attributes.calibration import Calibration
 from facecaption_ml.attributes.checkpoints import (
     CONFIG,
     THRESHOLDS,
@@ -40,7 +40,7 @@ class AttributePredictor:
         self,
         network: AttributeNetwork | Ensemble,
         preset: Preset,
-        temperatures: np.ndarray,
+        calibration: Calibration,
         version: str,
         device: str,
         thresholds: Path | None = None,
@@ -49,7 +49,7 @@ class AttributePredictor:
 
         self._network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._size = preset.input
-        self._temperatures = temperatures
+        self._calibration = calibration
         self._device = device
         self._thresholds = thresholds
         self.version = version
@@ -66,7 +66,11 @@ class AttributePredictor:
         try:
             config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             preset = Preset.from_dict(config["preset"])
-            temperatures = np.array([config["temperatures"][name] for name in ATTRIBUTES])
+            offsets = config.get("offsets", {})  # checkpoints of version 0.1 have none
+            calibration = Calibration(
+                np.array([config["temperatures"][name] for name in ATTRIBUTES]),
+                np.array([float(offsets.get(name, 0.0)) for name in ATTRIBUTES]),
+            )
             network = network_of(config)
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
@@ -77,7 +81,7 @@ class AttributePredictor:
         except (SafetensorError, RuntimeError) as error:
             line = " ".join(str(error).split())[:160]
             raise CheckpointError(f"attribute checkpoint {folder / WEIGHTS}: does not fit: {line}") from error
-        return cls(network, preset, temperatures, weights_version(folder / WEIGHTS), device, folder / THRESHOLDS)
+        return cls(network, preset, calibration, weights_version(folder / WEIGHTS), device, folder / THRESHOLDS)
 
     @property
     def input(self) -> tuple[int, int]:
@@ -117,7 +121,7 @@ class AttributePredictor:
     def predict(self, images: Sequence[np.ndarray | bytes], batch_size: int = 64) -> np.ndarray:
         """float32 [N, 40] in 0–1, in the order of ``ATTRIBUTES``; ``images`` are face crops, RGB uint8 arrays or encoded.
 
-        The crop and its mirror image are averaged as logits, then divided by each attribute's temperature. Raises
+        A crop's logits, with its mirror image's where the preset says so, are calibrated attribute by attribute. Raises
         UndecodableImage where bytes are no picture.
         """
         logits = [
@@ -126,7 +130,7 @@ class AttributePredictor:
         ]
         if not logits:
             return np.zeros((0, len(ATTRIBUTES)), np.float32)
-        return sigmoid(np.concatenate(logits) / self._temperatures).astype(np.float32)
+        return self._calibration.probabilities(np.concatenate(logits)).astype(np.float32)
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Uncalibrated float64 [B, 40] of uint8 [B, H, W, 3] at the network's own size."""

@@ -2,7 +2,7 @@
 
     python -m facecaption_ml.attributes --data CELEBA_FOLDER --preset tiny --out FOLDER
 
-The epoch is chosen by the validation loss of the averaged weights; temperatures are fitted on the validation split; the
+The epoch is chosen by the validation loss of the averaged weights; the calibration is fitted on the validation split; the
 test split is looked at once, at the end. The command line is in ``command_line.py``.
 """
 

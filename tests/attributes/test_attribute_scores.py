@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from examples import examples
 from facecaption_ml.attributes.calibration import (
+    Calibration,
     expected_calibration_error,
+    fit_offsets,
     fit_temperatures,
     share_right_between,
     sigmoid,
@@ -53,6 +55,21 @@ def test_a_rare_attribute_stays_near_the_shared_temperature() -> None:
     labels = rng.random((40, 5)) < sigmoid(logits / 2)
     labels[:, 4] = logits[:, 4] > 0  # perfectly separated by chance: alone it would ask for no temperature at all
     assert fit_temperatures(logits, labels)[4] > 0.5
+
+
+@settings(max_examples=8)
+@given(st.integers(0, 99), st.floats(-1.5, 1.5))
+def test_an_offset_takes_back_what_moved_the_logits(seed: int, moved: float) -> None:
+    random = np.random.default_rng(seed)
+    true = random.normal(0, 2, (2000, 3))
+    labels = random.random(true.shape) < sigmoid(true)
+    calibration = Calibration.fit(true - moved, labels)
+    assert calibration.offsets == pytest.approx(moved, abs=0.4)
+    assert calibration.probabilities(true - moved).mean(0) == pytest.approx(labels.mean(0), abs=0.02)
+
+
+def test_a_handful_of_rows_move_an_offset_little() -> None:
+    assert np.abs(fit_offsets(np.full((4, 2), -2.0), np.ones((4, 2), bool))).max() < 0.3
 
 
 def test_calibrated_probabilities_have_no_calibration_error() -> None:
