@@ -7,7 +7,7 @@ Names here are those that ``save_pretrained`` gives a ViT and a BERT (see files.
 | BLIP's and ALBEF's code | ``visual_encoder.blocks.0.attn.qkv`` | ``text_encoder.encoder.layer.0`` | ``vision_proj``, ``itm_head``, ``temp`` |
 | BLIP in ``transformers`` | ``vision_model.encoder.layers.0.self_attn.qkv`` | the same | the same |
 | FLIP's authors | ``visual_encoder.vision_model.…``, CLIP's | the same | the same |
-| CLIP in ``transformers`` | ``vision_model.encoder.layers.0.self_attn.q_proj`` | | |
+| CLIP in ``transformers`` | ``vision_model.encoder.layers.0.self_attn.q_proj``, a tower alone without the first word | | |
 
 A CLIP tower is a ViT with one more layer norm behind its embeddings, another GELU, and pixels scaled by CLIP's mean and
 deviation. The last goes into the patch embedding, which is linear and without padding, so that every tower here takes pixels
@@ -26,28 +26,28 @@ from torch import Tensor
 _CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_DEVIATION: Final = (0.26862954, 0.26130258, 0.27577711)
 
-_IMAGE: Final = r"(?:visual_encoder\.vision_model|visual_encoder|vision_model)"
+_IMAGE: Final = r"(?:visual_encoder\.vision_model\.|visual_encoder\.|vision_model\.|)"  # a CLIP tower alone has none
 # An image tower's layers, then the rest of it; the first that fits counts.
 _RULES: Final = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
-        (rf"{_IMAGE}\.(?:blocks|encoder\.layers)\.(\d+)\.(?:norm1|layer_norm1)\.", r"image.encoder.layer.\1.layernorm_before."),
-        (rf"{_IMAGE}\.(?:blocks|encoder\.layers)\.(\d+)\.(?:norm2|layer_norm2)\.", r"image.encoder.layer.\1.layernorm_after."),
-        (rf"{_IMAGE}\.(?:blocks|encoder\.layers)\.(\d+)\.mlp\.fc1\.", r"image.encoder.layer.\1.intermediate.dense."),
-        (rf"{_IMAGE}\.(?:blocks|encoder\.layers)\.(\d+)\.mlp\.fc2\.", r"image.encoder.layer.\1.output.dense."),
+        (rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.(?:norm1|layer_norm1)\.", r"image.encoder.layer.\1.layernorm_before."),
+        (rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.(?:norm2|layer_norm2)\.", r"image.encoder.layer.\1.layernorm_after."),
+        (rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.mlp\.fc1\.", r"image.encoder.layer.\1.intermediate.dense."),
+        (rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.mlp\.fc2\.", r"image.encoder.layer.\1.output.dense."),
         (
-            rf"{_IMAGE}\.(?:blocks|encoder\.layers)\.(\d+)\.(?:attn\.proj|self_attn\.(?:projection|out_proj))\.",
+            rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.(?:attn\.proj|self_attn\.(?:projection|out_proj))\.",
             r"image.encoder.layer.\1.attention.output.dense.",
         ),
-        (rf"{_IMAGE}\.(?:blocks|encoder\.layers)\.(\d+)\.(?:attn|self_attn)\.qkv\.", r"image.encoder.layer.\1.attention.attention.qkv."),
-        (rf"{_IMAGE}\.encoder\.layers\.(\d+)\.self_attn\.q_proj\.", r"image.encoder.layer.\1.attention.attention.query."),
-        (rf"{_IMAGE}\.encoder\.layers\.(\d+)\.self_attn\.k_proj\.", r"image.encoder.layer.\1.attention.attention.key."),
-        (rf"{_IMAGE}\.encoder\.layers\.(\d+)\.self_attn\.v_proj\.", r"image.encoder.layer.\1.attention.attention.value."),
-        (rf"{_IMAGE}\.(?:patch_embed\.proj|embeddings\.patch_embedding)\.", r"image.embeddings.patch_embeddings.projection."),
-        (rf"{_IMAGE}\.(?:cls_token|embeddings\.class_embedding)$", r"image.embeddings.cls_token"),
-        (rf"{_IMAGE}\.(?:pos_embed|embeddings\.position_embedding(?:\.weight)?)$", r"image.embeddings.position_embeddings"),
-        (rf"{_IMAGE}\.pre_layr?norm\.", r"image.embeddings.norm."),
-        (rf"{_IMAGE}\.(?:norm|post_layernorm)\.", r"image.layernorm."),
+        (rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.(?:attn|self_attn)\.qkv\.", r"image.encoder.layer.\1.attention.attention.qkv."),
+        (rf"{_IMAGE}encoder\.layers\.(\d+)\.self_attn\.q_proj\.", r"image.encoder.layer.\1.attention.attention.query."),
+        (rf"{_IMAGE}encoder\.layers\.(\d+)\.self_attn\.k_proj\.", r"image.encoder.layer.\1.attention.attention.key."),
+        (rf"{_IMAGE}encoder\.layers\.(\d+)\.self_attn\.v_proj\.", r"image.encoder.layer.\1.attention.attention.value."),
+        (rf"{_IMAGE}(?:patch_embed\.proj|embeddings\.patch_embedding)\.", r"image.embeddings.patch_embeddings.projection."),
+        (rf"{_IMAGE}(?:cls_token|embeddings\.class_embedding)$", r"image.embeddings.cls_token"),
+        (rf"{_IMAGE}(?:pos_embed|embeddings\.position_embedding(?:\.weight)?)$", r"image.embeddings.position_embeddings"),
+        (rf"{_IMAGE}pre_layr?norm\.", r"image.embeddings.norm."),
+        (rf"{_IMAGE}(?:norm|post_layernorm)\.", r"image.layernorm."),
         (r"text_encoder\.(?=embeddings|encoder)", r"text."),
         (r"(?:vision_proj|vision_projection)\.", r"image_projection."),
         (r"text_proj\.", r"text_projection."),
