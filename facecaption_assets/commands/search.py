@@ -75,7 +75,9 @@ def search_faces(
     query = read_query(text)
     _require_jpeg(out)
     if by in ("labels", "both") and query.is_empty:
-        raise FaceCaptionError(f"{text!r} names none of the 40 attributes, so there is nothing for labels: use --by flip")
+        raise FaceCaptionError(
+            f"{text!r} names none of the 40 attributes, so there is nothing for labels: use --by flip"
+        )
     if where is not None and not (where / "store").is_dir():
         answer = _in_photos(settings, where, text, query, top, variant, by)
     else:
@@ -145,7 +147,9 @@ def _of_data_set(store: Store, found: Sequence[FoundFace]) -> list[_Shown]:
     from facecaption_ml.flip.use.search import shown_faces
 
     return [
-        _Shown(face.found.face_id, face.found.similarity, as_rgb(face.image), face.caption, {"face_id": face.found.face_id})
+        _Shown(
+            face.found.face_id, face.found.similarity, as_rgb(face.image), face.caption, {"face_id": face.found.face_id}
+        )
         for face in shown_faces(store, found)
     ]
 
@@ -153,9 +157,7 @@ def _of_data_set(store: Store, found: Sequence[FoundFace]) -> list[_Shown]:
 # -- a folder of photographs -----------------------------------------------------------------------------------------------
 
 
-def _in_photos(
-    settings: Settings, folder: Path, text: str, query: Query, top: int, variant: str, by: By
-) -> _Answer:
+def _in_photos(settings: Settings, folder: Path, text: str, query: Query, top: int, variant: str, by: By) -> _Answer:
     from facecaption_ml.search.query import best, combined
 
     if by == "auto":
@@ -197,9 +199,15 @@ def _faces_of(settings: Settings, folder: Path) -> list[PhotoFace]:
     if not folder.is_dir():
         raise FaceCaptionError(f"--in {folder}: there is no such folder")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    predictor = AttributePredictor.load(settings.attributes.weights or "bundled", device=resolve_device(settings.device, settings.threads))
+    predictor = AttributePredictor.load(
+        settings.attributes.weights or "bundled", device=resolve_device(settings.device, settings.threads)
+    )
     version = looks_version(
-        settings.detector.model_dump_json(), settings.crops.min_side, settings.crops.margin, predictor.version, _MIN_SCORE
+        settings.detector.model_dump_json(),
+        settings.crops.min_side,
+        settings.crops.margin,
+        predictor.version,
+        _MIN_SCORE,
     )
     finder = PhotoFaces(
         lambda: load_detector(settings), predictor, settings.home / "cache" / "photo_faces", version, settings.crops.margin,
@@ -229,7 +237,9 @@ def _sheet(shown: Sequence[_Shown]) -> bytes:
     from facecaption_ml.faces import contact_sheet
 
     captions = [f"{face.similarity:.3f} {face.caption or ''}" for face in shown]
-    return encode_jpeg(contact_sheet([face.image for face in shown], captions, columns=4, cell=260, caption_lines=6), 90)
+    return encode_jpeg(
+        contact_sheet([face.image for face in shown], captions, columns=4, cell=260, caption_lines=6), 90
+    )
 
 
 def _print(text: str, out: Path, answer: _Answer) -> None:

@@ -79,7 +79,9 @@ def test_heads_that_are_pretrained_rank_as_the_checkpoint_does(store: Store) -> 
     probe = PairProbe(split.images.views[0].pooled.shape[1], split.text.shape[1], 0, encoder.heads)
     assert probe.log_scale.exp().item() == pytest.approx(1 / flip.model.temperature.item())
     assert all(parameter.requires_grad for parameter in probe.parameters())
-    images = flip.encode_images([image for image in data.pictures.read(split.images.rows.tolist()) if image is not None])
+    images = flip.encode_images(
+        [image for image in data.pictures.read(split.images.rows.tolist()) if image is not None]
+    )
     similarity = flip.encode_texts(split.captions) @ images.T
     to_image, _ = pair_ranks(probe, split)
     slow = [1 + int((row >= row[own]).sum()) - 1 for row, own in zip(similarity, split.owner, strict=True)]

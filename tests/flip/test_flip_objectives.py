@@ -19,8 +19,8 @@ from examples import examples
 from facecaption_ml.flip.training.momentum import FeatureQueue, QueueView
 from facecaption_ml.flip.training.objectives import (
     GatheredMomentum,
-    batch_similarity,
     ItcLoss,
+    batch_similarity,
     draw_hard_negatives,
     itc_loss,
     itm_loss,

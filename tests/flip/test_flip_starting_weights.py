@@ -177,8 +177,10 @@ def authors_file(path: Path, words: int, form: str) -> dict[str, Tensor]:
     text = BlipForImageTextRetrieval(
         BlipConfig(
             text_config={**SHAPE, "vocab_size": words, "encoder_hidden_size": 16, "max_position_embeddings": 512},
-            vision_config=VISION, image_text_hidden_size=8, projection_dim=8,
-        )  # fmt: skip
+            vision_config=VISION,
+            image_text_hidden_size=8,
+            projection_dim=8,
+        )
     )
     state = {name: value for name, value in spread(text).state_dict().items() if not name.startswith("vision_model.")}
     if form == "clip":
@@ -316,8 +318,9 @@ def checkpoint(tmp_path: Path, tokenizer: CaptionTokenizer) -> Path:
 def test_a_training_may_start_from_a_checkpoint_with_its_words(checkpoint: Path, tokenizer: CaptionTokenizer) -> None:
     own = tokenizer_of(MICRO, "", lambda: [], str(checkpoint))
     assert own.to_json() == tokenizer.to_json()
-    found, expected = stable_state(build(MICRO, own, 0, "", "", str(checkpoint))), load_file(
-        checkpoint / "model.safetensors"
+    found, expected = (
+        stable_state(build(MICRO, own, 0, "", "", str(checkpoint))),
+        load_file(checkpoint / "model.safetensors"),
     )
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())

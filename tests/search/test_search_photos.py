@@ -181,15 +181,19 @@ def home(tmp_path: Path) -> Path:
         crops = [
             {"face_id": f"{n}_0", "sample_id": str(n), "image": {"bytes": image, "path": f"{n}.jpg"}} for n in numbers
         ]
-        store.write_table(
-            "face_crops", shard, pl.DataFrame(crops, schema=dict(SCHEMAS["face_crops"]), strict=False)
-        )
+        store.write_table("face_crops", pl.DataFrame(crops, schema=dict(SCHEMAS["face_crops"]), strict=False), shard)
         rows = [
-            {"face_id": f"{n}_0", **dict.fromkeys(ATTRIBUTES, 0.5), "Bald": n / 10, "labels": [], "dropped_conflicts": []}
+            {
+                "face_id": f"{n}_0",
+                **dict.fromkeys(ATTRIBUTES, 0.5),
+                "Bald": n / 10,
+                "labels": [],
+                "dropped_conflicts": [],
+            }
             for n in numbers
         ]
         table = pl.DataFrame(rows, schema=dict(SCHEMAS["face_attributes"]), strict=False)
-        store.write_table("face_attributes", shard, table)
+        store.write_table("face_attributes", table, shard)
     return tmp_path / "home"
 
 

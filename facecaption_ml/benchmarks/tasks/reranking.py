@@ -26,7 +26,9 @@ Floats = npt.NDArray[np.float32]
 class PairScores:
     """The matching logits of test pictures and captions. Holds the tokens of all pictures, in half precision."""
 
-    def __init__(self, model: FlipEncoder, pictures: Pictures, rows: Sequence[int], texts: Sequence[str], batch: int) -> None:
+    def __init__(
+        self, model: FlipEncoder, pictures: Pictures, rows: Sequence[int], texts: Sequence[str], batch: int
+    ) -> None:
         """``rows`` are pictures that decode, ``texts`` all captions; ``batch`` pictures are encoded at once."""
         self._model, self._texts = model, texts
         parts = []

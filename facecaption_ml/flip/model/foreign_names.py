@@ -2,12 +2,11 @@
 
 Names here are those that ``save_pretrained`` gives a ViT and a BERT (see files.py), under ``image.`` and ``text.``:
 
-| file | image tower | text tower | heads |
-| --- | --- | --- | --- |
-| BLIP's and ALBEF's code | ``visual_encoder.blocks.0.attn.qkv`` | ``text_encoder.encoder.layer.0`` | ``vision_proj``, ``itm_head``, ``temp`` |
-| BLIP in ``transformers`` | ``vision_model.encoder.layers.0.self_attn.qkv`` | the same | the same |
-| FLIP's authors | ``visual_encoder.vision_model.…``, CLIP's | the same | the same |
-| CLIP in ``transformers`` | ``vision_model.encoder.layers.0.self_attn.q_proj``, a tower alone without the first word | | |
+- BLIP's and ALBEF's code: ``visual_encoder.blocks.0.attn.qkv``, ``text_encoder.encoder.layer.0``, ``vision_proj``,
+  ``itm_head``, ``temp``;
+- BLIP in ``transformers``: ``vision_model.encoder.layers.0.self_attn.qkv``, the rest the same;
+- FLIP's authors: ``visual_encoder.vision_model.`` and CLIP's names, the rest the same;
+- CLIP in ``transformers``: ``vision_model.encoder.layers.0.self_attn.q_proj``, a tower alone without the first word.
 
 A CLIP tower is a ViT with one more layer norm behind its embeddings, another GELU, and pixels scaled by CLIP's mean and
 deviation. The last goes into the patch embedding, which is linear and without padding, so that every tower here takes pixels
@@ -27,33 +26,37 @@ _CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_DEVIATION: Final = (0.26862954, 0.26130258, 0.27577711)
 
 _IMAGE: Final = r"(?:visual_encoder\.vision_model\.|visual_encoder\.|vision_model\.|)"  # a CLIP tower alone has none
-# An image tower's layers, then the rest of it; the first that fits counts.
+_BLOCK: Final = rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\."
+_IN_BLOCK: Final = {
+    r"(?:norm1|layer_norm1)": "layernorm_before",
+    r"(?:norm2|layer_norm2)": "layernorm_after",
+    r"mlp\.fc1": "intermediate.dense",
+    r"mlp\.fc2": "output.dense",
+    r"(?:attn\.proj|self_attn\.(?:projection|out_proj))": "attention.output.dense",
+    r"(?:attn|self_attn)\.qkv": "attention.attention.qkv",
+    r"self_attn\.q_proj": "attention.attention.query",
+    r"self_attn\.k_proj": "attention.attention.key",
+    r"self_attn\.v_proj": "attention.attention.value",
+}
+_ELSEWHERE: Final = {
+    rf"{_IMAGE}(?:patch_embed\.proj|embeddings\.patch_embedding)\.": "image.embeddings.patch_embeddings.projection.",
+    rf"{_IMAGE}(?:cls_token|embeddings\.class_embedding)$": "image.embeddings.cls_token",
+    rf"{_IMAGE}(?:pos_embed|embeddings\.position_embedding(?:\.weight)?)$": "image.embeddings.position_embeddings",
+    rf"{_IMAGE}pre_layr?norm\.": "image.embeddings.norm.",
+    rf"{_IMAGE}(?:norm|post_layernorm)\.": "image.layernorm.",
+    r"text_encoder\.(?=embeddings|encoder)": "text.",
+    r"(?:vision_proj|vision_projection)\.": "image_projection.",
+    r"text_proj\.": "text_projection.",
+    r"itm_head\.": "match_head.",
+}
+# the first that fits counts
 _RULES: Final = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
-        (rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.(?:norm1|layer_norm1)\.", r"image.encoder.layer.\1.layernorm_before."),
-        (rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.(?:norm2|layer_norm2)\.", r"image.encoder.layer.\1.layernorm_after."),
-        (rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.mlp\.fc1\.", r"image.encoder.layer.\1.intermediate.dense."),
-        (rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.mlp\.fc2\.", r"image.encoder.layer.\1.output.dense."),
-        (
-            rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.(?:attn\.proj|self_attn\.(?:projection|out_proj))\.",
-            r"image.encoder.layer.\1.attention.output.dense.",
-        ),
-        (rf"{_IMAGE}(?:blocks|encoder\.layers)\.(\d+)\.(?:attn|self_attn)\.qkv\.", r"image.encoder.layer.\1.attention.attention.qkv."),
-        (rf"{_IMAGE}encoder\.layers\.(\d+)\.self_attn\.q_proj\.", r"image.encoder.layer.\1.attention.attention.query."),
-        (rf"{_IMAGE}encoder\.layers\.(\d+)\.self_attn\.k_proj\.", r"image.encoder.layer.\1.attention.attention.key."),
-        (rf"{_IMAGE}encoder\.layers\.(\d+)\.self_attn\.v_proj\.", r"image.encoder.layer.\1.attention.attention.value."),
-        (rf"{_IMAGE}(?:patch_embed\.proj|embeddings\.patch_embedding)\.", r"image.embeddings.patch_embeddings.projection."),
-        (rf"{_IMAGE}(?:cls_token|embeddings\.class_embedding)$", r"image.embeddings.cls_token"),
-        (rf"{_IMAGE}(?:pos_embed|embeddings\.position_embedding(?:\.weight)?)$", r"image.embeddings.position_embeddings"),
-        (rf"{_IMAGE}pre_layr?norm\.", r"image.embeddings.norm."),
-        (rf"{_IMAGE}(?:norm|post_layernorm)\.", r"image.layernorm."),
-        (r"text_encoder\.(?=embeddings|encoder)", r"text."),
-        (r"(?:vision_proj|vision_projection)\.", r"image_projection."),
-        (r"text_proj\.", r"text_projection."),
-        (r"itm_head\.", r"match_head."),
+        *((rf"{_BLOCK}{part}\.", rf"image.encoder.layer.\1.{name}.") for part, name in _IN_BLOCK.items()),
+        *_ELSEWHERE.items(),
     )
-)  # fmt: skip
+)
 _TEMPERATURE: Final = "temp"
 _QKV: Final = ".qkv."
 # What is there in other programs only: counted positions, other objectives, a classifier on the pooled token.
@@ -117,7 +120,9 @@ def _take_own_pixels(own: dict[str, Tensor]) -> None:
     """Fold CLIP's scaling of pixels into the patch embedding: with y = 2p − 1, (p − m) / s = y / 2s + (1/2 − m) / s."""
     name = "image.embeddings.patch_embeddings.projection"
     weight = own[f"{name}.weight"].double()
-    mean, deviation = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (_CLIP_MEAN, _CLIP_DEVIATION))
+    mean, deviation = (
+        torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (_CLIP_MEAN, _CLIP_DEVIATION)
+    )
     shift = (weight * ((0.5 - mean) / deviation)).sum((1, 2, 3))
     before = own.get(f"{name}.bias")
     own[f"{name}.weight"] = (weight * (0.5 / deviation)).float()

@@ -129,9 +129,7 @@ def _weights_file(name: str, local: bool) -> Path:
     from transformers.utils import cached_file
 
     for file in (MODEL, "pytorch_model.bin"):
-        found = cached_file(
-            name, file, local_files_only=local, _raise_exceptions_for_missing_entries=False
-        )
+        found = cached_file(name, file, local_files_only=local, _raise_exceptions_for_missing_entries=False)
         if found is not None:
             return Path(found)
     raise ValueError(f"it has neither {MODEL} nor pytorch_model.bin")

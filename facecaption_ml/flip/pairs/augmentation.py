@@ -69,10 +69,7 @@ def training_view(
     ``randaugment`` 0 … 1 is the share of views that get RandAugment's operations. ``crop_area``: the least share of the
     picture that a random crop shows; with 1, none is cropped, and each is moved by up to 4 % of its side.
     """
-    if crop_area < 1:
-        view = _resize(_random_crop(image, rng, crop_area), side)
-    else:
-        view = _moved(_resize(image, side), rng)
+    view = _resize(_random_crop(image, rng, crop_area), side) if crop_area < 1 else _moved(_resize(image, side), rng)
     if rng.random() < 0.5:
         view = np.asarray(cv2.flip(view, 1), np.uint8)
     if rng.random() < randaugment:

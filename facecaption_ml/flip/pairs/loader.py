@@ -48,8 +48,8 @@ class PairBatch:
 class PairLoader:
     """The batches of one process among ``world_size``, the same whatever the number of threads.
 
-    ``augment``: training views (see ``training_view`` for ``randaugment`` and ``crop_area``); else plain ones. ``threads`` decode in
-    the background and one more reads; with ``process`` they do so in a process of their own, away from the training
+    ``augment``: training views, as ``randaugment`` and ``crop_area`` of ``training_view`` say; else plain ones. ``threads``
+    decode in the background and one more reads; with ``process`` they do so in a process of their own, away from the training
     loop's interpreter lock. ``prefetch`` batches are decoded ahead. In memory are the encoded pictures of two windows: that
     which is decoded, and the next one, which is read meanwhile. Close it after use. Raises PairsError for less than one
     global batch.

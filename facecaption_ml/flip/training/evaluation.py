@@ -13,7 +13,7 @@ from facecaption_ml.devices import autocast
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
 from facecaption_ml.flip.pairs.loader import PairBatch
-from facecaption_ml.ranking import reciprocal_of_ranks, recall_of_ranks, retrieval_ranks
+from facecaption_ml.ranking import recall_of_ranks, reciprocal_of_ranks, retrieval_ranks
 
 KS: Final = (1, 5, 10)
 _TOGETHER: Final = 64  # pairs encoded at once
@@ -37,8 +37,10 @@ class HeldOutRecall:
     def __str__(self) -> str:
         """One line for people."""
         sides = (_percent(self.image_to_text), _percent(self.text_to_image), _percent(self.chance))
-        return "{} held-out pairs: R@1/5/10 image→text {}, text→image {} (chance {}), mean reciprocal rank {:.3f}".format(
-            self.pairs, *sides, self.reciprocal_rank
+        return (
+            "{} held-out pairs: R@1/5/10 image→text {}, text→image {} (chance {}), mean reciprocal rank {:.3f}".format(
+                self.pairs, *sides, self.reciprocal_rank
+            )
         )
 
     def as_dict(self) -> dict[str, object]:
