@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 _HUB_SECONDS: Final = 10.0
 """How long the hub may take to say whether it has a model; transformers' own retries take 23 s without a network."""
+WEIGHTS_FILES: Final = (".safetensors", ".pth", ".pt", ".bin")
+"""How the names of single files of weights end."""
 _HUB_NAME: Final = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -66,6 +68,8 @@ def load_weights(load: Callable[[bool], T], name: str | Path, example: str, *, i
     if not str(name).strip():
         raise refuse("no model is named")
     is_local = is_file or Path(name).expanduser().is_dir()
+    if not is_local and str(name).endswith(WEIGHTS_FILES):
+        raise refuse("there is no such file")
     if not is_local and not _HUB_NAME.fullmatch(str(name)):
         raise refuse("there is no such folder, and it is no name of the Hugging Face hub")
     with _quiet_loading():

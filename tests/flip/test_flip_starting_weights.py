@@ -288,6 +288,13 @@ def test_a_file_that_does_not_fit_is_one_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["weights/flip.pth", "/nowhere/flip.safetensors"])
+def test_a_file_that_is_not_there_is_said_to_be_none(tokenizer: CaptionTokenizer, name: str) -> None:
+    """Without asking the hub for a model of that name."""
+    with pytest.raises(WeightsNotReachable, match=r"^init: .*there is no such file"):
+        build(MICRO, tokenizer, 0, "", "", name)
+
+
 def test_a_file_runs_nothing(tmp_path: Path, tokenizer: CaptionTokenizer) -> None:
     class Payload:
         def __reduce__(self) -> Any:

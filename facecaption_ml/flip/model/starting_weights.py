@@ -20,8 +20,8 @@ from torch import Tensor
 from facecaption_ml.flip.model.files import CONFIG, MODEL, TOKENIZER
 from facecaption_ml.flip.model.foreign_names import CLIP, kind_of, translated
 from facecaption_ml.flip.model.weight_names import stable_name
+from facecaption_ml.pretrained import WEIGHTS_FILES
 
-_ENDINGS: Final = (".safetensors", ".pth", ".pt", ".bin")
 _FOREIGN_TYPES: Final = ("clip", "clip_vision_model", "blip")
 _WRAPPED: Final = ("model", "state_dict")
 _IN_PARALLEL: Final = "module."
@@ -49,7 +49,7 @@ class StartingWeights:
 
 def is_file(name: str) -> bool:
     """Whether the name is a single file of weights."""
-    return name.endswith(_ENDINGS) and Path(name).expanduser().is_file()
+    return name.endswith(WEIGHTS_FILES) and Path(name).expanduser().is_file()
 
 
 def is_checkpoint(name: str) -> bool:
