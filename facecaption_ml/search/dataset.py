@@ -35,7 +35,9 @@ def labelled_faces(
     ``similarity`` is its score. Memory holds a number a face; names are read of the shards with a face found. Raises
     StoreError where no face has probabilities.
     """
-    shards, by_label, by_flip = _shards(store), [], []
+    shards = _shards(store)
+    by_label: list[Scores] = []
+    by_flip: list[Scores] = []
     places: list[tuple[str, npt.NDArray[np.int64]]] = []
     encoded = set(features.shards()) if features else set()
     for shard in shards:

@@ -103,8 +103,8 @@ def image_tower(preset: Preset) -> ViTModel:
     tower = ViTModel(vit_config(preset), add_pooling_layer=False)
     if preset.image.form == "clip":
         norm = nn.LayerNorm(preset.image.width, eps=_CLIP_EPS)
-        tower.embeddings.dropout = nn.Sequential(norm, tower.embeddings.dropout)
-        tower.layernorm = nn.Identity()
+        tower.embeddings.add_module("dropout", nn.Sequential(norm, tower.embeddings.dropout))
+        tower.add_module("layernorm", nn.Identity())
     return tower
 
 
@@ -120,7 +120,7 @@ def initializer_range(width: int) -> float:
 def vit_config(preset: Preset) -> ViTConfig:
     """The image tower's configuration."""
     shape = preset.image
-    form = {"hidden_act": "quick_gelu", "layer_norm_eps": _CLIP_EPS} if shape.form == "clip" else {}
+    form: dict[str, Any] = {"hidden_act": "quick_gelu", "layer_norm_eps": _CLIP_EPS} if shape.form == "clip" else {}
     return ViTConfig(  # type: ignore[call-arg]
         image_size=shape.size,
         patch_size=shape.patch,

@@ -81,7 +81,8 @@ def train_labelled_tower(
             raise TrainingError(f"{faces.name} has no faces in its {split} split")
     torch.manual_seed(seed)
     network = _Network(preset, faces.labels.shape[1]).to(device)
-    best, best_epoch, kept = -1.0, 0, {}
+    best, best_epoch = -1.0, 0
+    kept: dict[str, Tensor] = {}
     for epoch in _epochs(network, faces, preset, epochs, batch_size, peak_learning_rate, seed):
         accuracy = _accuracy(network, faces, "validation", preset.image.size)
         if on_epoch:
