@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 _HUB_SECONDS: Final = 10.0
 """How long the hub may take to say whether it has a model; transformers' own retries take 23 s without a network."""
+WEIGHTS_FILES: Final = (".safetensors", ".pth", ".pt", ".bin")
+"""How the names of single files of weights end."""
 _HUB_NAME: Final = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -55,8 +57,9 @@ def load_checkpoint(model_class: str, name: str | Path, example: str, device: st
     return model.to(device).eval(), processor
 
 
-def load_weights(load: Callable[[bool], T], name: str | Path, example: str) -> T:
-    """What ``load(local)`` returns for weights under ``name``: a folder, else the local cache, else the hub.
+def load_weights(load: Callable[[bool], T], name: str | Path, example: str, *, is_file: bool = False) -> T:
+    """What ``load(local)`` returns for weights under ``name``: a folder (or a file, where that ``is_file``), else the local
+    cache, else the hub.
 
     ``load`` is given whether only local files may be read, and is called in quiet: progress bars and reports of missing
     weights stay out of the log, so it must judge completeness itself. Raises WeightsNotReachable as load_checkpoint does.
@@ -64,11 +67,13 @@ def load_weights(load: Callable[[bool], T], name: str | Path, example: str) -> T
     refuse = _refusal(name, example)
     if not str(name).strip():
         raise refuse("no model is named")
-    is_folder = Path(name).expanduser().is_dir()
-    if not is_folder and not _HUB_NAME.fullmatch(str(name)):
+    is_local = is_file or Path(name).expanduser().is_dir()
+    if not is_local and str(name).endswith(WEIGHTS_FILES):
+        raise refuse("there is no such file")
+    if not is_local and not _HUB_NAME.fullmatch(str(name)):
         raise refuse("there is no such folder, and it is no name of the Hugging Face hub")
     with _quiet_loading():
-        if is_folder:
+        if is_local:
             return _attempt(lambda: load(True), refuse)
         try:
             return load(True)

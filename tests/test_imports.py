@@ -11,7 +11,7 @@ import pytest
 from import_graph import REPOSITORY, against_the_order, circles, edges, read_graph, within
 
 STAGES = ("images", "faces", "attributes", "captions", "flip")
-ABOVE = ("sample", "benchmarks", "statistics")
+ABOVE = ("sample", "benchmarks", "statistics", "search")
 # Rooms of each package, in order: a module imports from its own room and from those to the left of it.
 ROOMS = {
     "facecaption_ml.captions": ("template", "faithful", "guided", "backends", "rewrite"),

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from facecaption_ml.flip.training.config import TrainingConfig
 
 GROUP: Final = "flip"
-CODE_VERSION: Final = "1"
+CODE_VERSION: Final = "2"
 _CROPS: Final = "face_crops"
-_EXAMPLE_TEXTS: Final = ("A smiling woman with wavy brown hair.", "")
+_EXAMPLE_TEXTS: Final = ("A smiling woman with wavy brown hair.", "face")
 _VERSION_SHARDS: Final = 16
 _DIRECTIONS: Final = {"image → text": "image_to_text", "text → image": "text_to_image", "chance": "chance"}
 

@@ -183,6 +183,19 @@ def caption(
 @click.argument("text")
 @click.option("--top", default=8, show_default=True, type=click.IntRange(1), help="How many faces.")
 @click.option(
+    "--in",
+    "where",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder of photographs, or another home of this project; default: the data set.",
+)
+@click.option(
+    "--by",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "labels", "flip", "both"]),
+    help="Labels that TEXT names, FLIP, or both; auto: labels where TEXT names any, else FLIP.",
+)
+@click.option(
     "--variant",
     default="flip",
     show_default=True,
@@ -197,11 +210,11 @@ def caption(
     help="Picture of the faces found.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
-def search(text: str, top: int, variant: str, out: Path, as_json: bool) -> None:
-    """The faces of the data set that fit the description TEXT best."""
+def search(text: str, top: int, where: Path | None, by: Any, variant: str, out: Path, as_json: bool) -> None:
+    """The faces that fit the description TEXT best, of the data set or of your own photographs."""
     from facecaption_assets.commands.search import search_faces
 
-    search_faces(load_settings(), text, top, variant, out, as_json)
+    search_faces(load_settings(), text, top, variant, out, as_json, where, by)
 
 
 @main.command()

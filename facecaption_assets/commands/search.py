@@ -1,45 +1,93 @@
-"""``facecaption search``: a description in, the nearest faces out."""
+"""``facecaption search``: a description in, the faces that fit it out; of the data set, or of a folder of photographs."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
+import numpy as np
 
-from facecaption_assets.resources.models import load_variant
+from facecaption_assets.resources.models import load_detector, load_variant
 from facecaption_assets.settings import Settings
 from facecaption_ml.decoding import as_rgb, encode_jpeg
+from facecaption_ml.devices import resolve_device
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.local_files import write_file
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
     from facecaption_ml.flip import Flip
-    from facecaption_ml.flip.use.search import ShownFace
+    from facecaption_ml.flip.use.search import FoundFace
+    from facecaption_ml.search.photos import PhotoFace
+    from facecaption_ml.search.query import Query
 
-_CAPTION_WORDS = 40  # shown on the terminal; the JSON has all
+By = Literal["auto", "labels", "flip", "both"]
+_CAPTION_WORDS: Final = 40  # shown on the terminal; the JSON has all
+_MIN_SCORE: Final = 0.9  # of a face in a photograph, as ``facecaption caption`` has it
 
 
-def search_faces(settings: Settings, text: str, top: int, variant: str, out: Path, as_json: bool) -> None:
-    """Print the ``top`` faces nearest to ``text`` and write them as a picture to ``out``.
+@dataclass(frozen=True)
+class _Shown:
+    """A face as a person sees it. ``name``: its face_id, or photo and number; ``record``: what JSON says beside these."""
 
-    Faces that the checkpoint has not seen are encoded first. Raises ValueError, StoreError or OSError with one line for an
-    empty text, a place that cannot be written, no checkpoint of the variant and no faces.
+    name: str
+    similarity: float
+    image: Any
+    caption: str | None
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What was found among ``faces`` faces, and how."""
+
+    by: str
+    labels: str
+    checkpoint: str
+    faces: int
+    shown: Sequence[_Shown]
+
+
+def search_faces(
+    settings: Settings,
+    text: str,
+    top: int,
+    variant: str,
+    out: Path,
+    as_json: bool,
+    where: Path | None = None,
+    by: By = "auto",
+) -> None:
+    """Print the ``top`` faces that fit ``text`` and write them as a picture to ``out``.
+
+    ``where``: a folder of photographs, or another home of this project; None: the settings' own. ``by``: the labels that the
+    text names, FLIP, or both; ``auto`` takes the labels where the text names any and faces have them, else FLIP. Raises
+    FaceCaptionError, ValueError or OSError with one line for an empty text, a place that cannot be written, no checkpoint
+    where one is needed and no faces.
     """
+    from facecaption_ml.search.query import read_query
+
     text = " ".join(text.split())
-    if not text:
-        raise FaceCaptionError("the description is empty: say what to look for, such as 'a smiling woman with glasses'")
+    query = read_query(text)
     _require_jpeg(out)
-    store = settings.open_store()
-    flip = load_variant(settings, store, variant)
-    shown, searched = _nearest(store, flip, text, top)
-    write_file(out, _sheet(shown))
-    if as_json:
-        click.echo(json.dumps(_record(text, variant, flip.version, searched, out, shown), ensure_ascii=False))
+    if by in ("labels", "both") and query.is_empty:
+        raise FaceCaptionError(
+            f"{text!r} names none of the 40 attributes, so there is nothing for labels: use --by flip"
+        )
+    if where is not None and not (where / "store").is_dir():
+        answer = _in_photos(settings, where, text, query, top, variant, by)
     else:
-        _print(text, searched, out, shown)
+        own = settings if where is None else settings.replaced(home=where, store="")
+        answer = _in_data_set(own, text, query, top, variant, by)
+    write_file(out, _sheet(answer.shown))
+    if as_json:
+        click.echo(json.dumps(_record(text, variant, out, answer), ensure_ascii=False))
+    else:
+        _print(text, out, answer)
 
 
 def _require_jpeg(out: Path) -> None:
@@ -50,11 +98,41 @@ def _require_jpeg(out: Path) -> None:
         raise FaceCaptionError(f"--out {out}: there is no folder {out.parent}")
 
 
-def _nearest(store: Store, flip: Flip, text: str, top: int) -> tuple[list[ShownFace], int]:
+# -- the data set --------------------------------------------------------------------------------------------------------
+
+
+def _in_data_set(settings: Settings, text: str, query: Query, top: int, variant: str, by: By) -> _Answer:
+    from facecaption_ml.search.dataset import has_labels, labelled_faces
+
+    store = settings.open_store()
+    if by == "auto":
+        by = "labels" if not query.is_empty and has_labels(store) else "flip"
+    if by == "labels":
+        found, searched = labelled_faces(store, query, top)
+        return _Answer(by, str(query), "", searched, _of_data_set(store, found))
+    flip = load_variant(settings, store, variant)
+    if by == "flip":
+        found, searched = _nearest(store, flip, text, top)
+        return _Answer(by, "", flip.version, searched, _of_data_set(store, found))
+    features = _updated_features(store, flip)[0]
+    (wanted,) = flip.encode_texts([text])
+    found, searched = labelled_faces(store, query, top, features, wanted)
+    return _Answer(by, str(query), flip.version, searched, _of_data_set(store, found))
+
+
+def _nearest(store: Store, flip: Flip, text: str, top: int) -> tuple[list[FoundFace], int]:
     """The faces, and among how many."""
+    from facecaption_ml.flip.use.search import nearest_faces
+
+    features, searchable = _updated_features(store, flip)
+    (found,) = nearest_faces(features, flip.encode_texts([text]), top)
+    return found, searchable
+
+
+def _updated_features(store: Store, flip: Flip) -> tuple[Any, int]:
+    """The features of every face, and how many there are. Raises StoreError where there are none."""
     from facecaption_assets.factories.progress import Progress
     from facecaption_ml.flip.use.face_features import FaceFeatures
-    from facecaption_ml.flip.use.search import nearest_faces, shown_faces
 
     features = FaceFeatures(store, flip.version)
     counts = features.update(flip, Progress("encoding faces", "faces"))
@@ -62,43 +140,128 @@ def _nearest(store: Store, flip: Flip, text: str, top: int) -> tuple[list[ShownF
         click.echo(f"{counts.unreadable:,} crops did not decode and are left out", err=True)
     if not counts.searchable:
         raise StoreError(f"no faces to search: face_crops in {store.root} holds none that decode")
-    (found,) = nearest_faces(features, flip.encode_texts([text]), top)
-    return shown_faces(store, found), counts.searchable
+    return features, counts.searchable
 
 
-def _sheet(shown: list[ShownFace]) -> bytes:
+def _of_data_set(store: Store, found: Sequence[FoundFace]) -> list[_Shown]:
+    from facecaption_ml.flip.use.search import shown_faces
+
+    return [
+        _Shown(
+            face.found.face_id, face.found.similarity, as_rgb(face.image), face.caption, {"face_id": face.found.face_id}
+        )
+        for face in shown_faces(store, found)
+    ]
+
+
+# -- a folder of photographs -----------------------------------------------------------------------------------------------
+
+
+def _in_photos(settings: Settings, folder: Path, text: str, query: Query, top: int, variant: str, by: By) -> _Answer:
+    from facecaption_ml.search.query import best, combined
+
+    if by == "auto":
+        by = "flip" if query.is_empty else "labels"
+    flip = None if by == "labels" else load_variant(settings, settings.open_store(), variant)
+    faces = _faces_of(settings, folder)
+    margin = settings.crops.margin
+    scores = []
+    if by != "flip":
+        scores.append(query.scores(np.stack([face.probabilities for face in faces])))
+    if flip is not None:
+        features = np.concatenate([flip.encode_images([face.crop(margin)]) for face in faces])
+        scores.append(features @ flip.encode_texts([text])[0])
+    score = scores[0] if len(scores) == 1 else combined(*scores)
+    shown = [
+        _Shown(
+            faces[place].name,
+            float(score[place]),
+            faces[place].crop(margin),
+            _asked(query, faces[place]),
+            {
+                "photo": str(faces[place].path),
+                "box": [round(value, 1) for value in faces[place].face.box],
+                "score": round(faces[place].face.score, 4),
+            },
+        )
+        for place in best(score, top).tolist()
+    ]
+    return _Answer(by, "" if by == "flip" else str(query), flip.version if flip else "", len(faces), shown)
+
+
+def _faces_of(settings: Settings, folder: Path) -> list[PhotoFace]:
+    """Raises FaceCaptionError where there is no such folder, and where nothing in it shows a face."""
+    from facecaption_assets.factories.progress import Progress
+    from facecaption_ml.attributes import AttributePredictor
+    from facecaption_ml.dataset.sources import PICTURE_SUFFIXES
+    from facecaption_ml.search.photos import PhotoFaces, looks_version
+
+    if not folder.is_dir():
+        raise FaceCaptionError(f"--in {folder}: there is no such folder")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    predictor = AttributePredictor.load(
+        settings.attributes.weights or "bundled", device=resolve_device(settings.device, settings.threads)
+    )
+    version = looks_version(
+        settings.detector.model_dump_json(),
+        settings.crops.min_side,
+        settings.crops.margin,
+        predictor.version,
+        _MIN_SCORE,
+    )
+    finder = PhotoFaces(
+        lambda: load_detector(settings), predictor, settings.home / "cache" / "photo_faces", version, settings.crops.margin,
+        _MIN_SCORE,
+    )  # fmt: skip
+    faces, faults = finder.of(paths, Progress("faces of photos", "photos"))
+    for line in faults:
+        click.echo(f"Left out: {line}", err=True)
+    if not faces:
+        raise FaceCaptionError(f"--in {folder}: no face was found in its {len(paths):,} pictures")
+    return faces
+
+
+def _asked(query: Query, face: PhotoFace) -> str:
+    """The probabilities of what the query names."""
+    from facecaption_ml.taxonomy import ATTRIBUTES, FEMALE
+
+    own = dict(zip(ATTRIBUTES, face.probabilities.tolist(), strict=True))
+    own[FEMALE] = 1 - own["Male"]
+    return ", ".join(f"{name} {own[name]:.2f}" for name in (*query.wanted, *query.unwanted)) or face.path.name
+
+
+# -- what is shown ---------------------------------------------------------------------------------------------------------
+
+
+def _sheet(shown: Sequence[_Shown]) -> bytes:
     from facecaption_ml.faces import contact_sheet
 
-    captions = [f"{face.found.similarity:.3f} {face.caption or ''}" for face in shown]
-    images = [as_rgb(face.image) for face in shown]
+    captions = [f"{face.similarity:.3f} {face.caption or ''}" for face in shown]
+    images = [face.image for face in shown]
     return encode_jpeg(contact_sheet(images, captions, columns=4, cell=260, caption_lines=None), quality=90)
 
 
-def _print(text: str, searched: int, out: Path, shown: list[ShownFace]) -> None:
-    click.echo(f"{text!r}: {len(shown)} nearest of {searched:,} faces, on {out}")
-    for rank, face in enumerate(shown, start=1):
+def _print(text: str, out: Path, answer: _Answer) -> None:
+    read = f", read as {answer.labels}" if answer.labels else ""
+    click.echo(f"{text!r}{read}: {len(answer.shown)} nearest of {answer.faces:,} faces, on {out}")
+    for rank, face in enumerate(answer.shown, start=1):
         words = (face.caption or "(no caption)").split()
         caption = " ".join(words[:_CAPTION_WORDS]) + (" …" if len(words) > _CAPTION_WORDS else "")
-        click.echo(f"{rank:>3}  {face.found.similarity:.4f}  {face.found.face_id}  {caption}")
+        click.echo(f"{rank:>3}  {face.similarity:.4f}  {face.name}  {caption}")
 
 
-def _record(
-    text: str, variant: str, version: str, searched: int, out: Path, shown: list[ShownFace]
-) -> dict[str, object]:
+def _record(text: str, variant: str, out: Path, answer: _Answer) -> dict[str, object]:
     faces = [
-        {
-            "rank": rank,
-            "similarity": round(face.found.similarity, 6),
-            "face_id": face.found.face_id,
-            "caption": face.caption,
-        }
-        for rank, face in enumerate(shown, start=1)
+        {"rank": rank, "similarity": round(face.similarity, 6), **face.record, "caption": face.caption}
+        for rank, face in enumerate(answer.shown, start=1)
     ]
     return {
         "text": text,
-        "variant": variant,
-        "checkpoint": version,
-        "faces": searched,
+        "by": answer.by,
+        "labels": answer.labels,
+        "variant": variant if answer.checkpoint else "",
+        "checkpoint": answer.checkpoint,
+        "faces": answer.faces,
         "sheet": str(out),
         "nearest": faces,
     }

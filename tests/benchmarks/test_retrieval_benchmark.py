@@ -149,7 +149,7 @@ def test_what_a_reader_left_out_and_noted_stands_in_the_result(store: Store) -> 
     result = measure(told, store)
     assert result.counts["left out: without caption"] == 7
     assert result.notes == ["captions are made up"]
-    assert result.versions == {"data": "5", "model": "1", "code": "1"}
+    assert result.versions == {"data": "5", "model": "1", "code": "2"}
     assert result.key == "benchmarks/retrieval/tones/tones"
 
 

@@ -79,7 +79,8 @@ def test_a_face_decoded_smaller_looks_the_same() -> None:
 
 
 def test_a_training_view_is_never_cut_from_fewer_pixels_than_it_gets() -> None:
-    side = decoded_side(224)
+    assert decoded_side(224) == 224  # moved by a few pixels, not enlarged
+    side = decoded_side(224, 0.5)
     assert side**2 / 2 >= 224**2
     data = encode_jpeg(smooth_picture(600, 600))
     assert decode_for(data, side).shape == (600, 600, 3)  # half of it would do for a plain view only
@@ -144,13 +145,20 @@ def test_whatever_the_bytes_only_one_error_comes(noise: bytes, ends_well: bool) 
 
 
 @given(
-    st.integers(1, 80), st.integers(1, 80), st.integers(1, 64), st.integers(0, 1000), st.sampled_from([0.0, 0.5, 1.0])
+    st.integers(1, 80),
+    st.integers(1, 80),
+    st.integers(1, 64),
+    st.integers(0, 1000),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from([0.5, 0.9, 1.0]),
 )
 @examples(150)
-def test_views_have_the_size_asked_for(height: int, width: int, side: int, seed: int, share: float) -> None:
+def test_views_have_the_size_asked_for(
+    height: int, width: int, side: int, seed: int, share: float, crop_area: float
+) -> None:
     image = smooth_picture(height, width)
     kept = image.copy()
-    for view in (plain_view(image, side), training_view(image, side, np.random.default_rng(seed), share)):
+    for view in (plain_view(image, side), training_view(image, side, np.random.default_rng(seed), share, crop_area)):
         assert view.shape == (side, side, 3)
         assert view.dtype == np.uint8
         assert view.flags.c_contiguous
@@ -185,13 +193,32 @@ def test_shrinking_leaves_no_fine_line_out(size: int) -> None:
     assert abs(plain_view(image.transpose(1, 0, 2), 40).mean() - 51) < 8
 
 
+def test_without_crops_a_view_is_the_whole_picture_moved_by_a_few_pixels_and_perhaps_its_mirror_image() -> None:
+    """Of a picture whose colours tell the place: nothing but the outermost pixels can be lost."""
+    rows, columns = np.mgrid[0:100, 0:100].astype(np.uint8)
+    image = np.stack([columns, rows, np.zeros_like(rows)], axis=2)
+    moves, mirrored = [], 0
+    for seed in range(300):
+        view = training_view(image, 100, np.random.default_rng(seed), 0.0).astype(int)
+        if view[50, 10, 0] > view[50, 90, 0]:
+            view, mirrored = view[:, ::-1], mirrored + 1
+        right, down = 50 - view[50, 50, 0], 50 - view[50, 50, 1]
+        inner = np.s_[10:90, 10:90]
+        np.testing.assert_array_equal(view[inner][..., 0], columns[inner].astype(int) - right)
+        np.testing.assert_array_equal(view[inner][..., 1], rows[inner].astype(int) - down)
+        moves += [right, down]
+    assert {-4, 0, 4} < set(moves)
+    assert max(map(abs, moves)) <= 5  # a mirror image of an even width has no middle
+    assert 100 < mirrored < 200
+
+
 def test_without_randaugment_a_view_is_a_crop_of_at_least_half_and_perhaps_its_mirror_image() -> None:
     """Of a picture whose colours tell the place: red the column, green the row."""
     rows, columns = np.mgrid[0:240, 0:240].astype(np.uint8)
     image = np.stack([columns, rows, np.zeros_like(rows)], axis=2)
     areas, mirrored = [], []
     for seed in range(300):
-        view = training_view(image, 60, np.random.default_rng(seed), randaugment=0.0).astype(float)
+        view = training_view(image, 60, np.random.default_rng(seed), 0.0, crop_area=0.5).astype(float)
         across, down = view[:, -1, 0].mean() - view[:, 0, 0].mean(), view[-1, :, 1].mean() - view[0, :, 1].mean()
         wide, tall = abs(across) * 60 / 59, down * 60 / 59
         assert 3 / 4 * 0.95 < wide / tall < 4 / 3 * 1.05

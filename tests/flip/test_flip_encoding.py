@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 
 from facecaption_ml.decoding import UndecodableImage, decode_image
 from facecaption_ml.flip import Flip, FlipError
+from facecaption_ml.flip.model.files import sha256_of
+from facecaption_ml.flip.model.weight_names import stable_name
 from facecaption_ml.flip.training.process import train
 from facecaption_ml.storage.store import Store
 from squares import COLOURS, GROUNDS, micro_config, square, write_squares
@@ -93,6 +98,73 @@ def test_what_cannot_be_encoded_is_refused(flip: Flip, images: list[bytes]) -> N
         flip.encode_texts("A red square.")
 
 
+@pytest.mark.parametrize("text", [None, "", " \n", 7, b"a"])
+def test_a_text_that_is_none_is_named_with_its_row(flip: Flip, images: list[bytes], text: Any) -> None:
+    said = re.escape(f"texts[1] is {text!r}: each should be a text of a word or more")
+    with pytest.raises(ValueError, match=said):
+        flip.encode_texts(["A red square.", text])
+    with pytest.raises(ValueError, match=said):
+        flip.match(images[:2], ["A red square.", text])
+
+
+def test_one_flipped_bit_is_noticed(checkpoint: Path, tmp_path: Path) -> None:
+    """Weights load as well with a bit turned, and give other features."""
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "flip"))
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-10] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(FlipError, match=r"model\.safetensors cannot be used \(its SHA-256 is not the one"):
+        Flip.load(folder, device="cpu")
+    config = json.loads((folder / "config.json").read_text())
+    del config["sha256"]  # as checkpoints of earlier versions are: their version has the first digits of it
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FlipError, match="SHA-256"):
+        Flip.load(folder, device="cpu")
+
+
+def test_weights_that_are_not_finite_are_noticed(checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "flip"))
+    weights = load_file(folder / "model.safetensors")
+    weights["match_head.bias"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config["sha256"] = sha256_of(folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FlipError, match=r"match_head\.bias holds NaN or infinity"):
+        Flip.load(folder, device="cpu")
+
+
+def test_names_in_the_file_are_those_of_save_pretrained_and_others_load_as_well(
+    flip: Flip, images: list[bytes], checkpoint: Path, tmp_path: Path
+) -> None:
+    """What ``transformers`` calls its modules in memory has changed before."""
+    weights = load_file(checkpoint / "model.safetensors")
+    flip.model.image.save_pretrained(tmp_path / "vit")
+    flip.model.text.save_pretrained(tmp_path / "bert")
+    for tower, folder in (("image", "vit"), ("text", "bert")):
+        own = {name.removeprefix(f"{tower}.") for name in weights if name.startswith(f"{tower}.")}
+        assert own == load_file(tmp_path / folder / "model.safetensors").keys()
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "flip"))
+    in_memory = {stable_name(name): name for name in flip.model.state_dict()}
+    save_file({in_memory[name]: value for name, value in weights.items()}, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config["sha256"] = sha256_of(folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    assert np.array_equal(Flip.load(folder, device="cpu").encode_images(images), flip.encode_images(images))
+
+
+def test_transformers_refuses_the_folder_by_the_name_of_its_type(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="facecaption_flip"):
+        AutoModel.from_pretrained(checkpoint)
+
+
+def test_the_readme_has_the_card_and_what_hubs_index(checkpoint: Path) -> None:
+    readme, card = ((checkpoint / name).read_text(encoding="utf-8") for name in ("README.md", "MODEL_CARD.md"))
+    _, front, body = readme.split("---\n", 2)
+    assert "library_name: facecaption\n" in front
+    assert body.lstrip("\n") == card
+
+
 def test_the_version_names_the_weights(flip: Flip, checkpoint: Path, tmp_path: Path) -> None:
     assert len(flip.version) == 12
     assert flip.config["version"] == flip.version
@@ -120,12 +192,14 @@ def test_files_that_do_not_belong_together_are_noticed(checkpoint: Path, tmp_pat
     config = json.loads((folder / "config.json").read_text())
     config["preset"]["image"]["mlp_width"] = 128
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(FlipError, match=r"model.safetensors cannot be used \(image.* has the shape .*config.json"):
+    with pytest.raises(FlipError, match=r"model.safetensors cannot be used \(image.* has the shape .*the model's is"):
         Flip.load(folder, device="cpu")
     weights = load_file(checkpoint / "model.safetensors")
     del weights["match_head.bias"]
-    shutil.copy(checkpoint / "config.json", folder)
     save_file(weights, folder / "model.safetensors")
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["sha256"] = sha256_of(folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(FlipError, match=r"model.safetensors cannot be used \(match_head.bias is missing\)"):
         Flip.load(folder, device="cpu")
     config = json.loads((checkpoint / "config.json").read_text())

@@ -62,7 +62,7 @@ def test_chance_of_distinct_captions_is_k_of_n() -> None:
     found = held_out_recall(features, features, np.arange(200))
     assert found.chance == pytest.approx((1 / 200, 5 / 200, 10 / 200))
     assert found.image_to_text == found.text_to_image == (1.0, 1.0, 1.0)
-    assert found.mean == 1.0
+    assert found.reciprocal_rank == 1.0
 
 
 def test_equal_captions_count_as_one_anothers() -> None:
@@ -87,7 +87,9 @@ def test_what_it_says_and_logs() -> None:
     values = found.values()
     assert values["image_to_text_r1"] == values["text_to_image_r1"] == 0.5
     assert values["chance_r5"] == 1.0
-    assert found.mean == pytest.approx(5 / 6)
+    assert found.reciprocal_rank == pytest.approx(5 / 8)  # of ranks 1, 1, 4, 4: ties count against it
+    assert values["reciprocal_rank"] == found.reciprocal_rank
+    assert "mean reciprocal rank 0.625" in str(found)
     assert json.loads(json.dumps(found.as_dict()))["ks"] == [1, 5, 10]
 
 

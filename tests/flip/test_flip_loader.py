@@ -156,7 +156,7 @@ def test_training_views_are_decoded_larger_than_plain_ones(
     decode = data.decode_for
     monkeypatch.setattr(data, "decode_for", lambda found, side: (sides.append(side), decode(found, side))[1])
     source = write_pairs(store, [8])
-    list(new_loader(source).epoch(0))
+    list(new_loader(source, crop_area=0.5).epoch(0))
     assert set(sides) == {23}  # half of whose area is that of a view, 16 × 16
     sides.clear()
     list(new_loader(source, augment=False).epoch(0))

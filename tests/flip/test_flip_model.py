@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -64,6 +65,20 @@ def test_both_modes_share_all_of_the_text_tower_but_cross_attention() -> None:
     width, layers = preset.text.width, preset.text.layers
     assert crossing == layers * (4 * (width * width + width) + 2 * width)  # four projections and a norm a layer
     assert 108e6 < sum(p.numel() for p in text.parameters()) - crossing < 110e6  # BERT-base without its pooler
+
+
+@pytest.mark.parametrize("width", [96, 768])
+def test_random_weights_spread_features_alike_at_every_width(width: int) -> None:
+    """The narrower a tower, the larger its random weights: a sum over fewer of them is as large as at BERT's width."""
+    image, text = (dataclasses.replace(shape, width=width, mlp_width=width) for shape in (MICRO.image, MICRO.text))
+    model = FlipModel(dataclasses.replace(MICRO, image=image, text=text), VOCABULARY)
+    weights = [
+        model.text.encoder.layer[0].attention.self.query.weight,
+        model.text.encoder.layer[1].crossattention.self.key.weight,
+        model.image.layers[0].attention.q_proj.weight,
+    ]
+    for weight in weights:
+        assert weight.std().item() == pytest.approx(0.02 * math.sqrt(768 / width), rel=0.05)
 
 
 # -- the image tower -------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.flip.errors import PresetError, TrainingError, named_options
 from facecaption_ml.flip.model.presets import FROM_SCRATCH, Preset, preset_names, training_defaults
 from facecaption_ml.flip.training.config import TEXT_COLUMNS, TrainingConfig
-from facecaption_ml.flip.training.optimisation import learning_rate
+from facecaption_ml.flip.training.optimisation import learning_rate, warm_up_within
 from facecaption_ml.flip.training.options import RUNTIME_ONLY, TrainingOptions
 
 CPU = torch.device("cpu")
@@ -97,6 +97,15 @@ def test_what_is_not_given_is_the_presets() -> None:
     assert config(preset="base", image_init=FROM_SCRATCH).options.image_init == FROM_SCRATCH
 
 
+def test_a_whole_start_stands_in_the_place_of_the_towers_own() -> None:
+    options = config(preset="base", init="/weights/flip").options
+    assert (options.init, options.image_init, options.text_init) == ("/weights/flip", "", "")
+    assert options.resolved() == options
+    with pytest.raises(TrainingError, match=r"^init is /weights/flip, .*: leave text_init empty$") as error:
+        config(init="/weights/flip", text_init="/weights/bert")
+    assert named_options(error.value) == ("init", "text_init")
+
+
 @pytest.mark.parametrize("variant", list(TEXT_COLUMNS))
 def test_each_variant_reads_its_column_and_has_its_place(variant: str) -> None:
     assert config(variant=variant).text_column in ("caption", "template_caption", "alt_text")
@@ -158,6 +167,7 @@ def test_every_option_is_described_and_says_whether_it_is_runtime_only() -> None
     decisive = TrainingOptions().reproducibility_fields()
     assert decisive.keys() >= {
         "preset",
+        "init",
         "image_init",
         "text_init",
         *training_defaults("base"),
@@ -200,6 +210,12 @@ def test_the_papers_rate_at_its_corners() -> None:
         (1e-6 + 3e-5) / 2 + (3e-5 - 1e-6) / 2 * math.cos(math.pi * 4000 / 8000), rel=1e-6
     )
     assert rate[10_000] == pytest.approx(1e-6)
+
+
+@given(st.integers(0, 5000), st.integers(1, 5000))
+def test_a_warm_up_is_a_tenth_of_the_training_at_most(wanted: int, steps: int) -> None:
+    found = warm_up_within(wanted, steps)
+    assert found == wanted or (found < wanted and found - 1 < steps / 10 <= found)
 
 
 @given(st.integers(1, 300), st.integers(0, 400), st.floats(0, 1e-4), st.floats(1e-4, 1e-2), st.floats(0, 1e-4))

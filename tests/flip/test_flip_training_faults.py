@@ -16,6 +16,7 @@ from facecaption_ml.flip.training.checkpoint import TrainingCheckpoints
 from facecaption_ml.flip.training.config import TrainingConfig
 from facecaption_ml.flip.training.process import Failure, first_failure, main, run_process, train
 from facecaption_ml.flip.training.trainer import Trainer
+from facecaption_ml.storage.lock import exclusive
 from facecaption_ml.storage.store import Store
 from squares import assert_same, micro_config, newest, steps_kept, write_squares
 
@@ -149,6 +150,7 @@ def test_other_pairs_are_noticed(store: Store, line_of: LineOf) -> None:
     [
         ({"batch_size": 256, "queue_size": 0}, "128 training pairs are less than one batch of 256 × 1"),
         ({"queue_size": 50}, "queue_size is 50"),
+        ({"batch_size": 1}, "batch_size is 1: a pair alone has nothing to be told apart from"),
         ({"accumulation": 9}, "accumulation is 9, but an epoch has 8 batches"),
         ({"shards": ("shard-00009",)}, "1 shards_missing"),
         ({"precision": "fp16"}, "precision fp16 needs a GPU"),
@@ -176,6 +178,27 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(
     assert steps_kept(store) == [2, 4]
     names = {Path(key).name for key in store.keys("flip_training/")}
     assert names == {f"step-{n:08d}.{end}" for n in (2, 4) for end in ("safetensors", "pt", "json")}
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_one_flipped_bit_of_a_checkpoint_is_noticed(store: Store, line_of: LineOf, ending: str) -> None:
+    damaged = Path(store.uri(f"flip_training/flip/step-00000003.{ending}"))
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    line = line_of(micro_config(store))
+    assert str(damaged) in line
+    assert "its SHA-256 is not that of what was written" in line
+
+
+def test_two_trainings_of_a_variant_do_not_share_a_store(store: Store, line_of: LineOf) -> None:
+    """Whatever folders they work in: they would write one another's checkpoints."""
+    lock = TrainingCheckpoints.of(micro_config(store)).lock
+    assert lock is not None
+    with exclusive(lock, "the other training"):
+        line = line_of(micro_config(store))
+    assert line.startswith(f"a training with checkpoints under {store.uri('flip_training/flip')} is at work already")
+    assert ".lock" not in " ".join(store.keys("flip_training/"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

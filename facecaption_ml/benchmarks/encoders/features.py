@@ -64,7 +64,7 @@ class FeatureCache:
         batch_size: int = 32,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.model, self.encoded = model, 0
+        self.model, self.encoded, self.batch_size = model, 0, batch_size
         self._store, self._batch, self._on_progress = store, batch_size, on_progress
         self._folder = f"{FOLDER}/{model.name}/{model.version}"
 

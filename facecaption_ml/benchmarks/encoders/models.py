@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from facecaption_ml.benchmarks.datasets.data import Rgb
 from facecaption_ml.devices import autocast, compute_dtype
@@ -36,6 +36,15 @@ class ImageFeatures:
 
     pooled: npt.NDArray[np.float32]
     layers: npt.NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class PretrainedHeads:
+    """A model's own projections into its shared space, and the temperature that it learned there."""
+
+    image: nn.Linear
+    text: nn.Linear
+    temperature: float
 
 
 class FrozenModel(Protocol):
@@ -100,6 +109,12 @@ class FlipEncoder:
         self.layer_names = layer_names(depth)
         self._flip = flip
 
+    @property
+    def heads(self) -> PretrainedHeads:
+        """The projections that the checkpoint was trained with."""
+        model = self._flip.model
+        return PretrainedHeads(model.image_projection, model.text_projection, float(model.temperature.detach()))
+
     def sized(self, image: Rgb) -> Rgb:
         return plain_view(image, self.side)
 
@@ -121,6 +136,25 @@ class FlipEncoder:
         tokens = flip.tokenizer(list(texts)).to(flip.device)
         with autocast(flip.dtype, flip.device):
             return _numbers(flip.model.text_tokens(tokens.ids, tokens.mask)[:, 0])
+
+    @torch.inference_mode()
+    def picture_tokens(self, images: Sequence[Rgb]) -> Tensor:
+        """The image tower's tokens of N pictures, float16 [N, 1 + patches, W] on the CPU, for ``match``."""
+        flip = self._flip
+        pixels = np.stack([plain_view(image, self.side) for image in images])
+        batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(flip.device)
+        with autocast(flip.dtype, flip.device):
+            return flip.model.image_tokens(batch).half().cpu()
+
+    @torch.inference_mode()
+    def match(self, texts: Sequence[str], tokens: Tensor) -> npt.NDArray[np.float32]:
+        """float32 [N]: the matching head's logit that text i belongs to the picture with ``tokens`` [i, 1 + patches, W]."""
+        flip = self._flip
+        words = flip.tokenizer(list(texts)).to(flip.device)
+        with autocast(flip.dtype, flip.device):
+            ids = flip.tokenizer.multimodal(words.ids)
+            logits = flip.model.match_logits(ids, words.mask, tokens.to(flip.device).float())
+        return _numbers(logits[:, 1])
 
 
 @dataclass(frozen=True)

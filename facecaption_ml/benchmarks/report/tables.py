@@ -96,7 +96,8 @@ def _task_table(task: str, results: Sequence[BenchmarkResult], only: str = "") -
     by_model = {row.model: values for row, values in printed.values() if row.model}
     for model in model_order(measured):
         name = MODEL_TITLES.get(model, model)
-        rows.append(_row("measured", "Measured here", name, measured[model], keys, footnotes))
+        beyond = footnotes.numbers(*(line for one in results if one.model == model for line in one.departures))
+        rows.append(_row("measured", "Measured here", name, measured[model], keys, footnotes, beyond))
         differences = _differences(measured[model], by_model.get(model, {}))
         if differences:
             cells = (Cell((differences.get(key, ""),)) for key in keys)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from facecaption_ml.benchmarks.encoders.models import PretrainedHeads
 from facecaption_ml.benchmarks.options import ProbeProtocol
 from facecaption_ml.errors import FaceCaptionError
 
@@ -83,15 +84,23 @@ def train_probe(
 
 
 class PairProbe(nn.Module):
-    """Two new linear layers over frozen features, into one space (paper Figure 6b and d)."""
+    """Two new linear layers over frozen features, into one space (paper Figure 6b and d).
 
-    def __init__(self, image_width: int, text_width: int, seed: int) -> None:
+    ``heads``: the layers that a pretrained model has itself, to start from in the place of new ones.
+    """
+
+    def __init__(self, image_width: int, text_width: int, seed: int, heads: PretrainedHeads | None = None) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.image = nn.Linear(image_width, PROJECTION)
             self.text = nn.Linear(text_width, PROJECTION)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(_TEMPERATURE)))
+        if heads is not None:
+            self.image, self.text = copy.deepcopy(heads.image).float(), copy.deepcopy(heads.text).float()
+            with torch.no_grad():
+                self.log_scale.fill_(-math.log(heads.temperature))
+            self.requires_grad_(True)
 
     def images(self, features: Tensor) -> Tensor:
         """Unit rows float32 [N, 256] of features [N, D]; sketches are pictures too."""

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from facecaption_ml.benchmarks.datasets.data import PairData
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, Half
+from facecaption_ml.benchmarks.encoders.models import FlipEncoder, PretrainedHeads
 from facecaption_ml.benchmarks.options import ProbeProtocol
-from facecaption_ml.benchmarks.result import Measurement
+from facecaption_ml.benchmarks.result import PRETRAINED_HEADS, RERANKED, Measurement
 from facecaption_ml.benchmarks.tasks.probes import PairProbe, Trained, train_probe
 from facecaption_ml.benchmarks.tasks.protocol import (
     KS,
@@ -27,6 +28,7 @@ from facecaption_ml.benchmarks.tasks.protocol import (
     result_of,
     training_views,
 )
+from facecaption_ml.benchmarks.tasks.reranking import PairScores, reranked
 from facecaption_ml.ranking import Ranks, recall_of_ranks, retrieval_ranks
 
 TEXT_TO_IMAGE: Final = "text → image"
@@ -45,6 +47,7 @@ class SplitPairs:
     text: Half
     owner: npt.NDArray[np.int64]
     caption_ids: npt.NDArray[np.int64]
+    captions: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -70,6 +73,7 @@ class SplitPairs:
             cache.texts(texts),
             np.repeat(np.arange(len(captions)), [len(own) for own in captions]),
             np.array([numbers[text] for text in texts], np.int64),
+            texts,
         )
 
 
@@ -77,18 +81,26 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
     """R@1, R@5 and R@10 on the test split, both directions; several captions of a picture are queries of their own, and a
     picture has found a caption where any of its own is among the first K (Karpathy and Fei-Fei, CVPR 2015).
 
-    ``layers`` keeps features by layer too, where another task needs them of the same pictures.
+    ``layers`` keeps features by layer too, where another task needs them of the same pictures. ``rerank`` and
+    ``pretrained_heads`` of the protocol are for FLIP alone: other models have no matching head and no projections of this kind.
     Raises FeatureError or ValueError with one line where nothing can be measured.
     """
     train = SplitPairs.of(data, cache, "train", layers=layers, views=training_views(protocol))
     validated = bool(len(data.splits.get("validation", ())))
     validation = SplitPairs.of(data, cache, "validation", layers=layers, most=VALIDATION_ROWS) if validated else None
     test = SplitPairs.of(data, cache, "test", layers=layers)
+    flip = cache.model if isinstance(cache.model, FlipEncoder) else None
+    heads = flip.heads if flip and protocol.pretrained_heads else None
+    scores = None
+    if flip and protocol.rerank:
+        rows = test.images.rows.tolist()
+        scores = PairScores(flip, data.pictures, rows, test.captions, cache.batch_size)
     runs: list[dict[tuple[str, int], float | None]] = []
     epochs: list[int] = []
     for run in range(protocol.runs):
-        probe, trained = train_retrieval_probe(train, validation, protocol, run)
-        runs.append(_recalls(*pair_ranks(probe, test), test))
+        probe, trained = train_retrieval_probe(train, validation, protocol, run, heads)
+        found = pair_ranks(probe, test) if scores is None else reranked_pairs(probe, test, protocol.rerank, scores)
+        runs.append(_recalls(*found, test))
         epochs.append(trained.epoch)
     gallery = {TEXT_TO_IMAGE: len(test.images.rows), IMAGE_TO_TEXT: len(test.owner)}
     measured = [
@@ -110,13 +122,22 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
                 "test captions": len(test.owner),
                 "did not decode": sum(part.images.unreadable for part in (train, validation, test) if part),
             },
-            protocol={**protocol.describe(validated), "epochs chosen": ", ".join(map(str, epochs))},
+            protocol={
+                **protocol.describe(validated),
+                "epochs chosen": ", ".join(map(str, epochs)),
+                **({PRETRAINED_HEADS: "the checkpoint's own projections"} if heads else {}),
+                **({RERANKED: f"the best {protocol.rerank} by the matching head"} if scores else {}),
+            },
         )
     )
 
 
 def train_retrieval_probe(
-    train: SplitPairs, validation: SplitPairs | None, protocol: ProbeProtocol, run: int
+    train: SplitPairs,
+    validation: SplitPairs | None,
+    protocol: ProbeProtocol,
+    run: int,
+    heads: PretrainedHeads | None = None,
 ) -> tuple[PairProbe, Trained]:
     """One caption of each picture an epoch, drawn anew. The epoch is the one with the best mean R@10 on ``validation``.
 
@@ -126,7 +147,7 @@ def train_retrieval_probe(
     images = [torch.from_numpy(view.pooled).to(protocol.device) for view in train.images.views]
     texts = torch.from_numpy(train.text).to(protocol.device)
     ids = torch.from_numpy(train.caption_ids).to(protocol.device)
-    probe = PairProbe(images[0].shape[1], texts.shape[1], seed).to(protocol.device)
+    probe = PairProbe(images[0].shape[1], texts.shape[1], seed, heads).to(protocol.device)
     chosen = lru_cache(maxsize=1)(partial(drawn_captions, train.owner, seed))
 
     def loss_of(rows: Tensor, epoch: int) -> Tensor:
@@ -156,12 +177,26 @@ def drawn_captions(owner: npt.NDArray[np.int64], seed: int, epoch: int) -> Tenso
 @torch.inference_mode()
 def pair_ranks(probe: PairProbe, split: SplitPairs) -> tuple[Ranks, Ranks]:
     """The ranks of every caption's picture and of every picture's best caption."""
-    device = probe.log_scale.device
-    images = probe.images(torch.from_numpy(split.images.views[0].pooled).to(device)).cpu().numpy()
-    texts = probe.texts(torch.from_numpy(split.text).to(device)).cpu().numpy()
+    images, texts = _features(probe, split)
     rows = np.arange(len(images))
     text_to_image = retrieval_ranks(texts, images, query_groups=split.owner, gallery_groups=rows)
     return text_to_image, retrieval_ranks(images, texts, query_groups=rows, gallery_groups=split.owner)
+
+
+@torch.inference_mode()
+def reranked_pairs(probe: PairProbe, split: SplitPairs, k: int, scores: PairScores) -> tuple[Ranks, Ranks]:
+    """The same after the matching head's look at the best ``k``."""
+    images, texts = _features(probe, split)
+    rows = np.arange(len(images))
+    text_to_image = reranked(texts, images, k, lambda text, image: scores.of(image, text), split.owner, rows)
+    return text_to_image, reranked(images, texts, k, scores.of, rows, split.owner)
+
+
+def _features(probe: PairProbe, split: SplitPairs) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Unit rows of the pictures and of the captions."""
+    device = probe.log_scale.device
+    images = probe.images(torch.from_numpy(split.images.views[0].pooled).to(device)).cpu().numpy()
+    return images, probe.texts(torch.from_numpy(split.text).to(device)).cpu().numpy()
 
 
 def _recalls(

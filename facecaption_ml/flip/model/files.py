@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,6 +19,23 @@ CONFIG: Final = "config.json"
 MODEL: Final = "model.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 CARD: Final = "MODEL_CARD.md"
+README: Final = "README.md"
+"""The card again with the front matter by which model hubs index a folder."""
+MODEL_TYPE: Final = "facecaption_flip"
+"""Under which ``config.json`` names the model to ``transformers``, which refuses it by that name: it has no such class."""
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raises ValueError naming the first tensor that holds NaN or infinity."""
+    for name in sorted(weights):
+        if not bool(torch.isfinite(weights[name]).all()):
+            raise ValueError(f"{name} holds NaN or infinity")
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -14,10 +14,16 @@ from facecaption_ml.flip.errors import PresetError
 FROM_SCRATCH: Final = "none"
 """The word that stands for random weights where an empty option stands for the preset's own."""
 
+FORMS: Final = ("vit", "clip")
+"""Of image towers."""
+
 
 @dataclass(frozen=True)
 class ImageTower:
-    """A ViT: pictures of ``size`` × ``size`` pixels in patches of ``patch`` × ``patch``, and one [CLS] token."""
+    """A ViT: pictures of ``size`` × ``size`` pixels in patches of ``patch`` × ``patch``, and one [CLS] token.
+
+    ``form``: vit, or clip for a tower of CLIP's kind (see model.py), which comes in with weights only.
+    """
 
     size: int
     patch: int
@@ -26,6 +32,7 @@ class ImageTower:
     heads: int
     mlp_width: int
     dropout: float
+    form: str = "vit"
 
     @property
     def tokens(self) -> int:
@@ -72,6 +79,8 @@ class Preset:
             raise PresetError(
                 f"preset {self.name}: {self.image.size} px are no multiple of patches of {self.image.patch}"
             )
+        if self.image.form not in FORMS:
+            raise PresetError(f"preset {self.name}: form is {self.image.form!r}: there are {', '.join(FORMS)}")
         if self.image.width != self.text.width:
             raise PresetError(f"preset {self.name}: cross-attention needs towers of one width")
 

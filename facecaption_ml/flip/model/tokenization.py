@@ -50,6 +50,7 @@ class CaptionTokenizer:
             if tokenizer.token_to_id(token) is None:
                 raise ValueError(f"the tokenizer has no {token} token, so it is not BERT's")
         self.enc_id: int = tokenizer.token_to_id(ENC)
+        self.cls_id: int = tokenizer.token_to_id("[CLS]")
         self._pad_id: int = tokenizer.token_to_id("[PAD]")
 
     @property

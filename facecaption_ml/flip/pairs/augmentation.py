@@ -1,8 +1,10 @@
 """Views of face crops: plain for encoding and evaluation, random for training. uint8 arrays all the way.
 
-Training views are those of ALBEF and BLIP: a random resized crop of at least half the picture, a mirror image half of the
-time, and two operations of RandAugment (Cubuk et al., 2020) from the list that ALBEF uses, made to keep hues: captions speak
-of the colour of hair and skin. No caption of the data set speaks of left or right, so mirroring changes none.
+Training views: a random resized crop as in ALBEF and BLIP (theirs may have half the picture), or, since crops cut off the
+hats, ties and bald heads that captions speak of, the whole picture moved by a few pixels; FLIP's authors do not crop. Then a
+mirror image half of the time, and two operations of RandAugment (Cubuk et al., 2020) from the list that ALBEF uses, made to
+keep hues: captions speak of the colour of hair and skin. No caption of the data set speaks of left or right, so mirroring
+changes none.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from facecaption_ml.decoding import decode_image, image_size
 
 Pixels = npt.NDArray[np.uint8]
 
-_LEAST_AREA: Final = 0.5
+_SHIFT: Final = 0.04  # of a side, in the place of crops
 _ASPECT: Final = (3 / 4, 4 / 3)
 _OPERATIONS: Final = 2
 _JPEG: Final = b"\xff\xd8\xff"
@@ -49,9 +51,9 @@ def decode_for(data: bytes, side: int) -> Pixels:
     return decode_image(data) if image is None else np.asarray(image, np.uint8)
 
 
-def decoded_side(side: int) -> int:
+def decoded_side(side: int, crop_area: float = 1.0) -> int:
     """What to decode for a training view at ``side``: the smallest square that is cut out is not enlarged."""
-    return math.ceil(side / math.sqrt(_LEAST_AREA))
+    return math.ceil(side / math.sqrt(crop_area))
 
 
 def plain_view(image: Pixels, side: int) -> Pixels:
@@ -59,9 +61,15 @@ def plain_view(image: Pixels, side: int) -> Pixels:
     return _resize(image, side)
 
 
-def training_view(image: Pixels, side: int, rng: np.random.Generator, randaugment: float = 1.0) -> Pixels:
-    """A random view at ``side`` × ``side``; ``randaugment`` 0 … 1 is the share of views that get RandAugment's operations."""
-    view = _resize(_random_crop(image, rng), side)
+def training_view(
+    image: Pixels, side: int, rng: np.random.Generator, randaugment: float = 1.0, crop_area: float = 1.0
+) -> Pixels:
+    """A random view at ``side`` × ``side``.
+
+    ``randaugment`` 0 … 1 is the share of views that get RandAugment's operations. ``crop_area``: the least share of the
+    picture that a random crop shows; with 1, none is cropped, and each is moved by up to 4 % of its side.
+    """
+    view = _resize(_random_crop(image, rng, crop_area), side) if crop_area < 1 else _moved(_resize(image, side), rng)
     if rng.random() < 0.5:
         view = np.asarray(cv2.flip(view, 1), np.uint8)
     if rng.random() < randaugment:
@@ -78,11 +86,22 @@ def _resize(image: Pixels, side: int) -> Pixels:
     return np.asarray(cv2.resize(image, (side, side), interpolation=method), np.uint8)
 
 
-def _random_crop(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """A part of at least half the area and an aspect near 1; where none fits in ten tries, the whole picture."""
+def _moved(view: Pixels, rng: np.random.Generator) -> Pixels:
+    """By whole pixels, some each way; the edges are drawn out."""
+    most = round(_SHIFT * view.shape[0])
+    right, down = rng.integers(-most, most + 1, size=2).tolist()
+    if not (right or down):
+        return view
+    matrix = np.array([[1, 0, right], [0, 1, down]], np.float32)
+    moved = cv2.warpAffine(view, matrix, view.shape[1::-1], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.uint8)
+
+
+def _random_crop(image: Pixels, rng: np.random.Generator, least_area: float) -> Pixels:
+    """A part of at least that share of the area and an aspect near 1; where none fits in ten tries, the whole picture."""
     height, width = image.shape[:2]
     for _ in range(10):
-        area = height * width * rng.uniform(_LEAST_AREA, 1.0)
+        area = height * width * rng.uniform(least_area, 1.0)
         aspect = math.exp(rng.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))
         wide, tall = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < wide <= width and 0 < tall <= height:

@@ -48,8 +48,8 @@ class PairBatch:
 class PairLoader:
     """The batches of one process among ``world_size``, the same whatever the number of threads.
 
-    ``augment``: training views, a share ``randaugment`` of them with RandAugment; else plain ones. ``threads`` decode in
-    the background and one more reads; with ``process`` they do so in a process of their own, away from the training
+    ``augment``: training views, as ``randaugment`` and ``crop_area`` of ``training_view`` say; else plain ones. ``threads``
+    decode in the background and one more reads; with ``process`` they do so in a process of their own, away from the training
     loop's interpreter lock. ``prefetch`` batches are decoded ahead. In memory are the encoded pictures of two windows: that
     which is decoded, and the next one, which is read meanwhile. Close it after use. Raises PairsError for less than one
     global batch.
@@ -63,6 +63,7 @@ class PairLoader:
     world_size: int = 1
     augment: bool = True
     randaugment: float = 1.0
+    crop_area: float = 1.0
     threads: int = 1
     process: bool = False
     window_row_groups: int = 16
@@ -188,10 +189,13 @@ class PairLoader:
     def _showed(self, pair: Pair, view: np.ndarray, rng: np.random.Generator) -> bool:
         side = self.image_size
         try:
-            image = decode_for(pair.data, decoded_side(side) if self.augment else side)
+            image = decode_for(pair.data, decoded_side(side, self.crop_area) if self.augment else side)
         except UndecodableImage:
             return False
-        view[:] = training_view(image, side, rng, self.randaugment) if self.augment else plain_view(image, side)
+        if self.augment:
+            view[:] = training_view(image, side, rng, self.randaugment, self.crop_area)
+        else:
+            view[:] = plain_view(image, side)
         return True
 
     # -- in another process ------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from facecaption_ml.errors import first_line
 from facecaption_ml.flip.errors import TrainingError
-from facecaption_ml.flip.model.files import save_weights
+from facecaption_ml.flip.model.files import require_finite, save_weights, sha256_of
 from facecaption_ml.flip.training.config import TrainingConfig
 from facecaption_ml.storage.store import Store
 from facecaption_ml.texts import shortened
@@ -32,6 +32,7 @@ TRAININGS: Final = "flip_training"
 """Where the checkpoints of unfinished trainings lie in the store, apart from the finished ones."""
 _SHORT: Final = 60  # characters of a value in a message
 _FRESH: Final = "set fresh=true to start anew"
+_LOCK: Final = ".lock"  # a hidden file: none of the store's own
 _NAME: Final = re.compile(r"(?:step|best)-(\d+)\.(json|pt|safetensors)")
 
 
@@ -55,6 +56,11 @@ class TrainingCheckpoints:
         return cls(config.open_store(), config.key_prefix or config.variant, config.options.keep_checkpoints)
 
     @property
+    def lock(self) -> Path | None:
+        """The file that a training of this folder holds locked; None in a store that has no locks, such as S3."""
+        return None if "://" in self._store.root else Path(self.uri) / _LOCK
+
+    @property
     def uri(self) -> str:
         """Where they lie."""
         return self._store.uri(self._folder)
@@ -73,15 +79,20 @@ class TrainingCheckpoints:
         ``reproducibility`` and ``processes`` must be the same when it is read back. ``best_epoch``: whose weights it needs, 0:
         none.
         """
+        digests: dict[str, str] = {}
         with self._store.writing_file(self._key("step", step, "safetensors")) as path:
             save_weights(weights, path)
+            digests["safetensors"] = sha256_of(path)
         # Given a path, torch says of a full disk only that a position is unexpected.
         with self._store.writing_file(self._key("step", step, "pt")) as path, path.open("wb") as file:
             torch.save(dict(state), file)
+            file.flush()
+            digests["pt"] = sha256_of(path)
         record = {
             "step": step,
             "processes": processes,
             "best_epoch": best_epoch,
+            "sha256": digests,
             "reproducibility": dict(reproducibility),
         }
         key = self._key("step", step, "json")
@@ -99,10 +110,13 @@ class TrainingCheckpoints:
         step = self.latest_step()
         if step is None:
             return None
-        self._require_same(self._record(step), config, processes)
-        with self._reading(step, "safetensors") as path:
+        record = self._record(step)
+        self._require_same(record, config, processes)
+        written = record.get("sha256", {})  # of an earlier version: nothing to compare with
+        with self._reading(step, "safetensors", written) as path:
             weights = load_file(path)
-        with self._reading(step, "pt") as path:
+            require_finite(weights)
+        with self._reading(step, "pt", written) as path:
             state = torch.load(path, weights_only=True, map_location="cpu")
         return Checkpoint(step, weights, state)
 
@@ -153,11 +167,16 @@ class TrainingCheckpoints:
             return dict(json.loads(path.read_text(encoding="utf-8")))
 
     @contextlib.contextmanager
-    def _reading(self, step: int, ending: str) -> Iterator[Path]:
-        """A file of a checkpoint. Raises TrainingError in the place of what readers of three formats raise."""
+    def _reading(self, step: int, ending: str, written: Mapping[str, str] | None = None) -> Iterator[Path]:
+        """A file of a checkpoint; ``written`` are the SHA-256 of what was written, by ending.
+
+        Raises TrainingError in the place of what readers of three formats raise.
+        """
         key = self._key("step", step, ending)
         try:
             with self._store.reading_file(key) as path:
+                if written and written.get(ending) not in (None, sha256_of(path)):
+                    raise ValueError("its SHA-256 is not that of what was written")
                 yield path
         except Exception as error:
             earlier = [kept for kept in self._steps() if kept < step]

@@ -36,6 +36,7 @@ def training_loader(config: TrainingConfig, preset: Preset, pairs: PairIndex, di
         world_size=dist.count,
         augment=True,
         randaugment=options.augmentation,
+        crop_area=options.crop_area,
         threads=options.loader_threads,
         process=options.loader_process,
         window_row_groups=options.window_row_groups,
@@ -48,5 +49,6 @@ def training_tokenizer(
     """That of the text tower's weights, else one learned from the pairs on the main process; equal on every process."""
     own = None
     if dist.is_main_process:
-        own = tokenizer_of(preset, config.options.text_init, pairs.texts).to_json()
+        options = config.options
+        own = tokenizer_of(preset, options.text_init, pairs.texts, options.init).to_json()
     return CaptionTokenizer.from_json(dist.broadcast(own), preset.text.max_tokens)

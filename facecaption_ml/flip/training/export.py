@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from facecaption_ml.flip.model.files import CARD, CONFIG, MODEL
+from facecaption_ml.flip.model.files import CARD, CONFIG, MODEL, MODEL_TYPE, README, sha256_of
 from facecaption_ml.flip.model.presets import FROM_SCRATCH, Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
 from facecaption_ml.flip.training.config import TrainingConfig
@@ -61,7 +61,9 @@ def write_checkpoint(
     """
     version = weights_version(weights)
     config = {
+        "model_type": MODEL_TYPE,
         "version": version,
+        "sha256": sha256_of(weights),
         "preset": preset.as_dict(),
         "best_epoch": best_epoch,
         "held_out": {split: recall.as_dict() for split, recall in recalls.items()},
@@ -74,6 +76,7 @@ def write_checkpoint(
         folder = Path(scratch)
         tokenizer.save(folder)
         (folder / CARD).write_text(card, encoding="utf-8")
+        (folder / README).write_text(front_matter(preset) + card, encoding="utf-8")
         shutil.copy(work / LOG, folder / LOG)
         shutil.copytree(work / TENSORBOARD, folder / TENSORBOARD)
         store.delete(f"{training.prefix}/{CONFIG}")
@@ -86,12 +89,20 @@ def write_checkpoint(
     return TrainingOutcome(version, facts["steps"], best_epoch, recalls, config)
 
 
+def front_matter(preset: Preset) -> str:
+    """What model hubs read at the head of a README.md."""
+    return (
+        "---\nlanguage: en\nlibrary_name: facecaption\npipeline_tag: zero-shot-image-classification\n"
+        f"tags: [flip, face, image-text-retrieval, image-text-matching, {preset.name}]\n---\n\n"
+    )
+
+
 def model_card(
     training: TrainingConfig, preset: Preset, config: Mapping[str, Any], recalls: Mapping[str, HeldOutRecall]
 ) -> str:
     """The Markdown of ``MODEL_CARD.md``."""
     options = training.options
-    starts = {"image": options.image_init, "text": options.text_init}
+    starts = {"all": options.init} if options.init else {"image": options.image_init, "text": options.text_init}
     template = Template(files("facecaption_ml.flip.training").joinpath("model_card.md").read_text("utf-8"))
     return template.substitute(
         variant=training.variant,

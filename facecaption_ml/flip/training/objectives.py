@@ -30,14 +30,11 @@ class GatheredMomentum:
 
 @dataclass(frozen=True)
 class ItcLoss:
-    """``loss`` is the mean of both directions. The similarities [B, G] of the batch's features to all processes' momentum
-    features, divided by the temperature and without gradient, are what hard negatives are drawn by."""
+    """``loss`` is the mean of both directions, scalars all three."""
 
     loss: Tensor
     image_to_text: Tensor
     text_to_image: Tensor
-    similarity_image_to_text: Tensor
-    similarity_text_to_image: Tensor
 
 
 def itc_loss(
@@ -74,9 +71,8 @@ def itc_loss(
                 (text_features, momentum_text_features, images),
             )
         ]
-    size = len(everyone.caption_ids)
-    (to_text, by_text), (to_image, by_image) = sides
-    return ItcLoss((to_text + to_image) / 2, to_text, to_image, by_text[:, :size].detach(), by_image[:, :size].detach())
+    to_text, to_image = sides
+    return ItcLoss((to_text + to_image) / 2, to_text, to_image)
 
 
 def _one_direction(
@@ -87,8 +83,8 @@ def _one_direction(
     missing: Tensor,
     temperature: Tensor,
     alpha: float,
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy against the mixed targets, a scalar, and the similarities / temperature [B, G + Q]."""
+) -> Tensor:
+    """Cross-entropy against the mixed targets, a scalar."""
     similarity = _similarity(own, candidates) / temperature
     with torch.no_grad():
         targets = hard
@@ -97,12 +93,22 @@ def _one_direction(
             targets = alpha * opinion + (1 - alpha) * hard
     log_shares = similarity.masked_fill(missing, -torch.inf).log_softmax(1)
     # rows not filled have no target and log 0: left out, since 0 · −∞ is not 0 for the machine
-    return -(targets * log_shares.masked_fill(missing, 0.0)).sum(1).mean(), similarity
+    return -(targets * log_shares.masked_fill(missing, 0.0)).sum(1).mean()
 
 
 def _similarity(rows: Tensor, candidates: tuple[Tensor, Tensor]) -> Tensor:
     """Inner products with the batch's candidates and with the queue's, which is too large to be copied for each step."""
     return torch.cat([rows @ part.float().T for part in candidates], 1)
+
+
+@torch.no_grad()
+def batch_similarity(rows: Tensor, candidates: Tensor, temperature: Tensor) -> Tensor:
+    """float32 [B, G]: what hard negatives are drawn by, features [B, D] against all processes' trained features [G, D].
+
+    BLIP and FLIP's authors compare trained features with trained ones, ALBEF with the momentum towers'.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows.float() @ candidates.float().T / temperature.float()
 
 
 def draw_hard_negatives(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -16,6 +16,14 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     matrices = [parameter for parameter in trained if parameter.ndim > 1]
     others = [parameter for parameter in trained if parameter.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+_WARM_UP_PART: Final = 10  # a warm-up as long as the training would peak at its end and never fall
+
+
+def warm_up_within(wanted: int, steps: int) -> int:
+    """``wanted`` warm-up steps, or a tenth of all ``steps``, rounded up, where that is less."""
+    return min(wanted, math.ceil(steps / _WARM_UP_PART))
 
 
 def learning_rate(step: int, steps: int, first: float, peak: float, last: float, warm_up: int) -> float:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Optional, Type
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from facecaption_ml.flip.errors import TrainingError
 from facecaption_ml.flip.model.presets import FROM_SCRATCH, Preset, training_defaults
 
 T = TypeVar("T")
@@ -24,7 +25,8 @@ def _of_preset(description: str, ge: float, le: float | None = None) -> Any:
 
 def _tower(kind: str) -> Any:
     return Field(
-        default="", description=f"hub name or folder of a {kind}; '': the preset's own, {FROM_SCRATCH}: from scratch"
+        default="",
+        description=f"{kind}: hub name, folder or file; '': the preset's own, {FROM_SCRATCH}: from scratch",
     )
 
 
@@ -44,8 +46,12 @@ class TrainingOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     preset: str = Field(default="base", description="base (paper §5.1), small or tiny")
-    image_init: str = _tower("ViT")
-    text_init: str = _tower("BERT")
+    init: str = Field(
+        default="",
+        description="FLIP checkpoint, BLIP or file of FLIP's authors that the whole model starts from; '': the towers' own",
+    )
+    image_init: str = _tower("a ViT, CLIP, BLIP or FLIP checkpoint")
+    text_init: str = _tower("a BERT, BLIP or FLIP checkpoint")
 
     epochs: OfPreset[int] = _of_preset("passes over the training pairs", ge=1)
     batch_size: OfPreset[int] = _of_preset("pairs of a process in a forward pass", ge=1)
@@ -54,11 +60,16 @@ class TrainingOptions(BaseModel):
     first_learning_rate: OfPreset[float] = _of_preset("learning rate at the start of the warm-up", ge=0)
     peak_learning_rate: OfPreset[float] = _of_preset("learning rate after the warm-up", ge=0)
     last_learning_rate: OfPreset[float] = _of_preset("learning rate at the end of the cosine", ge=0)
-    warm_up_steps: OfPreset[int] = _of_preset("optimiser steps over which the learning rate rises", ge=0)
+    warm_up_steps: OfPreset[int] = _of_preset(
+        "optimiser steps over which the learning rate rises, a tenth of all at most", ge=0
+    )
     weight_decay: OfPreset[float] = _of_preset("AdamW's, of matrices", ge=0)
     momentum: OfPreset[float] = _of_preset("of the momentum towers", ge=0, le=1)
     soft_targets: OfPreset[float] = _of_preset("weight of the momentum targets", ge=0, le=1)
     soft_target_epochs: OfPreset[float] = _of_preset("epochs over which that weight grows", ge=0)
+    crop_area: OfPreset[float] = _of_preset(
+        "smallest share of a picture in a random crop; 1: shifts of a few pixels in its place", ge=0.1, le=1
+    )
     augmentation: OfPreset[float] = _of_preset("share of pictures that RandAugment changes", ge=0, le=1)
     clip_norm: float = Field(default=1.0, ge=0, description="largest norm of the gradient; 0: not limited")
     evaluation_pairs: int = Field(default=1000, ge=0, description="held-out pairs that an epoch is judged by")
@@ -80,13 +91,19 @@ class TrainingOptions(BaseModel):
     fresh: bool = _runtime(False, "forget an unfinished training instead of resuming it")
 
     def resolved(self) -> TrainingOptions:
-        """The same with the preset's own values where there are none. Raises PresetError for an unknown preset."""
+        """The same with the preset's own values where there are none.
+
+        Raises PresetError for an unknown preset, and TrainingError where ``init`` stands beside a tower's.
+        """
         preset = Preset.named(self.preset)
-        own = {
-            "image_init": preset.image_init or FROM_SCRATCH,
-            "text_init": preset.text_init or FROM_SCRATCH,
-            **training_defaults(self.preset),
-        }
+        own = training_defaults(self.preset)
+        if not self.init:
+            own |= {"image_init": preset.image_init or FROM_SCRATCH, "text_init": preset.text_init or FROM_SCRATCH}
+        for tower in ("image_init", "text_init"):
+            if self.init and getattr(self, tower):
+                raise TrainingError(
+                    f"init is {self.init}, of which both towers are taken: leave {tower} empty", "init", tower
+                )
         missing = {name: value for name, value in own.items() if getattr(self, name) in (None, "")}
         return type(self).model_validate({**self.model_dump(), **missing})
 

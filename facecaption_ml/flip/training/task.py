@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.training.distributed import gather, gather_with_gradient, process_rank, world_size
 from facecaption_ml.flip.training.momentum import FeatureQueue, momentum_copy, update_momentum
-from facecaption_ml.flip.training.objectives import GatheredMomentum, draw_hard_negatives, itc_loss, itm_loss
+from facecaption_ml.flip.training.objectives import (
+    GatheredMomentum,
+    batch_similarity,
+    draw_hard_negatives,
+    itc_loss,
+    itm_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,8 @@ class FlipTask(nn.Module):
             alpha,
             gathered=everyone,
         )
-        image_of_text = self._draw(contrastive.similarity_text_to_image, caption_ids, everyone.caption_ids)
-        text_of_image = self._draw(contrastive.similarity_image_to_text, caption_ids, everyone.caption_ids)
+        image_of_text = self._draw(text, gather(image), caption_ids, everyone.caption_ids)
+        text_of_image = self._draw(image, gather(text), caption_ids, everyone.caption_ids)
         matching, accuracy, invalid = self._matching(ids, mask, image_tokens, image_of_text, text_of_image)
         self._to_enqueue = everyone
         return PairLosses(contrastive.loss + matching, contrastive.loss.detach(), matching.detach(), accuracy, invalid)
@@ -100,7 +106,8 @@ class FlipTask(nn.Module):
         image = model.image_features(model.image_tokens(pixels))
         return image, model.text_features(model.text_tokens(ids, mask))
 
-    def _draw(self, similarity: Tensor, own_ids: Tensor, candidate_ids: Tensor) -> Tensor:
+    def _draw(self, rows: Tensor, candidates: Tensor, own_ids: Tensor, candidate_ids: Tensor) -> Tensor:
+        similarity = batch_similarity(rows, candidates, self.model.temperature)
         return draw_hard_negatives(similarity, own_ids, candidate_ids, self.generator(similarity.device))
 
     def _matching(

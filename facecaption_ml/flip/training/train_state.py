@@ -14,6 +14,7 @@ from facecaption_ml.flip.model.initialisation import build
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer, Tokens
+from facecaption_ml.flip.model.weight_names import load_stable, stable_state
 from facecaption_ml.flip.pairs.loader import PairBatch
 from facecaption_ml.flip.training.config import TrainingConfig
 from facecaption_ml.flip.training.distributed import ProcessGroup
@@ -32,7 +33,9 @@ class TrainState:
         options = config.options
         self.options, self.preset, self.tokenizer, self.dist = options, preset, tokenizer, dist
         self.dtype = compute_dtype(options.precision, dist.device)
-        self.model: FlipModel = build(preset, tokenizer, config.seed, options.image_init, options.text_init)
+        self.model: FlipModel = build(
+            preset, tokenizer, config.seed, options.image_init, options.text_init, options.init
+        )
         if options.activation_checkpointing:
             for tower in (self.model.image, self.model.text):
                 tower.activation_checkpointing_enable({"use_reentrant": False})
@@ -91,7 +94,7 @@ class TrainState:
     def state(self) -> dict[str, Any]:
         """What it takes to resume besides the weights and each process's ``random_state``."""
         return {
-            "momentum": self._task.momentum_model.state_dict(),
+            "momentum": stable_state(self._task.momentum_model),
             "queue": self._task.queue.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -103,8 +106,8 @@ class TrainState:
 
     def resume(self, weights: Mapping[str, Tensor], state: Mapping[str, Any], random: Mapping[str, Tensor]) -> None:
         """Take up weights, what ``state`` gave, and what ``random_state`` gave on this process."""
-        self.model.load_state_dict(weights)
-        self._task.momentum_model.load_state_dict(state["momentum"])
+        load_stable(self.model, weights)
+        load_stable(self._task.momentum_model, state["momentum"])
         self._task.queue.load_state_dict(state["queue"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])

@@ -22,6 +22,7 @@ from facecaption_ml.flip.errors import TrainingError, TrainingInterrupted
 from facecaption_ml.flip.model.flops import matrix_rate, step_flops
 from facecaption_ml.flip.model.presets import Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
+from facecaption_ml.flip.model.weight_names import load_stable, stable_state
 from facecaption_ml.flip.pairs.loader import PairBatch
 from facecaption_ml.flip.training.checkpoint import Checkpoint, TrainingCheckpoints
 from facecaption_ml.flip.training.config import TrainingConfig
@@ -31,7 +32,7 @@ from facecaption_ml.flip.training.evaluation import HeldOutRecall, encode_pairs,
 from facecaption_ml.flip.training.export import TrainingOutcome, write_checkpoint
 from facecaption_ml.flip.training.momentum import check_queue_size
 from facecaption_ml.flip.training.objectives import soft_target_alpha
-from facecaption_ml.flip.training.optimisation import learning_rate
+from facecaption_ml.flip.training.optimisation import learning_rate, warm_up_within
 from facecaption_ml.flip.training.progress import Report, StepMeter, TrainingLog, logger, memory_gib
 from facecaption_ml.flip.training.task import PairLosses
 from facecaption_ml.flip.training.train_state import TrainState
@@ -55,6 +56,8 @@ class Trainer:
     def __init__(self, config: TrainingConfig, dist: ProcessGroup, work: Path, report: Report | None) -> None:
         self.config, self.options, self.dist, self.work = config, config.options, dist, work
         self.preset = Preset.named(self.options.preset)
+        if self.options.batch_size * dist.count < 2:
+            raise TrainingError("batch_size is 1: a pair alone has nothing to be told apart from", "batch_size")
         check_queue_size(self.options.queue_size, self.options.batch_size * dist.count)
         with naming("precision"):
             dtype = compute_dtype(self.options.precision, dist.device)
@@ -69,6 +72,7 @@ class Trainer:
                 "accumulation",
             )
         self.steps = self.options.epochs * self.steps_per_epoch
+        self.warm_up = warm_up_within(self.options.warm_up_steps, self.steps)
         self._rate = matrix_rate(dist.device, dtype) if dist.is_main_process else 0.0
         checkpoint = self._unfinished()
         self.tokenizer = self._tokenizer(checkpoint)
@@ -129,6 +133,11 @@ class Trainer:
             f"{self.dist.device.type}, {str(self.state.dtype).removeprefix('torch.')}"
         )
         self.log.record("start", self.position.step, line, parameters=parameters, pairs=pairs)
+        if self.warm_up < self.options.warm_up_steps:
+            logger.warning(
+                "%s: warm_up_steps is %d, more than a tenth of this training's %d steps: the rate rises over %d",
+                self.config.variant, self.options.warm_up_steps, self.steps, self.warm_up,
+            )  # fmt: skip
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -182,7 +191,7 @@ class Trainer:
     def _learning_rate(self) -> float:
         c = self.options
         rates = c.first_learning_rate, c.peak_learning_rate, c.last_learning_rate
-        return learning_rate(self.position.step, self.steps, *rates, c.warm_up_steps)
+        return learning_rate(self.position.step, self.steps, *rates, self.warm_up)
 
     def _diverged(self, what: str) -> TrainingError:
         kept = self.checkpoints.latest_step()
@@ -235,16 +244,19 @@ class Trainer:
         return f"{self.config.variant} epoch {epoch}/{self.options.epochs}"
 
     def _evaluate(self) -> None:
-        """After an epoch: recall on held-out pairs; the best epoch's weights are kept. Other processes wait."""
+        """After an epoch: recall on held-out pairs; the weights of the best one, by mean reciprocal rank, are kept.
+
+        Other processes wait.
+        """
         started = time.monotonic()
         if self.log:
             recall = self._held_out("validation")
             values = recall.values() if recall else {}
             self.history.append({"epoch": self.position.epoch, "step": self.position.step, **values})
-            if not recall or recall.mean > self.best:
-                self.best = recall.mean if recall else self.best
+            if not recall or recall.reciprocal_rank > self.best:
+                self.best = recall.reciprocal_rank if recall else self.best
                 self.best_epoch = self.position.epoch
-                self.checkpoints.save_best(self.best_epoch, self.state.model.state_dict())
+                self.checkpoints.save_best(self.best_epoch, stable_state(self.state.model))
             line = f"{self._in_epoch(self.position.epoch)} done · {recall or 'no held-out pairs'}"
             self.log.record("epoch", self.position.step, line, epoch=self.position.epoch, **values)
         self.dist.barrier()
@@ -272,7 +284,7 @@ class Trainer:
         if self.log:
             uri = self.checkpoints.save(
                 self.position.step,
-                self.state.model.state_dict(),
+                stable_state(self.state.model),
                 {**self._own_state(), "random": random, "seen": dict(seen)},
                 self.config.reproducibility_fields(),
                 self.dist.count,
@@ -312,7 +324,7 @@ class Trainer:
         if not self.log:
             return None
         with self.checkpoints.best(self.best_epoch) as weights:
-            self.state.model.load_state_dict(load_file(weights))
+            load_stable(self.state.model, load_file(weights))
             recalls = {split: recall for split in self.pairs.held_out if (recall := self._held_out(split))}
             for split, recall in recalls.items():
                 line = f"{self.config.variant} epoch {self.best_epoch} chosen · {split}: {recall}"
@@ -321,7 +333,7 @@ class Trainer:
             outcome = write_checkpoint(
                 store=self.store,
                 training=self.config,
-                preset=self.preset,
+                preset=self.state.model.preset,  # with the form of the image tower that came in
                 weights=weights,
                 tokenizer=self.tokenizer,
                 work=self.work,

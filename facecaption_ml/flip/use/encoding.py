@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,13 +17,15 @@ from safetensors.torch import load_file
 from facecaption_ml.decoding import as_rgb
 from facecaption_ml.devices import autocast, compute_dtype, resolve_device
 from facecaption_ml.errors import FaceCaptionError, first_line
-from facecaption_ml.flip.model.files import CONFIG, MODEL, TOKENIZER
+from facecaption_ml.flip.model.files import CONFIG, MODEL, TOKENIZER, require_finite, sha256_of
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
+from facecaption_ml.flip.model.weight_names import load_stable
 from facecaption_ml.flip.pairs.augmentation import plain_view
 
 _BATCH: Final = 32
+_DIGEST: Final = re.compile(r"[0-9a-f]{12}|[0-9a-f]{64}")  # a version, the first digits of the SHA-256, or all of it
 
 
 class FlipError(FaceCaptionError):
@@ -64,10 +67,11 @@ class Flip:
         with _reading(folder / TOKENIZER):
             tokenizer = CaptionTokenizer.from_file(folder / TOKENIZER, preset.text.max_tokens)
         with _reading(folder / MODEL):
+            _require_hash(folder / MODEL, config)
             model = FlipModel(preset, tokenizer.vocabulary)
             weights = load_file(folder / MODEL)
-            _require_fitting(weights, model.state_dict())
-            model.load_state_dict(weights)
+            require_finite(weights)
+            load_stable(model, weights)
         return cls(model, tokenizer, config, resolve_device(device), precision)
 
     @property
@@ -91,9 +95,10 @@ class Flip:
     def encode_texts(self, texts: Sequence[str], batch_size: int = 2 * _BATCH) -> npt.NDArray[np.float32]:
         """Unit rows float32 [N, D]. Texts longer than the model's tokens lose their end.
 
-        Raises ValueError for a single string, each of whose letters would count as a text.
+        Raises ValueError for a single string, each of whose letters would count as a text, and naming the row for None, an
+        empty text and whatever else is none.
         """
-        _require_list(texts)
+        _require_texts(texts)
         features = []
         for rows in _slices(len(texts), batch_size):
             tokens = self.tokenizer(texts[rows]).to(self.device)
@@ -107,9 +112,10 @@ class Flip:
     ) -> npt.NDArray[np.float32]:
         """float32 [N], 0 … 1: the matching head's probability that ``images[i]`` and ``texts[i]`` belong together.
 
-        Raises ValueError for lists of unequal length, UndecodableImage as encode_images does.
+        Raises ValueError for lists of unequal length and for texts as encode_texts does, UndecodableImage as encode_images
+        does.
         """
-        _require_list(texts)
+        _require_texts(texts)
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images and {len(texts)} texts: a pair needs one of each")
         probabilities = [np.zeros(0, np.float32)]
@@ -140,18 +146,19 @@ def _reading(path: Path) -> Iterator[None]:
         raise FlipError(f"{path} cannot be used ({said}): materialize flip_checkpoint again") from error
 
 
-def _require_fitting(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
-    for name in sorted(weights.keys() ^ wanted.keys()):
-        raise ValueError(f"{name} is {'not part of the model' if name in weights else 'missing'}")
-    for name, tensor in wanted.items():
-        if weights[name].shape != tensor.shape:
-            shapes = tuple(weights[name].shape), tuple(tensor.shape)
-            raise ValueError(f"{name} has the shape {shapes[0]}, its {CONFIG} and {TOKENIZER} say {shapes[1]}")
+def _require_hash(path: Path, config: Mapping[str, Any]) -> None:
+    """Raises ValueError where the weights are not those that the configuration speaks of: a flipped bit loads as well."""
+    expected = str(config.get("sha256") or config.get("version", ""))
+    if _DIGEST.fullmatch(expected) and not sha256_of(path).startswith(expected):
+        raise ValueError(f"its SHA-256 is not the one that {CONFIG} gives")
 
 
-def _require_list(texts: Sequence[str]) -> None:
+def _require_texts(texts: Sequence[str]) -> None:
     if isinstance(texts, str):
         raise ValueError("texts is one string: give a list of texts")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"texts[{row}] is {text!r}: each should be a text of a word or more")
 
 
 def _slices(count: int, size: int) -> Iterator[slice]:

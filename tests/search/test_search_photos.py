@@ -1,0 +1,207 @@
+"""``facecaption search --in FOLDER`` and by labels over the data set: what is found, kept, written and refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from facecaption_assets.commands import search as search_command
+from facecaption_assets.commands.cli import main
+from facecaption_ml.decoding import decode_image, encode_jpeg
+from facecaption_ml.faces import Face
+from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.search import photos as photos_module
+from facecaption_ml.search.photos import PhotoFaces
+from facecaption_ml.storage.store import Store
+from facecaption_ml.taxonomy import ATTRIBUTES
+
+REDDISH, BLUISH = (200, 40, 40), (40, 40, 200)
+
+
+class WholePicture:
+    """Finds one face in every picture, which is all of it; a black picture shows none."""
+
+    def detect(self, images: list[np.ndarray]) -> list[list[Face]]:
+        return [[self._face(image)] if image.max() > 30 else [] for image in images]
+
+    def _face(self, image: np.ndarray) -> Face:
+        side = float(image.shape[0])
+        eyes = np.array([(0.35, 0.4), (0.65, 0.4), (0.5, 0.55), (0.38, 0.7), (0.62, 0.7)], np.float32)
+        return Face((0.2 * side, 0.2 * side, 0.8 * side, 0.9 * side), side * eyes, 0.99)
+
+
+class Reddish:
+    """Bald is whatever is red."""
+
+    version = "reddish"
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def predict(self, images: list[np.ndarray]) -> np.ndarray:
+        self.seen += len(images)
+        found = np.full((len(images), len(ATTRIBUTES)), 0.5, np.float32)
+        middles = [image[image.shape[0] // 2, image.shape[1] // 2].astype(float) for image in images]
+        found[:, ATTRIBUTES.index("Bald")] = [0.98 if red > blue else 0.02 for red, _, blue in middles]
+        return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two reddish faces, two bluish ones, one picture without a face and one that is none."""
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    colours = {"a.jpg": REDDISH, "b.jpg": BLUISH, "more/c.jpg": REDDISH, "d.jpg": BLUISH, "dark.jpg": (5, 5, 5)}
+    for number, (name, colour) in enumerate(colours.items()):
+        image = np.full((120, 120, 3), colour, np.uint8)
+        image[0, 0] = number  # files that differ
+        (photos / name).write_bytes(encode_jpeg(image))
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    return photos
+
+
+def finder(cache: Path, predictor: Reddish, version: str = "v1") -> PhotoFaces:
+    return PhotoFaces(lambda: WholePicture(), predictor, cache, version, 0.3)  # type: ignore[arg-type, return-value]
+
+
+# -- faces of photographs --------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_looked_at_once_whatever_it_is_called(tmp_path: Path, folder: Path) -> None:
+    paths = sorted(folder.rglob("*.jpg"))
+    predictor = Reddish()
+    faces, faults = finder(tmp_path / "cache", predictor).of(paths)
+    assert [face.name for face in faces] == ["a.jpg#0", "b.jpg#0", "d.jpg#0", "c.jpg#0"]
+    assert len(faults) == 1
+    assert "broken.jpg" in faults[0]
+    assert predictor.seen == 4
+    shutil.move(folder / "a.jpg", folder / "renamed.jpg")
+    again, _ = finder(tmp_path / "cache", predictor).of(sorted(folder.rglob("*.jpg")))
+    assert predictor.seen == 4
+    assert {face.name for face in again} == {"renamed.jpg#0", "b.jpg#0", "d.jpg#0", "c.jpg#0"}
+    for one in again:
+        before = next(face for face in faces if face.name in (one.name, one.name.replace("renamed", "a")))
+        assert one.probabilities == pytest.approx(before.probabilities, abs=1e-5)
+        assert np.array_equal(one.crop(0.3), align(one))
+
+
+def align(face: photos_module.PhotoFace) -> np.ndarray:
+    return photos_module.align_and_crop(decode_image(face.path.read_bytes()), face.face, 0.3)[0]
+
+
+def test_another_version_or_another_content_is_looked_at_anew(tmp_path: Path, folder: Path) -> None:
+    predictor = Reddish()
+    finder(tmp_path / "cache", predictor).of([folder / "a.jpg"])
+    finder(tmp_path / "cache", predictor, "v2").of([folder / "a.jpg"])
+    assert predictor.seen == 2
+    (folder / "a.jpg").write_bytes((folder / "b.jpg").read_bytes())
+    finder(tmp_path / "cache", predictor).of([folder / "a.jpg"])
+    assert predictor.seen == 3
+
+
+def test_what_is_kept_and_damaged_is_looked_at_anew(tmp_path: Path, folder: Path) -> None:
+    predictor = Reddish()
+    finder(tmp_path / "cache", predictor).of([folder / "a.jpg"])
+    (kept,) = (tmp_path / "cache" / "v1").iterdir()
+    for text in ("", "[1]", '[{"box": []}]'):
+        kept.write_text(text)
+        faces, _ = finder(tmp_path / "cache", predictor).of([folder / "a.jpg"])
+        assert len(faces) == 1
+    assert predictor.seen == 4
+
+
+# -- the command -----------------------------------------------------------------------------------------------------------
+
+
+def search(home: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["search", *arguments], env={"FACECAPTION_HOME": str(home)})
+
+
+@pytest.fixture
+def _models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_command, "load_detector", lambda *_: WholePicture())
+    monkeypatch.setattr("facecaption_ml.attributes.AttributePredictor.load", lambda *_, **__: Reddish())
+
+
+@pytest.mark.usefixtures("_models")
+def test_faces_of_a_folder_are_found_by_what_the_text_names(tmp_path: Path, folder: Path) -> None:
+    out = tmp_path / "found.jpg"
+    done = search(tmp_path, "a bald person", "--in", str(folder), "--top", "2", "--out", str(out))
+    assert done.exit_code == 0, done.output
+    first, *faces = done.stdout.splitlines()
+    assert "read as Bald: 2 nearest of 4 faces" in first
+    assert {line.split()[2] for line in faces} == {"a.jpg#0", "c.jpg#0"}
+    assert all("Bald 0.98" in line for line in faces)
+    assert "broken.jpg" in done.stderr
+    assert decode_image(out.read_bytes()).shape[2] == 3
+
+
+@pytest.mark.usefixtures("_models")
+def test_a_denial_turns_the_order(tmp_path: Path, folder: Path) -> None:
+    out = str(tmp_path / "found.jpg")
+    done = search(tmp_path, "someone who is not bald", "--in", str(folder), "--json", "--out", out)
+    record = json.loads(done.stdout)
+    assert (record["by"], record["labels"], record["faces"]) == ("labels", "; not Bald".removeprefix("; "), 4)
+    assert {Path(face["photo"]).name for face in record["nearest"][:2]} == {"b.jpg", "d.jpg"}
+    assert [face["rank"] for face in record["nearest"]] == [1, 2, 3, 4]
+    assert all(len(face["box"]) == 4 for face in record["nearest"])
+
+
+@pytest.mark.usefixtures("_models")
+def test_mistakes_are_one_line(tmp_path: Path, folder: Path) -> None:
+    out = str(tmp_path / "found.jpg")
+    for arguments, said in {
+        ("a bald man", "--in", str(tmp_path / "absent")): "there is no such folder",
+        ("a window", "--in", str(folder), "--by", "labels"): "names none of the 40 attributes",
+        ("a bald man", "--in", str(folder), "--by", "both"): "no checkpoint of variant 'flip'",
+    }.items():
+        done = search(tmp_path, *arguments, "--out", out)
+        assert done.exit_code != 0
+        assert said in done.stderr.strip().splitlines()[-1]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no face was found in its 0 pictures" in search(tmp_path, "bald", "--in", str(empty), "--out", out).stderr
+
+
+# -- the data set ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home whose faces have probabilities: the n-th is the likelier bald the higher its number."""
+    store = Store(str(tmp_path / "home" / "store"))
+    for shard, numbers in (("shard-00000", [3, 0]), ("shard-00001", [5, 1])):
+        image = encode_jpeg(np.full((32, 32, 3), 120, np.uint8))
+        crops = [
+            {"face_id": f"{n}_0", "sample_id": str(n), "image": {"bytes": image, "path": f"{n}.jpg"}} for n in numbers
+        ]
+        store.write_table("face_crops", pl.DataFrame(crops, schema=dict(SCHEMAS["face_crops"]), strict=False), shard)
+        rows = [
+            {
+                "face_id": f"{n}_0",
+                **dict.fromkeys(ATTRIBUTES, 0.5),
+                "Bald": n / 10,
+                "labels": [],
+                "dropped_conflicts": [],
+            }
+            for n in numbers
+        ]
+        table = pl.DataFrame(rows, schema=dict(SCHEMAS["face_attributes"]), strict=False)
+        store.write_table("face_attributes", table, shard)
+    return tmp_path / "home"
+
+
+def test_faces_of_a_home_are_found_without_a_checkpoint(tmp_path: Path, home: Path) -> None:
+    out = str(tmp_path / "found.jpg")
+    for own, arguments in ((home, ()), (tmp_path / "other", ("--in", str(home)))):
+        done = search(own, "a bald person", "--top", "3", "--json", "--out", out, *arguments)
+        assert done.exit_code == 0, done.output
+        record = json.loads(done.stdout)
+        assert (record["by"], record["faces"], record["checkpoint"]) == ("labels", 4, "")
+        assert [face["face_id"] for face in record["nearest"]] == ["5_0", "3_0", "1_0"]
