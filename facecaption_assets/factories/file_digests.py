@@ -15,7 +15,7 @@ import facecaption_ml
 _LIBRARY: Final = Path(facecaption_ml.__file__).parent
 GRAMMAR: Final = _LIBRARY / "captions" / "template" / "face.pcfg"
 STYLE: Final = _LIBRARY / "captions" / "template" / "style.toml"
-"""How template captions are planned, beside the grammar."""
+"""How template captions are planned and chosen, beside the grammar."""
 PROMPT: Final = _LIBRARY / "captions" / "rewrite" / "rewriting.toml"
 LEXICON: Final = _LIBRARY / "captions" / "faithful" / "lexicon.toml"
 """The words by which a caption is found faithful, or not."""
@@ -26,8 +26,6 @@ ANSWERS: Final = (
     _LIBRARY / "captions" / "backends" / "marks.toml",
 )
 """The words and marks that are taken off a chat model's answers before they are judged."""
-STYLE: Final = _LIBRARY / "captions" / "template" / "style.toml"
-"""By what a template caption is chosen among its drafts."""
 CALIBRATION: Final = _LIBRARY / "captions" / "guided" / "calibration.toml"
 """How likely the texts of a model under guidance must be."""
 CAPTIONING: Final = (GRAMMAR, STYLE, LEXICON, VOCABULARY, PROMPT, CALIBRATION, *ANSWERS)

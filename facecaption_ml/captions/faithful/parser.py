@@ -18,7 +18,20 @@ from facecaption_ml.captions.labels import FACIAL_HAIR_BITS, GENDER_BITS
 _, DENIES, HINTS, BEARD, FACIAL_HAIR, CLEAN_SHAVEN = Bearing
 _SUBJECTS = frozenset({("he",), ("she",), ("they",), ("who",)})
 _FLUSHING = frozenset(
-    {"determiner", "preposition", "verb", "copula", "contrast", "relative", "no", "without", "not", "nor", "hedge", "than"}
+    {
+        "determiner",
+        "preposition",
+        "verb",
+        "copula",
+        "contrast",
+        "relative",
+        "no",
+        "without",
+        "not",
+        "nor",
+        "hedge",
+        "than",
+    }
 )
 _STARTS_ANEW = frozenset({"verb", "contrast", "relative"})
 _UNDER = frozenset({("under",), ("below",), ("beneath",), ("underneath",)})
