@@ -43,7 +43,7 @@ def training_command(preset: Preset, seed: int, out: str, options: Mapping[str, 
 
 
 def joining_command(one: Path, other: Path, out: str) -> str:
-    return f"python -m facecaption_ml.attributes.ensemble {_named(one)} {_named(other)} --data CELEBA --out {out}"
+    return f"python -m facecaption_ml.attributes.joining {_named(one)} {_named(other)} --data CELEBA --out {out}"
 
 
 def _named(value: object) -> str:

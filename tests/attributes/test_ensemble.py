@@ -15,7 +15,8 @@ import torch
 from coloured_noise import pictures
 from facecaption_ml.attributes import AttributeData, AttributePredictor, CheckpointError, train_attributes
 from facecaption_ml.attributes.checkpoints import write_weights
-from facecaption_ml.attributes.ensemble import Ensemble, Member, best_share, join, network_of, resized
+from facecaption_ml.attributes.ensemble import Ensemble, Member, network_of, resized
+from facecaption_ml.attributes.joining import best_share, join
 from facecaption_ml.attributes.network import AttributeNetwork, Preset
 
 
@@ -79,7 +80,7 @@ def test_a_checkpoint_of_one_network_is_read_as_before() -> None:
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     write_weights(tmp_path / "attributes.safetensors", {})
-    command = [sys.executable, "-m", "facecaption_ml.attributes.ensemble", str(tmp_path), str(tmp_path)]
+    command = [sys.executable, "-m", "facecaption_ml.attributes.joining", str(tmp_path), str(tmp_path)]
     done = subprocess.run(
         [*command, "--data", str(tmp_path), "--out", str(tmp_path / "out")],
         capture_output=True,
