@@ -1,4 +1,4 @@
-"""A network whose logits are the mean of others': those that err differently err less together (Hansen and Salamon, TPAMI 1990)."""
+"""A network whose logits are the mean of others': those that err differently err less together (Hansen and Salamon, 1990)."""
 
 from __future__ import annotations
 
