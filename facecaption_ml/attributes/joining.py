@@ -35,11 +35,12 @@ _SHARES: Final = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))  # 0.3 … 0.
 _TEMPERATURES: Final = tuple(np.geomspace(0.5, 2, 25).tolist())
 
 
-def join(one: Path, other: Path, out: Path, share: float) -> dict[str, Any]:
+def join(one: Path, other: Path, out: Path, share: float, one_view: bool = False) -> dict[str, Any]:
     """Write the weights of both checkpoints to ``out``; the config of the ensemble, without calibration.
 
     ``share`` is that of ``one``, whose input size is the ensemble's. The other's weights are kept in eight bits too.
-    Raises CheckpointError where a folder is no checkpoint of one network.
+    ``one_view``: neither network sees the mirror image too. Raises CheckpointError where a folder is no checkpoint of one
+    network.
     """
     configs, state = [], {}
     for number, folder in enumerate((one, other)):
@@ -51,19 +52,20 @@ def join(one: Path, other: Path, out: Path, share: float) -> dict[str, Any]:
             raise CheckpointError(
                 f"attribute checkpoint {folder}: is an ensemble already; name the networks it is made of"
             )
+        config["preset"] = asdict(Preset.from_dict(config["preset"])) | ({"mirrored": False} if one_view else {})
         configs.append(config)
         state.update({f"networks.{number}.{name}": value for name, value in read_weights(folder / WEIGHTS).items()})
     out.mkdir(parents=True, exist_ok=True)
     write_weights(out / WEIGHTS, state, eight_bits=True)
     members = [
         {
-            "preset": asdict(Preset.from_dict(config["preset"])),
+            "preset": config["preset"],
             "share": round(part, 4),
             **{key: config[key] for key in ("seed", "best_epoch", "init") if key in config},
         }
         for config, part in zip(configs, (share, 1 - share), strict=True)
     ]
-    own = joining_command(one, other, weights_version(out / WEIGHTS))
+    own = joining_command(one, other, weights_version(out / WEIGHTS), one_view)
     return {
         **{key: configs[0][key] for key in ("preset", "best_epoch", "seed") if key in configs[0]},
         MEMBERS: members,
@@ -94,23 +96,24 @@ def main() -> None:
     parser.add_argument("other", type=Path, help="another")
     parser.add_argument("--data", required=True, help="folder with img_align_celeba and CelebA's two lists")
     parser.add_argument("--out", required=True, type=Path, help="folder for the joint checkpoint")
+    parser.add_argument("--one-view", action="store_true", help="no mirror images: twice as fast")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        _join_and_finish(given.one, given.other, given.data, given.out)
+        _join_and_finish(given.one, given.other, given.data, given.out, given.one_view)
     except Exception as error:
         if not is_mendable(error):
             raise
         parser.exit(1, f"error: {describe(error)}\n")
 
 
-def _join_and_finish(one: Path, other: Path, celeba: str, out: Path) -> None:
+def _join_and_finish(one: Path, other: Path, celeba: str, out: Path, one_view: bool) -> None:
     first, second = AttributePredictor.load(one), AttributePredictor.load(other)
     data, small = read_celeba(celeba, first.input), read_celeba(celeba, second.input)
     labels = data.labels[data.rows["validation"]]
     alone = predictor_logits(first, data, "validation"), predictor_logits(second, small, "validation")
     share = best_share(*alone, labels)
-    config = join(one, other, out, share)
+    config = join(one, other, out, share, one_view)
     network = network_of(config)
     network.load_state_dict(read_weights(out / WEIGHTS))
     uncalibrated = Calibration(np.ones(len(ATTRIBUTES)), np.zeros(len(ATTRIBUTES)))
