@@ -42,8 +42,11 @@ def training_command(preset: Preset, seed: int, out: str, options: Mapping[str, 
     return f"{_TRAINING} --preset {preset.name} --seed {seed}{text} --out {out}"
 
 
-def joining_command(one: Path, other: Path, out: str) -> str:
-    return f"python -m facecaption_ml.attributes.ensemble {_named(one)} {_named(other)} --data CELEBA --out {out}"
+def joining_command(one: Path, other: Path, out: str, one_view: bool = False) -> str:
+    option = " --one-view" if one_view else ""
+    return (
+        f"python -m facecaption_ml.attributes.joining {_named(one)} {_named(other)} --data CELEBA{option} --out {out}"
+    )
 
 
 def _named(value: object) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facecaption_ml.attributes.face_resnet import FEATURES, MEAN, RANGE, FaceResnet
 from facecaption_ml.errors import FaceCaptionError
@@ -162,3 +163,21 @@ def _residual(widths: tuple[int, ...], depths: tuple[int, ...], grid: tuple[int,
             channels = width
     pooled = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(grid), nn.Flatten())
     return pooled, channels * grid[0] * grid[1]
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Fold the norms of a network in evaluation mode into the convolutions before them, in place: the same answers, faster."""
+    for part in list(network.modules()):
+        if isinstance(part, _Block):
+            for number in "12":
+                _fold(part, f"conv{number}", f"norm{number}")
+        elif isinstance(part, nn.Sequential):
+            for number in range(len(part) - 1):
+                _fold(part, str(number), str(number + 1))
+
+
+def _fold(parent: nn.Module, conv: str, norm: str) -> None:
+    first, second = getattr(parent, conv), getattr(parent, norm)
+    if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+        setattr(parent, conv, fuse_conv_bn_eval(first, second))
+        setattr(parent, norm, nn.Identity())

@@ -47,6 +47,9 @@ class AttributePredictor:
     ) -> None:
         import torch
 
+        from facecaption_ml.attributes.network import fold_norms
+
+        fold_norms(network.eval())
         self._network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._size = preset.input
         self._calibration = calibration

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from facecaption_ml.attributes.checkpoints import CONFIG, WEIGHTS, CheckpointError, read_weights, starting_point
+from facecaption_ml.attributes.ensemble import MEMBERS
 from facecaption_ml.attributes.face_resnet import FaceResnet, load_trunk
 from facecaption_ml.attributes.network import AttributeNetwork
 from facecaption_ml.pretrained import weights_version
@@ -36,7 +37,10 @@ def _load_checkpoint(network: AttributeNetwork, folder: Path) -> None:
             raise CheckpointError(f"init {folder}: {name} is missing there")
     preset = "unknown"
     try:
-        preset = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["preset"]["name"]
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        preset = config["preset"]["name"]
+        if MEMBERS in config:
+            raise CheckpointError(f"init {folder}: is an ensemble; name one of the networks that it was made of")
         network.load_state_dict(read_weights(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         line = " ".join(str(error).split())[:120]

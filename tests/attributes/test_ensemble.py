@@ -15,8 +15,9 @@ import torch
 from coloured_noise import pictures
 from facecaption_ml.attributes import AttributeData, AttributePredictor, CheckpointError, train_attributes
 from facecaption_ml.attributes.checkpoints import write_weights
-from facecaption_ml.attributes.ensemble import Ensemble, Member, best_share, join, network_of, resized
-from facecaption_ml.attributes.network import AttributeNetwork, Preset
+from facecaption_ml.attributes.ensemble import Ensemble, Member, network_of, resized
+from facecaption_ml.attributes.joining import best_share, join
+from facecaption_ml.attributes.network import AttributeNetwork, Preset, fold_norms
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,23 @@ def test_an_ensemble_of_ensembles_is_refused(two: tuple[Path, Path], tmp_path: P
         join(two[0], tmp_path / "nothing", tmp_path / "out", 0.5)
 
 
+@pytest.mark.parametrize("preset", ["tiny", "micro"])
+def test_folding_norms_changes_no_answer(preset: str) -> None:
+    torch.manual_seed(0)
+    network = AttributeNetwork(Preset.named(preset))
+    pixels = torch.rand(16, 3, *Preset.named(preset).input) * 255
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):  # norms that have seen something
+            network(network.normalised(pixels))
+        network.eval()
+        before = network.views(pixels)
+        fold_norms(network)
+        after = network.views(pixels)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in network.modules())
+    assert torch.allclose(before, after, atol=1e-4)
+
+
 def test_a_checkpoint_of_one_network_is_read_as_before() -> None:
     network = network_of({"preset": {**vars(Preset.named("micro"))}})
     assert isinstance(network, AttributeNetwork)
@@ -79,7 +97,7 @@ def test_a_checkpoint_of_one_network_is_read_as_before() -> None:
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     write_weights(tmp_path / "attributes.safetensors", {})
-    command = [sys.executable, "-m", "facecaption_ml.attributes.ensemble", str(tmp_path), str(tmp_path)]
+    command = [sys.executable, "-m", "facecaption_ml.attributes.joining", str(tmp_path), str(tmp_path)]
     done = subprocess.run(
         [*command, "--data", str(tmp_path), "--out", str(tmp_path / "out")],
         capture_output=True,

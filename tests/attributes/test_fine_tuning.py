@@ -45,8 +45,14 @@ def test_a_state_of_another_start_is_not_gone_on_with(learned: Path, tmp_path: P
 
 def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
     data = AttributeData.from_arrays(*pictures(60), "colours")
-    with pytest.raises(CheckpointError, match=r"init .*bundled.*preset is 'tiny'"):
-        train_attributes(data, "micro", tmp_path / "out", epochs=1, init=checkpoint_folder("bundled"))
+    with pytest.raises(CheckpointError, match=r"init .*drawn.*preset is 'micro'"):
+        train_attributes(data, "tiny", tmp_path / "out", epochs=1, init=checkpoint_folder("drawn"))
+
+
+def test_an_ensemble_is_nothing_to_start_from(tmp_path: Path) -> None:
+    data = AttributeData.from_arrays(*pictures(60), "colours")
+    with pytest.raises(CheckpointError, match=r"init .*bundled: is an ensemble"):
+        train_attributes(data, "face_resnet", tmp_path / "out", epochs=1, init=checkpoint_folder("bundled"))
 
 
 def test_a_folder_without_weights_is_named(learned: Path, tmp_path: Path) -> None:
