@@ -66,7 +66,7 @@ def test_a_protocol_is_a_tasks_options_and_the_shared_ones() -> None:
     )
     assert protocol.model_dump() == {
         "epochs": 3, "learning_rate": 4e-4, "batch_size": 256, "weight_decay": 0.05, "runs": 2, "views": 4, "seed": 9,
-        "device": "cuda",
+        "device": "cuda", "rerank": 0, "pretrained_heads": False,
     }  # fmt: skip
     for wrong in ({"epochs": 0}, {"batch_size": 1}, {"learning_rate": 0}, {"epoch": 3}):
         with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -111,7 +111,7 @@ def test_broken_gguf_file_is_named_and_leaves_nothing_behind(tmp_path: Path) -> 
     with pytest.raises(ChatModelError) as caught:
         LocalChatModel(str(file), cache).answer(questions(1), Sampling())
     one_line(caught, str(file))
-    assert list(cache.iterdir()) == []
+    assert not cache.exists() or list(cache.iterdir()) == []
 
 
 def test_model_without_chat_template_is_refused(tmp_path: Path) -> None:

@@ -137,9 +137,9 @@ def test_each_attribute_has_several_wordings(name):
 
 def test_several_sentences_with_different_attributes(random_captions):
     for labels, _, caption in random_captions:
-        if len(labels) >= 7:
+        if len(said(labels)) >= 8:
             sentences = caption[:-1].split(". ")
-            assert len(sentences) >= 2
+            assert len(sentences) >= 2, caption
             told = [set(find_attributes(s + ".")[0]) - {"Male", FEMALE} for s in sentences]
             assert sum(map(len, told)) == len(set(said(labels)) - {"Male", FEMALE}), caption
 
