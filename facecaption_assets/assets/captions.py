@@ -122,7 +122,8 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
             if has_removals(work.store, shard, removed):
                 delete_answers(work.store, shard)
             shown = _demonstrated(work, shard, templates)
-            return _rewritten(work, shard, templates, unwritten(templates, "FACECAPTION_LLM_BACKEND is none"), shown)
+            kept = unwritten(templates, "FACECAPTION_LLM_BACKEND is none")
+            return _finished(work, templates, kept, {"rewriting": "no language model was asked", **shown}, asked=False)
         cache = AnswerCache(work.store, f"{slug(rewriter.model_id)}/{shard}")
         progress = Progress(f"llm_captions {shard}", "captions")
         usage = Usage()
@@ -141,7 +142,8 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
             "guided decoding": rewriter.guided,
             **_used(usage, prices),
         }
-        return _rewritten(work, shard, templates, captions, how)
+        metadata = {**_what_came(work, shard, templates, captions), **how}
+        return _finished(work, templates, captions, metadata, asked=True)
 
     try:
         yield rewrite
@@ -176,35 +178,43 @@ def _demonstrated(work: ShardWork, shard: str, templates: pl.DataFrame) -> dict[
     }
 
 
-def _rewritten(
-    work: ShardWork, shard: str, templates: pl.DataFrame, captions: pl.DataFrame, how: Mapping[str, Any]
-) -> ShardResult:
+def _what_came(work: ShardWork, shard: str, templates: pl.DataFrame, captions: pl.DataFrame) -> dict[str, Any]:
+    """What a model made of the template captions: outcomes, acceptance beside other shards, examples."""
     written = captions.filter(pl.col("caption_source") == LLM)
     rate = len(written) / max(len(captions), 1)
-    pairs = captions.join(templates, on="face_id", how="inner", maintain_order="left")
-    final = pairs.select("face_id", "caption", "labels", "gender")
-    shown = [(row["caption"], row["template_caption"]) for row in pairs.filter(caption_source=LLM).head(8).to_dicts()]
-    metadata = {
+    pairs = written.join(templates, on="face_id", how="inner", maintain_order="left").head(8).to_dicts()
+    shown = [(row["caption"], row["template_caption"]) for row in pairs]
+    return {
         "what came of the template captions": previews.shares(_outcomes(captions), "outcomes of the rewriting"),
         "acceptance rate": round(rate, 4),
         "from the LLM": len(written),
         **_beside_other_shards(work, shard, rate),
         "mean attempts": round(float(captions["attempts"].mean() or 0), 3),  # type: ignore[arg-type]
-        "mean words": round(float(captions["caption"].str.split(" ").list.len().mean() or 0), 2),  # type: ignore[arg-type]
-        "rewrites": previews.rows(["caption", "template caption"], shown),
+        **({"rewrites": previews.rows(["caption", "template caption"], shown)} if shown else {}),
         **previews.counts("template kept", dict(_kinds(captions["reason"].drop_nulls()).value_counts().iter_rows())),
-        **how,
-        "facecaption": package_version(),
     }
+
+
+def _finished(
+    work: ShardWork, templates: pl.DataFrame, captions: pl.DataFrame, metadata: Mapping[str, Any], *, asked: bool
+) -> ShardResult:
+    """The table with its checks. ``asked``: whether a model was, so that something can be said of what it accepted."""
+    pairs = captions.join(templates, on="face_id", how="inner", maintain_order="left")
+    written = captions.filter(pl.col("caption_source") == LLM)
+    words = captions["caption"].str.split(" ").list.len()
     return ShardResult(
         frame=captions,
-        metadata=metadata,
+        metadata={
+            **metadata,
+            "mean words": round(float(words.mean() or 0), 2),  # type: ignore[arg-type]
+            "facecaption": package_version(),
+        },
         checks=[
             checks.captions_conserved(captions, templates),
-            checks.faithful(final),
+            checks.faithful(pairs.select("face_id", "caption", "labels", "gender")),
             checks.clean_text(captions),
             checks.explained(captions, templates),
-            checks.acceptance(len(written), len(captions), work.settings.llm.acceptance_floor),
+            checks.acceptance(len(written), len(captions), work.settings.llm.acceptance_floor, asked=asked),
         ],
     )
 

@@ -235,7 +235,10 @@ def explained(final: pl.DataFrame, template: pl.DataFrame) -> Check:
     return none_of("explained", final, ~(kept | written), "face_id", hold)
 
 
-def acceptance(written: int, captions: int, floor: float) -> Check:
+def acceptance(written: int, captions: int, floor: float, *, asked: bool = True) -> Check:
+    """``asked``: whether a language model was; where none was, there is no share that could be too low."""
+    if not asked:
+        return Check("acceptance", True, {}, found=f"no language model was asked: {captions:,} template captions stay")
     rate = written / captions if captions else 1.0
     metadata = {"rate": round(rate, 4), "floor": floor, "from the LLM": written}
     side = "at or above" if rate >= floor else "under"

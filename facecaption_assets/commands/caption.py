@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from facecaption_ml.dataset.sources import PICTURE_SUFFIXES, is_picture
-from facecaption_ml.dataset.sources.counts import in_words
-from facecaption_ml.dataset.sources.names import passed_over_kind
+from facecaption_assets.commands.pictures import pictures_in
 from facecaption_ml.decoding import UndecodableImage, encode_jpeg
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.local_files import write_file
@@ -71,21 +68,9 @@ def _files(photos: Iterable[Path]) -> Iterator[Path]:
     """The files named, and the pictures of the folders named. Raises FaceCaptionError naming a folder without any."""
     for path in photos:
         if path.is_dir():
-            yield from _pictures_in(path)
+            yield from pictures_in(path)
         else:
             yield path
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    """Those that a source of this folder would have: none that is hidden, unfinished or a system's own."""
-    found = sorted(path for path in folder.rglob("*") if is_picture(path.name) and path.is_file())
-    passed = {path: passed_over_kind(path.relative_to(folder).as_posix()) for path in found}
-    pictures = [path for path in found if passed[path] is None]
-    if not pictures:
-        kinds = in_words(Counter(kind for kind in passed.values() if kind))
-        over = f"; passed over: {kinds}" if kinds else ""
-        raise FaceCaptionError(f"{folder}: no pictures in this folder ({', '.join(PICTURE_SUFFIXES)}){over}")
-    return pictures
 
 
 def _print(path: Path, faces: list[CaptionedFace]) -> None:

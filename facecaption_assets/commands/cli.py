@@ -161,7 +161,11 @@ def status(shards: tuple[str, ...]) -> None:
     default="",
     help="Detector: bundled, download or a .pth file; default: as the FACECAPTION_DETECTOR_* settings say.",
 )
-@click.option("--attributes", default="bundled", show_default=True, help="Attribute predictor: bundled or a folder.")
+@click.option(
+    "--attributes",
+    default="",
+    help="Attribute predictor: bundled or a folder; default: FACECAPTION_ATTRIBUTE_WEIGHTS, else bundled.",
+)
 @click.option("--seed", default=0, show_default=True)
 def caption(
     photos: tuple[Path, ...],

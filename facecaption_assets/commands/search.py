@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import click
 import numpy as np
 
+from facecaption_assets.commands.pictures import pictures_in
 from facecaption_assets.resources.models import load_detector, load_variant
 from facecaption_assets.settings import Settings
 from facecaption_ml.decoding import as_rgb, encode_jpeg
@@ -18,6 +19,7 @@ from facecaption_ml.devices import resolve_device
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.local_files import write_file
 from facecaption_ml.storage.store import Store, StoreError
+from facecaption_ml.texts import shortened
 
 if TYPE_CHECKING:
     from facecaption_ml.flip import Flip
@@ -76,7 +78,7 @@ def search_faces(
     _require_jpeg(out)
     if by in ("labels", "both") and query.is_empty:
         raise FaceCaptionError(
-            f"{text!r} names none of the 40 attributes, so there is nothing for labels: use --by flip"
+            f"{_repeated(text)} names none of the 40 attributes, so there is nothing for labels: use --by flip"
         )
     if where is not None and not (where / "store").is_dir():
         answer = _in_photos(settings, where, text, query, top, variant, by)
@@ -98,6 +100,24 @@ def _require_jpeg(out: Path) -> None:
         raise FaceCaptionError(f"--out {out}: there is no folder {out.parent}")
 
 
+def _flip(settings: Settings, store: Store, text: str, query: Query, variant: str) -> Flip:
+    """The checkpoint. Where there is none, a text that names no attribute could have no other answer: the error says so."""
+    try:
+        return load_variant(settings, store, variant)
+    except FaceCaptionError as error:
+        if not query.is_empty:
+            raise
+        raise FaceCaptionError(
+            f"{_repeated(text)} names none of the 40 attributes, so FLIP is needed: {error}"
+        ) from error
+
+
+def _repeated(text: str) -> str:
+    from facecaption_ml.search.query import SHOWN
+
+    return repr(shortened(text, SHOWN))
+
+
 # -- the data set --------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +130,7 @@ def _in_data_set(settings: Settings, text: str, query: Query, top: int, variant:
     if by == "labels":
         found, searched = labelled_faces(store, query, top)
         return _Answer(by, str(query), "", searched, _of_data_set(store, found))
-    flip = load_variant(settings, store, variant)
+    flip = _flip(settings, store, text, query, variant)
     if by == "flip":
         found, searched = _nearest(store, flip, text, top)
         return _Answer(by, "", flip.version, searched, _of_data_set(store, found))
@@ -162,7 +182,7 @@ def _in_photos(settings: Settings, folder: Path, text: str, query: Query, top: i
 
     if by == "auto":
         by = "flip" if query.is_empty else "labels"
-    flip = None if by == "labels" else load_variant(settings, settings.open_store(), variant)
+    flip = None if by == "labels" else _flip(settings, settings.open_store(), text, query, variant)
     faces = _faces_of(settings, folder)
     margin = settings.crops.margin
     scores = []
@@ -190,15 +210,14 @@ def _in_photos(settings: Settings, folder: Path, text: str, query: Query, top: i
 
 
 def _faces_of(settings: Settings, folder: Path) -> list[PhotoFace]:
-    """Raises FaceCaptionError where there is no such folder, and where nothing in it shows a face."""
+    """Raises FaceCaptionError where there is no such folder, no picture in it, and where none shows a face."""
     from facecaption_assets.factories.progress import Progress
     from facecaption_ml.attributes import AttributePredictor
-    from facecaption_ml.dataset.sources import PICTURE_SUFFIXES
     from facecaption_ml.search.photos import PhotoFaces, looks_version
 
     if not folder.is_dir():
         raise FaceCaptionError(f"--in {folder}: there is no such folder")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    paths = pictures_in(folder)
     predictor = AttributePredictor.load(
         settings.attributes.weights or "bundled", device=resolve_device(settings.device, settings.threads)
     )
@@ -243,7 +262,7 @@ def _sheet(shown: Sequence[_Shown]) -> bytes:
 
 def _print(text: str, out: Path, answer: _Answer) -> None:
     read = f", read as {answer.labels}" if answer.labels else ""
-    click.echo(f"{text!r}{read}: {len(answer.shown)} nearest of {answer.faces:,} faces, on {out}")
+    click.echo(f"{_repeated(text)}{read}: {len(answer.shown)} nearest of {answer.faces:,} faces, on {out}")
     for rank, face in enumerate(answer.shown, start=1):
         words = (face.caption or "(no caption)").split()
         caption = " ".join(words[:_CAPTION_WORDS]) + (" …" if len(words) > _CAPTION_WORDS else "")

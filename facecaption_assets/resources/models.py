@@ -198,14 +198,14 @@ def load_photo_captioner(
     settings: Settings,
     *,
     weights: str = "",
-    attributes: str = "bundled",
+    attributes: str = "",
     grammar: str = "bundled",
     min_score: float = 0.9,
     seed: int = 0,
     excluded: Collection[str] = (),
 ) -> PhotoCaptioner:
     """Detector, attribute predictor and grammar for single photos, as the settings say. ``weights``: as of load_detector;
-    ``excluded``: attributes kept out of captions."""
+    ``attributes``: another predictor than the settings'; ``excluded``: attributes kept out of captions."""
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.captions import CaptionGrammar
     from facecaption_ml.photos import PhotoCaptioner
@@ -213,7 +213,8 @@ def load_photo_captioner(
     device = resolve_device(settings.device, settings.threads)
     with naming("FACECAPTION_GRAMMAR"):
         loaded = CaptionGrammar.load(grammar)
-    predictor = AttributePredictor.load(attributes, device=device)
+    with naming("--attributes" if attributes else "FACECAPTION_ATTRIBUTE_WEIGHTS"):
+        predictor = AttributePredictor.load(attributes or settings.attributes.weights or "bundled", device=device)
     rule = label_rule(settings, predictor)
     return PhotoCaptioner(
         load_detector(settings, weights),

@@ -101,8 +101,9 @@ class AttributePredictor:
         require_precision(precision)
         path = self._thresholds
         if path is None or not path.is_file():
+            where = f"attribute checkpoint {path.parent}" if path else "this attribute checkpoint"
             raise PrecisionError(
-                f"this attribute checkpoint has no {THRESHOLDS}, so that no thresholds follow from a precision: ask for none "
+                f"{where} has no {THRESHOLDS}, so that no thresholds follow from a precision: ask for none "
                 "(0), or measure it anew with python -m facecaption_ml.attributes.finishing"
             )
         table = Thresholds.read(path)

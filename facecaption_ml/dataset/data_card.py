@@ -66,6 +66,7 @@ def data_card(
         splits=_counted(["split", "pairs"], {split: summary.by_split[split] for split in SPLITS}),
         funnel=_counted(["stage", "count"], funnel),
         label_rule=label_rule,
+        saying=_saying(summary.captions),
         captions=_captions(summary.captions, kept_out, spent or {}),
         statistics=statistics,
         versions=markdown_table(["part", "version"], [[name, escape_cell(text)] for name, text in versions.items()]),
@@ -108,6 +109,23 @@ def summary_json(summary: ReleaseSummary, funnel: Mapping[str, int]) -> bytes:
         },
         indent=2,
     ).encode()
+
+
+def _saying(tally: CaptionTally) -> str:
+    """What a caption says, by who wrote those that are released."""
+    sentences = []
+    if tally.sources[TEMPLATE] or tally.sources[LLM]:
+        sentences.append(
+            "A caption by the grammar says the labels of its face and nothing else."
+            if not tally.sources[LLM]
+            else "A caption by the grammar or by a language model says the labels of its face and nothing else: the grammar is "
+            "conditioned on them, and a rewrite is taken only where it asserts every one of them and adds nothing."
+        )
+    if tally.sources[PUBLISHED]:
+        sentences.append(
+            "A published caption came with its picture and is as it was: nothing holds it to the labels of the face."
+        )
+    return " ".join(sentences) or "There are no captions."
 
 
 def _captions(tally: CaptionTally, kept_out: Sequence[str], spent: Mapping[str, str]) -> str:

@@ -17,7 +17,10 @@ from facecaption_ml.captions.faithful.parser import parse
 from facecaption_ml.captions.labels import BIT, names_of
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.taxonomy import ATTRIBUTES, FEMALE
+from facecaption_ml.texts import shortened
 
+SHOWN: Final = 120
+"""Characters of a description that a message repeats."""
 _LEAST: Final = 1e-4  # so that one label of which the predictor is certain does not outweigh all others
 _NO_BEARD: Final = BIT["No_Beard"]
 Scores = npt.NDArray[np.float32]
@@ -36,9 +39,8 @@ class Query:
         return not (self.wanted or self.unwanted)
 
     def __str__(self) -> str:
-        """For people: ``Bald, Male; not Smiling``."""
-        parts = [", ".join(self.wanted), "not " + ", ".join(self.unwanted) if self.unwanted else ""]
-        return "; ".join(part for part in parts if part) or "no label"
+        """For people: ``Bald, Male, not Smiling``."""
+        return ", ".join([*self.wanted, *(f"not {name}" for name in self.unwanted)]) or "no label"
 
     def scores(self, probabilities: npt.ArrayLike) -> Scores:
         """float32 [N], at most 0: the log probability of the query for each face of ``probabilities`` [N, 40]."""
@@ -69,7 +71,7 @@ def read_query(text: str) -> Query:
         denied |= _NO_BEARD
     both = said.asserted & said.denied
     if both:
-        raise FaceCaptionError(f"{text!r} wants {names_of(both)[0]} and does not: say one of them")
+        raise FaceCaptionError(f"{shortened(text, SHOWN)!r} wants {names_of(both)[0]} and does not: say one of them")
     return Query(names_of(said.asserted), names_of(denied & ~said.asserted))
 
 

@@ -135,6 +135,11 @@ def test_no_backend_keeps_the_template_captions(tmp_path: Path, monkeypatch: pyt
     made, store = pipeline(tmp_path, monkeypatch, llm_backend="none")
     made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
     assert set(store.read_table("llm_captions", SHARD_NAMES[0])["reason"]) == {"FACECAPTION_LLM_BACKEND is none"}
+    told = metadata(made, SHARD_NAMES[0])
+    assert told["rewriting"] == "no language model was asked"
+    of_a_model = {"acceptance rate", "from the LLM", "mean attempts", "rewrites", "what came of the template captions"}
+    assert not of_a_model & set(told)
+    assert not [name for name in told if name.startswith("template kept")]
 
 
 def metadata_of(made: Pipeline, shard: str) -> Mapping[str, dg.MetadataValue]:  # type: ignore[type-arg]

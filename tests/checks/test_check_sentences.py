@@ -32,6 +32,7 @@ def result(value: float | None) -> BenchmarkResult:
         (tables.calibrated(0.9, 0.85, 0.95), True, "90.0% of the labels with a probability of 85% to 95% are right"),
         (tables.calibrated(None, 0.85, 0.95), False, "no held-out label has a probability of 85% to 95%"),
         (tables.acceptance(94, 168, 0.5), True, "94 of 168 captions are the LLM's, 56.0%: at or above the floor of 50%"),
+        (tables.acceptance(0, 168, 0.5, asked=False), True, "no language model was asked: 168 template captions stay"),
         (tables.acceptance(10, 168, 0.5), False, "10 of 168 captions are the LLM's, 6.0%: under the floor of 50%"),
         (
             tables.unique(pl.DataFrame({"face_id": ["a", "b", "b"]}), "face_id", "unique_faces"),

@@ -47,6 +47,15 @@ def test_weights_of_the_settings_and_those_of_the_option(strip: Path, tmp_path: 
     assert named.returncode == 0
 
 
+def test_the_predictor_of_the_settings_and_that_of_the_option(strip: Path, tmp_path: Path) -> None:
+    done = invoke("caption", strip, home=tmp_path, FACECAPTION_ATTRIBUTE_WEIGHTS="absent")
+    assert_one_line(done, "FACECAPTION_ATTRIBUTE_WEIGHTS", "absent", "attributes.safetensors is missing")
+    named = invoke("caption", "--attributes", "bundled", strip, home=tmp_path, FACECAPTION_ATTRIBUTE_WEIGHTS="absent")
+    assert named.returncode == 0
+    wrong = invoke("caption", "--attributes", "absent", strip, home=tmp_path)
+    assert_one_line(wrong, "--attributes", "absent", "attributes.safetensors is missing")
+
+
 def test_a_folder_is_read_as_a_source_reads_it(strip: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     for name in ("a.jpg", ".hidden.jpg", ".thumbnails/b.jpg", "@eaDir/c.jpg", "sub/_MG_1.JPG", "d.jpg.part"):

@@ -120,6 +120,8 @@ def test_published_captions_have_no_model_no_attempts_and_no_labels(store: Store
     assert "| as published (`published`) | 2 | 100.0% |" in text
     assert "Published captions, for example:\n\n- A man." in text
     assert "kept out" not in text
+    assert "nothing holds it to the labels of the face" in text
+    assert "says the labels of its face" not in text
     assert numbers["captions"]["sources"] == {"llm": 0, "template": 0, "published": 2}
 
 
@@ -156,6 +158,8 @@ def test_with_templates_alone_the_card_says_that_no_model_was_asked(store: Store
     text, numbers, _ = release(store, S[:1])
     assert "No language model was asked." in text
     assert "Captions by a language model" not in text
+    assert "A caption by the grammar says the labels of its face and nothing else." in text
+    assert "rewrite" not in text.split("## Captions")[1].split("## Statistics")[0]
     assert numbers["captions"]["models"] == []
 
 

@@ -61,14 +61,13 @@ def node(ui: int, asset: str, fields: str) -> dict[str, Any]:
 
 
 def checks(ui: int, asset: str) -> dict[str, dict[str, list[str]]]:
-    """The lists on the page "Partitions" of each check that holds; ``acceptance`` does not where nothing is rewritten."""
+    """The lists on the page "Partitions" of each check."""
     fields = """assetChecksOrError{... on AssetChecks{checks{name partitionStatuses{... on AssetCheckDefaultPartitionStatuses{
     succeededPartitions failedPartitions executionFailedPartitions inProgressPartitions skippedPartitions}}}}}"""
     found = {}
     for check in node(ui, asset, fields)["assetChecksOrError"]["checks"]:
-        if check["name"] != "acceptance":
-            lists = check["partitionStatuses"].items()
-            found[check["name"]] = {name.removesuffix("Partitions"): shards for name, shards in lists if shards}
+        lists = check["partitionStatuses"].items()
+        found[check["name"]] = {name.removesuffix("Partitions"): shards for name, shards in lists if shards}
     return found
 
 

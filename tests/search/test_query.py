@@ -93,3 +93,7 @@ def test_two_kinds_of_scores_count_alike_whatever_their_scale() -> None:
     found = combined(labels, similarity)
     assert np.array_equal(best(found, 50), best(combined(1000 * labels - 7, similarity), 50))
     assert combined(np.zeros(5, np.float32), similarity[:5]).argmax() == similarity[:5].argmax()
+
+
+def test_every_denied_label_is_shown_as_denied() -> None:
+    assert str(read_query("a bald man, not smiling, no glasses")) == "Bald, Male, not Eyeglasses, not Smiling"

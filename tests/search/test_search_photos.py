@@ -147,7 +147,7 @@ def test_a_denial_turns_the_order(tmp_path: Path, folder: Path) -> None:
     out = str(tmp_path / "found.jpg")
     done = search(tmp_path, "someone who is not bald", "--in", str(folder), "--json", "--out", out)
     record = json.loads(done.stdout)
-    assert (record["by"], record["labels"], record["faces"]) == ("labels", "; not Bald".removeprefix("; "), 4)
+    assert (record["by"], record["labels"], record["faces"]) == ("labels", "not Bald", 4)
     assert {Path(face["photo"]).name for face in record["nearest"][:2]} == {"b.jpg", "d.jpg"}
     assert [face["rank"] for face in record["nearest"]] == [1, 2, 3, 4]
     assert all(len(face["box"]) == 4 for face in record["nearest"])
@@ -160,13 +160,36 @@ def test_mistakes_are_one_line(tmp_path: Path, folder: Path) -> None:
         ("a bald man", "--in", str(tmp_path / "absent")): "there is no such folder",
         ("a window", "--in", str(folder), "--by", "labels"): "names none of the 40 attributes",
         ("a bald man", "--in", str(folder), "--by", "both"): "no checkpoint of variant 'flip'",
+        ("a window", "--in", str(folder)): "names none of the 40 attributes, so FLIP is needed: no checkpoint",
+        ("a window", "--in", str(folder), "--by", "flip"): "so FLIP is needed: no checkpoint of variant 'flip'",
     }.items():
         done = search(tmp_path, *arguments, "--out", out)
         assert done.exit_code != 0
         assert said in done.stderr.strip().splitlines()[-1]
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no face was found in its 0 pictures" in search(tmp_path, "bald", "--in", str(empty), "--out", out).stderr
+    assert f"{empty}: no pictures in this folder" in search(tmp_path, "bald", "--in", str(empty), "--out", out).stderr
+    (empty / "dark.jpg").write_bytes((folder / "dark.jpg").read_bytes())
+    assert "no face was found in its 1 pictures" in search(tmp_path, "bald", "--in", str(empty), "--out", out).stderr
+
+
+@pytest.mark.usefixtures("_models")
+def test_hidden_pictures_are_passed_over_as_a_source_passes_them(tmp_path: Path, folder: Path) -> None:
+    for name in (".hidden.jpg", ".thumbnails/e.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((folder / "a.jpg").read_bytes())
+    done = search(tmp_path, "a bald person", "--in", str(folder), "--json", "--out", str(tmp_path / "found.jpg"))
+    assert json.loads(done.stdout)["faces"] == 4
+
+
+@pytest.mark.usefixtures("_models")
+def test_a_long_description_is_not_repeated_whole(tmp_path: Path, folder: Path) -> None:
+    out = str(tmp_path / "found.jpg")
+    done = search(tmp_path, "a bald person " * 800, "--in", str(folder), "--out", out)
+    assert "read as Bald: 4 nearest" in done.stdout
+    refused = search(tmp_path, "a window " * 800, "--in", str(folder), "--out", out)
+    assert len(done.stdout.splitlines()[0]) < 300
+    assert len(refused.stderr) < 400
 
 
 # -- the data set ----------------------------------------------------------------------------------------------------------
