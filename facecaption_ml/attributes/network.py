@@ -169,8 +169,8 @@ def fold_norms(network: nn.Module) -> None:
     """Fold the norms of a network in evaluation mode into the convolutions before them, in place: the same answers, faster."""
     for part in list(network.modules()):
         if isinstance(part, _Block):
-            for number in "12":
-                _fold(part, f"conv{number}", f"norm{number}")
+            _fold(part, "conv1", "norm1")
+            _fold(part, "conv2", "norm2")
         elif isinstance(part, nn.Sequential):
             for number in range(len(part) - 1):
                 _fold(part, str(number), str(number + 1))
