@@ -61,7 +61,7 @@ class FaceResnet(nn.Module):
         return self._outputs(x)[-1].mean((2, 3)) @ embedding.T
 
     def _outputs(self, x: Tensor) -> list[Tensor]:
-        x = F.max_pool2d(torch.relu(self.stem(x)), 3, 2)
+        x = torch.relu_(F.max_pool2d(self.stem(x), 3, 2))  # the same either way round, and this one is smaller
         outputs = []
         for block in self.blocks:
             x = block(x)
@@ -79,9 +79,9 @@ class _Block(nn.Module):
         self.halves = stride == 2
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.conv2(torch.relu(self.conv1(x)))
+        branch = self.conv2(torch.relu_(self.conv1(x)))
         shortcut = F.avg_pool2d(x, 2) if self.halves else x
-        return torch.relu(add_padded(branch, shortcut))
+        return torch.relu_(add_padded(branch, shortcut))
 
 
 def add_padded(one: Tensor, other: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class AttributeNetwork(nn.Module):
         """float [B, 3, H, W] in 0–255 → what the network takes, channels last."""
         mean = torch.tensor(self._mean, device=pixels.device)[:, None, None]
         spread = torch.tensor(self._range, device=pixels.device)[:, None, None]
-        return ((pixels - mean) / spread).contiguous(memory_format=torch.channels_last)
+        return (pixels - mean).div_(spread).contiguous(memory_format=torch.channels_last)
 
     def views(self, pixels: Tensor) -> Tensor:
         """float64 [B, 40]: the logits of pictures, float [B, 3, H, W] in 0–255; the mean with their mirror images' if the
@@ -141,8 +141,8 @@ class _Block(nn.Module):
         nn.init.zeros_(self.norm2.weight)  # a new block starts as its shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(self.excite(self.norm2(self.conv2(y))) + self.shortcut(x))
+        y = torch.relu_(self.norm1(self.conv1(x)))
+        return torch.relu_(self.excite(self.norm2(self.conv2(y))) + self.shortcut(x))
 
 
 def _residual(widths: tuple[int, ...], depths: tuple[int, ...], grid: tuple[int, int]) -> tuple[nn.Module, int]:
@@ -169,8 +169,8 @@ def fold_norms(network: nn.Module) -> None:
     """Fold the norms of a network in evaluation mode into the convolutions before them, in place: the same answers, faster."""
     for part in list(network.modules()):
         if isinstance(part, _Block):
-            for number in "12":
-                _fold(part, f"conv{number}", f"norm{number}")
+            _fold(part, "conv1", "norm1")
+            _fold(part, "conv2", "norm2")
         elif isinstance(part, nn.Sequential):
             for number in range(len(part) - 1):
                 _fold(part, str(number), str(number + 1))
