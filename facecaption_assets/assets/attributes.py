@@ -76,7 +76,7 @@ def _model_reads(settings: Settings) -> tuple[str, ...]:
 
 
 def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
-    from facecaption_ml.attributes import checkpoint_folder
+    from facecaption_ml.attributes import AttributePredictor, checkpoint_folder
     from facecaption_ml.attributes.checkpoints import EVALUATION
     from facecaption_ml.attributes.evaluation import Evaluation
 
@@ -84,6 +84,7 @@ def _provide_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
     if settings.attributes.weights:
         with naming("FACECAPTION_ATTRIBUTE_WEIGHTS"):
             folder = checkpoint_folder(settings.attributes.weights)
+            AttributePredictor.load(folder, device="cpu")  # what does not load takes no good checkpoint's place
     else:
         folder = _train(settings)
     evaluation = Evaluation.read(folder / EVALUATION)

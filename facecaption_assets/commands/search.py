@@ -16,7 +16,7 @@ from facecaption_assets.resources.models import load_detector, load_variant
 from facecaption_assets.settings import Settings
 from facecaption_ml.decoding import as_rgb, encode_jpeg
 from facecaption_ml.devices import resolve_device
-from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.errors import FaceCaptionError, naming
 from facecaption_ml.storage.local_files import write_file
 from facecaption_ml.storage.store import Store, StoreError
 from facecaption_ml.texts import shortened
@@ -218,9 +218,9 @@ def _faces_of(settings: Settings, folder: Path) -> list[PhotoFace]:
     if not folder.is_dir():
         raise FaceCaptionError(f"--in {folder}: there is no such folder")
     paths = pictures_in(folder)
-    predictor = AttributePredictor.load(
-        settings.attributes.weights or "bundled", device=resolve_device(settings.device, settings.threads)
-    )
+    device = resolve_device(settings.device, settings.threads)
+    with naming("FACECAPTION_ATTRIBUTE_WEIGHTS"):
+        predictor = AttributePredictor.load(settings.attributes.weights or "bundled", device=device)
     version = looks_version(
         settings.detector.model_dump_json(),
         settings.crops.min_side,

@@ -122,3 +122,18 @@ def test_the_check_recounts_each_row_under_its_rule() -> None:
     assert checks.label_thresholds(frame.head(1), rule, 3).passed
     assert not checks.label_thresholds(frame.head(1), LabelRule.plain(), 3).passed
     assert checks.label_thresholds(frame, rule, 3).metadata["examples"] == ["low", "few"]
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_in_the_store_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, store = pipeline(tmp_path, monkeypatch, attribute_weights="bundled")
+    made.run("attribute_model")
+    good = store.read_bytes("attribute_model/attributes.safetensors")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(checkpoint_folder("bundled"), damaged)
+    (damaged / "attributes.safetensors").write_bytes(good[:100_000])
+    again, store = pipeline(tmp_path, monkeypatch, attribute_weights=str(damaged))
+    with pytest.raises(RunFailedError, match=r"FACECAPTION_ATTRIBUTE_WEIGHTS.*damaged.*does not fit"):
+        again.run("attribute_model")
+    assert store.read_bytes("attribute_model/attributes.safetensors") == good

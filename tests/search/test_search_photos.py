@@ -182,6 +182,14 @@ def test_hidden_pictures_are_passed_over_as_a_source_passes_them(tmp_path: Path,
     assert json.loads(done.stdout)["faces"] == 4
 
 
+def test_a_predictor_that_is_not_there_is_named_with_its_setting(tmp_path: Path, folder: Path) -> None:
+    environment = {"FACECAPTION_HOME": str(tmp_path), "FACECAPTION_ATTRIBUTE_WEIGHTS": "absent"}
+    arguments = ["search", "a bald man", "--in", str(folder), "--out", str(tmp_path / "found.jpg")]
+    said = CliRunner().invoke(main, arguments, env=environment).stderr.strip().splitlines()[-1]
+    assert "FACECAPTION_ATTRIBUTE_WEIGHTS" in said
+    assert "attributes.safetensors is missing" in said
+
+
 @pytest.mark.usefixtures("_models")
 def test_a_long_description_is_not_repeated_whole(tmp_path: Path, folder: Path) -> None:
     out = str(tmp_path / "found.jpg")
