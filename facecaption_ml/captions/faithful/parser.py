@@ -130,7 +130,12 @@ class _Sentence:
                 if self._lies_under(i, part):
                     for claim in claims:
                         self._say(claim, negative, i)
-            if item.of and not (item.head and self._ends_phrase(i)):
+            if self._is_a_person(i, item):
+                item = self.items[i] = Entry(head="person", words=item.words, of=item.of)
+                for claim in item.of["person"]:
+                    self._say(claim, negative, i)
+                self._noun(i, item, negative)
+            elif item.of and not (item.head and self._ends_phrase(i)):
                 if not self._follows_its_noun(i, item, negative):
                     self.pending.append((item, negative))
             elif item.head:
@@ -199,6 +204,28 @@ class _Sentence:
         following = self.items[i + 1] if i + 1 < len(self.items) else None
         return following is None or not (following.head or following.of)
 
+    def _is_a_person(self, i: int, item: Entry) -> bool:
+        """Whether a colour of the hair stands as a noun, for somebody who has it ("a pretty young blonde smiles")."""
+        if not ("hair" in item.of and "person" in item.of) or self.copular:
+            return False
+        after = self.items[i + 1 : i + 3]
+        if after and after[0].role == "comma" and len(after) > 1:  # "a blonde, smiling woman", and "this blonde, who"
+            after = after[1:]
+        if after and after[0].words not in _SUBJECTS and (after[0].head or after[0].of or after[0].role in _JOINING):
+            return False
+        for before in reversed(self.items[:i]):
+            if before.role == "determiner" and not before.possessive:
+                return True
+            if before.head or not (before.of or before.claims or before.role in (*_JOINING, "passing")):
+                return False
+        return False
+
+    def _both(self, i: int) -> bool:
+        """Whether a noun is the second of "both his nose and his lips"."""
+        if i < 4 or not self.items[i - 1].possessive or self.items[i - 2].role != "conjunction":
+            return False
+        return bool(self.items[i - 3].head) and ("both",) in [item.words for item in self.items[: i - 3]]
+
     def _noun(self, i: int, item: Entry, negative: bool) -> None:
         before = self.items[i - 1] if i else None
         joined = bool(before and before.role in _JOINING and i > 1 and self.items[i - 2].head)
@@ -231,7 +258,7 @@ class _Sentence:
         # "a big nose and eyes" does not say that the eyes are big
         self.shared = [] if self.single else adjectives or (self.shared if compound else [])
         self.pending, self.single = rest, False
-        self.group = [*self.group, item.head] if joined else [item.head]
+        self.group = [*self.group, item.head] if joined or self._both(i) else [item.head]
         self.first = self.first or self.group
         self.copular = False
         if item.head == "person" and (not self.subject or item.words in _SUBJECTS):
