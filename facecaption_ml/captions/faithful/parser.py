@@ -231,7 +231,7 @@ class _Sentence:
         joined = bool(before and before.role in _JOINING and i > 1 and self.items[i - 2].head)
         joined = joined and item.words not in _SUBJECTS
         # "full lips": the adjective's own negation counts, or the noun's ("no full lips" negates both)
-        adjectives = self.pending or (self.shared if joined and item.head not in ("person", "other") else [])
+        adjectives = self.pending or (self.shared if joined and item.head not in ("person", "other", "bangs") else [])
         rest: list[tuple[Entry, bool]] = []
         following = self.items[i + 1] if i + 1 < len(self.items) else None
         if item.head == "person" and following is not None and following.head not in ("", "person"):

@@ -25,7 +25,7 @@ TAIL: Final = "Tail"
 """A phrase with a wording here closes its list ("wavy hair with bangs")."""
 _OPENING: Final = "OPENING"
 _EXPRESSING: Final = "Expressing"
-_THINGS: Final = (HAVE, "Plain", "Item")
+_THINGS: Final = (HAVE, "Plain", "Thing", "Item")
 
 Fits = tuple[int, ...]
 """For each phrase the slots that have a wording for it, one bit each."""
@@ -36,6 +36,7 @@ class Before(NamedTuple):
 
     word: str
     construction: str
+    placed: bool = False  # this sentence or one before it says in which picture
 
 
 NOTHING: Final = Before("nothing", "nothing")
@@ -134,6 +135,8 @@ class Constructions:
         found = self._tables.get(key)
         if found is None:
             filled = self._fill(fits, before is NOTHING)
+            if before.placed:
+                filled = [_placed(each) for each in filled if not each.construction.starts.placed]
             if not filled:
                 raise GrammarError(f"no sentence takes {len(fits)} phrases; {HAVE} and {WORN} need longer lists")
             costs = [self._cost(each, before) for each in filled]
@@ -212,9 +215,11 @@ class Constructions:
                     text = spaced(words)
                     slot_first = text.startswith("%s")
                     word = slots[0].text.split("_")[0].lower() if slot_first else text.split(maxsplit=1)[0]
-                    starts = (
-                        Before(word if word == "the" else "", _OPENING) if symbol == _OPENING else Before(word, name)
-                    )
+                    placed = name in self._style.sentence_costs.placing
+                    if symbol == _OPENING:
+                        starts = Before(word if word == "the" else "", _OPENING, placed)
+                    else:
+                        starts = Before(word, name, placed)
                     text = text[0].upper() + text[1:]
                     yield Construction(weight * share, text, slots, words.split().count("and"), starts, slot_first)
 
@@ -239,6 +244,12 @@ class Constructions:
         if self._rules.scope[symbol]:
             return [(1.0, [symbol])]
         return [(p, [text]) for text, p in self._book.texts(symbol).items()]
+
+
+def _placed(filled: Filled) -> Filled:
+    """The same after a sentence that says in which picture, so that those after it know."""
+    construction = filled.construction
+    return filled._replace(construction=construction._replace(starts=construction.starts._replace(placed=True)))
 
 
 @lru_cache(maxsize=1 << 16)
