@@ -99,6 +99,7 @@ class _Sentence:
     said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
     early: list[tuple[Entry, bool]] = field(default_factory=list)  # adjectives before any noun
     base: list[str] = field(default_factory=list)  # the nouns before a preposition
+    meant: list[str] = field(default_factory=list)  # what "they" may mean: the nouns before it
     single: bool = False  # behind "a"
     doubtful: bool = False
     compared: bool = False  # behind "than"
@@ -258,6 +259,8 @@ class _Sentence:
         # "a big nose and eyes" does not say that the eyes are big
         self.shared = [] if self.single else adjectives or (self.shared if compound else [])
         self.pending, self.single = rest, False
+        if item.words == ("they",) and self.group != ["person"]:
+            self.meant = self.group
         self.group = [*self.group, item.head] if joined or self._both(i) else [item.head]
         self.first = self.first or self.group
         self.copular = False
@@ -355,6 +358,9 @@ class _Sentence:
             other = fallback if self.copular else ["person"] if "person" in fallback or not self.subject else []
             if not fitting and any(head in adjective.of for head in other):
                 heads = other
+                fitting = [head for head in heads if head in adjective.of]
+            if self.copular and not fitting:  # "full lips, and they are parted"
+                heads = [head for head in self.meant if head in adjective.of] or heads
                 fitting = [head for head in heads if head in adjective.of]
             # "Her eyes and hair are brown" is not about her hair alone: it hints
             partly = self.copular and 0 < len(fitting) < len(heads) and not guessed
