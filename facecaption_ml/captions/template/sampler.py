@@ -54,7 +54,7 @@ class Sampler:
         bounds, choices = self._traits.get(held) or self._choose_traits(held)
         person = choices[bisect_right(bounds, draw())]
         cuts, shape = self._families(labels ^ person, draw)
-        before = NOTHING
+        before, placed = NOTHING, False
         sentences = []
         last = labels & self._style.last
         ordered, tables = self._constructions.order, self._constructions.table
@@ -71,8 +71,9 @@ class Sampler:
                         phrases = (*phrases[:at], *phrases[at + 1 :], phrases[at])
                         fits = (*fits[:at], *fits[at + 1 :], fits[at])
             order, fits = ordered(fits)
-            bounds, filled = tables(fits, before)
-            (_, text, _, _, before, capital), _, _, runs = filled[bisect_right(bounds, draw())]
+            bounds, filled = tables(fits, before, placed)
+            (_, text, _, _, before, capital, places), _, _, runs = filled[bisect_right(bounds, draw())]
+            placed = placed or places
             words = []
             for wordings, places in runs:
                 if len(places) == 1:
