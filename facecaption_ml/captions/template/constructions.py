@@ -129,7 +129,8 @@ class Constructions:
     def table(self, fits: Fits, before: Before, placed: bool) -> tuple[list[int], list[Filled]]:
         """The sentences that say phrases of these fits, which are in order, after the sentence before.
 
-        ``placed``: in which picture has been said, and is not said again. As ``draws.table`` has them, the best of ``style.drafts`` draws.
+        ``placed``: in which picture has been said, and is not said again. As ``draws.table`` has them, the best of
+        ``style.drafts`` draws.
         """
         key = fits, before, placed
         found = self._tables.get(key)
