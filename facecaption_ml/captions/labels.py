@@ -75,8 +75,9 @@ def label_bits(labels: Iterable[str], gender: Gender | None) -> int:
         bits |= MALE_BIT
     elif gender is not None:
         raise ValueError(f"gender is {gender!r}, should be 'male', 'female' or None")
-    if any(bits & group not in free for group, free in _GROUPS):
-        return sum(BIT[name] for name in settle_conflicts(names_of(bits))[0])
+    for group, free in _GROUPS:
+        if bits & group not in free:
+            return sum(BIT[name] for name in settle_conflicts(names_of(bits))[0])
     return bits
 
 

@@ -29,9 +29,9 @@ def judged(case: dict):
     return judge_rewrite(case["text"], case["labels"], case["gender"])
 
 
-@pytest.mark.parametrize("name", ["closed_world.jsonl", "closed_world_fresh.jsonl"])
+@pytest.mark.parametrize("name", ["closed_world.jsonl", "closed_world_fresh.jsonl", "closed_world_diverse.jsonl"])
 def test_inventions_are_refused_and_honest_paraphrases_taken(name: str) -> None:
-    """``closed_world_fresh.jsonl``: sentences that the vocabulary was first measured on without having seen them."""
+    """The last two: sentences that the vocabulary was first measured on without having seen them."""
     cases = read(name)
     inventions = [case for case in cases if not case["honest"]]
     honest = [case for case in cases if case["honest"]]

@@ -48,6 +48,36 @@ def test_nobody_says_of_a_woman_that_she_has_no_beard(case):
         assert "No_Beard" in find_attributes(caption)[0], caption
 
 
+# What may stand behind "no beard" without being read as lacking too: the end of the sentence, or a verb.
+PRONOUN = r"(he|she|they|his|her|their|there|the (man|woman|person)('s)?)"
+UNAMBIGUOUS = rf"\.|,? and (is|are|has|have|wears?) |,? and {PRONOUN} |, (wearing|he|she|they) | who is "
+
+
+@examples(400)
+@given(captions())
+def test_nothing_stands_where_a_no_before_it_could_deny_it(case):
+    """ "No beard and eyeglasses" reads as no eyeglasses."""
+    _, _, caption = case
+    for lack in re.finditer("no (?:beard|facial hair)", caption):
+        assert re.match(UNAMBIGUOUS, caption[lack.end() :]), caption
+
+
+@examples(400)
+@given(captions(most=20))
+def test_in_which_picture_is_said_once(case):
+    _, _, caption = case
+    assert len(re.findall(r"\bin (?:the|this) (?:\w+ )?(?:photo|picture|image|portrait)", caption, re.IGNORECASE)) <= 1
+
+
+@examples(150)
+@given(captions())
+def test_adjectives_stand_as_they_are_usually_said(case):
+    _, _, caption = case
+    assert not re.search(r"(brown|black|blond|gray), (wavy|straight) hair", caption), caption
+    assert not re.search(r"(attractive|handsome|beautiful|pretty|lovely|good-looking) youthful", caption), caption
+    assert not re.search(r"(has|have|and|,) a smile(?! on)", caption), caption
+
+
 @examples(150)
 @given(captions())
 def test_a_family_stands_in_one_sentence(case):

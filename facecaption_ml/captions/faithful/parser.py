@@ -99,6 +99,7 @@ class _Sentence:
     said: list[tuple[Claim, int]] = field(default_factory=list)  # positive claims with their place, for "is missing"
     early: list[tuple[Entry, bool]] = field(default_factory=list)  # adjectives before any noun
     base: list[str] = field(default_factory=list)  # the nouns before a preposition
+    meant: list[str] = field(default_factory=list)  # what "they" may mean: the nouns before it
     single: bool = False  # behind "a"
     doubtful: bool = False
     compared: bool = False  # behind "than"
@@ -130,7 +131,12 @@ class _Sentence:
                 if self._lies_under(i, part):
                     for claim in claims:
                         self._say(claim, negative, i)
-            if item.of and not (item.head and self._ends_phrase(i)):
+            if self._is_a_person(i, item):
+                item = self.items[i] = Entry(head="person", words=item.words, of=item.of)
+                for claim in item.of["person"]:
+                    self._say(claim, negative, i)
+                self._noun(i, item, negative)
+            elif item.of and not (item.head and self._ends_phrase(i)):
                 if not self._follows_its_noun(i, item, negative):
                     self.pending.append((item, negative))
             elif item.head:
@@ -199,12 +205,34 @@ class _Sentence:
         following = self.items[i + 1] if i + 1 < len(self.items) else None
         return following is None or not (following.head or following.of)
 
+    def _is_a_person(self, i: int, item: Entry) -> bool:
+        """Whether a colour of the hair stands as a noun, for somebody who has it ("a pretty young blonde smiles")."""
+        if not ("hair" in item.of and "person" in item.of) or self.copular:
+            return False
+        after = self.items[i + 1 : i + 3]
+        if after and after[0].role == "comma" and len(after) > 1:  # "a blonde, smiling woman", and "this blonde, who"
+            after = after[1:]
+        if after and after[0].words not in _SUBJECTS and (after[0].head or after[0].of or after[0].role in _JOINING):
+            return False
+        for before in reversed(self.items[:i]):
+            if before.role == "determiner" and not before.possessive:
+                return True
+            if before.head or not (before.of or before.claims or before.role in (*_JOINING, "passing")):
+                return False
+        return False
+
+    def _both(self, i: int) -> bool:
+        """Whether a noun is the second of "both his nose and his lips"."""
+        if i < 4 or not self.items[i - 1].possessive or self.items[i - 2].role != "conjunction":
+            return False
+        return bool(self.items[i - 3].head) and ("both",) in [item.words for item in self.items[: i - 3]]
+
     def _noun(self, i: int, item: Entry, negative: bool) -> None:
         before = self.items[i - 1] if i else None
         joined = bool(before and before.role in _JOINING and i > 1 and self.items[i - 2].head)
         joined = joined and item.words not in _SUBJECTS
         # "full lips": the adjective's own negation counts, or the noun's ("no full lips" negates both)
-        adjectives = self.pending or (self.shared if joined and item.head not in ("person", "other") else [])
+        adjectives = self.pending or (self.shared if joined and item.head not in ("person", "other", "bangs") else [])
         rest: list[tuple[Entry, bool]] = []
         following = self.items[i + 1] if i + 1 < len(self.items) else None
         if item.head == "person" and following is not None and following.head not in ("", "person"):
@@ -231,7 +259,9 @@ class _Sentence:
         # "a big nose and eyes" does not say that the eyes are big
         self.shared = [] if self.single else adjectives or (self.shared if compound else [])
         self.pending, self.single = rest, False
-        self.group = [*self.group, item.head] if joined else [item.head]
+        if item.words == ("they",) and self.group != ["person"]:
+            self.meant = self.group
+        self.group = [*self.group, item.head] if joined or self._both(i) else [item.head]
         self.first = self.first or self.group
         self.copular = False
         if item.head == "person" and (not self.subject or item.words in _SUBJECTS):
@@ -328,6 +358,9 @@ class _Sentence:
             other = fallback if self.copular else ["person"] if "person" in fallback or not self.subject else []
             if not fitting and any(head in adjective.of for head in other):
                 heads = other
+                fitting = [head for head in heads if head in adjective.of]
+            if self.copular and not fitting:  # "full lips, and they are parted"
+                heads = [head for head in self.meant if head in adjective.of] or heads
                 fitting = [head for head in heads if head in adjective.of]
             # "Her eyes and hair are brown" is not about her hair alone: it hints
             partly = self.copular and 0 < len(fitting) < len(heads) and not guessed

@@ -25,7 +25,7 @@ TAIL: Final = "Tail"
 """A phrase with a wording here closes its list ("wavy hair with bangs")."""
 _OPENING: Final = "OPENING"
 _EXPRESSING: Final = "Expressing"
-_THINGS: Final = (HAVE, "Plain", "Item")
+_THINGS: Final = (HAVE, "Plain", "Thing", "Item")
 
 Fits = tuple[int, ...]
 """For each phrase the slots that have a wording for it, one bit each."""
@@ -51,6 +51,7 @@ class Construction(NamedTuple):
     ands: int
     starts: Before  # this sentence as the next one sees it
     begins_with_slot: bool
+    places: bool  # says in which picture
 
 
 class Filled(NamedTuple):
@@ -93,7 +94,7 @@ class Constructions:
         self._wordings = {slot: SlotWordings(book, slot) for slot in (*self.slots, *self.people)}
         self._orders: dict[Fits, tuple[list[int], Fits]] = {}
         self._filled: dict[tuple[Fits, bool], list[Filled]] = {}
-        self._tables: dict[tuple[Fits, Before], tuple[list[int], list[Filled]]] = {}
+        self._tables: dict[tuple[Fits, Before, bool], tuple[list[int], list[Filled]]] = {}
         self._room: dict[tuple[bool, int, int], bool] = {}
 
     def fit(self, phrase: int) -> int:
@@ -125,21 +126,40 @@ class Constructions:
             found = self._orders[fits] = order, tuple([fits[at] for at in order])
         return found
 
-    def table(self, fits: Fits, before: Before) -> tuple[list[int], list[Filled]]:
+    def table(self, fits: Fits, before: Before, placed: bool) -> tuple[list[int], list[Filled]]:
         """The sentences that say phrases of these fits, which are in order, after the sentence before.
 
-        As ``draws.table`` has them, the best of ``style.drafts`` draws.
+        ``placed``: in which picture has been said, and is not said again. As ``draws.table`` has them, the best of
+        ``style.drafts`` draws.
         """
-        key = fits, before
+        key = fits, before, placed
         found = self._tables.get(key)
         if found is None:
             filled = self._fill(fits, before is NOTHING)
+            if placed:
+                filled = [each for each in filled if not each.construction.places]
             if not filled:
                 raise GrammarError(f"no sentence takes {len(fits)} phrases; {HAVE} and {WORN} need longer lists")
-            costs = [self._cost(each, before) for each in filled]
-            shares = best_of(self._style.drafts, [each.weight for each in filled], costs)
-            found = self._tables[key] = table(shares, filled)
+            alike = fits, self._as_seen(filled, before), placed
+            found = self._tables.get(alike)
+            if found is None:
+                costs = [self._cost(each, before) for each in filled]
+                shares = best_of(self._style.drafts, [each.weight for each in filled], costs)
+                found = self._tables[alike] = table(shares, filled)
+            self._tables[key] = found
         return found
+
+    def _as_seen(self, filled: list[Filled], before: Before) -> Before:
+        """What of the sentence before makes a difference to these: the rest is dropped, so that tables are shared."""
+        if before is NOTHING:
+            return before
+        word, construction = before
+        starts = [each.construction.starts for each in filled]
+        if all(start.word != word for start in starts):
+            word = "any"
+        if construction != _OPENING and all(start.construction != construction for start in starts):
+            construction = "any"
+        return Before(word, construction)
 
     def _cost(self, filled: Filled, before: Before) -> float:
         """What a filled construction costs after the sentence before."""
@@ -212,11 +232,14 @@ class Constructions:
                     text = spaced(words)
                     slot_first = text.startswith("%s")
                     word = slots[0].text.split("_")[0].lower() if slot_first else text.split(maxsplit=1)[0]
+                    placed = name in self._style.sentence_costs.placing
                     starts = (
                         Before(word if word == "the" else "", _OPENING) if symbol == _OPENING else Before(word, name)
                     )
                     text = text[0].upper() + text[1:]
-                    yield Construction(weight * share, text, slots, words.split().count("and"), starts, slot_first)
+                    yield Construction(
+                        weight * share, text, slots, words.split().count("and"), starts, slot_first, placed
+                    )
 
     def _flat(self, right: tuple[str | Name, ...], above: tuple[Name, ...]) -> list[tuple[float, list[str | Name]]]:
         """A right side down to words and slots; nonterminals that assert nothing become their words."""

@@ -54,8 +54,9 @@ class Sampler:
         bounds, choices = self._traits.get(held) or self._choose_traits(held)
         person = choices[bisect_right(bounds, draw())]
         cuts, shape = self._families(labels ^ person, draw)
-        before = NOTHING
+        before, placed = NOTHING, False
         sentences = []
+        last = labels & self._style.last
         ordered, tables = self._constructions.order, self._constructions.table
         bounds, plans = self._planner.plans(shape, self._constructions.has_room)
         for families in plans[bisect_right(bounds, draw())]:
@@ -64,9 +65,15 @@ class Sampler:
             else:
                 phrases = sum([cuts[i].phrases for i in families], ())
                 fits = sum([cuts[i].fits for i in families], ())
+                if last:
+                    at = next((i for i, phrase in enumerate(phrases) if phrase & last), None)
+                    if at is not None:
+                        phrases = (*phrases[:at], *phrases[at + 1 :], phrases[at])
+                        fits = (*fits[:at], *fits[at + 1 :], fits[at])
             order, fits = ordered(fits)
-            bounds, filled = tables(fits, before)
-            (_, text, _, _, before, capital), _, _, runs = filled[bisect_right(bounds, draw())]
+            bounds, filled = tables(fits, before, placed)
+            (_, text, _, _, before, capital, places), _, _, runs = filled[bisect_right(bounds, draw())]
+            placed = placed or places
             words = []
             for wordings, places in runs:
                 if len(places) == 1:

@@ -35,6 +35,7 @@ class SentenceCosts:
     early: float
     static: float
     ands: float
+    placing: tuple[str, ...]
     later: tuple[str, ...]
 
 
@@ -47,6 +48,7 @@ class Style:
     families: tuple[int, ...]
     together: tuple[int, ...]
     beside: tuple[int, ...]
+    last: int
     neighbours: float
     merged: float
     of_the_person: float
@@ -73,6 +75,7 @@ def read_style(text: str) -> Style:
         families=tuple(_bits(names) for names in data["families"].values()),
         together=tuple(_bits(names) for names in phrases["together"]),
         beside=tuple(_bits(names) for names in phrases["beside"]),
+        last=_bits(phrases["last"]),
         neighbours=phrases["neighbours"],
         merged=phrases["merged"],
         of_the_person=phrases["of_the_person"],
@@ -80,7 +83,7 @@ def read_style(text: str) -> Style:
         families_in_a_sentence=tuple(plans["families_in_a_sentence"]),
         stray=plans["stray"],
         plan_costs=PlanCosts(**data["plan_costs"]),
-        sentence_costs=SentenceCosts(**{**sentence, "later": tuple(sentence["later"])}),
+        sentence_costs=SentenceCosts(**{**sentence, **{key: tuple(sentence[key]) for key in ("placing", "later")}}),
     )
 
 
