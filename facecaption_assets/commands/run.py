@@ -116,7 +116,7 @@ def _where_to_look(settings: Settings, sheet: Path | None, variant: str | None) 
     use = (
         "datasets.load_dataset opens it; README.md is its card"
         if released
-        else "no pair was made; README.md says at which stage. Where faces have too few labels: a lower FACECAPTION_MIN_LABELS, "
+        else "no pair was made; README.md says at which stage. Faces with too few labels: lower FACECAPTION_MIN_LABELS, "
         "or FACECAPTION_LABEL_PRECISION"
     )
     click.echo(f"  released data set    {store}/release   ({use})")
