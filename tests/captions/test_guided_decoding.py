@@ -147,7 +147,7 @@ def joined_to_what_it_does_not_fit(text: str) -> list[str]:
     """ "Is" and "are" stand behind people, "who", parts of the face in their number, "this" and the photo."""
     wrong = []
     for sentence in sentences_of(text):
-        carried = re.sub(r" with [^.]*?(?= (?:is|are|has|have|wears?)\b|, who|$)", "", sentence)
+        carried = re.sub(r" with [^.]*?(?= (?:is|are|has|have|wears?|frames?)\b|, who|$)", "", sentence)
         for before, verb in itertools.pairwise(words_of(carried)):
             singular = {*(PARTS - PLURAL), "man", "woman", "person", "he", "she", "who", "this", "photo", "and"}
             if (verb == "is" and before not in singular) or (verb == "are" and before not in {*PLURAL, "they", "and"}):
