@@ -26,8 +26,8 @@ QUEUE = 2 * GLOBAL_BATCH  # full after two steps, overwritten after that
 
 
 class MostSimilarNegatives(FlipTask):
-    def _draw(self, similarity: Tensor, own_ids: Tensor, candidate_ids: Tensor) -> Tensor:
-        return super()._draw(1e6 * similarity, own_ids, candidate_ids)
+    def _draw(self, rows: Tensor, candidates: Tensor, own_ids: Tensor, candidate_ids: Tensor) -> Tensor:
+        return super()._draw(1e6 * rows, candidates, own_ids, candidate_ids)
 
 
 def train(rank: int, processes: int, captions: int) -> dict[str, Any]:
