@@ -362,6 +362,8 @@ class _Sentence:
             if self.copular and not fitting:  # "full lips, and they are parted"
                 heads = [head for head in self.meant if head in adjective.of] or heads
                 fitting = [head for head in heads if head in adjective.of]
+            if not fitting and "lips" in adjective.of and self._behind_lipstick(i):
+                heads = fitting = ["lips"]
             # "Her eyes and hair are brown" is not about her hair alone: it hints
             partly = self.copular and 0 < len(fitting) < len(heads) and not guessed
             if (partly or not fitting) and not adjective.claims:  # "brunette" stands alone too
@@ -370,9 +372,16 @@ class _Sentence:
                 self._say(Claim(claim.attribute, HINTS) if partly else claim, negative, i)
         self.pending = []
 
+    def _behind_lipstick(self, i: int) -> bool:
+        """Whether the last noun is the lipstick on lips: "her lips coated in lipstick and slightly parted"."""
+        nouns = [item for item in self.items[:i] if item.head]
+        return len(nouns) > 1 and nouns[-1].words == ("lipstick",) and nouns[-2].head == "lips"
+
     def _postfix(self, i: int, item: Entry, negative: bool) -> None:
         """ "His beard is gone", "glasses are not visible", "makeup-free": the last claim turns into its denial."""
         if not (item.role == "gone" or (item.role == "seen" and negative) or (item.role == "less" and i)):
+            return
+        if item.role == "seen" and i and self.items[i - 1].role in ("no", "without"):  # "no visible beard"
             return
         things = [where for claim, where in self.said if not claim.attribute & GENDER_BITS]
         if not things or (item.role == "less" and things[-1] != i - 1):
