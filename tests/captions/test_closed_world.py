@@ -29,10 +29,10 @@ def judged(case: dict):
     return judge_rewrite(case["text"], case["labels"], case["gender"])
 
 
-@pytest.mark.parametrize("name", ["closed_world.jsonl", "closed_world_fresh.jsonl", "closed_world_diverse.jsonl"])
+@pytest.mark.parametrize("name", ["", "_fresh", "_diverse", "_plain"])
 def test_inventions_are_refused_and_honest_paraphrases_taken(name: str) -> None:
-    """The last two: sentences that the vocabulary was first measured on without having seen them."""
-    cases = read(name)
+    """All but the first: sentences that the vocabulary was first measured on without having seen them."""
+    cases = read(f"closed_world{name}.jsonl")
     inventions = [case for case in cases if not case["honest"]]
     honest = [case for case in cases if case["honest"]]
     assert min(len(inventions), len(honest)) >= 100
@@ -86,6 +86,36 @@ def test_what_a_label_is_about_may_be_spoken_of() -> None:
     assert judge_rewrite("A bald man turns to the side.", ["Bald"], "male").caption is None
     assert judge_rewrite("A young girl smiles.", ["Smiling", "Young"], "female").caption
     assert judge_rewrite("A girl smiles here.", ["Smiling"], "female").caption is None
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("His nose is pretty big.", ["Big_Nose"]),
+        ("Nose: large. Eyebrows: bushy. The man smiles.", ["Big_Nose", "Bushy_Eyebrows", "Smiling"]),
+        ("Man, chubby, double chin, glasses.", ["Chubby", "Double_Chin", "Eyeglasses"]),
+        ("His eyes look narrow; his nose is on the large side.", ["Narrow_Eyes", "Big_Nose"]),
+        ("Attractive, young, with black hair - he smiles.", ["Attractive", "Young", "Black_Hair", "Smiling"]),
+        ("He has black hair: it's straight.", ["Black_Hair", "Straight_Hair"]),
+        ("The man smiles. You can see he has a double chin.", ["Smiling", "Double_Chin"]),
+    ],
+)
+def test_plain_constructions_are_read(text: str, labels: list[str]) -> None:
+    assert judge_rewrite(text, labels, "male").caption == text
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("His pretty nose is big.", ["Big_Nose"]),
+        ("Eyes: big. He smiles.", ["Smiling"]),
+        ("A man, chubby, black hat.", ["Chubby", "Wearing_Hat"]),
+        ("He is on the left side and smiles.", ["Smiling"]),
+        ("He has never shaved his beard and smiles.", ["No_Beard", "Smiling"]),
+    ],
+)
+def test_plain_constructions_hide_nothing(text: str, labels: list[str]) -> None:
+    assert judge_rewrite(text, labels, "male").caption is None
 
 
 def settled(labels: set[str], gender: str | None) -> list[str]:

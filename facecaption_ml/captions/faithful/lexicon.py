@@ -197,10 +197,12 @@ class Lexicon:
 
 _MOST_UNLISTED: Final = 50_000  # words that no phrase begins with, kept for the next text
 _STOP: Final = Entry(role="stop")
+COLON: Final = Entry(role="stop")
 _COMMA: Final = Entry(role="comma")
 _PUNCTUATION: Final = {
     **dict.fromkeys(".!?\n", _STOP),
-    **dict.fromkeys((";", ":", "-", "--", "–", "—"), _STOP),
+    **dict.fromkeys((";", "-", "--", "–", "—"), _STOP),
+    ":": COLON,
     ",": _COMMA,
 }
 

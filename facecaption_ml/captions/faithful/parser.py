@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from facecaption_ml.captions.faithful.lexicon import Bearing, Claim, Entry, Lexicon, tokens
+from facecaption_ml.captions.faithful.lexicon import COLON, Bearing, Claim, Entry, Lexicon, tokens
 from facecaption_ml.captions.faithful.negation import negated
 from facecaption_ml.captions.labels import FACIAL_HAIR_BITS, GENDER_BITS
 
@@ -36,6 +36,10 @@ _FLUSHING = frozenset(
 _STARTS_ANEW = frozenset({"verb", "contrast", "relative"})
 _UNDER = frozenset({("under",), ("below",), ("beneath",), ("underneath",)})
 _ENDS_A_PLACE = frozenset({"conjunction", "comma", "verb", "copula", "relative", "contrast", "preposition"})
+_GRADED = frozenset(
+    (word,) for word in ("big", "large", "thick", "bushy", "high", "narrow", "pointy", "prominent", "heavy")
+)
+_IS = Entry(role="copula")
 _JOINING = frozenset({"conjunction", "alternative", "comma", "nor"})
 _SEES_THROUGH = frozenset({"passing", "shape", "neutral"})
 
@@ -78,12 +82,27 @@ def parse(text: str, lexicon: Lexicon) -> Mentions:
     """Everything that the text says about the 40 attributes and the gender."""
     mentions = Mentions()
     items = mentions.items = lexicon.items(tokens(text))
-    start = 0
+    for i, item in enumerate(items):
+        if item is COLON and _tells(items, i):
+            items[i] = _IS
+    start, before = 0, list[str]()
     for end in (*(i for i, item in enumerate(items) if item.role == "stop"), len(items)):
         if end > start:
-            _Sentence(items[start:end], mentions).parse()
+            sentence = _Sentence(items[start:end], mentions)
+            if sentence.speaks_of_it() and before != ["person"]:
+                sentence.subject = before
+            sentence.parse()
+            before = sentence.group
         start = end + 1
     return mentions
+
+
+def _tells(items: list[Entry], i: int) -> bool:
+    """Whether a colon stands for "is": "Nose: large.", "Eyebrows: bushy and arched."."""
+    if not i or not items[i - 1].head or (i > 1 and items[i - 2].role != "stop"):
+        return False
+    after = next((item for item in items[i + 1 :] if item.role not in _SEES_THROUGH), None)
+    return after is not None and items[i - 1].head in after.of
 
 
 @dataclass
@@ -104,12 +123,22 @@ class _Sentence:
     doubtful: bool = False
     compared: bool = False  # behind "than"
 
+    def speaks_of_it(self) -> bool:
+        """Whether the sentence begins with "it is" and an adjective: it speaks of the noun before ("brown hair: it's wavy")."""
+        if len(self.items) < 3 or self.items[0].words != ("it",) or self.items[1].role != "copula":
+            return False
+        return bool(
+            next((item for item in self.items[2:] if item.role not in (*_SEES_THROUGH, "not")), self.items[0]).of
+        )
+
     def parse(self) -> None:
         flags = negated(self.items)
         for i, item in enumerate(self.items):
             negative = flags[i] if flags else False
+            if self._looks(i):
+                item = Entry(role="copula", words=item.words)
             role = item.role
-            if role == "neutral":
+            if role == "neutral" or self._is_a_degree(i):
                 continue
             if item.relation and self._is_another_person(i):
                 self.pending = []
@@ -157,6 +186,19 @@ class _Sentence:
             self.mentions.add(claim, True)
         else:
             self.said.append((claim, place))
+
+    def _looks(self, i: int) -> bool:
+        """Whether "look" is the verb of a plural before it ("her eyes look narrow")."""
+        if self.items[i].words != ("look",) or not i:
+            return False
+        before = self.items[i - 1]
+        return bool(before.head) and before.words[-1].endswith("s")
+
+    def _is_a_degree(self, i: int) -> bool:
+        """Whether "pretty" only says how much ("a pretty big nose")."""
+        if self.items[i].words != ("pretty",) or i + 1 == len(self.items):
+            return False
+        return self.items[i + 1].words[:1] in _GRADED
 
     def _is_another_person(self, i: int) -> bool:
         """Whether "husband" and the like stands behind whose it is ("her young husband", "the woman's husband")."""
@@ -323,6 +365,9 @@ class _Sentence:
         if not self.pending:
             return
         if not self.copular:
+            if self.items[i].role == "comma" and self._stands_apart(i):
+                self._flush(i)
+                return
             for item in self.items[i + 1 :]:
                 if item.of or (item.head and item.words not in _SUBJECTS):
                     return
@@ -330,10 +375,23 @@ class _Sentence:
                     break
         self._flush(i)
 
+    def _stands_apart(self, i: int) -> bool:
+        """Whether the adjectives before a comma fit the noun before them, not the next ("a man, chubby, double chin")."""
+        before = self.items[i - 2] if i > 1 else None
+        if before is None or before.role != "comma" or len(self.pending) != 1 or not self.group:
+            return False
+        noun = next((item for item in self.items[i + 1 :] if item.head or item.role in _FLUSHING), None)
+        of = self.pending[0][0].of
+        return bool(noun and noun.head and noun.head not in of) and self.group[-1] in of
+
     def _flush(self, i: int, last: bool = False) -> None:
         """Adjectives without a noun after them: to the subject or the noun before."""
         if last:
-            self.mentions.unfit += [(adjective, "") for adjective, _ in self.early if self.group]
+            for adjective, negative in self.early if self.group else ():  # "Young, with wavy hair: she …"
+                if "person" not in adjective.of:
+                    self.mentions.unfit.append((adjective, ""))
+                for claim in adjective.of.get("person", ()):
+                    self._say(claim, negative, i)
             self.pending += [] if self.group else self.early
         if not self.pending:
             return
