@@ -72,8 +72,8 @@ class Sampler:
                         fits = (*fits[:at], *fits[at + 1 :], fits[at])
             order, fits = ordered(fits)
             bounds, filled = tables(fits, before, placed)
-            (_, text, _, _, before, capital, places), _, _, runs = filled[bisect_right(bounds, draw())]
-            placed = placed or places
+            (_, text, _, _, before, capital, places_photo), _, _, runs = filled[bisect_right(bounds, draw())]
+            placed = placed or places_photo
             words = []
             for wordings, places in runs:
                 if len(places) == 1:
