@@ -50,7 +50,7 @@ test-production: setup  ## Production's processes with PostgreSQL and S3, and th
 LOCKS ?= .
 COMPILE = $(UV) pip compile --quiet --python-version 3.11 --no-header --no-emit-index-url --generate-hashes pyproject.toml
 # vLLM wants a torch of its own, and that torch its own libraries; everything else is what requirements.txt pins.
-OF_VLLM := torch|torchvision|triton|nvidia-.*|cuda-.*|numba|llvmlite|numpy
+OF_VLLM := torch|torchvision|triton|nvidia-.*|cuda-.*|numba|llvmlite|numpy|fastapi
 
 lock: | $(filter .tools/bin/uv,$(UV))  ## Pin requirements.txt and the images' own lists anew from pyproject.toml
 	@mkdir -p $(LOCKS)/deploy
