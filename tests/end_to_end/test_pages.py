@@ -75,7 +75,9 @@ def test_a_figure_stands_first_wherever_an_asset_has_one(
             if any(map(is_picture, values)):
                 assert any(map(is_picture, values[:6])), name
     for name in (*SHARD_ASSETS, "facecaption_release", "text_statistics", "dataset_comparison"):
-        assert is_picture(next(iter(shown(materialized[name][0]).values()))), name
+        first = next(iter(shown(materialized[name][0]).values()))
+        # Where no language model is asked, there is nothing to draw of its answers.
+        assert is_picture(first) or (name == "llm_captions" and first.value == "no language model was asked"), name
 
 
 def test_no_table_is_longer_than_a_dozen_rows(materialized: dict[str, list[dg.AssetMaterialization]]) -> None:
