@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from facecaption_ml.captions.faithful.lexicon import bundled_lexicon
 from facecaption_ml.captions.faithful.parser import Mentions, parse
-from facecaption_ml.captions.labels import BIT, EXCLUDES, FACIAL_HAIR_BITS, FEMALE_BIT, label_bits, names_of
+from facecaption_ml.captions.labels import BIT, EXCLUDES, FACIAL_HAIR_BITS, label_bits, names_of, said_bits
 from facecaption_ml.taxonomy import Gender
 
 _NO_BEARD = BIT["No_Beard"]
@@ -60,8 +60,7 @@ def compared(mentions: Mentions, known: int) -> Faithfulness:
     denied = mentions.denied
     if mentions.facial_hair and not known & FACIAL_HAIR_BITS:
         denied |= _NO_BEARD
-    required = known & ~_NO_BEARD if known & FEMALE_BIT else known
-    missing = required & ~mentions.asserted | known & (denied | mentions.ruled_out)
+    missing = said_bits(known) & ~mentions.asserted | known & (denied | mentions.ruled_out)
     invented = (mentions.asserted | mentions.hinted) & ~known
     unimplied = denied & ~known & ~implied_absent(known) if denied else 0
     if not (missing or invented or unimplied):
