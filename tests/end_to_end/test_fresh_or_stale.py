@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from facecaption_ml.storage.store import Store
 from loopback import free_port
-from servers import graphql, wait_until
+from servers import graphql, interrupt, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 S = ["shard-00000", "shard-00001", "shard-00002"]
@@ -47,12 +46,7 @@ def ui(home: Path, facecaption) -> Iterator[int]:  # type: ignore[no-untyped-def
         SELECTOR["repositoryLocationName"] = wait_until("the code location", location, 90)
         yield port
     finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        interrupt(process, 30)
 
 
 def node(ui: int, asset: str, fields: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from backfills import ENDED
 from loopback import free_port
-from servers import graphql, wait_until
+from servers import graphql, interrupt, wait_until
 
 
 @pytest.fixture
@@ -32,12 +31,7 @@ def ui(home: Path, facecaption) -> Iterator[int]:  # type: ignore[no-untyped-def
         wait_until("the code location", lambda: graphql(port, query) == loaded, 90)
         yield port
     finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        interrupt(process, 30)
 
 
 def test_the_ui_shows_the_lineage_and_a_backfill_over_a_range_ends_well(ui: int, facecaption) -> None:  # type: ignore[no-untyped-def]

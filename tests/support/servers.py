@@ -279,6 +279,16 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def interrupt(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """End a server as Ctrl-C does; kill it where it takes longer."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def kill(process: int) -> None:
     os.kill(process, signal.SIGKILL)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from loopback import free_port
+from servers import interrupt
 
 _STARTS_WITHIN_S = 240
 
@@ -30,12 +30,7 @@ def transformers_server(model: Path, log: Path) -> Iterator[str]:
             _await(process, port, log)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            interrupt(process, 20)
 
 
 def _await(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
