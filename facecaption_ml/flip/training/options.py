@@ -50,7 +50,7 @@ class TrainingOptions(BaseModel):
         default="",
         description="FLIP checkpoint, BLIP or file of FLIP's authors that the whole model starts from; '': the towers' own",
     )
-    image_init: str = _tower("a ViT, CLIP, BLIP or FLIP checkpoint")
+    image_init: str = _tower("a bundled tower (drawn), or a ViT, CLIP, BLIP or FLIP checkpoint")
     text_init: str = _tower("a BERT, BLIP or FLIP checkpoint")
 
     epochs: OfPreset[int] = _of_preset("passes over the training pairs", ge=1)
