@@ -25,7 +25,8 @@ from facecaption_ml.taxonomy import ATTRIBUTES
 logger = logging.getLogger("facecaption")
 DRAWN: Final = "drawn"
 _HELD_OUT: Final = 0.1  # of drawn portraits, for validation and for the test each
-_DRAWING_SEED: Final = 90_011  # portraits that no other part of the project draws
+DRAWING_SEED: Final = 90_011
+"""Of portraits that no other part of the project draws."""
 
 
 def labelled_faces(data: str, side: int, portraits: int) -> LabelledFaces:
@@ -40,7 +41,7 @@ def labelled_faces(data: str, side: int, portraits: int) -> LabelledFaces:
         return LabelledFaces(pixels, celeba.labels, celeba.rows, f"{celeba.name}, 40 labels of its annotators")
     from facecaption_ml.sample.labelled import labelled_portraits
 
-    pixels, labels = labelled_portraits(portraits, seed=_DRAWING_SEED, size=side)
+    pixels, labels = labelled_portraits(portraits, seed=DRAWING_SEED, size=side)
     rows = np.arange(len(pixels))
     held = max(1, int(_HELD_OUT * len(pixels)))
     splits = {"train": rows[2 * held :], "validation": rows[:held], "test": rows[held : 2 * held]}

@@ -102,6 +102,7 @@ def _facts(
         "held-out retrieval": previews.rows(
             ["split", "pairs", "direction", "R@1", "R@5", "R@10"], _recall_rows(checkpoint["held_out"])
         ),
+        **{f"matching AUC, {split}": round(auc, 4) for split, auc in checkpoint["matching_auc"].items()},
         "version": checkpoint["version"],
         "preset": checkpoint["preset"]["name"],
         "parameters": checkpoint["parameters"],

@@ -75,9 +75,19 @@ def _draw_range(seed: int, first: int, last: int, size: int) -> tuple[Images, La
     return np.stack([image for image, _ in drawn]), labels
 
 
-def _draw_crop(seed: int, index: int, size: int) -> tuple[Images, frozenset[str]]:
+def portrait_people(count: int, seed: int = 0) -> list[int]:
+    """The numbers that the people of ``labelled_portraits`` are drawn from; nothing is drawn here."""
+    return [_stream(seed, index)[1] for index in range(count)]
+
+
+def _stream(seed: int, index: int) -> tuple[np.random.Generator, int]:
+    """What is random about a portrait beside its person, and the person."""
     rng = np.random.default_rng((_FRAME_STREAM, seed, index))
-    person = 2 * int(rng.integers(2**60)) + 1  # odd: see scenes.plan_scene
+    return rng, 2 * int(rng.integers(2**60)) + 1  # odd: see scenes.plan_scene
+
+
+def _draw_crop(seed: int, index: int, size: int) -> tuple[Images, frozenset[str]]:
+    rng, person = _stream(seed, index)
     return draw_crop(rng, person, size), sample_labels(person)
 
 

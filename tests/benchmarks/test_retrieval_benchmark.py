@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from facecaption_ml.benchmarks.datasets.data import PairData, Source
+from facecaption_ml.benchmarks.encoders.features import FeatureCache
+from facecaption_ml.benchmarks.encoders.models import FlipEncoder
 from facecaption_ml.benchmarks.options import RETRIEVAL, ProbeProtocol
 from facecaption_ml.benchmarks.result import BenchmarkResult
 from facecaption_ml.benchmarks.tasks.probes import PairProbe
 from facecaption_ml.benchmarks.tasks.retrieval import (
+    AUC,
     IMAGE_TO_TEXT,
+    MATCHING,
     TEXT_TO_IMAGE,
     SplitPairs,
     drawn_captions,
@@ -21,7 +25,9 @@ from facecaption_ml.benchmarks.tasks.retrieval import (
     pair_ranks,
     train_retrieval_probe,
 )
+from facecaption_ml.pair_matching import area_under_curve, mismatched
 from facecaption_ml.storage.store import Store
+from stub_models import micro_flip
 from tone_world import cache_of, pairs, values
 
 QUICK = RETRIEVAL.model_copy(update={"epochs": 2, "batch_size": 16, "runs": 1})
@@ -112,6 +118,25 @@ def test_chance_counts_a_pictures_own_captions(store: Store) -> None:
     assert chance[IMAGE_TO_TEXT, "R@10"] == pytest.approx(1.0), "two of twelve places stay out, three are own"
     assert chance[TEXT_TO_IMAGE, "R@1"] == pytest.approx(1 / 4)
     assert chance[TEXT_TO_IMAGE, "R@5"] is None
+
+
+def test_the_matching_head_is_measured_where_there_is_one(store: Store) -> None:
+    """Against a slow count over the same pairs; a model without such a head has no such number."""
+    data, flip = pairs(store, 12, 15), micro_flip()
+    result = measure_retrieval(data, FeatureCache(store, FlipEncoder(flip, "flip"), 8), QUICK).result
+    found, chance = values(result.measurements), values(result.baselines["chance"])
+    rows = data.splits["test"].tolist()
+    images = [image for image in data.pictures.read(rows) if image is not None]
+    texts = [data.captions[row][0] for row in rows]
+    numbers = [texts.index(text) for text in texts]
+    true = flip.match(images, texts)
+    wrong, captions = mismatched(numbers, seed=QUICK.seed)
+    false = flip.match([images[row] for row in wrong], [texts[row] for row in captions])
+    assert found[MATCHING, AUC] == pytest.approx(
+        area_under_curve(true, false), abs=0.01
+    )  # tokens are in half precision
+    assert chance[MATCHING, AUC] == 0.5
+    assert (MATCHING, AUC) not in values(measure(pairs(store, 12, 15), store).measurements)
 
 
 # -- small galleries and faults ----------------------------------------------------------------------------------------

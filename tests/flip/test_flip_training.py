@@ -179,6 +179,9 @@ def test_what_the_model_did_not_see_whole_is_counted(tmp_path: Path) -> None:
     assert found["undecodable"] == 2 * 8  # two of the ten are held out
     assert {split: held_out["pairs"] for split, held_out in found["held_out"].items()} == {"validation": 15, "test": 15}
     card = store.read_bytes("flip_checkpoint/flip/MODEL_CARD.md").decode()
+    assert set(found["matching_auc"]) == {"validation", "test"}
+    assert all(0 <= auc <= 1 for auc in found["matching_auc"].values())
+    assert f"of {found['matching_auc']['validation']:.3f} (validation), " in card
     assert "| captions cut at 16 tokens | 256 " in card
     assert "| pictures that did not decode | 16, " in card
     assert "hidden" not in json.dumps(found) + card

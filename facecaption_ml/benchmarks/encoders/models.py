@@ -148,13 +148,13 @@ class FlipEncoder:
 
     @torch.inference_mode()
     def match(self, texts: Sequence[str], tokens: Tensor) -> npt.NDArray[np.float32]:
-        """float32 [N]: the matching head's logit that text i belongs to the picture with ``tokens`` [i, 1 + patches, W]."""
+        """float32 [N, 2]: the matching head's logits that text i does not belong, and belongs, to the picture with ``tokens``
+        [i, 1 + patches, W]."""
         flip = self._flip
         words = flip.tokenizer(list(texts)).to(flip.device)
         with autocast(flip.dtype, flip.device):
             ids = flip.tokenizer.multimodal(words.ids)
-            logits = flip.model.match_logits(ids, words.mask, tokens.to(flip.device).float())
-        return _numbers(logits[:, 1])
+            return _numbers(flip.model.match_logits(ids, words.mask, tokens.to(flip.device).float()))
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,16 @@ class PairScores:
         self._tokens: Tensor = torch.cat(parts)
 
     def of(self, images: npt.NDArray[np.int64], texts: npt.NDArray[np.int64]) -> Floats:
-        """float32 [N], of N pairs of a picture and a caption by their places."""
-        found = np.empty(len(texts), np.float32)
+        """float32 [N], of N pairs of a picture and a caption by their places: the logit that they belong together."""
+        return self._logits(images, texts)[:, 1]
+
+    def odds(self, images: npt.NDArray[np.int64], texts: npt.NDArray[np.int64]) -> Floats:
+        """float32 [N]: the same less the logit that they do not, which orders pairs as the probability does."""
+        logits = self._logits(images, texts)
+        return logits[:, 1] - logits[:, 0]
+
+    def _logits(self, images: npt.NDArray[np.int64], texts: npt.NDArray[np.int64]) -> Floats:
+        found = np.empty((len(texts), 2), np.float32)
         for start in range(0, len(texts), _PAIRS_AT_ONCE):
             part = slice(start, start + _PAIRS_AT_ONCE)
             own = [self._texts[at] for at in texts[part].tolist()]

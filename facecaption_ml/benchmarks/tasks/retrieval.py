@@ -29,10 +29,14 @@ from facecaption_ml.benchmarks.tasks.protocol import (
     training_views,
 )
 from facecaption_ml.benchmarks.tasks.reranking import PairScores, reranked
+from facecaption_ml.pair_matching import area_under_curve, mismatched
 from facecaption_ml.ranking import Ranks, recall_of_ranks, retrieval_ranks
 
 TEXT_TO_IMAGE: Final = "text → image"
 IMAGE_TO_TEXT: Final = "image → text"
+MATCHING: Final = "matching"
+AUC: Final = "AUC"
+_MATCHED_PICTURES: Final = 1_000  # of the test split, at most
 _CAPTION_STREAM: Final = 7919
 
 
@@ -81,7 +85,8 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
     """R@1, R@5 and R@10 on the test split, both directions; several captions of a picture are queries of their own, and a
     picture has found a caption where any of its own is among the first K (Karpathy and Fei-Fei, CVPR 2015).
 
-    ``layers`` keeps features by layer too, where another task needs them of the same pictures. ``rerank`` and
+    A FLIP's matching head is measured as well, as it is: the area under the ROC curve over the pictures with their own captions
+    and with others'. ``layers`` keeps features by layer too, where another task needs them of the same pictures. ``rerank`` and
     ``pretrained_heads`` of the protocol are for FLIP alone: other models have no matching head and no projections of this kind.
     Raises FeatureError or ValueError with one line where nothing can be measured.
     """
@@ -108,13 +113,17 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
         for setting in gallery
         for k in KS
     ]
+    chance = _chance(test, gallery)
+    if flip:
+        measured.append(_matching(flip, data, test, cache.batch_size, protocol.seed))
+        chance.append(Measurement(MATCHING, AUC, 0.5))
     return Measured(
         result_of(
             "retrieval",
             data.source,
             cache.model,
             measurements=measured,
-            baselines={"chance": _chance(test, gallery)},
+            baselines={"chance": chance},
             counts={
                 "training pictures": len(train.images.rows),
                 "validation pictures": len(validation.images.rows) if validation else 0,
@@ -130,6 +139,20 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
             },
         )
     )
+
+
+def _matching(flip: FlipEncoder, data: PairData, test: SplitPairs, batch: int, seed: int) -> Measurement:
+    """Of at most a thousand pictures, spread over the split, with their first captions."""
+    places = np.unique(np.linspace(0, len(test.images.rows) - 1, _MATCHED_PICTURES).round().astype(np.int64))
+    first = np.searchsorted(test.owner, places)
+    scores = PairScores(
+        flip, data.pictures, test.images.rows[places].tolist(), [test.captions[at] for at in first], batch
+    )
+    pictures, texts = mismatched(test.caption_ids[first], seed=seed)
+    if not len(pictures):
+        return Measurement(MATCHING, AUC, None, why="one caption for all")
+    own = np.arange(len(places))
+    return Measurement(MATCHING, AUC, area_under_curve(scores.odds(own, own), scores.odds(pictures, texts)))
 
 
 def train_retrieval_probe(

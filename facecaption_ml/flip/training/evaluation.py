@@ -1,8 +1,9 @@
-"""Retrieval on held-out pairs: how well captions find their faces, and faces their captions, by contrastive similarity."""
+"""Held-out pairs: how well captions find their faces, and faces their captions, by contrastive similarity; and how well the
+matching head tells true pairs from mismatched ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ from facecaption_ml.devices import autocast
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
 from facecaption_ml.flip.pairs.loader import PairBatch
+from facecaption_ml.pair_matching import area_under_curve, mismatched
 from facecaption_ml.ranking import recall_of_ranks, reciprocal_of_ranks, retrieval_ranks
 
 KS: Final = (1, 5, 10)
@@ -81,6 +83,53 @@ def encode_pairs(
         np.concatenate([empty, *texts]),
         np.concatenate([np.zeros(0, np.int64), *ids]),
     )
+
+
+@torch.inference_mode()
+def matching_auc(
+    model: FlipModel,
+    tokenizer: CaptionTokenizer,
+    batches: Iterable[PairBatch],
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int = 0,
+) -> float | None:
+    """The area under the ROC curve (0 … 1; chance 0.5) of the matching head over the pairs of ``batches`` and as many times
+    mismatched ones as ``pair_matching`` has it. None where all pairs have one caption."""
+    pairs = [pair for batch in batches for pair in zip(batch.images, batch.texts, batch.caption_ids, strict=True)]
+    pictures, texts = mismatched([int(caption) for _, _, caption in pairs], seed=seed)
+    if not len(pictures):
+        return None
+    own = np.arange(len(pairs))
+    asked = list(zip(np.concatenate([own, pictures]).tolist(), np.concatenate([own, texts]).tolist(), strict=True))
+    scores = []
+    training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(asked), _TOGETHER):
+            part = asked[start : start + _TOGETHER]
+            tokens = tokenizer([pairs[text][1] for _, text in part]).to(device)
+            with autocast(dtype, device):
+                image_tokens = model.image_tokens(torch.stack([pairs[picture][0] for picture, _ in part]).to(device))
+                logits = model.match_logits(tokenizer.multimodal(tokens.ids), tokens.mask, image_tokens).float()
+            scores.append((logits[:, 1] - logits[:, 0]).cpu().numpy())
+    finally:
+        model.train(training)
+    odds = np.concatenate(scores)
+    return area_under_curve(odds[: len(own)], odds[len(own) :])
+
+
+def matching_by_split(
+    model: FlipModel,
+    tokenizer: CaptionTokenizer,
+    held_out: Mapping[str, Sequence[PairBatch]],
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int = 0,
+) -> dict[str, float]:
+    """``matching_auc`` of every split that has one."""
+    found = {split: matching_auc(model, tokenizer, batches, device, dtype, seed) for split, batches in held_out.items()}
+    return {split: auc for split, auc in found.items() if auc is not None}
 
 
 def _joined(batches: Iterable[PairBatch]) -> Iterator[PairBatch]:

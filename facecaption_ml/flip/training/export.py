@@ -20,6 +20,7 @@ from facecaption_ml.flip.training.config import TrainingConfig
 from facecaption_ml.flip.training.evaluation import KS, HeldOutRecall
 from facecaption_ml.flip.training.progress import LOG, TENSORBOARD
 from facecaption_ml.markdown import markdown_table
+from facecaption_ml.pair_matching import MISMATCHED
 from facecaption_ml.pretrained import weights_version
 from facecaption_ml.storage.store import Store
 
@@ -52,13 +53,14 @@ def write_checkpoint(
     work: Path,
     best_epoch: int,
     recalls: Mapping[str, HeldOutRecall],
+    matching: Mapping[str, float],
     facts: Mapping[str, Any],
 ) -> TrainingOutcome:
     """Put the checkpoint of a finished training under ``training.prefix``.
 
     ``config.json`` goes first and comes last, so that no one reads half of one checkpoint and half of another.
-    ``facts``: parameters, steps, pairs, data_version, excluded (counts by reason), truncated, undecodable, processes,
-    precision.
+    ``matching``: the matching head's AUC by split. ``facts``: parameters, steps, pairs, data_version, excluded (counts by
+    reason), truncated, undecodable, processes, precision.
     """
     version = weights_version(weights)
     config = {
@@ -68,6 +70,7 @@ def write_checkpoint(
         "preset": preset.as_dict(),
         "best_epoch": best_epoch,
         "held_out": {split: recall.as_dict() for split, recall in recalls.items()},
+        "matching_auc": dict(matching),
         "versions": dict(training.versions),
         "training": _published(training),
         **facts,
@@ -141,6 +144,8 @@ def model_card(
             _recall_rows(recalls) or [["–", "0", "–", *["–"] * len(KS)]],
             "lrl" + "r" * len(KS),
         ),
+        matching=", ".join(f"{auc:.3f} ({split})" for split, auc in config["matching_auc"].items()) or "not measured",
+        mismatched=MISMATCHED,
         projection=preset.projection,
     )
 

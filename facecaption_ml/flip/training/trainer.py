@@ -28,7 +28,7 @@ from facecaption_ml.flip.training.checkpoint import Checkpoint, TrainingCheckpoi
 from facecaption_ml.flip.training.config import TrainingConfig
 from facecaption_ml.flip.training.data import training_loader, training_pairs, training_tokenizer
 from facecaption_ml.flip.training.distributed import ProcessGroup
-from facecaption_ml.flip.training.evaluation import HeldOutRecall, encode_pairs, held_out_recall
+from facecaption_ml.flip.training.evaluation import HeldOutRecall, encode_pairs, held_out_recall, matching_by_split
 from facecaption_ml.flip.training.export import TrainingOutcome, write_checkpoint
 from facecaption_ml.flip.training.momentum import check_queue_size
 from facecaption_ml.flip.training.objectives import soft_target_alpha
@@ -329,6 +329,11 @@ class Trainer:
             for split, recall in recalls.items():
                 line = f"{self.config.variant} epoch {self.best_epoch} chosen · {split}: {recall}"
                 self.log.record(split, self.position.step, line, epoch=self.best_epoch, **recall.values())
+            judged = self.dist.device, self.state.dtype, self.config.seed
+            matching = matching_by_split(self.state.model, self.tokenizer, self.pairs.held_out, *judged)
+            for split, auc in matching.items():
+                line = f"{self.config.variant} epoch {self.best_epoch} chosen · {split}: matching AUC {auc:.3f} (chance 0.5)"
+                self.log.record(f"{split}_matching", self.position.step, line, epoch=self.best_epoch, auc=auc)
             self.log.flush()
             outcome = write_checkpoint(
                 store=self.store,
@@ -339,6 +344,7 @@ class Trainer:
                 work=self.work,
                 best_epoch=self.best_epoch,
                 recalls=recalls,
+                matching=matching,
                 facts=self._facts(seen),
             )
         self.checkpoints.remove()
