@@ -56,12 +56,12 @@ def test_card_and_figures_are_those_of_the_file(name: str, preset: str, folder: 
 
 def test_a_name_that_is_there_for_another_preset_only_is_one_line() -> None:
     with pytest.raises(
-        WeightsNotReachable, match="^the bundled tower 'drawn' is for the preset tiny, not for micro: "
+        WeightsNotReachable, match=r"^the bundled tower 'drawn' is for the preset tiny, not for micro: "
     ) as error:
         located("drawn", "micro")
     assert "none for random weights" in str(error.value)
     tokenizer = tokenizer_of(Preset.named("micro"), "", lambda: ["a smiling woman"])
-    with pytest.raises(WeightsNotReachable, match="^image_init: the bundled tower 'drawn'"):
+    with pytest.raises(WeightsNotReachable, match=r"^image_init: the bundled tower 'drawn'"):
         build(Preset.named("micro"), tokenizer, 0, "drawn", "")
 
 
