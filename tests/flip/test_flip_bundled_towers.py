@@ -45,7 +45,7 @@ def test_a_training_under_its_name_starts_from_its_weights(name: str, preset: st
 def test_card_and_figures_are_those_of_the_file(name: str, preset: str, folder: Path) -> None:
     version = weights_version(folder / "model.safetensors")
     assert (
-        f"`{preset}`, version {version}\n" in (folder / "MODEL_CARD.md").read_text(encoding="utf-8").splitlines(True)[0]
+        f"{preset}, version {version}\n" in (folder / "MODEL_CARD.md").read_text(encoding="utf-8").splitlines(True)[0]
     )
     assert described(name, preset) == f"the bundled {name}_{preset}, version {version}"
     figures = json.loads((folder / "evaluation.json").read_text())
