@@ -112,11 +112,11 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
 def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
     with naming_fields(LLM_PREFIX):
         rewriter = work.context.resources.captioner.rewriter()
-    removed = removals(work.settings)
     prices = work.settings.llm.prices
     of_run = Usage()
 
     def rewrite(shard: str) -> ShardResult:
+        removed = removals(work.settings)
         templates = work.store.read_table("template_captions", shard)
         if rewriter is None:
             if has_removals(work.store, shard, removed):
