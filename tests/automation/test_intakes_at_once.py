@@ -22,7 +22,7 @@ world = World(Path(given["folder"]))
 world.instance = dg.DagsterInstance.local_temp(given["folder"] + "/dagster")
 write = Store.write_table
 def slowly(store, table, frame, shard=None, **more):
-    time.sleep(0.3)
+    time.sleep(given.get("pause", 0.3))
     return write(store, table, frame, shard, **more)
 Store.write_table = slowly
 """
@@ -59,7 +59,8 @@ def test_a_source_that_is_read_again_leaves_the_shards_of_a_manifest_that_comes_
     world: World, tmp_path: Path
 ) -> None:
     table(tmp_path / "source.csv", ["a", "b", "c"])
-    given = [{"folder": str(tmp_path), "manifest": m} for m in (world.manifest("1.csv", ["d", "e", "f"]), "")]
+    slow = {"folder": str(tmp_path), "manifest": "", "pause": 3}
+    given = [slow, {"folder": str(tmp_path), "manifest": world.manifest("1.csv", ["d", "e", "f"])}]
     ended = at_once(tmp_path / "signs", _PREPARED, _READ, given)
     assert [one.returncode for one in ended] == [0, 0], [one.stderr for one in ended]
     assert _rows(world) == [*"abcdef"]
@@ -76,7 +77,8 @@ else:
 
 
 def test_a_row_that_is_removed_while_the_source_is_read_does_not_come_back(world: World, tmp_path: Path) -> None:
-    given = [{"folder": str(tmp_path), "url": url} for url in ("", "http://pictures.test/c")]
+    slow = {"folder": str(tmp_path), "url": "", "pause": 3}
+    given = [slow, {"folder": str(tmp_path), "url": "http://pictures.test/c"}]
     ended = at_once(tmp_path / "signs", _PREPARED, _REMOVE, given)
     assert [one.returncode for one in ended] == [0, 0], [one.stderr for one in ended]
     assert _rows(world) == ["a", "b", "removed"]
