@@ -56,7 +56,7 @@ class Settings(BaseModel):
         AttributeSettings, Names("attribute_", {"label_precision": "label_precision", "min_labels": "min_labels"})
     ] = AttributeSettings()
     captions: Annotated[CaptionSettings, Names("", {"exclude": "caption_exclude"})] = CaptionSettings()
-    llm: RewritingOptions = RewritingOptions()
+    llm: Annotated[RewritingOptions, Names("llm_", {"vllm": "vllm"})] = RewritingOptions()
     release: Annotated[ReleaseSettings, Names("", {"images": "release_images"})] = ReleaseSettings()
     statistics: Annotated[StatisticsSettings, Names("")] = StatisticsSettings()
     flip: TrainingOptions = TrainingOptions()

@@ -216,7 +216,9 @@ def test_a_shard_that_is_being_made_when_a_removal_is_asked_for_is_made_without_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         asset = small_shard_asset(open_work, settings)
-        run = dg.materialize([asset], instance=world.instance, resources={"store": StoreResource(world.store.root)}, tags=RANGE)
+        run = dg.materialize(
+            [asset], instance=world.instance, resources={"store": StoreResource(world.store.root)}, tags=RANGE
+        )
     assert run.success
     assert made == [*SHARDS[:2], SHARDS[1], SHARDS[2]]
     assert [len(world.store.read_table("template_captions", shard)) for shard in SHARDS] == [1, 0, 0]
