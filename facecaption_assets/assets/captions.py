@@ -15,7 +15,7 @@ from facecaption_assets.factories.records import COST, TOKENS
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.resources.data import removals
-from facecaption_assets.settings import Settings
+from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.captions import caption_table
 from facecaption_ml.captions.backends.chat import ChatModelError
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
@@ -25,10 +25,10 @@ from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.captions.rewrite.usage import Prices, Usage
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.removal_requests import has_removals
-from facecaption_ml.errors import naming_fields
+from facecaption_ml.errors import FaceCaptionError, naming_fields
 
 GROUP = "captions"
-LLM_PREFIX: Final = "FACECAPTION_LLM_"
+LLM_PREFIX: Final = f"{PREFIX}LLM_"
 _TREND: Final = 30  # shards that the acceptance rate is compared with
 _SHOWN: Final = 4  # pairs of a demonstration on the terminal
 
@@ -109,14 +109,25 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
 
 
 @contextlib.contextmanager
+def _naming_llm() -> Iterator[None]:
+    """Within the block, errors of the chat model name settings."""
+    try:
+        with naming_fields(LLM_PREFIX):
+            yield
+    except FaceCaptionError as error:
+        error.option = error.option and error.option.replace(f"{LLM_PREFIX}VLLM_", f"{PREFIX}VLLM_")
+        raise
+
+
+@contextlib.contextmanager
 def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
-    with naming_fields(LLM_PREFIX):
+    with _naming_llm():
         rewriter = work.context.resources.captioner.rewriter()
-    removed = removals(work.settings)
     prices = work.settings.llm.prices
     of_run = Usage()
 
     def rewrite(shard: str) -> ShardResult:
+        removed = removals(work.settings)
         templates = work.store.read_table("template_captions", shard)
         if rewriter is None:
             if has_removals(work.store, shard, removed):
@@ -128,7 +139,7 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
         progress = Progress(f"llm_captions {shard}", "captions")
         usage = Usage()
         try:
-            with naming_fields(LLM_PREFIX):
+            with _naming_llm():
                 captions = rewriter.rewrite(templates, cache, on_progress=progress, usage=usage)
         finally:
             of_run.add_all(usage)
@@ -161,7 +172,7 @@ def _demonstrated(work: ShardWork, shard: str, templates: pl.DataFrame) -> dict[
     if not count or templates.is_empty() or shard != work.store.registered_shards("template_captions")[0]:
         return {}
     try:
-        with naming_fields(LLM_PREFIX):
+        with _naming_llm():
             rewriter = work.context.resources.captioner.demonstrator()
             try:
                 shown = demonstrate(rewriter, templates, count)

@@ -57,9 +57,9 @@ def _open_detector(work: ShardWork) -> Iterator[ShardFunction]:
     settings = work.settings
     detector = work.context.resources.detector.load()
     rules = settings.crops
-    removed = removals(settings)
 
     def crop(shard: str) -> ShardResult:
+        removed = removals(settings)
         rows_in, faces, images = 0, Counter[str](), Counter[str]()
         frames = [empty("face_crops")]
         total = work.store.row_count("raw_images", shard)

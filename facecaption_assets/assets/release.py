@@ -71,10 +71,10 @@ def release_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 @contextlib.contextmanager
 def _open_release(work: ShardWork) -> Iterator[ShardFunction]:
     settings = work.settings
-    removed = removals(settings)
     columns = ["face_id", "sample_id", "url", "box", "alt_text", *(["image"] if settings.release.images else [])]
 
     def release(shard: str) -> ShardResult:
+        removed = removals(settings)
         captions = released_captions(work.store, shard)
         crops = work.store.read_table("face_crops", shard, columns=columns)
         sha256_of = dict(image_hashes(work.store, shard).iter_rows())

@@ -20,7 +20,7 @@ from facecaption_assets.partitions import REFETCH_TAG, SHARDS
 from facecaption_assets.resources.data import SAMPLE, removals
 from facecaption_assets.resources.manifests import SourceConfig, ingest_further, previous_data_version
 from facecaption_assets.settings import PREFIX, Settings
-from facecaption_ml.dataset.ingest import Ingested, ingest
+from facecaption_ml.dataset.ingest import Ingested, ingest, reading_lists
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.sources import ManifestCounts
 from facecaption_ml.errors import naming
@@ -35,6 +35,7 @@ from facecaption_ml.images import (
 )
 from facecaption_ml.schemas import SCHEMAS, SOURCE, empty
 from facecaption_ml.storage.content import table_version
+from facecaption_ml.storage.lease import Check
 from facecaption_ml.storage.store import Store
 from facecaption_ml.storage.table_file import TableFile
 
@@ -77,28 +78,40 @@ def _source_manifest(settings: Settings) -> dg.AssetsDefinition:
         store: Store = context.resources.store.open()
         with naming(f"{PREFIX}STORE"):
             store.check_writable()
-        if config.manifest:
-            ingested = ingest_further(store, settings, context.resources.source, context.instance, config)
-            first = ingested.names[0] if ingested.names else "none"
-            metadata = {"manifest": config.manifest, "first shard": first}
-            if ingested.known:
-                metadata["same content as"] = ingested.known.location
-            # The shards that there were have not changed: what was made from them is not out of date.
-            before = previous_data_version(context.instance) or _content(_rows(store, ingested.ledger.names))
-            note_source_rows(context.instance, _rows(store, ingested.names))
-            return _result(store, ingested, metadata, before)
-        counts, progress = ManifestCounts(), Progress("source_manifest", "rows written")
-        batches = context.resources.source.batches(counts)
-        with naming(f"{PREFIX}SOURCE"):
-            ingested = ingest(
-                batches, store, settings.source.shards, progress, removed=removals(settings), counts=counts
-            )
-        _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
-        rows = _rows(store, ingested.names)
-        note_source_rows(context.instance, rows)
-        return _result(store, ingested, {"source": settings.source.location}, _content(rows))
+        # Shards are numbered, written and registered by one process at a time; a removal waits for that too.
+        with reading_lists(store, on_wait=context.log.info) as still_alone:
+            return _read_lists(context, settings, store, config, still_alone)
 
     return source_manifest
+
+
+def _read_lists(
+    context: dg.AssetExecutionContext, settings: Settings, store: Store, config: SourceConfig, still_alone: Check
+) -> dg.MaterializeResult:
+    """The shards of the source, or of one more manifest; ``still_alone`` is called after each."""
+    if config.manifest:
+        ingested = ingest_further(store, settings, context.resources.source, context.instance, config, still_alone)
+        first = ingested.names[0] if ingested.names else "none"
+        metadata = {"manifest": config.manifest, "first shard": first}
+        if ingested.known:
+            metadata["same content as"] = ingested.known.location
+        # The shards that there were have not changed: what was made from them is not out of date.
+        before = previous_data_version(context.instance) or _content(_rows(store, ingested.ledger.names))
+        note_source_rows(context.instance, _rows(store, ingested.names))
+        return _result(store, ingested, metadata, before)
+    counts, shown = ManifestCounts(), Progress("source_manifest", "rows written")
+
+    def progress(rows: int, total: int) -> None:
+        still_alone()
+        shown(rows, total)
+
+    batches = context.resources.source.batches(counts)
+    with naming(f"{PREFIX}SOURCE"):
+        ingested = ingest(batches, store, settings.source.shards, progress, removed=removals(settings), counts=counts)
+    _register(context.instance, store, [*ingested.names, *ingested.ledger.names])
+    rows = _rows(store, ingested.names)
+    note_source_rows(context.instance, rows)
+    return _result(store, ingested, {"source": settings.source.location}, _content(rows))
 
 
 def _result(
@@ -206,7 +219,9 @@ def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
             progress = Progress(f"raw_images {shard}", "URLs")
             was_done = work.store.has_table("raw_images", shard)
             with _previous(work.store, shard) as previous:
-                raw, facts = fetch_to_file(manifest, policy, context, previous, progress)
+                denied = work.context.resources.downloader.denied()
+                today = replace(context, denied=denied)
+                raw, facts = fetch_to_file(manifest, policy, today, previous, progress)
                 # Else a shard that loses pictures to a removal falls under its floor, and its old table, with them, stays.
                 stays_done = was_done and previous is not None and keeps_its_pictures(facts, previous.facts)
             rate = success_rate(facts)
@@ -219,7 +234,7 @@ def _open_download(work: ShardWork) -> Iterator[ShardFunction]:
                     checks.rows_conserved(manifest, facts),
                     checks.failures_explained(facts),
                     checks.unique(facts.filter(pl.col("status") == "ok"), "sha256", "unique_images"),
-                    checks.denials_honoured(facts, work.context.resources.downloader.denied()),
+                    checks.denials_honoured(facts, denied),
                 ],
                 rejected=reason if rate < floor and not stays_done else None,
             )

@@ -22,8 +22,7 @@ from facecaption_assets.automation.jobs import job_of
 from facecaption_assets.commands.dagster_home import shared_home
 from facecaption_assets.commands.dead_runs import PROCESS_TAG, fail_dead_runs
 from facecaption_assets.definitions import build_definitions
-from facecaption_assets.machines.compute import pools
-from facecaption_assets.machines.executors import continue_past_failed_shards
+from facecaption_assets.machines.executors import continue_past_failed_shards, register_pools
 from facecaption_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.errors import FaceCaptionError
@@ -70,17 +69,6 @@ def prepare_home(settings: Settings) -> Path:
     return home
 
 
-def register_pools(instance: dg.DagsterInstance, settings: Settings) -> None:
-    """Give every pool of this machine its limit, so that the UI shows them before anything has run."""
-    storage = instance.event_log_storage
-    if not storage.supports_global_concurrency_limits or settings.deploy.executor == "kubernetes":
-        return
-    known = storage.get_concurrency_keys()
-    for pool in pools(settings.deploy):
-        if pool not in known:
-            storage.initialize_concurrency_limit_to_default(pool)
-
-
 class Pipeline:
     """Runs assets in this process, recorded in the instance that the UI shows."""
 
@@ -93,7 +81,7 @@ class Pipeline:
         self.instance = dg.DagsterInstance.get()
         if settings.deploy.executor != "kubernetes" and PARENT not in os.environ:
             fail_dead_runs(self.instance, home)
-            register_pools(self.instance, settings)
+            register_pools(self.instance, settings.deploy)
         # Runs from the shell are in this process, whatever the UI's runs do.
         self._definitions = build_definitions(settings.replaced(executor="in_process"))
 

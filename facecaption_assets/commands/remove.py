@@ -23,6 +23,7 @@ from facecaption_assets.factories.records import note_source_rows, source_rows
 from facecaption_assets.partitions import BENCHMARK_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.resources.data import SAMPLE
 from facecaption_assets.settings import PREFIX, REMOVALS, Settings
+from facecaption_ml.dataset.ingest import reading_lists
 from facecaption_ml.dataset.removal_requests import (
     Holding,
     Survey,
@@ -73,7 +74,13 @@ def remove(settings: Settings, lines: Sequence[str], reason: str, dry_run: bool)
             click.echo(f"was in {path} already: {line}")
         if not settings.release.removal_list:
             click.echo(f"runs with this {PREFIX}HOME read it; elsewhere set {PREFIX}REMOVAL_LIST={path}")
-    _carry_out(settings, settings.open_store(), removed, dry_run=dry_run)
+    store = settings.open_store()
+    if dry_run:
+        _carry_out(settings, store, removed, dry_run=True)
+        return
+    # A reading of the source that began before the request would write the rows anew that are emptied here.
+    with reading_lists(store, on_wait=click.echo):
+        _carry_out(settings, store, removed, dry_run=False)
 
 
 def requested(
@@ -188,7 +195,9 @@ def _done_at_once(
         yield f"URL and alt text of {addresses} row(s) of {store.uri(SOURCE)}, which keep their place and sample id"
         if not dry_run:
             remove_addresses(store, held)
-            _note_source_rows(settings, store, [holding.shard for holding in held if holding.registered])
+    if not dry_run:
+        # Of shards too whose rows an earlier try has emptied, which may have ended before this.
+        _note_source_rows(settings, store, [holding.shard for holding in held if holding.registered])
 
 
 def _note_source_rows(settings: Settings, store: Store, shards: Sequence[str]) -> None:

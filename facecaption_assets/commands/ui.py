@@ -23,8 +23,9 @@ import click
 import dagster as dg
 
 from facecaption_assets.commands.dead_runs import UI_LOCK, fail_dead_runs
-from facecaption_assets.commands.instance import CODE_LOCATION, prepare_home, register_pools
+from facecaption_assets.commands.instance import CODE_LOCATION, prepare_home
 from facecaption_assets.commands.terminal_lines import TerminalLines
+from facecaption_assets.machines.executors import register_pools
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.processes import interrupts
@@ -63,7 +64,8 @@ def run_ui(settings: Settings, host: str, port: int) -> None:
     ):
         _require_free(host, port)
         fail_dead_runs(instance, home, is_ui=True)
-        register_pools(instance, settings)
+        if settings.deploy.executor != "kubernetes":
+            register_pools(instance, settings.deploy)
         click.echo("starting the Dagster UI …", err=True)
         with _services(home, host, port) as (process, lines):
             _announce_when_ready(process, host, port)

@@ -28,6 +28,8 @@ OPERATIONAL: Final = (
     "detector.batch_size", "benchmarks.encode_batch",
     "llm.endpoint", "llm.api_key", "llm.batch_size", "llm.concurrency", "llm.timeout_s",
     "llm.client_errors", "llm.price_prompt", "llm.price_completion",
+    "llm.vllm.requests_at_once", "llm.vllm.max_num_seqs", "llm.vllm.max_num_batched_tokens", "llm.vllm.gpu_memory_utilization",
+    "llm.vllm.max_model_len", "llm.vllm.tensor_parallel_size", "llm.vllm.enable_prefix_caching",
     "llm.demonstration",  # shown in the metadata; no caption is taken from it
     "llm.acceptance_floor",  # of a check that warns
 )  # fmt: skip

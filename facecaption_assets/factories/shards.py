@@ -34,6 +34,7 @@ from facecaption_assets.partitions import RESUME_TAG, SHARD_ASSETS, SHARDS
 from facecaption_assets.settings import Settings
 from facecaption_ml.errors import describe
 from facecaption_ml.storage.content import NOT_CONTENT, content_version, table_version
+from facecaption_ml.storage.objects import object_version
 from facecaption_ml.storage.store import Store, StoreError
 from facecaption_ml.storage.table_file import TableFile
 
@@ -130,6 +131,26 @@ def shard_asset(
 
 
 def _compute_and_write(work: ShardWork, name: str, shard: str, compute_shard: ShardFunction) -> ShardResult:
+    """Again where the removal list has changed meanwhile.
+
+    Whoever asks for a removal while a shard is being made finds it written already, or it is made anew without what goes.
+    """
+    listed = _removal_list(work)
+    while True:
+        result = _compute_and_write_once(work, name, shard, compute_shard)
+        before, listed = listed, _removal_list(work)
+        if listed == before:
+            return result
+        logger.info("%s %s: the removal list has changed meanwhile, so it is made anew", name, shard)
+
+
+def _removal_list(work: ShardWork) -> str | None:
+    """What tells the list from the one before."""
+    path = work.settings.removals_address
+    return object_version(path, work.settings.storage.options) if path else None
+
+
+def _compute_and_write_once(work: ShardWork, name: str, shard: str, compute_shard: ShardFunction) -> ShardResult:
     started = time.monotonic()
     result = compute_shard(shard)
     rejected = result.rejected or _failed(result.checks)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import dagster as dg
+import sqlalchemy as sa
 
+from facecaption_assets.machines.compute import pools
 from facecaption_assets.settings.deploy import DeploySettings
 
 # A step of which some shards have failed has failed, but not before it has given what it has to the steps after it.
@@ -17,7 +19,44 @@ _CONTINUE_PAST_FAILED_SHARDS: Final[dict[str, Any]] = {
 
 
 def build_executor(settings: DeploySettings) -> dg.ExecutorDefinition:
-    """The executor of every job, by ``FACECAPTION_EXECUTOR``."""
+    """The executor of every job, by ``FACECAPTION_EXECUTOR``; it gives the pools their limits before the first step."""
+    plain = _plain_executor(settings)
+    create = plain.executor_creation_fn
+    assert create
+
+    def create_with_pools(init_context: dg.InitExecutorContext) -> dg.Executor:
+        register_pools(init_context.instance, settings)
+        return create(init_context)
+
+    return dg.ExecutorDefinition(
+        name=plain.name,
+        config_schema=plain.config_schema,
+        requirements=plain._requirements_fn,  # what create needs of a job, which has no public name
+        executor_creation_fn=create_with_pools,
+        description=plain.description,
+    )
+
+
+def register_pools(instance: dg.DagsterInstance, settings: DeploySettings) -> None:
+    """Give every pool without a limit the instance's default, whoever else does so at the same moment.
+
+    Dagster does it when the first step asks for a place: of two runs that ask at once, one fails by the other's row. So all
+    pools get theirs before, and what the other has written counts.
+    """
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits or instance.global_op_concurrency_default_limit is None:
+        return
+    for pool in pools(settings):
+        if pool in storage.get_concurrency_keys():
+            continue
+        try:
+            storage.initialize_concurrency_limit_to_default(pool)
+        except (sa.exc.IntegrityError, sa.exc.InternalError):
+            if pool not in storage.get_concurrency_keys():
+                raise
+
+
+def _plain_executor(settings: DeploySettings) -> dg.ExecutorDefinition:
     if settings.executor == "kubernetes":
         from facecaption_assets.machines.step_pods import step_pod_executor
 

@@ -47,7 +47,7 @@ SAMPLE = "sample"
 
 def removals(settings: Settings) -> RemovalList:
     """What the removal list names. Raises RemovalListError."""
-    return RemovalList.read(settings.release.removal_list, settings.storage.options)
+    return RemovalList.read(settings.removals_address, settings.storage.options)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.ingest import Ingested, ingest
 from facecaption_ml.dataset.manifests import stat_manifest
 from facecaption_ml.dataset.sources import ManifestCounts, SourceError
+from facecaption_ml.storage.lease import Check
 from facecaption_ml.storage.store import Store
 
 
@@ -27,9 +28,16 @@ class SourceConfig(dg.Config):
 
 
 def ingest_further(
-    store: Store, settings: Settings, source: SourceResource, instance: dg.DagsterInstance, config: SourceConfig
+    store: Store,
+    settings: Settings,
+    source: SourceResource,
+    instance: dg.DagsterInstance,
+    config: SourceConfig,
+    still_alone: Check,
 ) -> Ingested:
     """Write the shards of ``config.manifest``, enter it in the ledger and register all shards of the ledger.
+
+    ``still_alone`` is called after each shard, and raises where another process may be at work on them.
 
     A manifest that is in the ledger already, or another one with the same content, adds nothing. Raises SourceError where
     the manifest is absent, unusable, not in the state that is meant, or changes while it is read.
@@ -39,11 +47,17 @@ def ingest_further(
     if config.version and manifest.version != config.version:
         raise SourceError(f"manifest {manifest.location}: it has changed since it was asked for; ask again")
     counts = ManifestCounts()
+    shown = Progress(f"source_manifest {manifest.location.rpartition('/')[2]}", "rows written")
+
+    def progress(rows: int, total: int) -> None:
+        still_alone()
+        shown(rows, total)
+
     ingested = ingest(
         source.read(manifest.location, counts, pictures=False),
         store,
         settings.source.shards,
-        Progress(f"source_manifest {manifest.location.rpartition('/')[2]}", "rows written"),
+        progress,
         manifest,
         registered=instance.get_dynamic_partitions(SHARDS.name),
         options=settings.storage.options,

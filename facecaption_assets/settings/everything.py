@@ -13,6 +13,7 @@ from facecaption_assets.settings.deploy import DeploySettings
 from facecaption_assets.settings.naming import Names, Setting, settings_of
 from facecaption_assets.settings.pipeline import (
     FROZEN,
+    REMOVALS,
     AttributeSettings,
     CaptionSettings,
     ReleaseSettings,
@@ -55,7 +56,7 @@ class Settings(BaseModel):
         AttributeSettings, Names("attribute_", {"label_precision": "label_precision", "min_labels": "min_labels"})
     ] = AttributeSettings()
     captions: Annotated[CaptionSettings, Names("", {"exclude": "caption_exclude"})] = CaptionSettings()
-    llm: RewritingOptions = RewritingOptions()
+    llm: Annotated[RewritingOptions, Names("llm_", {"vllm": "vllm"})] = RewritingOptions()
     release: Annotated[ReleaseSettings, Names("", {"images": "release_images"})] = ReleaseSettings()
     statistics: Annotated[StatisticsSettings, Names("")] = StatisticsSettings()
     flip: TrainingOptions = TrainingOptions()
@@ -72,6 +73,12 @@ class Settings(BaseModel):
     @property
     def store_root(self) -> str:
         return self.storage.store or str(self.home / "store")
+
+    @property
+    def removals_address(self) -> str:
+        """Where the removal list is now: as set, else HOME's own, which a first request may just have made; "" without one."""
+        own = self.home / REMOVALS
+        return self.release.removal_list or (str(own) if own.is_file() else "")
 
     def open_store(self) -> Store:
         """The store of tables and checkpoints."""

@@ -7,6 +7,7 @@ ledger once its last shard is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import polars as pl
@@ -24,7 +25,21 @@ from facecaption_ml.dataset.manifests import (
 from facecaption_ml.dataset.options import ShardRules
 from facecaption_ml.dataset.removals import REMOVED, RemovalList, without_removed
 from facecaption_ml.dataset.sources import ManifestCounts, SourceError, build_shards, shard_name
+from facecaption_ml.storage.lease import WAIT_S, Check
 from facecaption_ml.storage.store import Store
+
+
+def reading_lists(
+    store: Store, *, wait_s: float = WAIT_S, on_wait: Callable[[str], None] = lambda line: None
+) -> AbstractContextManager[Check]:
+    """Within the block this process alone changes which shards there are and what rows of the source they have.
+
+    Two intakes would number the same shards, and a removal would empty rows that a reading brings back. See
+    ``lease.working_alone``.
+    """
+    return store.working_alone(
+        "source_manifest", f"a reading of lists into {store.root}", wait_s=wait_s, on_wait=on_wait
+    )
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ def ingest(
     ``counts`` are those that ``read_source`` fills.
 
     Raises SourceError where the source has no usable row or has grown into the shards of a manifest, or where the manifest
-    changes while it is read or another one is ingested meanwhile: both then wrote the same shards.
+    changes while it is read or another one is ingested meanwhile: call it within ``reading_lists``.
     """
     ledger, counts = Ledger.read(store), counts if counts is not None else ManifestCounts()
     frames = build_shards(batches, counts=counts, **vars(rules))
@@ -77,8 +92,8 @@ def ingest(
             rows = f"no usable row among {counts.rows}" if counts.rows else f"no row in it (files read: {counts.files})"
             raise SourceError(f"{rows}{said}")
         return ingested
-    ledger = ledger.begun(store, registered)
-    ledger.write(store)
+    before, ledger = ledger, ledger.begun(store, registered)
+    ledger.write(store, before)
     digest = content_digest(manifest)
     known = ledger.find(manifest) or ledger.same_content(digest)
     if known:
@@ -91,10 +106,8 @@ def ingest(
         return ingested
     if stat_manifest(manifest.location, options) != manifest:
         raise SourceError(f"manifest {manifest.location}: it has changed while it was read; run this again")
-    if Ledger.read(store) != ledger:
-        raise SourceError(f"manifest {manifest.location}: another manifest was ingested meanwhile; run this again")
-    ledger = ledger.with_entry(manifest, digest, shards=len(ingested.names), rows=counts.rows)
-    ledger.write(store)
+    before, ledger = ledger, ledger.with_entry(manifest, digest, shards=len(ingested.names), rows=counts.rows)
+    ledger.write(store, before)
     return replace(ingested, ledger=ledger)
 
 

@@ -69,16 +69,26 @@ class Ledger:
     @classmethod
     def read(cls, store: Store) -> Ledger:
         """The store's ledger, or an empty one. Raises StoreError where it is damaged."""
-        if not store.exists(LEDGER):
-            return cls()
+        return cls._parse(store.read_bytes(LEDGER), store) if store.exists(LEDGER) else cls()
+
+    def write(self, store: Store, before: Ledger) -> None:
+        """Put it in the place of ``before``. Raises SourceError where another process has written one meanwhile."""
+
+        def change(data: bytes | None) -> bytes:
+            present = self._parse(data, store) if data else Ledger()
+            if present not in (before, self):
+                raise SourceError("another manifest was ingested meanwhile; run this again")
+            return json.dumps(dataclasses.asdict(self), indent=1).encode()
+
+        store.update(LEDGER, change)
+
+    @classmethod
+    def _parse(cls, data: bytes, store: Store) -> Ledger:
         try:
-            ledger = json.loads(store.read_bytes(LEDGER))
+            ledger = json.loads(data)
             return cls(ledger["start"], tuple(IngestedManifest(**entry) for entry in ledger["manifests"]))
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"cannot read {store.uri(LEDGER)}: {error}; bring back an earlier copy of it") from error
-
-    def write(self, store: Store) -> None:
-        store.write_bytes(LEDGER, json.dumps(dataclasses.asdict(self), indent=1).encode())
 
     def find(self, manifest: Manifest) -> IngestedManifest | None:
         return next((entry for entry in self.manifests if entry.id == manifest.id), None)

@@ -15,7 +15,7 @@ from facecaption_ml.dataset.removals import (
     RemovalList,
     RemovalListError,
     lines_of,
-    list_text,
+    text_of,
     without_addresses,
 )
 from facecaption_ml.schemas import SCHEMAS, SHARD_TABLES, SOURCE, empty
@@ -59,29 +59,30 @@ def record_requests(
     """Append lines to the list at ``path``, each under a comment with date and reason: ``(written, there already)``.
 
     ``path`` is a file or ``s3://bucket/key``, which ``options`` reach. The list is replaced whole, so that a reader never sees
-    half of it; what it had stays as it was. Raises RemovalListError for a line that is none of the five kinds or a list that
-    cannot be read or written.
+    half of it; what it had stays as it was, also where another process appends at the same moment. Raises RemovalListError for
+    a line that is none of the five kinds or a list that cannot be read or written.
     """
-    try:
-        before = list_text(path, options)
-    except FileNotFoundError:  # nobody has asked for anything yet
-        before = ""
-    present = RemovalList.parse(lines_of(before), f"list {path}")
     written: list[str] = []
     known: list[str] = []
-    for line in lines:
-        wider = present | parse_request(line)
-        (known if len(wider) == len(present) else written).append(line)
-        present = wider
-    if written:
+
+    def append(data: bytes | None) -> bytes | None:
+        written.clear()
+        known.clear()
+        before = text_of(data or b"", path)
+        present = RemovalList.parse(lines_of(before), f"list {path}")
+        for line in lines:
+            wider = present | parse_request(line)
+            (known if len(wider) == len(present) else written).append(line)
+            present = wider
         comment = " ".join(f"# {today.isoformat()} {reason}".split())
         added = "".join(f"{comment}\n{line}\n" for line in written)
-        text = before + ("\n" if before and not before.endswith("\n") else "") + added
-        objects, key = open_parent(path, options)
-        try:
-            objects.write(key, text.encode())
-        except StoreError as error:
-            raise RemovalListError(f"list {path}: {error}") from error
+        return (before + ("\n" if before and not before.endswith("\n") else "") + added).encode() if written else None
+
+    objects, key = open_parent(path, options)
+    try:
+        objects.update(key, append)
+    except StoreError as error:
+        raise RemovalListError(f"list {path}: {error}") from error
     return written, known
 
 

@@ -173,8 +173,16 @@ def lines_of(text: str) -> list[str]:
 def list_text(path: str, options: Mapping[str, str] | None = None) -> str:
     """The text of a list. Raises RemovalListError where it cannot be read, FileNotFoundError where it is absent."""
     try:
-        return read_object(path, options).decode()
-    except (StoreError, UnicodeDecodeError) as error:
+        return text_of(read_object(path, options), path)
+    except StoreError as error:
+        raise RemovalListError(f"list {path}: cannot be read: {error}") from error
+
+
+def text_of(data: bytes, path: str) -> str:
+    """The text of a list's bytes. Raises RemovalListError where they are no UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
         raise RemovalListError(f"list {path}: cannot be read: {error}") from error
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
 from facecaption_ml.storage.base import StoredObject, StoreError, reason, writing
 
+NO_LOCKS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system without locks says."""
 _STALE_AFTER_S: Final = 3600.0
 
 
@@ -52,6 +56,15 @@ def write_file(target: Path, data: bytes | str) -> None:
         if error.filename is None:
             raise OSError(error.errno, error.strerror, str(target)) from error
         raise
+
+
+def _lock(file: IO[str]) -> None:
+    """Wait for the lock on a file, which goes with the file; nothing happens on a file system without locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
 
 
 def _sweep_stale(folder: Path) -> None:
@@ -124,6 +137,21 @@ class LocalObjects:
     def write(self, key: str, data: bytes) -> None:
         with writing(self.uri(key)), atomic_write(self._path(key)) as file:
             file.write(data)
+
+    def update(self, key: str, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Write what ``change`` makes of an object's bytes, None where there is none; where that is None, nothing.
+
+        No other update comes between: it waits here, and on S3 ``change`` is asked again, about what the other has written. So
+        it must bear being asked twice, and find its own change there already.
+        """
+        path = self._path(key)
+        with writing(self.uri(key)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.with_name(f".{path.name}.lock").open("a") as lock:
+                _lock(lock)
+                changed = change(path.read_bytes() if path.is_file() else None)
+                if changed is not None:
+                    self.write(key, changed)
 
     @contextlib.contextmanager
     def writing_file(self, key: str) -> Iterator[Path]:

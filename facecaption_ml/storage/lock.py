@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import fcntl
 import json
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from facecaption_ml.errors import FaceCaptionError
-
-_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+from facecaption_ml.storage.local_files import NO_LOCKS
 
 
 class LockedError(FaceCaptionError):
@@ -34,7 +31,7 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 if not isinstance(error, BlockingIOError):
                     raise
                 raise LockedError(f"{what} {_holder(path)}: wait for its end, or stop it") from None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import random
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import obstore
-from obstore.exceptions import BaseError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from facecaption_ml.storage.base import S3, ObjectChangedError, StoredObject, StoreError, reason, writing
 
 if TYPE_CHECKING:
-    from obstore import Bytes, GetOptions, ObjectMeta
+    from obstore import Bytes, GetOptions, ObjectMeta, PutMode
     from obstore.store import BackoffConfig
 
 _ENCRYPTION: Final = ("aws_server_side_encryption", "aws_sse_kms_key_id")
@@ -27,6 +29,8 @@ _ENCRYPTION: Final = ("aws_server_side_encryption", "aws_sse_kms_key_id")
 _PART_BYTES: Final = 16 * 2**20  # larger objects travel in parts, some at a time
 _PARTS_AT_ONCE: Final = 8
 _ATTEMPTS: Final = 6  # of a request that met 5xx, throttling or a cut connection; AWS_MAX_ATTEMPTS wins
+_UPDATES: Final = 50  # tries of a change that other writers are faster with
+_UPDATE_PAUSE_S: Final = 0.2
 _TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "900s"}  # the last: of one part
 _BACKOFF: Final[BackoffConfig] = {
     "init_backoff": timedelta(seconds=0.5),
@@ -94,6 +98,31 @@ class S3Objects:
     def write(self, key: str, data: bytes | Path) -> None:
         with writing(self.uri(key)):
             obstore.put(self._store, self._full(key), data, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
+
+    def update(self, key: str, change: Callable[[bytes | None], bytes | None]) -> None:
+        for _ in range(_UPDATES):
+            data, mode = self._as_it_is(key)
+            changed = change(data)
+            if changed is None:
+                return
+            try:
+                with writing(self.uri(key)):
+                    obstore.put(self._store, self._full(key), changed, mode=mode)
+                return
+            except StoreError as error:
+                if not isinstance(error.__cause__, AlreadyExistsError | PreconditionError):
+                    raise
+            time.sleep(_UPDATE_PAUSE_S * random.random())
+        raise StoreError(f"cannot write {self.uri(key)}: others were faster {_UPDATES} times; try again")
+
+    def _as_it_is(self, key: str) -> tuple[bytes | None, PutMode]:
+        """An object's bytes, and how to write over just this version of it: If-Match, or If-None-Match where there is none."""
+        with self._reaching() as store:
+            try:
+                found = obstore.get(store, self._full(key))
+            except FileNotFoundError:
+                return None, "create"
+            return found.bytes().to_bytes(), {"e_tag": found.meta["e_tag"]}
 
     @contextlib.contextmanager
     def writing_file(self, key: str) -> Iterator[Path]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -16,60 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facecaption_assets.definitions import build_definitions
-from facecaption_assets.settings import Settings, load_settings
+import intake_world
 from facecaption_ml.dataset.manifests import Ledger, appended, list_manifests, stat_manifest
 from facecaption_ml.dataset.sources import ManifestCounts, SourceError, build_shards, sample_id, shard_name
-from facecaption_ml.storage.store import Store
-
-
-class World:
-    """A source of three rows and a store, with shards of two rows."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.inbox = folder / "inbox"
-        self.inbox.mkdir(exist_ok=True)
-        self.settings = self.with_source("a", "b", "c")
-        self.store = Store(self.settings.store_root)
-        self.instance = dg.DagsterInstance.ephemeral()
-
-    def with_source(self, *names: str) -> Settings:
-        table(self.folder / "source.csv", names)
-        return load_settings(
-            profile="photos",
-            home=self.folder / "home",
-            source=str(self.folder / "source.csv"),
-            manifest_inbox=str(self.inbox),
-            shard_size=2,
-        )
-
-    def manifest(self, name: str, names: Sequence[str]) -> str:
-        return str(table(self.inbox / name, names))
-
-    def run(self, manifest: str = "", version: str = "") -> dg.ExecuteInProcessResult:
-        given = {"manifest": manifest, "version": version}
-        config = {"ops": {"source_manifest": {"config": given}}} if manifest else {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            job = build_definitions(self.settings).resolve_job_def("manifest_intake")
-            return job.execute_in_process(instance=self.instance, run_config=config, raise_on_error=False)
-
-    def urls(self) -> dict[str, list[str]]:
-        """The last part of the URLs of each shard; a star stands behind those that are marked as repeated."""
-        found = {}
-        for shard in self.store.shards("source_manifest"):
-            rows = self.store.read_table("source_manifest", shard).select("url", "duplicate_url").iter_rows()
-            found[shard] = [url.rpartition("/")[2] + ("*" if repeated else "") for url, repeated in rows]
-        return found
-
-    def registered(self) -> list[str]:
-        return list(self.instance.get_dynamic_partitions("shards"))
-
-
-def table(path: Path, names: Sequence[str]) -> Path:
-    pl.DataFrame({"URL": [f"http://pictures.test/{name}" for name in names]}).write_csv(path)
-    return path
+from intake_world import World
 
 
 def failure(run: dg.ExecuteInProcessResult) -> str:
@@ -119,11 +67,11 @@ def test_the_same_file_or_the_same_content_makes_no_shards_twice(world: World) -
 _KILLED = """
 import os, sys, warnings
 warnings.simplefilter("ignore")
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {support!r})
 from pathlib import Path
 import dagster as dg
 from facecaption_ml.storage.store import Store
-from test_manifest_intake import World
+from intake_world import World
 write = Store.write_table
 def dying(store, table, frame, shard=None, **more):
     if shard == "shard-00004":
@@ -138,7 +86,7 @@ World(Path({folder!r})).run({manifest!r})
 def test_a_run_that_was_killed_leaves_no_shards_and_can_be_repeated(world: World) -> None:
     assert world.run().success
     first, second = world.manifest("1.csv", ["d", "e", "f", "g", "h"]), world.manifest("2.csv", ["i"])
-    code = _KILLED.format(tests=str(Path(__file__).parent), folder=str(world.folder), manifest=first)
+    code = _KILLED.format(support=str(Path(intake_world.__file__).parent), folder=str(world.folder), manifest=first)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 9, done.stderr
     assert list(world.urls().values())[2:] == [["d", "e"], ["f", "g"]]  # what it left behind

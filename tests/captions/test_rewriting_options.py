@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Failure, Sampling
+from facecaption_ml.captions.backends.chat import ChatModelError, Sampling
 from facecaption_ml.captions.guided import calibration
 from facecaption_ml.captions.guided.calibration import Calibration, calibration_of
 from facecaption_ml.captions.rewrite.options import RewritingOptions
@@ -153,32 +151,6 @@ def test_a_demonstration_needs_no_backend_and_none_is_given_beside_one(tmp_path:
     shown = demonstrator(backend="none", model=folder, demonstration=3)
     assert shown is not None
     assert shown.guided
-
-
-def test_vllm_writes_as_many_at_once_as_the_option_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in with the interface that vLLM documents: the package needs a GPU host."""
-    engine: dict[str, Any] = {}
-
-    class Engine:
-        def __init__(self, **arguments: Any) -> None:
-            engine.update(arguments)
-
-        def chat(
-            self, conversations: list[Any], params: list[SimpleNamespace], use_tqdm: bool
-        ) -> list[SimpleNamespace]:
-            ends = ["stop", "length"]
-            said = [f"{c[-1]['content']} {p.seed} {p.max_tokens}" for c, p in zip(conversations, params, strict=True)]
-            return [
-                SimpleNamespace(outputs=[SimpleNamespace(text=text, finish_reason=end)])
-                for text, end in zip(said, ends, strict=True)
-            ]
-
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Engine, SamplingParams=SimpleNamespace))
-    model = opened(tmp_path, backend="vllm", model="org/m", batch_size=96).model
-    assert (engine["model"], engine["max_num_seqs"], model.model_id) == ("org/m", 96, "org/m")
-    first, second = model.answer([ChatRequest((("user", "hello"),), seed) for seed in (7, 8)], Sampling())
-    assert first == Answer("hello 7 120")
-    assert second.failure is Failure.TRUNCATED
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from at_once import at_once
+from facecaption_assets.commands.instance import Pipeline
 from facecaption_assets.commands.remove import remove, requested
+from facecaption_assets.factories.records import note_source_rows, source_rows
 from facecaption_assets.resources.data import build_resources
 from facecaption_assets.settings import Settings, load_settings
 from facecaption_ml.dataset.removal_requests import holdings, record_requests
-from facecaption_ml.dataset.removals import RemovalList, RemovalListError
+from facecaption_ml.dataset.removals import REMOVED, RemovalList, RemovalListError
 from facecaption_ml.dataset.sources import sample_id
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.schemas import SCHEMAS
+from facecaption_ml.storage.content import table_version
 from facecaption_ml.storage.objects import read_object
 from facecaption_ml.storage.store import Store
 from small_dataset import NAMES, face, picture, settings_of, url
@@ -40,8 +45,6 @@ def test_a_removed_url_is_recorded_and_shown_and_a_rebuild_takes_out_row_and_pix
     assert f"facecaption run --skip-source --first {NAMES[1]} --last {NAMES[1]}" in shown
     path = tmp_path / "removals.txt"
     assert re.fullmatch(rf"# \d{{4}}-\d\d-\d\d asked by letter\n{re.escape(url(1, 2))}\n", path.read_text())
-
-    from facecaption_assets.commands.instance import Pipeline
 
     again = settings_of(tmp_path, success_floor=0.0)
     assert again.release.removal_list == str(path)
@@ -123,7 +126,33 @@ def test_a_request_that_is_there_already_is_not_repeated(tmp_path: Path) -> None
     lines = ["http://a.test/1.jpg", "host:b.test", "host:b.test"]
     assert record_requests(str(path), lines, "x", TODAY) == (["host:b.test"], ["http://a.test/1.jpg", "host:b.test"])
     assert path.read_text() == "# by hand\nhttp://a.test/1.jpg\n# 2026-05-04 x\nhost:b.test\n"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["list.txt"]
+    assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".")] == ["list.txt"]
+
+
+_ENDS_EARLY = """
+from facecaption_assets.commands import remove as command
+from small_dataset import settings_of
+def ending(*_):
+    os._exit(9)
+command._note_source_rows = ending
+command.remove(settings_of(Path(given["home"])), [given["url"]], "by letter", False)
+"""
+
+
+@pytest.mark.processes
+def test_a_removal_that_ended_early_leaves_nothing_undone_when_it_is_run_again(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(settings.store_root)
+    pipeline = Pipeline(settings)
+    note_source_rows(pipeline.instance, dict.fromkeys(NAMES, "as they were"))
+    (ended,) = at_once(tmp_path / "signs", "", _ENDS_EARLY, [{"home": str(tmp_path), "url": url(1, 2)}])
+    assert ended.returncode == 9, ended.stderr
+    assert store.read_table("source_manifest", NAMES[1])["url"].to_list()[2] == REMOVED
+    remove(settings_of(tmp_path), [url(1, 2)], "by letter", dry_run=False)
+    now = table_version(store, "source_manifest", NAMES[1], columns=SCHEMAS["source_manifest"])
+    # So the shard counts as out of date, and the nightly backfill makes it anew.
+    assert source_rows(pipeline.instance, NAMES) == {NAMES[0]: "as they were", NAMES[1]: now}
 
 
 @given(reason=st.text(max_size=40))
@@ -244,8 +273,6 @@ def test_a_removal_that_was_interrupted_is_run_again_to_the_end(
         shown = capsys.readouterr().out
         assert f"{NAMES[1]}: source_manifest 0, raw_images 1, face_crops 1" in shown
         assert f"facecaption run --skip-source --first {NAMES[1]} --last {NAMES[1]}" in shown
-    from facecaption_assets.commands.instance import Pipeline
-
     Pipeline(settings_of(tmp_path, success_floor=0.0)).run("raw_images", first=NAMES[1])
     raw = store.read_table("raw_images", NAMES[1])
     assert raw["url"].to_list() == [url(1, 0), url(1, 1), "removed"]

@@ -9,14 +9,17 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from facecaption_assets.factories.shards import Check, ShardFunction, ShardResult, ShardWork
-from facecaption_assets.resources.data import StoreResource
+from facecaption_assets.resources.data import StoreResource, removals
 from facecaption_assets.settings import load_settings
+from facecaption_ml.dataset.removal_requests import record_requests
 from facecaption_ml.storage.store import Store
 from small_shards import KEY, RANGE, SHARDS, rows, small_shard_asset
 
@@ -190,3 +193,33 @@ def test_a_killed_process_keeps_the_shards_it_had_done(tmp_path: Path) -> None:
     assert world.store.shards("template_captions") == [SHARDS[0]]
     assert world.run(tags=RANGE).success
     assert world.materialized() == SHARDS
+
+
+def test_a_shard_that_is_being_made_when_a_removal_is_asked_for_is_made_without_what_goes(tmp_path: Path) -> None:
+    """Whoever asks looks for what there is, and does not see the shard that is being made."""
+    world, made = World(tmp_path), list[str]()
+    settings = load_settings(profile="photos", home=tmp_path / "home", source=str(tmp_path))
+    assert settings.release.removal_list == ""  # nobody has asked for anything yet
+
+    @contextlib.contextmanager
+    def open_work(work: ShardWork) -> Iterator[ShardFunction]:
+        def compute(shard: str) -> ShardResult:
+            made.append(shard)
+            faces = rows(shard).with_columns(face_id=pl.lit("0123456789abcdef_0"))
+            kept = faces.filter(~faces["face_id"].is_in(list(removals(work.settings).face_ids)))
+            if made == SHARDS[:2]:
+                record_requests(str(tmp_path / "home" / "removals.txt"), ["0123456789abcdef_0"], "", date(2026, 5, 4))
+            return ShardResult(kept, {}, [])
+
+        yield compute
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asset = small_shard_asset(open_work, settings)
+        run = dg.materialize(
+            [asset], instance=world.instance, resources={"store": StoreResource(world.store.root)}, tags=RANGE
+        )
+    assert run.success
+    assert made == [*SHARDS[:2], SHARDS[1], SHARDS[2]]
+    assert [len(world.store.read_table("template_captions", shard)) for shard in SHARDS] == [1, 0, 0]
+    assert world.latest_metadata(SHARDS[1])["dagster/row_count"] == 0

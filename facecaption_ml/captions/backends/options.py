@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from facecaption_ml.captions.backends.chat import ChatModel, Sampling
 from facecaption_ml.captions.backends.registry import BACKENDS, NONE
 from facecaption_ml.captions.backends.request_fields import checked_extra_body
+from facecaption_ml.captions.backends.vllm_options import VllmOptions
 
 _LONGEST_NAME: Final = 200
 
@@ -80,6 +81,8 @@ class ChatOptions(BaseModel):
         ge=1,
         description="equal client errors (402, 400 …) of the endpoint in a row after which the run stops asking",
     )
+
+    vllm: VllmOptions = Field(VllmOptions(), description="the engine of the backend 'vllm'")
 
     @property
     def sampling(self) -> Sampling:

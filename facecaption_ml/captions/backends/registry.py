@@ -8,11 +8,14 @@ from typing import Final
 NONE: Final = "none"
 """The name under which nobody writes."""
 
+VLLM: Final = "vllm"
+"""The name of the engine that batches by itself."""
+
 # Module of this room and class, imported when asked for: each brings libraries that the others do without.
 BACKENDS: Final[Mapping[str, str]] = {
     "local": "local_chat:LocalChatModel",
     "endpoint": "endpoint:EndpointChatModel",
-    "vllm": "vllm_offline:VllmChatModel",
+    VLLM: "vllm_offline:VllmChatModel",
 }
 GUIDABLE: Final = frozenset({"local"})
 """Those that can decode under a constraint (``ChatModel.supports_constraints``)."""

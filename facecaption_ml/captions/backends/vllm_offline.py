@@ -1,13 +1,15 @@
-"""Captions with vLLM in this process, for GPU hosts: one batch, no server."""
+"""Captions with vLLM in this process, for GPU hosts: an engine that batches by itself, no server."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from facecaption_ml.captions.backends.chat import Answer, ChatModelError, ChatRequest, Sampling
 from facecaption_ml.captions.backends.completion import read_completion
+from facecaption_ml.captions.backends.vllm_options import VllmOptions, unknown_arguments
 
 if TYPE_CHECKING:
     from facecaption_ml.captions.backends.options import ChatOptions
@@ -16,28 +18,29 @@ if TYPE_CHECKING:
 class VllmChatModel:
     """A ChatModel over ``vllm.LLM.chat``; ``model`` is a Hugging Face name or a folder.
 
-    Follows the API of vLLM 0.8 to 0.17: ``LLM(model, enable_prefix_caching=..., max_num_seqs=...)``, ``LLM.chat(list of
-    conversations, list of SamplingParams of the same length, use_tqdm=...)`` answers in the order asked, and
-    ``RequestOutput.outputs[0]`` has ``text`` and ``finish_reason``. A request's seed goes into its own SamplingParams, but
-    what else is in a batch can change the last bits of its logits. A prompt longer than the model's context ends the batch
-    with vLLM's error. Written from vLLM's documentation and source and not run: that needs a GPU host.
+    One call of ``LLM.chat`` has all requests that ``answer`` is given: the engine takes up waiting ones as others end
+    (continuous batching), ``max_num_seqs`` at once, and answers in the order asked. A request's seed goes into its own
+    SamplingParams, but what else is in a batch can change the last bits of its logits. A prompt longer than the model's
+    context ends the batch with vLLM's error. The engine lives until ``close``, for all shards of a run.
 
-    ``batch_size``: captions written at once, vLLM's ``max_num_seqs``. ``engine`` are further arguments of vllm.LLM:
-    tensor_parallel_size, gpu_memory_utilization, quantization, max_model_len.
-    Raises ChatModelError where vllm is not installed or cannot load the model.
+    Written from the documentation and source of vLLM 0.8 to 0.30 and not run: that needs a GPU host.
+
+    ``batch_size``: captions written at once, where ``options`` do not say. Raises ChatModelError where vllm is not installed,
+    does not have one of the options, or cannot load the model.
     """
 
     supports_constraints = False
     batched = True
 
-    def __init__(self, model: str, *, batch_size: int = 64, **engine: Any) -> None:
+    def __init__(self, model: str, *, batch_size: int = 64, options: VllmOptions | None = None) -> None:
         try:
             self._vllm = import_module("vllm")
         except ImportError:
             raise ChatModelError("vLLM is not installed: pip install 'facecaption[vllm]'") from None
+        arguments = (options or VllmOptions()).arguments(batch_size)
+        self._require_known(arguments)
         try:
-            # The instructions are the same for every face: their attention states are computed once.
-            self._llm = self._vllm.LLM(model=model, enable_prefix_caching=True, max_num_seqs=batch_size, **engine)
+            self._llm = self._vllm.LLM(model=model, **arguments)
         except Exception as error:  # vLLM raises its workers' exceptions, of any class
             reason = " ".join(str(error).split())[:200]
             raise ChatModelError(f"model {model!r} does not load in vLLM: {reason}", option="model") from error
@@ -46,10 +49,18 @@ class VllmChatModel:
     @classmethod
     def from_options(cls, options: ChatOptions, **_: Any) -> VllmChatModel:
         """See ``options.open_chat_model``; vLLM finds its devices itself."""
-        return cls(options.model, batch_size=options.batch_size)
+        return cls(options.model, batch_size=options.batch_size, options=options.vllm)
+
+    def _require_known(self, arguments: dict[str, Any]) -> None:
+        """Before minutes of loading: vLLM's own error of a wrong argument names a class of its own, and no setting."""
+        known = [field.name for field in dataclasses.fields(self._vllm.EngineArgs)]
+        lines = unknown_arguments(arguments, known)
+        if lines:
+            version = getattr(self._vllm, "__version__", "")
+            raise ChatModelError(f"vLLM {version} has {'; '.join(lines)}", option="vllm_engine_args")
 
     def answer(self, requests: Sequence[ChatRequest], sampling: Sampling) -> list[Answer]:
-        """An answer for each request, in their order; vLLM batches them."""
+        """An answer for each request, in their order, by one call of the engine."""
         messages = [[{"role": role, "content": content} for role, content in one.messages] for one in requests]
         params = [
             self._vllm.SamplingParams(
@@ -60,9 +71,16 @@ class VllmChatModel:
             )
             for one in requests
         ]
-        completions = [output.outputs[0] for output in self._llm.chat(messages, params, use_tqdm=False)]
-        return [read_completion(completion.text, completion.finish_reason) for completion in completions]
+        return [_answer(output) for output in self._llm.chat(messages, params, use_tqdm=False)]
 
     def close(self) -> None:
         """Drop the engine, and with it the GPU's memory."""
         self._llm = None
+
+
+def _answer(output: Any) -> Answer:
+    """What the engine gives of one request, with the tokens that it took."""
+    completion = output.outputs[0]
+    answer = read_completion(completion.text, completion.finish_reason)
+    prompt, written = output.prompt_token_ids, completion.token_ids
+    return dataclasses.replace(answer, prompt_tokens=len(prompt or ()), completion_tokens=len(written or ()))

@@ -14,7 +14,7 @@ import polars as pl
 
 from facecaption_ml.captions.backends.chat import Answer, ChatModel, ChatModelError, ChatRequest, Sampling
 from facecaption_ml.captions.backends.options import open_chat_model
-from facecaption_ml.captions.backends.registry import NONE
+from facecaption_ml.captions.backends.registry import NONE, VLLM
 from facecaption_ml.captions.guided.calibration import calibration_of
 from facecaption_ml.captions.guided.constraint import VERSION as CONSTRAINT_VERSION
 from facecaption_ml.captions.guided.constraint import Constraint
@@ -258,6 +258,8 @@ def _floor(given: float | None, model_id: str) -> float | None:
 
 def _chunk(options: RewritingOptions, batched: bool) -> int:
     """Requests between two saves of the answers: whole batches, or what a run that is killed may lose of paid answers."""
+    if options.backend == VLLM:
+        return options.vllm.requests_at_once  # the engine fills its batches itself, as long as requests wait
     chunk = options.batch_size * _BATCHES_PER_CHUNK
     return chunk if batched else min(chunk, options.concurrency * _TURNS_PER_CHUNK)
 
