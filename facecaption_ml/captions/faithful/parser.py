@@ -161,8 +161,8 @@ class _Sentence:
                     for claim in claims:
                         self._say(claim, negative, i)
             if self._is_a_person(i, item):
-                item = self.items[i] = Entry(head="person", words=item.words, of=item.of)
-                for claim in item.of["person"]:
+                item = self.items[i] = Entry(head="person", words=item.words, of=item.of, as_person=item.as_person)
+                for claim in (*item.of["person"], *item.as_person):
                     self._say(claim, negative, i)
                 self._noun(i, item, negative)
             elif item.of and not (item.head and self._ends_phrase(i)):
@@ -320,6 +320,8 @@ class _Sentence:
             self.doubtful, self.compared = self.doubtful or role == "hedge", role == "than"
         if item.words == ("as",) and self.pending:
             self._compare(i)
+        if item.words == ("of",) and self._is_of(i):
+            return
         # "brown in colour", "the shape of her face", "a rosy tint in the cheeks": look through
         if role == "preposition" and i and self.items[i - 1].role == "shape":
             return
@@ -336,11 +338,22 @@ class _Sentence:
                 )  # "hair that is black"
                 if self.base:  # "the glasses on her nose are big"
                     self.group = nearest = self.base
-                self.subject = self.first if inserted else nearest or self.subject
+                self.subject = self._before_the_insertion(i) or self.first if inserted else nearest or self.subject
             self.copular, self.base = True, []
         elif role in ("determiner", "verb", "preposition", "contrast"):
             self.copular = False
             self.single = item.words in (("a",), ("an",))
+
+    def _before_the_insertion(self, i: int) -> list[str]:
+        """The noun before what stands between commas: "her cheeks, below high cheekbones, are rosy"; none without a pair."""
+        opening = next((j for j in range(i - 2, 0, -1) if self.items[j].role == "comma"), 0)
+        head = self.items[opening - 1].head if opening else ""
+        return [head] if head and head != "other" else []
+
+    def _is_of(self, i: int) -> bool:
+        """Whether "of" stands between an adjective and the bare noun that it is of: "pale of skin and wavy of hair"."""
+        following = self.items[i + 1] if i + 1 < len(self.items) else None
+        return bool(self.pending and following and following.head in self.pending[-1][0].of)
 
     def _compare(self, i: int) -> None:
         """The second "as" of "a tie as black as his hair": the adjective holds of what somebody has there as well."""
