@@ -28,6 +28,7 @@ _ALWAYS: Final = -1
 _NEVER: Final = 0
 _TERMINAL: Final = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 _NAME: Final = re.compile(r"(?<=[a-z,] )(?!I\b)[A-Z][\w'’-]*")
+_OF: Final = re.compile(r"\b(?:nose|mouth|smile|face|hair|hairline|eyes|lips|brows|eyebrows|cheeks|neck|head|ears|chin|looks) of (?:[a-z]+ ){0,4}$")
 _ASSERTING: Final = frozenset(Bearing) - {Bearing.DENIES}
 
 
@@ -60,7 +61,8 @@ class ClosedWorld:
         self._beyond = {_phrase(words) for group in data["beyond"].values() for words in group.split()}
         self._status: dict[tuple[str, ...], int] = {}
         acts = [form for verb in data["verbs"]["of_parts"].split() for form in _inflected(verb)[1:3]]  # "-s" and "-ing"
-        self._patterns = _patterns(data["patterns"], {**classes, "acts": " ".join(acts)})
+        self._patterns = _patterns(data["patterns"], classes)
+        self._of_persons = _patterns(data["patterns_of_persons"], {**classes, "acts": " ".join(acts)})
 
     def beyond(self, text: str, mentions: Mentions, known: int, template: str = "") -> tuple[str, ...]:
         """The words, in their order, with which a text says more than the labels ``known`` (bits) give; () where none.
@@ -84,12 +86,18 @@ class ClosedWorld:
         if name := _NAME.search(text):
             found[name.group()] = None
         words = " ".join([word for item in mentions.items for word in item.words or (",",)])
-        if match := self._patterns.search(words):
-            found[match.group()] = None
+        for match in (self._patterns.search(words), self._of_a_person(words)):
+            if match:
+                found[match.group()] = None
         if found and template:
             given = self.beyond(template, parse(template, bundled_lexicon()), known)
             return tuple(words for words in found if words not in given)
         return tuple(found)
+
+    def _of_a_person(self, words: str) -> re.Match[str] | None:
+        """What a person is said to do; not where the person stands behind "of": "the smile of this man leaves his mouth open"."""
+        matches = self._of_persons.finditer(words)
+        return next((match for match in matches if not _OF.search(words, 0, match.start())), None)
 
     def _inside_phrases(self, words: list[str], known: int) -> set[int]:
         """The places of words that belong to a listed phrase of several ("at the corners of"), which may stand as a whole."""

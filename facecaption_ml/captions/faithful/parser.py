@@ -223,8 +223,11 @@ class _Sentence:
 
     def _lies_under(self, i: int, part: str) -> bool:
         """Whether a part of the face is named behind "under", earlier in the sentence ("below his eyes are bags")."""
-        under = False
+        under, named = False, ""
         for item in self.items[:i]:
+            if under and item.role == "relative" and named == part:  # "narrow eyes, under which he has bags"
+                return True
+            named = item.head or named
             if item.head and under:
                 if item.head == part:
                     return True
@@ -321,6 +324,8 @@ class _Sentence:
         if item.words == ("as",) and self.pending:
             self._compare(i)
         if item.words == ("of",) and self._is_of(i):
+            return
+        if (item.words == ("the",) or item.possessive) and self._is_of(i) and not self.copular:  # "large the nose, wavy her hair"
             return
         # "brown in colour", "the shape of her face", "a rosy tint in the cheeks": look through
         if role == "preposition" and i and self.items[i - 1].role == "shape":
