@@ -256,7 +256,7 @@ class _Sentence:
             return False
         after = self.items[i + 1 : i + 3]
         if after and after[0].role == "comma" and len(after) > 1:  # "a blonde, smiling woman", and "this blonde, who"
-            after = after[1:]
+            after = [] if after[1].head else after[1:]
         if after and after[0].words not in _SUBJECTS and (after[0].head or after[0].of or after[0].role in _JOINING):
             return False
         for before in reversed(self.items[:i]):
@@ -293,6 +293,8 @@ class _Sentence:
                 self._say(claim, negated_adjective or negative, i)
             if claims:
                 self.mentions.pairs.append((adjective.words[0], item.head))
+            elif claims is None and self.pending and not self.group and self._is_apart(adjective):
+                self.early.append((adjective, negated_adjective))  # "Young, wavy hair, big lips": a list, of the person
             elif claims is None and self.pending and not adjective.claims:
                 self.mentions.unfit.append((adjective, item.words[0] if item.words else ""))
         if self.early:
@@ -325,6 +327,8 @@ class _Sentence:
             self._compare(i)
         if item.words == ("of",) and self._is_of(i):
             return
+        if item.words == ("as",) and self.copular and not self.pending and i + 1 < len(self.items) and self.items[i + 1].of:
+            return  # "as bushy as they are arched"
         if (item.words == ("the",) or item.possessive) and self._is_of(i) and not self.copular:  # "large the nose, wavy her hair"
             return
         # "brown in colour", "the shape of her face", "a rosy tint in the cheeks": look through
@@ -355,10 +359,18 @@ class _Sentence:
         head = self.items[opening - 1].head if opening else ""
         return [head] if head and head != "other" else []
 
+    def _is_apart(self, adjective: Entry) -> bool:
+        """Whether an adjective of persons stands before a comma."""
+        at = next(i for i, item in enumerate(self.items) if item is adjective)
+        return "person" in adjective.of and at + 1 < len(self.items) and self.items[at + 1].role == "comma"
+
     def _is_of(self, i: int) -> bool:
         """Whether "of" stands between an adjective and the bare noun that it is of: "pale of skin and wavy of hair"."""
         following = self.items[i + 1] if i + 1 < len(self.items) else None
-        return bool(self.pending and following and following.head in self.pending[-1][0].of)
+        if not (self.pending and following):
+            return False
+        of = self.pending[-1][0].of
+        return following.head in of and not any(head in of for head in self.group)
 
     def _compare(self, i: int) -> None:
         """The second "as" of "a tie as black as his hair": the adjective holds of what somebody has there as well."""
