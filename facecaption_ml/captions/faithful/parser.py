@@ -337,6 +337,8 @@ class _Sentence:
         roles = [item.role for item in self.items[max(0, i - 2) : i + 1]]
         if self.pending and roles == ["shape", "preposition", "determiner"]:
             return
+        if role == "copula" and self._is_inverted(i):
+            return
         self._flush(i)
         if role == "copula":
             before = self.items[i - 1] if i else None
@@ -347,7 +349,9 @@ class _Sentence:
                 )  # "hair that is black"
                 if self.base:  # "the glasses on her nose are big"
                     self.group = nearest = self.base
-                self.subject = self._before_the_insertion(i) or self.first if inserted else nearest or self.subject
+                self.subject = self.first if inserted else nearest or self.subject
+            if before and before.role == "comma":
+                self.subject = self._before_the_insertion(i) or self.subject
             self.copular, self.base = True, []
         elif role in ("determiner", "verb", "preposition", "contrast"):
             self.copular = False
@@ -358,6 +362,14 @@ class _Sentence:
         opening = next((j for j in range(i - 2, 0, -1) if self.items[j].role == "comma"), 0)
         head = self.items[opening - 1].head if opening else ""
         return [head] if head and head != "other" else []
+
+    def _is_inverted(self, i: int) -> bool:
+        """Whether the noun of the adjectives before a copula stands behind it: "pointed is her nose"."""
+        after = self.items[i + 1 : i + 3]
+        if not (self.pending and self.items[i - 1].of and len(after) == 2 and after[0].role == "determiner"):
+            return False
+        of = self.pending[-1][0].of
+        return after[1].head in of and not any(head in of for head in self.group)
 
     def _is_apart(self, adjective: Entry) -> bool:
         """Whether an adjective of persons stands before a comma."""
@@ -406,9 +418,8 @@ class _Sentence:
         self._flush(i)
 
     def _stands_apart(self, i: int) -> bool:
-        """Whether the adjectives before a comma fit the noun before them, not the next ("a man, chubby, double chin")."""
-        before = self.items[i - 2] if i > 1 else None
-        if before is None or before.role != "comma" or len(self.pending) != 1 or not self.group:
+        """Whether the adjective before a comma fits the noun before it, not the next ("a man, chubby, double chin")."""
+        if len(self.pending) != 1 or not self.group:
             return False
         noun = next((item for item in self.items[i + 1 :] if item.head or item.role in _FLUSHING), None)
         of = self.pending[0][0].of
