@@ -28,6 +28,7 @@ _ALWAYS: Final = -1
 _NEVER: Final = 0
 _TERMINAL: Final = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 _NAME: Final = re.compile(r"(?<=[a-z,] )(?!I\b)[A-Z][\w'’-]*")
+_OF: Final = re.compile(r"\b(?:nose|mouth|smile|face|hair|hairline|eyes|lips|brows|eyebrows|cheeks|neck|head|ears|chin|looks) of (?:[a-z]+ ){0,4}$")
 _ASSERTING: Final = frozenset(Bearing) - {Bearing.DENIES}
 
 
@@ -52,9 +53,16 @@ class ClosedWorld:
             phrase: sum(BIT[name] for name in labels.replace("<hair>", classes["labels_of_hair"]).split())
             for phrase, labels in needs.items()
         }
+        phrases = [*((words, _ALWAYS) for words in self._listed), *self._needs.items()]
+        self._phrases: dict[str, list[tuple[tuple[str, ...], int]]] = {}
+        for words, status in phrases:
+            if len(words) > 1:
+                self._phrases.setdefault(words[0], []).append((words, status))
         self._beyond = {_phrase(words) for group in data["beyond"].values() for words in group.split()}
         self._status: dict[tuple[str, ...], int] = {}
+        acts = [form for verb in data["verbs"]["of_parts"].split() for form in _inflected(verb)[1:3]]  # "-s" and "-ing"
         self._patterns = _patterns(data["patterns"], classes)
+        self._of_persons = _patterns(data["patterns_of_persons"], {**classes, "acts": " ".join(acts)})
 
     def beyond(self, text: str, mentions: Mentions, known: int, template: str = "") -> tuple[str, ...]:
         """The words, in their order, with which a text says more than the labels ``known`` (bits) give; () where none.
@@ -63,23 +71,42 @@ class ClosedWorld:
         nothing (a grammar of one's own has words of its own).
         """
         found: dict[str, None] = {}
+        at, allowed = 0, self._inside_phrases([word for item in mentions.items for word in item.words or (",",)], known)
         for item in mentions.items:
+            at += len(item.words) or 1
             status = self._status.get(item.words)
             if status is None:
                 status = self._status[item.words] = self._status_of(item)
-            if status != _ALWAYS and not status & known:
+            if status == _ALWAYS or status & known:
+                continue
+            if item.words in self._beyond or not all(i in allowed for i in range(at - len(item.words), at)):
                 found[" ".join(item.words)] = None
         for adjective, noun in mentions.unfit:
             found[" ".join((*adjective.words, noun)).strip()] = None
         if name := _NAME.search(text):
             found[name.group()] = None
         words = " ".join([word for item in mentions.items for word in item.words or (",",)])
-        if match := self._patterns.search(words):
-            found[match.group()] = None
+        for match in (self._patterns.search(words), self._of_a_person(words)):
+            if match:
+                found[match.group()] = None
         if found and template:
             given = self.beyond(template, parse(template, bundled_lexicon()), known)
             return tuple(words for words in found if words not in given)
         return tuple(found)
+
+    def _of_a_person(self, words: str) -> re.Match[str] | None:
+        """What a person is said to do; not where the person stands behind "of": "the smile of this man leaves his mouth open"."""
+        matches = self._of_persons.finditer(words)
+        return next((match for match in matches if not _OF.search(words, 0, match.start())), None)
+
+    def _inside_phrases(self, words: list[str], known: int) -> set[int]:
+        """The places of words that belong to a listed phrase of several ("at the corners of"), which may stand as a whole."""
+        inside: set[int] = set()
+        for at, word in enumerate(words):
+            for phrase, status in self._phrases.get(word, ()):
+                if (status == _ALWAYS or status & known) and tuple(words[at : at + len(phrase)]) == phrase:
+                    inside.update(range(at, at + len(phrase)))
+        return inside
 
     def _status_of(self, item: Entry) -> int:
         words = item.words
@@ -132,7 +159,10 @@ def _inflected(verb: str) -> list[str]:
     return [verb, third, f"{stem}ing", past]
 
 
-_UNDOUBLED: Final = frozenset({"open", "darken", "soften"})
+_UNDOUBLED: Final = frozenset(
+    {"open", "darken", "soften", "deepen", "brighten", "lighten", "redden", "thicken", "fatten", "broaden", "widen", "heighten"}
+    | {"straighten", "sharpen", "strengthen", "loosen", "visit", "limit", "exhibit", "edit", "happen"}
+)
 
 
 def _patterns(patterns: dict[str, str], classes: dict[str, str]) -> re.Pattern[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, auto
 from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from facecaption_ml.captions.faithful.wordings import Wording, has_alternatives
 from facecaption_ml.captions.labels import BIT, GENDER_BITS
 
 
@@ -37,6 +39,9 @@ class Claim(NamedTuple):
 
 _TOKEN = re.compile(r"[a-z0-9&]+(?:'[a-z]+)?|[.!?;:,]|\n|(?<=\s)[-–—]+(?=\s)|[–—]")
 _CONTRACTED: Final = {"'s": "is", "'re": "are", "'ve": "have"}
+_HAIR: Final = sum(
+    BIT[name] for name in ("Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Straight_Hair", "Wavy_Hair")
+) | BIT["Receding_Hairline"] | GENDER_BITS  # fmt: skip
 _PRONOUNS: Final = frozenset({"he", "she", "they", "who", "that", "it", "there"})
 
 
@@ -52,6 +57,8 @@ class Entry:
     """Claims that hold where the next noun is this part of the face ("bags under", of the eyes)."""
     behind: dict[str, list[Claim]] = field(default_factory=dict)
     """Claims that hold where this part of the face is named behind "under" before ("below his eyes are bags")."""
+    as_person: list[Claim] = field(default_factory=list)
+    """Claims of an adjective that stands as a noun for somebody ("the blonde")."""
     words: tuple[str, ...] = ()
     possessive: bool = False
     mass: bool = False
@@ -64,81 +71,132 @@ class Lexicon:
 
     def __init__(self, data: dict[str, dict]) -> None:
         self._entries: dict[tuple[str, ...], Entry] = {}
-        self._by_first: dict[str, list[tuple[tuple[str, ...], Entry]]] = {}
+        self._classes: dict[str, str] = data.get("classes", {})
+        self._lengths: dict[str, list[int]] = {}
+        self._wordings: dict[str, tuple[Wording, Entry]] = {}
+        self._beginning: dict[str, list[tuple[Wording, Entry]]] = {}
+        self._matched: dict[tuple[str, ...], Entry] = {}
         self._looked_up: dict[str, Entry | None] = {}
         self._unlisted: dict[str, tuple[Entry, ...]] = {}
         self._heads: dict[str, dict[str, int]] = {}
         for part, phrases in data["heads"].items():
-            for phrase in phrases:
-                self._entry(phrase).head = part
+            for entry in self._each(phrases):
+                entry.head = part
         for role, phrases in data["words"].items():
-            for phrase in phrases:
-                entry = self._entry(phrase)
+            for entry in self._each(phrases):
                 if role in ("possessive", "mass", "relation"):
                     setattr(entry, role, True)
                 else:
                     entry.role = role
         beards = {"bare": Bearing.CLEAN_SHAVEN, "beard": Bearing.BEARD, "growth": Bearing.FACIAL_HAIR}
         for key, bearing in beards.items():
-            for phrase in data["beard"][key]:
-                self._entry(phrase).claims.append(Claim(BIT["No_Beard"], bearing))
+            for entry in self._each(data["beard"][key]):
+                entry.claims.append(Claim(BIT["No_Beard"], bearing))
         for attribute, ways in data["attributes"].items():
             self._attribute(attribute, ways)
         for part, phrases in data["fits"].items():
-            for phrase in phrases:
-                self._entry(phrase).of.setdefault(part, [])
-        self._inherit_gender()
+            for entry in self._each(phrases):
+                entry.of.setdefault(part, [])
         for words, entry in self._entries.items():
-            if "hair" in entry.of:  # bangs are hair: "brown bangs"
-                entry.of.setdefault("bangs", entry.of["hair"])
-            entry.words = words
-            entry.mass = entry.mass or words[-1].endswith("s")
-            self._by_first.setdefault(words[0], []).append((words[1:], entry))
-        for phrases in self._by_first.values():
-            phrases.sort(key=lambda p: -len(p[0]))
+            self._complete(words, entry)
+            lengths = self._lengths.setdefault(words[0], [])
+            if len(words) not in lengths:
+                lengths.append(len(words))
+        for lengths in self._lengths.values():
+            lengths.sort(reverse=True)
 
     def _attribute(self, attribute: str, ways: dict) -> None:
         if attribute not in BIT:
             raise ValueError(f"lexicon.toml: attributes.{attribute}: no such attribute")
         bit = BIT[attribute]
         for key, bearing in (("says", Bearing.SAYS), ("denied_by", Bearing.DENIES), ("hints", Bearing.HINTS)):
-            for phrase in ways.get(key, ()):
-                self._entry(phrase).claims.append(Claim(bit, bearing))
+            for entry in self._each(ways.get(key, ())):
+                entry.claims.append(Claim(bit, bearing))
         for key, bearing in (("with", Bearing.SAYS), ("denied_with", Bearing.DENIES)):
             for part, phrases in ways.get(key, {}).items():
-                for phrase in phrases:
-                    self._entry(phrase).of.setdefault(part, []).append(Claim(bit, bearing))
+                for entry in self._each(phrases):
+                    entry.of.setdefault(part, []).append(Claim(bit, bearing))
         for key in ("before", "behind"):
             for part, phrases in ways.get(key, {}).items():
-                for phrase in phrases:
-                    getattr(self._entry(phrase), key).setdefault(part, []).append(Claim(bit, Bearing.SAYS))
+                for entry in self._each(phrases):
+                    getattr(entry, key).setdefault(part, []).append(Claim(bit, Bearing.SAYS))
+        for entry in self._each(ways.get("as_person", ())):
+            entry.as_person.append(Claim(bit, Bearing.SAYS))
 
-    def _inherit_gender(self) -> None:
-        """A phrase with "his" or "woman" inside says the gender as well."""
-        for words, entry in self._entries.items():
-            for word in words if len(words) > 1 else ():
-                inner = self._entries.get((word,))
-                gender = [c for c in inner.claims if c.attribute & GENDER_BITS] if inner else []
-                entry.claims += [c for c in gender if c not in entry.claims]
+    def _complete(self, words: tuple[str, ...], entry: Entry) -> Entry:
+        """What a phrase of several words says by what stands in it: a gender ("his", "woman"), the part of the face it begins with."""
+        for word in words if len(words) > 1 else ():
+            inner = self._entries.get((word,))
+            gender = [c for c in inner.claims if c.attribute & GENDER_BITS] if inner else []
+            entry.claims += [c for c in gender if c not in entry.claims]
+        if len(words) > 1 and entry.claims and not (entry.head or entry.role or entry.of):
+            # "eyes underlined by bags" is a noun like "eyes"; but "hair on his chin" is no hair, and "eye bags" are no eyes
+            first, second = self._entries.get(words[:1]), self._entries.get(words[1:])
+            head = first.head if first and not (second and second.head) else ""
+            of_the_head = head != "hair" or all(claim.attribute & _HAIR for claim in entry.claims)
+            entry.head = head if head not in ("person", "other", "photo", "looks") and of_the_head else ""
+        if "hair" in entry.of:  # bangs are hair: "brown bangs"
+            entry.of.setdefault("bangs", entry.of["hair"])
+        entry.words = words
+        entry.mass = entry.mass or words[-1].endswith("s")
+        return entry
 
-    def _entry(self, phrase: str) -> Entry:
-        return self._entries.setdefault(tuple(tokens(phrase)), Entry())
+    def _each(self, phrases: Iterable[str]) -> Iterator[Entry]:
+        """The entries of phrases; one for all wordings of a phrase with alternatives."""
+        for phrase in dict.fromkeys(phrases):
+            if not has_alternatives(phrase):
+                yield self._entries.setdefault(tuple(tokens(phrase)), Entry())
+                continue
+            if phrase not in self._wordings:
+                found = self._wordings[phrase] = Wording(phrase, self._classes), Entry()
+                for word in found[0].first_words:
+                    self._beginning.setdefault(word, []).append(found)
+            yield self._wordings[phrase][1]
+
+    def _longest(self, words: list[str], at: int, text: str, start: int) -> Entry | None:
+        """The entry of the longest phrase that begins at a word; ``start``: where that word begins in ``text``, all words joined."""
+        word, longest, found = words[at], 0, list[Entry]()
+        for length in self._lengths.get(word, ()):
+            if entry := self._entries.get(tuple(words[at : at + length])):
+                longest, found = len(entry.words), [entry]
+                break
+        for wording, entry in self._beginning.get(word, ()):
+            length = wording.length_at(text, start)
+            if length > longest:
+                longest, found = length, []
+            found += [entry] if length and length == longest else []
+        if not found or (len(found) == 1 and found[0].words):
+            return found[0] if found else None
+        return self._joined(tuple(words[at : at + longest]), found)
+
+    def _joined(self, words: tuple[str, ...], entries: list[Entry]) -> Entry:
+        """One entry for a phrase that several entries know, or one with alternatives."""
+        if words not in self._matched:
+            if len(self._matched) >= _MOST_UNLISTED:
+                self._matched.clear()
+            joined = Entry(role=next((e.role for e in entries if e.role), ""), head=next((e.head for e in entries if e.head), ""))
+            for entry in entries:
+                joined.claims += [claim for claim in entry.claims if claim not in joined.claims]
+                for part in ("of", "before", "behind"):
+                    for head, claims in getattr(entry, part).items():
+                        getattr(joined, part).setdefault(head, []).extend(claims)
+            self._matched[words] = self._complete(words, joined)
+        return self._matched[words]
 
     def items(self, words: list[str]) -> list[Entry]:
         """The words as phrases of the lexicon, the longest first; an unknown word or punctuation becomes an empty entry."""
         items: list[Entry] = []
-        at, count = 0, len(words)
-        while at < count:
-            word = words[at]
-            for rest, entry in self._by_first.get(word, ()):
-                if not rest or tuple(words[at + 1 : at + 1 + len(rest)]) == rest:
-                    items.append(entry)
-                    at += 1 + len(rest)
-                    break
+        text = " ".join(words)
+        at, start = 0, 0
+        while at < len(words):
+            entry = self._longest(words, at, text, start)
+            if entry is None:
+                mark = _PUNCTUATION.get(words[at])
+                items += (mark,) if mark else self._unlisted.get(words[at]) or self._unknown(words[at])
             else:
-                mark = _PUNCTUATION.get(word)
-                items += (mark,) if mark else self._unlisted.get(word) or self._unknown(word)
-                at += 1
+                items.append(entry)
+            for word in words[at : at + (len(entry.words) if entry else 1)]:
+                at, start = at + 1, start + len(word) + 1
         return items
 
     def _lookup(self, word: str) -> Entry | None:

@@ -161,8 +161,8 @@ class _Sentence:
                     for claim in claims:
                         self._say(claim, negative, i)
             if self._is_a_person(i, item):
-                item = self.items[i] = Entry(head="person", words=item.words, of=item.of)
-                for claim in item.of["person"]:
+                item = self.items[i] = Entry(head="person", words=item.words, of=item.of, as_person=item.as_person)
+                for claim in (*item.of["person"], *item.as_person):
                     self._say(claim, negative, i)
                 self._noun(i, item, negative)
             elif item.of and not (item.head and self._ends_phrase(i)):
@@ -223,8 +223,11 @@ class _Sentence:
 
     def _lies_under(self, i: int, part: str) -> bool:
         """Whether a part of the face is named behind "under", earlier in the sentence ("below his eyes are bags")."""
-        under = False
+        under, named = False, ""
         for item in self.items[:i]:
+            if under and item.role == "relative" and named == part:  # "narrow eyes, under which he has bags"
+                return True
+            named = item.head or named
             if item.head and under:
                 if item.head == part:
                     return True
@@ -253,7 +256,7 @@ class _Sentence:
             return False
         after = self.items[i + 1 : i + 3]
         if after and after[0].role == "comma" and len(after) > 1:  # "a blonde, smiling woman", and "this blonde, who"
-            after = after[1:]
+            after = [] if after[1].head else after[1:]
         if after and after[0].words not in _SUBJECTS and (after[0].head or after[0].of or after[0].role in _JOINING):
             return False
         for before in reversed(self.items[:i]):
@@ -290,6 +293,8 @@ class _Sentence:
                 self._say(claim, negated_adjective or negative, i)
             if claims:
                 self.mentions.pairs.append((adjective.words[0], item.head))
+            elif claims is None and self.pending and not self.group and self._is_apart(adjective):
+                self.early.append((adjective, negated_adjective))  # "Young, wavy hair, big lips": a list, of the person
             elif claims is None and self.pending and not adjective.claims:
                 self.mentions.unfit.append((adjective, item.words[0] if item.words else ""))
         if self.early:
@@ -320,11 +325,19 @@ class _Sentence:
             self.doubtful, self.compared = self.doubtful or role == "hedge", role == "than"
         if item.words == ("as",) and self.pending:
             self._compare(i)
+        if item.words == ("of",) and self._is_of(i):
+            return
+        if item.words == ("as",) and self.copular and not self.pending and i + 1 < len(self.items) and self.items[i + 1].of:
+            return  # "as bushy as they are arched"
+        if (item.words == ("the",) or item.possessive) and self._is_of(i) and not self.copular:  # "large the nose, wavy her hair"
+            return
         # "brown in colour", "the shape of her face", "a rosy tint in the cheeks": look through
         if role == "preposition" and i and self.items[i - 1].role == "shape":
             return
         roles = [item.role for item in self.items[max(0, i - 2) : i + 1]]
         if self.pending and roles == ["shape", "preposition", "determiner"]:
+            return
+        if role == "copula" and self._is_inverted(i):
             return
         self._flush(i)
         if role == "copula":
@@ -337,10 +350,39 @@ class _Sentence:
                 if self.base:  # "the glasses on her nose are big"
                     self.group = nearest = self.base
                 self.subject = self.first if inserted else nearest or self.subject
+            if before and before.role == "comma":
+                self.subject = self._before_the_insertion(i) or self.subject
             self.copular, self.base = True, []
         elif role in ("determiner", "verb", "preposition", "contrast"):
             self.copular = False
             self.single = item.words in (("a",), ("an",))
+
+    def _before_the_insertion(self, i: int) -> list[str]:
+        """The noun before what stands between commas: "her cheeks, below high cheekbones, are rosy"; none without a pair."""
+        opening = next((j for j in range(i - 2, 0, -1) if self.items[j].role == "comma"), 0)
+        head = self.items[opening - 1].head if opening else ""
+        return [head] if head and head != "other" else []
+
+    def _is_inverted(self, i: int) -> bool:
+        """Whether the noun of the adjectives before a copula stands behind it: "pointed is her nose"."""
+        after = self.items[i + 1 : i + 3]
+        if not (self.pending and self.items[i - 1].of and len(after) == 2 and after[0].role == "determiner"):
+            return False
+        of = self.pending[-1][0].of
+        return after[1].head in of and not any(head in of for head in self.group)
+
+    def _is_apart(self, adjective: Entry) -> bool:
+        """Whether an adjective of persons stands before a comma."""
+        at = next(i for i, item in enumerate(self.items) if item is adjective)
+        return "person" in adjective.of and at + 1 < len(self.items) and self.items[at + 1].role == "comma"
+
+    def _is_of(self, i: int) -> bool:
+        """Whether "of" stands between an adjective and the bare noun that it is of: "pale of skin and wavy of hair"."""
+        following = self.items[i + 1] if i + 1 < len(self.items) else None
+        if not (self.pending and following):
+            return False
+        of = self.pending[-1][0].of
+        return following.head in of and not any(head in of for head in self.group)
 
     def _compare(self, i: int) -> None:
         """The second "as" of "a tie as black as his hair": the adjective holds of what somebody has there as well."""
@@ -376,9 +418,8 @@ class _Sentence:
         self._flush(i)
 
     def _stands_apart(self, i: int) -> bool:
-        """Whether the adjectives before a comma fit the noun before them, not the next ("a man, chubby, double chin")."""
-        before = self.items[i - 2] if i > 1 else None
-        if before is None or before.role != "comma" or len(self.pending) != 1 or not self.group:
+        """Whether the adjective before a comma fits the noun before it, not the next ("a man, chubby, double chin")."""
+        if len(self.pending) != 1 or not self.group:
             return False
         noun = next((item for item in self.items[i + 1 :] if item.head or item.role in _FLUSHING), None)
         of = self.pending[0][0].of
