@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from facecaption_ml.decoding import as_rgb
 from facecaption_ml.devices import autocast, compute_dtype, resolve_device
+from facecaption_ml.eight_bits import unpacked
 from facecaption_ml.errors import FaceCaptionError, first_line
 from facecaption_ml.flip.model.files import CONFIG, MODEL, TOKENIZER, require_finite, sha256_of
 from facecaption_ml.flip.model.model import FlipModel
@@ -69,7 +70,7 @@ class Flip:
         with _reading(folder / MODEL):
             _require_hash(folder / MODEL, config)
             model = FlipModel(preset, tokenizer.vocabulary)
-            weights = load_file(folder / MODEL)
+            weights = unpacked(load_file(folder / MODEL))
             require_finite(weights)
             load_stable(model, weights)
         return cls(model, tokenizer, config, resolve_device(device), precision)
