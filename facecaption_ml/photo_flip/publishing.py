@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from facecaption_ml.eight_bits import packed
 from facecaption_ml.flip import Flip
-from facecaption_ml.flip.model.files import CARD, CONFIG, MODEL, MODEL_TYPE, README, sha256_of
+from facecaption_ml.flip.model.files import CARD, CONFIG, MODEL, MODEL_TYPE, README, REFUSAL, sha256_of
 from facecaption_ml.flip.model.weight_names import stable_state
 from facecaption_ml.flip.training.export import front_matter
 from facecaption_ml.markdown import markdown_table
@@ -32,6 +32,7 @@ def write_model(out: Path, trained: Trained, faces: MappedFaces, plan: Plan, pre
     digest = sha256_of(out / MODEL)
     config = {
         "model_type": MODEL_TYPE,
+        **REFUSAL,
         "version": digest[:12],
         "sha256": digest,
         "preset": trained.model.preset.as_dict(),
@@ -70,6 +71,7 @@ def write_card(
         faces=f"{len(faces.data.rows['train']):,}", predictor=predictor, megabytes=f"{(out / MODEL).stat().st_size / 1e6:.1f}",
         epoch=trained.epoch, epochs=plan.epochs, batch=plan.batch_size, wordings=plan.wordings, short=plan.short,
         matched=f"{100 * plan.matched:g}", seed=plan.seed, command=command, weight=evaluation.weight, best=evaluation.best,
+        matching=", ".join(f"{value:.3f} ({split})" for split, value in evaluation.matching.items()),
         retrieval=_retrieval_table(evaluation), ways=_ways_table(evaluation),
     )  # fmt: skip
     (out / CARD).write_text(card, encoding="utf-8")

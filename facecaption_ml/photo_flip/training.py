@@ -25,7 +25,8 @@ from facecaption_ml.photo_flip.faces import MappedFaces, caption_of, short_capti
 _ENCODED_AT_ONCE: Final = 128
 _CLIP_NORM: Final = 1.0
 _SOFT_EPOCHS: Final = 2.0
-_TEXT_STREAM, _ORDER_STREAM = 0x7E87, 0x0DE5
+_SORTED_TOGETHER: Final = 16  # batches
+_ORDER_STREAM: Final = 0x0DE5
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,17 @@ class Plan:
     """How long and how fast. ``wordings``: captions written for each face, of which an epoch draws one; ``short``: how many of
     them name a few labels only. ``matched``: share of a batch in the matching loss."""
 
-    epochs: int = 10
+    epochs: int = 8
     batch_size: int = 64
-    peak_learning_rate: float = 1e-3
+    peak_learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     warm_up_steps: int = 100
-    momentum: float = 0.995
+    momentum: float = 0.99
     soft_targets: float = 0.4
     queue_size: int = 0
     wordings: int = 4
     short: int = 1
-    matched: float = 0.25
+    matched: float = 0.125
     seed: int = 0
 
 
@@ -74,10 +75,11 @@ def train(
         model = FlipModel(preset, tokenizer.vocabulary, stem=stem)
     torch.manual_seed(plan.seed)
     task = FlipTask(model, tokenizer.enc_id, plan.queue_size, plan.momentum, plan.seed, plan.matched).train()
+    held_out = held_out_texts(faces, "validation")
     best, chosen, history = -1.0, 0, []
     kept: dict[str, Tensor] = {}
     for epoch in _epochs(task, faces, texts, tokenizer, plan):
-        recall = recall_of(model, tokenizer, faces, "validation")
+        recall = recall_of(model, tokenizer, faces, "validation", held_out)
         history.append(recall)
         if on_epoch:
             on_epoch(epoch, recall)
@@ -110,17 +112,26 @@ def _epochs(
     step = 0
     for epoch in range(1, plan.epochs + 1):
         rng = np.random.default_rng((_ORDER_STREAM, plan.seed, epoch))
-        order = rng.permutation(len(rows))
-        for start in range(0, steps_each * plan.batch_size, plan.batch_size):
-            places = order[start : start + plan.batch_size]
+        written = rng.integers(plan.wordings, size=len(rows))
+        of_epoch = [own[number] for own, number in zip(texts, written.tolist(), strict=True)]
+        for places in _batches([len(text) for text in of_epoch], plan.batch_size, rng):
             maps = torch.from_numpy(faces.maps[rows[places], rng.integers(2, size=len(places))]).float()
-            written = rng.integers(plan.wordings, size=len(places)).tolist()
-            chosen = [texts[place][number] for place, number in zip(places.tolist(), written, strict=True)]
+            chosen = [of_epoch[place] for place in places.tolist()]
             rate = learning_rate(step, steps, plan.peak_learning_rate / 100, plan.peak_learning_rate, 1e-5, warm_up)
             alpha = soft_target_alpha(step, steps_each, plan.soft_targets, _SOFT_EPOCHS)
             _step(task, optimiser, tokenizer, maps, chosen, rate, alpha)
             step += 1
         yield epoch
+
+
+def _batches(lengths: list[int], size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Places int64 [size] of an epoch's whole batches, in random order; texts of a batch are about equally long, since a batch
+    is as wide as its longest: some batches' worth of random places are sorted together."""
+    order = rng.permutation(len(lengths))[: len(lengths) // size * size]
+    windows = np.split(order, range(_SORTED_TOGETHER * size, len(order), _SORTED_TOGETHER * size))
+    by_length = [window[np.argsort(np.array(lengths)[window], kind="stable")] for window in windows]
+    batches = [batch for window in by_length for batch in np.split(window, len(window) // size)]
+    return [batches[number] for number in rng.permutation(len(batches))]
 
 
 def _step(
@@ -175,8 +186,24 @@ def held_out_texts(faces: MappedFaces, split: str) -> list[str]:
     return [caption_of(faces.data.labels[row], row) for row in faces.data.rows[split].tolist()]
 
 
-def recall_of(model: FlipModel, tokenizer: CaptionTokenizer, faces: MappedFaces, split: str) -> HeldOutRecall:
-    """Retrieval among all pairs of a split."""
-    texts = held_out_texts(faces, split)
+def recall_of(
+    model: FlipModel, tokenizer: CaptionTokenizer, faces: MappedFaces, split: str, texts: list[str]
+) -> HeldOutRecall:
+    """Retrieval among all pairs of a split, one text for each of its faces."""
     images = image_features(model, faces, faces.data.rows[split])
     return held_out_recall(images, text_features(model, tokenizer, texts), [caption_id(text) for text in texts])
+
+
+@torch.inference_mode()
+def match_logits(
+    model: FlipModel, tokenizer: CaptionTokenizer, faces: MappedFaces, rows: np.ndarray, texts: list[str]
+) -> np.ndarray:
+    """float32 [N]: how much likelier the matching head thinks that face and text belong together than not."""
+    parts = []
+    for start in range(0, len(rows), _ENCODED_AT_ONCE):
+        part = slice(start, start + _ENCODED_AT_ONCE)
+        tokens = tokenizer(texts[part])
+        seen = model.image_tokens(torch.from_numpy(faces.maps[rows[part], 0]))
+        logits = model.match_logits(tokenizer.multimodal(tokens.ids), tokens.mask, seen)
+        parts.append(logits[:, 1] - logits[:, 0])
+    return torch.cat(parts).numpy()

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from facecaption_ml.eight_bits import unpacked
+from facecaption_ml.flip.model.bundled_towers import checkpoint_folder
 from facecaption_ml.flip.model.files import CONFIG, MODEL, TOKENIZER
 from facecaption_ml.flip.model.foreign_names import CLIP, kind_of, translated
 from facecaption_ml.flip.model.weight_names import stable_name
@@ -56,7 +57,7 @@ def is_file(name: str) -> bool:
 
 def is_checkpoint(name: str) -> bool:
     """Whether the name is the folder of a FLIP checkpoint."""
-    return _preset_of(Path(name).expanduser()) is not None
+    return _preset_of(checkpoint_folder(name)) is not None
 
 
 def is_foreign(name: str, local: bool) -> bool:
@@ -68,7 +69,7 @@ def is_foreign(name: str, local: bool) -> bool:
 
 def read(name: str, local: bool = True) -> StartingWeights:
     """The weights under ``name``. ``local``: only files that are there. Raises ValueError or OSError naming what is wrong."""
-    path = Path(name).expanduser()
+    path = checkpoint_folder(name)
     preset = _preset_of(path)
     if preset is not None:
         weights = {stable_name(key): value.float() for key, value in unpacked(load_file(path / MODEL)).items()}
