@@ -103,7 +103,8 @@ def _require_jpeg(out: Path) -> None:
 
 
 def _flip(settings: Settings, store: Store, text: str, query: Query, variant: str) -> tuple[Flip, str]:
-    """The checkpoint and its name. Where there is none, a text that names no attribute could have no other answer: the error says so."""
+    """The checkpoint and its name. Where there is none, the error says of a text without attributes that nothing else could
+    answer."""
     try:
         return load_flip(settings, store, variant)
     except FaceCaptionError as error:
@@ -186,9 +187,7 @@ def _in_photos(settings: Settings, folder: Path, text: str, query: Query, top: i
     from facecaption_ml.search.query import best, combined
     from facecaption_ml.search.ways import measured_best, measured_weight
 
-    flip, name = (
-        (None, "") if by == "labels" else _flip(settings, settings.open_store(), text, query, variant)
-    )
+    flip, name = (None, "") if by == "labels" else _flip(settings, settings.open_store(), text, query, variant)
     if by == "auto":
         by = "flip" if query.is_empty else measured_best(flip)
     finder = _finder(settings, folder)

@@ -17,11 +17,14 @@ from typing import Final
 import torch
 
 from facecaption_ml.attributes import AttributePredictor
+from facecaption_ml.attributes.celeba import read_celeba
+from facecaption_ml.attributes.data import AttributeData
 from facecaption_ml.errors import describe, is_mendable
+from facecaption_ml.flip import Flip
 from facecaption_ml.flip.model.presets import Preset
 from facecaption_ml.photo_flip.evaluation import evaluate
-from facecaption_ml.photo_flip.faces import read_faces, read_stem
-from facecaption_ml.photo_flip.publishing import write_card, write_model
+from facecaption_ml.photo_flip.faces import SIDE, read_faces, read_stem
+from facecaption_ml.photo_flip.publishing import history_of, write_card, write_model
 from facecaption_ml.photo_flip.training import Plan, train
 
 logger = logging.getLogger("facecaption")
@@ -37,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(given.threads)
     chosen = {name: getattr(given, name) for name in asdict(Plan()) if getattr(given, name) != getattr(Plan(), name)}
     try:
-        _make(given.data, given.predictor, given.out, Plan(**chosen), given.maps, _command(chosen))
+        if given.measure:
+            _measure(given.data, given.predictor, given.out)
+        else:
+            _make(given.data, given.predictor, given.out, Plan(**chosen), given.maps, _command(chosen))
     except Exception as error:
         if not is_mendable(error):
             raise
@@ -57,8 +63,21 @@ def _make(data: str, predictor_name: str, out: Path, plan: Plan, maps: Path | No
         on_epoch=lambda epoch, recall: logger.info("epoch %d of %d: %s", epoch, plan.epochs, recall),
     )
     flip = write_model(out, trained, faces, plan, version, command)
-    evaluation = evaluate(flip, faces, data, AttributePredictor.load(predictor_name))
-    write_card(out, flip, trained, faces, plan, evaluation, version, command)
+    _publish(out, flip, faces.data, data, predictor_name, [recall.values() for recall in trained.history])
+
+
+def _measure(data: str, predictor_name: str, out: Path) -> None:
+    """Again, such as beside another predictor."""
+    flip = Flip.load(out, device="cpu", precision="fp32")
+    history = history_of(out)
+    _publish(out, flip, read_celeba(data, (SIDE, SIDE)), data, predictor_name, history)
+
+
+def _publish(
+    out: Path, flip: Flip, data: AttributeData, folder: str, predictor_name: str, history: list[dict[str, float]]
+) -> None:
+    evaluation = evaluate(flip, data, folder, AttributePredictor.load(predictor_name))
+    write_card(out, flip, data, evaluation, history)
     for line in evaluation.lines():
         logger.info("%s", line)
 
@@ -81,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="folder with CelebA's layout")
     parser.add_argument("--out", required=True, type=Path, help="folder for the checkpoint")
     parser.add_argument("--predictor", default="bundled", help="attribute checkpoint with a network tiny")
+    parser.add_argument("--measure", action="store_true", help="do not train: measure the checkpoint in --out again")
     parser.add_argument("--maps", type=Path, help="file that keeps the stem's maps of the faces for the next run")
     parser.add_argument("--threads", type=int, default=1, help="of the processor (default: 1)")
     for name, value in asdict(Plan()).items():

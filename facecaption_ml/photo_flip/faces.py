@@ -101,7 +101,9 @@ def _kept_maps(path: Path, identity: str) -> npt.NDArray[np.float16]:
 
     with safe_open(path, "numpy") as file:
         if (file.metadata() or {}).get("identity") != identity:
-            raise FaceCaptionError(f"{path}: maps of another network or of other faces: remove it, or name another file")
+            raise FaceCaptionError(
+                f"{path}: maps of another network or of other faces: remove it, or name another file"
+            )
     return np.asarray(load_file(path)["maps"], np.float16)
 
 

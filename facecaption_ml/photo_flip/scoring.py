@@ -51,7 +51,9 @@ class Asked:
 def asked(texts: Sequence[str], probabilities: Matrix, text_features: Matrix, image_features: Matrix) -> Asked:
     """``texts`` with their features [Q, D], and faces with probabilities [N, 40] and features [N, D]."""
     queries = [read_query(text) for text in texts]
-    return Asked(queries, np.stack([query.scores(probabilities) for query in queries]), text_features @ image_features.T)
+    return Asked(
+        queries, np.stack([query.scores(probabilities) for query in queries]), text_features @ image_features.T
+    )
 
 
 def measure(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from facecaption_ml.attributes.data import AttributeData
 from facecaption_ml.flip.model.initialisation import seeded
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset
@@ -75,7 +76,7 @@ def train(
         model = FlipModel(preset, tokenizer.vocabulary, stem=stem)
     torch.manual_seed(plan.seed)
     task = FlipTask(model, tokenizer.enc_id, plan.queue_size, plan.momentum, plan.seed, plan.matched).train()
-    held_out = held_out_texts(faces, "validation")
+    held_out = held_out_texts(faces.data, "validation")
     best, chosen, history = -1.0, 0, []
     kept: dict[str, Tensor] = {}
     for epoch in _epochs(task, faces, texts, tokenizer, plan):
@@ -161,7 +162,9 @@ def image_features(model: FlipModel, faces: MappedFaces, rows: np.ndarray) -> np
     training = model.training
     model.eval()
     parts = [
-        model.image_features(model.image_tokens(torch.from_numpy(faces.maps[rows[start : start + _ENCODED_AT_ONCE], 0])))
+        model.image_features(
+            model.image_tokens(torch.from_numpy(faces.maps[rows[start : start + _ENCODED_AT_ONCE], 0]))
+        )
         for start in range(0, len(rows), _ENCODED_AT_ONCE)
     ]
     model.train(training)
@@ -181,9 +184,9 @@ def text_features(model: FlipModel, tokenizer: CaptionTokenizer, texts: list[str
     return torch.cat(parts).numpy()
 
 
-def held_out_texts(faces: MappedFaces, split: str) -> list[str]:
+def held_out_texts(data: AttributeData, split: str) -> list[str]:
     """A full caption of each face of a split; its row in the folder is the seed."""
-    return [caption_of(faces.data.labels[row], row) for row in faces.data.rows[split].tolist()]
+    return [caption_of(data.labels[row], row) for row in data.rows[split].tolist()]
 
 
 def recall_of(
@@ -192,18 +195,3 @@ def recall_of(
     """Retrieval among all pairs of a split, one text for each of its faces."""
     images = image_features(model, faces, faces.data.rows[split])
     return held_out_recall(images, text_features(model, tokenizer, texts), [caption_id(text) for text in texts])
-
-
-@torch.inference_mode()
-def match_logits(
-    model: FlipModel, tokenizer: CaptionTokenizer, faces: MappedFaces, rows: np.ndarray, texts: list[str]
-) -> np.ndarray:
-    """float32 [N]: how much likelier the matching head thinks that face and text belong together than not."""
-    parts = []
-    for start in range(0, len(rows), _ENCODED_AT_ONCE):
-        part = slice(start, start + _ENCODED_AT_ONCE)
-        tokens = tokenizer(texts[part])
-        seen = model.image_tokens(torch.from_numpy(faces.maps[rows[part], 0]))
-        logits = model.match_logits(tokenizer.multimodal(tokens.ids), tokens.mask, seen)
-        parts.append(logits[:, 1] - logits[:, 0])
-    return torch.cat(parts).numpy()
