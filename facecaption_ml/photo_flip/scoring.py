@@ -62,7 +62,7 @@ def measure(
     """``full``: a caption of each face, in the order of the faces, with equal numbers in ``groups`` [N] for equal captions;
     ``short``: short captions. ``truth`` bool [N, 40]: the faces' labels."""
     found = ranks(full.by(way, weight), query_groups=groups, gallery_groups=groups)
-    recalls = tuple(recall_of_ranks(found, k, gallery_size=len(truth)) for k in _KS)
+    recalls = tuple(recall_of_ranks(found, min(k, len(truth)), gallery_size=len(truth)) for k in _KS)
     return WayResult(recalls, reciprocal_of_ranks(found), _right(short, short.by(way, weight), truth))
 
 

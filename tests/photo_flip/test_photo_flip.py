@@ -50,7 +50,7 @@ def test_a_training_learns_what_captions_say_and_is_the_same_again() -> None:
     assert [one.as_dict() for one in first.history] == [one.as_dict() for one in again.history]
     best = first.history[first.epoch - 1]
     assert best.reciprocal_rank == max(one.reciprocal_rank for one in first.history)
-    assert best.reciprocal_rank > 2 * sum(1 / rank for rank in range(1, best.pairs + 1)) / best.pairs
+    assert best.reciprocal_rank > 1.5 * sum(1 / rank for rank in range(1, best.pairs + 1)) / best.pairs
     texts = [caption_of(faces.data.labels[row], row) for row in faces.data.rows["validation"].tolist()]
     assert recall_of(first.model, first.tokenizer, faces, "validation", texts) == best
     assert not any(parameter.requires_grad for parameter in first.model.stem.parameters())
