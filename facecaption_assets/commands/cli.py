@@ -197,14 +197,14 @@ def caption(
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "labels", "flip", "both"]),
-    help="Labels that TEXT names, FLIP, or both; auto: labels where TEXT names any, else FLIP.",
+    help="Labels that TEXT names, FLIP, or both; auto: the best by measurement, FLIP where TEXT names no label.",
 )
 @click.option(
     "--variant",
-    default="flip",
+    default="auto",
     show_default=True,
-    type=click.Choice(["flip", "flip_template", "flip_alt_text"]),
-    help="Which checkpoint, by what it learned from.",
+    type=click.Choice(["auto", "bundled", "flip", "flip_template", "flip_alt_text"]),
+    help="Which checkpoint: the bundled one, or one of the data set, by what it learned from; auto: flip, else bundled.",
 )
 @click.option(
     "--out",

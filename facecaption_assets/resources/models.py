@@ -177,6 +177,22 @@ def load_variant(settings: Settings, store: Store, variant: str) -> Flip:
         raise StoreError(f"no checkpoint of variant {variant!r}: {error}") from error
 
 
+def load_flip(settings: Settings, store: Store, variant: str) -> tuple[Flip, str]:
+    """The checkpoint of a variant, or ``bundled``, and its name; ``auto``: ``flip`` where the store has it, else ``bundled``.
+
+    Raises as load_variant does.
+    """
+    from facecaption_ml.flip import Flip
+    from facecaption_ml.flip.model.bundled_towers import BUNDLED
+    from facecaption_ml.flip.model.files import CONFIG
+
+    if variant == "auto":
+        variant = "flip" if store.exists(f"{_FLIP_CHECKPOINTS}flip/{CONFIG}") else BUNDLED
+    if variant == BUNDLED:
+        return Flip.load(BUNDLED, resolve_device(settings.device, settings.threads)), BUNDLED
+    return load_variant(settings, store, variant), variant
+
+
 def load_detector(settings: Settings, weights: str = "") -> FaceDetector:
     """RetinaFace on the settings' device, for the smallest face that they keep. ``weights``: others than the settings'."""
     from facecaption_ml.faces import DetectionRules, FaceDetector

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from facecaption_ml.eight_bits import packed, unpacked
 from facecaption_ml.errors import FaceCaptionError
 from facecaption_ml.storage.local_files import atomic_write
 
@@ -22,8 +23,6 @@ LATER: Final = (THRESHOLDS, RELIABILITY)
 """Files that checkpoints of version 0.1 do not have."""
 _OWN: Final = {name: Path(__file__).parent / name for name in ("bundled", "drawn")}
 """Checkpoints that come along: of photographs (CelebA at 89×109), and of drawn portraits."""
-_SCALE: Final = ".scale"
-_EIGHT_BITS_FROM: Final = 4096  # numbers: smaller tensors are kept as they are
 
 
 class CheckpointError(FaceCaptionError):
@@ -64,32 +63,12 @@ def write_weights(path: Path, state: dict[str, torch.Tensor], eight_bits: bool =
     """
     from safetensors.torch import save
 
-    kept: dict[str, torch.Tensor] = {}
-    for name, value in state.items():
-        x = value.detach().cpu()
-        if eight_bits and x.ndim > 1 and x.numel() >= _EIGHT_BITS_FROM:
-            scale = (x.flatten(1).abs().amax(1) / 127).clamp_min(1e-8).to(dtype=x.dtype)
-            kept[name] = (x / scale.view(-1, *[1] * (x.ndim - 1))).round().char().contiguous()
-            kept[name + _SCALE] = scale.contiguous()
-        else:
-            kept[name] = (x.half() if x.is_floating_point() else x).contiguous()
     with atomic_write(path) as file:
-        file.write(save(kept))
+        file.write(save(packed(state, eight_bits)))
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """What :func:`write_weights` has written, as float32. Raises what safetensors raises of a damaged file."""
-    import torch
     from safetensors.torch import load_file
 
-    found = load_file(path)
-    state = {}
-    for name, value in found.items():
-        if name.endswith(_SCALE) and name.removesuffix(_SCALE) in found:
-            continue
-        if value.dtype is torch.int8 and name + _SCALE in found:
-            scale = found[name + _SCALE].float()
-            state[name] = value.float() * scale.view(-1, *[1] * (value.ndim - 1))
-        else:
-            state[name] = value.float()
-    return state
+    return {name: value.float() for name, value in unpacked(load_file(path)).items()}

@@ -28,10 +28,12 @@ def labelled_faces(
     k: int,
     features: FaceFeatures | None = None,
     text: npt.NDArray[np.float32] | None = None,
+    weight: float = 1.0,
 ) -> tuple[list[FoundFace], int]:
     """The ``k`` faces that fit the query best, and among how many.
 
-    ``features`` with the ``text``'s own [D] add the similarity that FLIP sees: faces that have both are searched then. A face's
+    ``features`` with the ``text``'s own [D] add the similarity that FLIP sees, times
+    ``weight``: faces that have both are searched then. A face's
     ``similarity`` is its score. Memory holds a number a face; names are read of the shards with a face found. Raises
     StoreError where no face has probabilities.
     """
@@ -54,7 +56,7 @@ def labelled_faces(
         raise StoreError(f"no face under {store.uri(_ATTRIBUTES)} has probabilities: materialize {_ATTRIBUTES!r} first")
     scores = np.concatenate(by_label)
     if by_flip:
-        scores = combined(scores, np.concatenate(by_flip))
+        scores = combined(scores, np.concatenate(by_flip), weight)
     return _named(store, places, scores, best(scores, k)), len(scores)
 
 

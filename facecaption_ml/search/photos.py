@@ -28,12 +28,16 @@ _DIGITS: Final = 5  # of kept probabilities
 
 @dataclass(frozen=True)
 class PhotoFace:
-    """A face of a photograph: the ``number``-th of its file, likeliest first, with probabilities float32 [40]."""
+    """A face of a photograph: the ``number``-th of its file, likeliest first, with probabilities float32 [40].
+
+    ``digest``: the file's SHA-256, hexadecimal.
+    """
 
     path: Path
     number: int
     face: Face
     probabilities: np.ndarray
+    digest: str = ""
 
     @property
     def name(self) -> str:
@@ -55,6 +59,11 @@ class PhotoFaces:
     margin: float
     min_score: float = 0.9
 
+    @property
+    def folder(self) -> Path:
+        """Where what this version finds is kept."""
+        return self.cache / self.version
+
     def of(
         self, paths: Sequence[Path], on_progress: Callable[[int, int], None] | None = None
     ) -> tuple[list[PhotoFace], list[str]]:
@@ -75,7 +84,8 @@ class PhotoFaces:
         return found, faults
 
     def _faces(self, path: Path, data: bytes) -> Iterator[PhotoFace]:
-        kept = self.cache / self.version / f"{hashlib.sha256(data).hexdigest()}.json"
+        digest = hashlib.sha256(data).hexdigest()
+        kept = self.folder / f"{digest}.json"
         records = _read(kept)
         if records is None:
             records = self._look(data)
@@ -84,7 +94,7 @@ class PhotoFaces:
                 file.write(json.dumps(records).encode())
         for number, record in enumerate(records):
             face = Face(tuple(record["box"]), np.array(record["landmarks"], np.float32), record["score"])
-            yield PhotoFace(path, number, face, np.array(record["probabilities"], np.float32))
+            yield PhotoFace(path, number, face, np.array(record["probabilities"], np.float32), digest)
 
     def _look(self, data: bytes) -> list[dict[str, Any]]:
         image = decode_image(data)

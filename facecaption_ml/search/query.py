@@ -75,12 +75,13 @@ def read_query(text: str) -> Query:
     return Query(names_of(said.asserted), names_of(denied & ~said.asserted))
 
 
-def combined(*scores: Scores) -> Scores:
-    """Scores of the same faces [N] as one: each with mean 0 and deviation 1 over the faces, added up."""
-    total = np.zeros(len(scores[0]), np.float64)
-    for one in scores:
+def combined(labels: Scores, flip: Scores, weight: float = 1.0) -> Scores:
+    """Scores of the same faces [N] by labels and by FLIP as one: each with mean 0 and deviation 1 over the faces, FLIP's times
+    ``weight``, added up."""
+    total = np.zeros(len(labels), np.float64)
+    for one, share in ((labels, 1.0), (flip, weight)):
         spread = float(np.std(one))
-        total += (np.asarray(one, np.float64) - float(np.mean(one))) / spread if spread else 0.0
+        total += share * (np.asarray(one, np.float64) - float(np.mean(one))) / spread if spread else 0.0
     return total.astype(np.float32)
 
 

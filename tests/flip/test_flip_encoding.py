@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, BertModel, ViTModel
 
 from facecaption_ml.decoding import UndecodableImage, decode_image
 from facecaption_ml.flip import Flip, FlipError
@@ -156,6 +156,10 @@ def test_names_in_the_file_are_those_of_save_pretrained_and_others_load_as_well(
 def test_transformers_refuses_the_folder_by_the_name_of_its_type(checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="facecaption_flip"):
         AutoModel.from_pretrained(checkpoint)
+    # by its own type transformers would only warn, and give random weights
+    for tower in (ViTModel, BertModel):
+        with pytest.raises(Exception, match=r"facecaption_ml\.flip\.Flip\.load"):
+            tower.from_pretrained(checkpoint)
 
 
 def test_the_readme_has_the_card_and_what_hubs_index(checkpoint: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -17,6 +19,7 @@ from facecaption_ml.decoding import decode_image, encode_jpeg
 from facecaption_ml.faces import Face
 from facecaption_ml.schemas import SCHEMAS
 from facecaption_ml.search import photos as photos_module
+from facecaption_ml.search.photo_features import photo_features
 from facecaption_ml.search.photos import PhotoFaces
 from facecaption_ml.storage.store import Store
 from facecaption_ml.taxonomy import ATTRIBUTES
@@ -50,6 +53,24 @@ class Reddish:
         middles = [image[image.shape[0] // 2, image.shape[1] // 2].astype(float) for image in images]
         found[:, ATTRIBUTES.index("Bald")] = [0.98 if red > blue else 0.02 for red, _, blue in middles]
         return found
+
+
+class BluishFlip:
+    """Every text is a text about blue; features are a picture's own shares of red and blue."""
+
+    version = "bluish"
+    config: ClassVar[dict[str, Any]] = {"search": {"by": "both", "weight": 3.0}}
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def encode_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        self.seen += len(images)
+        middles = [image[image.shape[0] // 2, image.shape[1] // 2].astype(float) for image in images]
+        return np.array([[red, blue] / np.hypot(red, blue) for red, _, blue in middles], np.float32)
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return np.tile(np.array([0, 1], np.float32), (len(texts), 1))
 
 
 @pytest.fixture
@@ -127,12 +148,13 @@ def search(home: Path, *arguments: str) -> Result:
 def _models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_command, "load_detector", lambda *_: WholePicture())
     monkeypatch.setattr("facecaption_ml.attributes.AttributePredictor.load", lambda *_, **__: Reddish())
+    monkeypatch.setattr(search_command, "load_flip", lambda *_: (BluishFlip(), "bundled"))
 
 
 @pytest.mark.usefixtures("_models")
 def test_faces_of_a_folder_are_found_by_what_the_text_names(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "found.jpg"
-    done = search(tmp_path, "a bald person", "--in", str(folder), "--top", "2", "--out", str(out))
+    done = search(tmp_path, "a bald person", "--in", str(folder), "--top", "2", "--by", "labels", "--out", str(out))
     assert done.exit_code == 0, done.output
     first, *faces = done.stdout.splitlines()
     assert "read as Bald: 2 nearest of 4 faces" in first
@@ -145,7 +167,7 @@ def test_faces_of_a_folder_are_found_by_what_the_text_names(tmp_path: Path, fold
 @pytest.mark.usefixtures("_models")
 def test_a_denial_turns_the_order(tmp_path: Path, folder: Path) -> None:
     out = str(tmp_path / "found.jpg")
-    done = search(tmp_path, "someone who is not bald", "--in", str(folder), "--json", "--out", out)
+    done = search(tmp_path, "someone who is not bald", "--in", str(folder), "--by", "labels", "--json", "--out", out)
     record = json.loads(done.stdout)
     assert (record["by"], record["labels"], record["faces"]) == ("labels", "not Bald", 4)
     assert {Path(face["photo"]).name for face in record["nearest"][:2]} == {"b.jpg", "d.jpg"}
@@ -159,9 +181,6 @@ def test_mistakes_are_one_line(tmp_path: Path, folder: Path) -> None:
     for arguments, said in {
         ("a bald man", "--in", str(tmp_path / "absent")): "there is no such folder",
         ("a window", "--in", str(folder), "--by", "labels"): "names none of the 40 attributes",
-        ("a bald man", "--in", str(folder), "--by", "both"): "no checkpoint of variant 'flip'",
-        ("a window", "--in", str(folder)): "names none of the 40 attributes, so FLIP is needed: no checkpoint",
-        ("a window", "--in", str(folder), "--by", "flip"): "so FLIP is needed: no checkpoint of variant 'flip'",
     }.items():
         done = search(tmp_path, *arguments, "--out", out)
         assert done.exit_code != 0
@@ -171,6 +190,64 @@ def test_mistakes_are_one_line(tmp_path: Path, folder: Path) -> None:
     assert f"{empty}: no pictures in this folder" in search(tmp_path, "bald", "--in", str(empty), "--out", out).stderr
     (empty / "dark.jpg").write_bytes((folder / "dark.jpg").read_bytes())
     assert "no face was found in its 1 pictures" in search(tmp_path, "bald", "--in", str(empty), "--out", out).stderr
+
+
+def test_a_variant_that_the_data_set_lacks_is_one_line(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_command, "load_detector", lambda *_: WholePicture())
+    out = str(tmp_path / "found.jpg")
+    for text, said in {
+        "a bald man": "no checkpoint of variant 'flip'",
+        "a window": "names none of the 40 attributes, so FLIP is needed: no checkpoint of variant 'flip'",
+    }.items():
+        done = search(tmp_path, text, "--in", str(folder), "--by", "flip", "--variant", "flip", "--out", out)
+        assert done.exit_code != 0
+        assert said in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.usefixtures("_models")
+def test_without_a_way_photographs_are_searched_as_the_checkpoint_was_measured_to_do_best(
+    tmp_path: Path, folder: Path
+) -> None:
+    """A text that names no label can only be FLIP's."""
+    out = str(tmp_path / "found.jpg")
+    for text, by, labels, first in (
+        ("a bald person", "both", "Bald", {"b.jpg", "d.jpg"}),  # FLIP counts three times
+        ("in front of a window", "flip", "", {"b.jpg", "d.jpg"}),
+    ):
+        record = json.loads(search(tmp_path, text, "--in", str(folder), "--json", "--out", out).stdout)
+        assert (record["by"], record["labels"], record["variant"], record["checkpoint"]) == (
+            by,
+            labels,
+            "bundled",
+            "bluish",
+        )
+        assert {Path(face["photo"]).name for face in record["nearest"][:2]} == first
+    record = json.loads(
+        search(tmp_path, "a bald person", "--in", str(folder), "--by", "labels", "--json", "--out", out).stdout
+    )
+    assert (record["by"], record["variant"], record["checkpoint"]) == ("labels", "", "")
+    assert {Path(face["photo"]).name for face in record["nearest"][:2]} == {"a.jpg", "c.jpg"}
+
+
+def test_features_of_a_file_are_kept_under_the_checkpoint(tmp_path: Path, folder: Path) -> None:
+    found = finder(tmp_path / "cache", Reddish())
+    faces, _ = found.of(sorted(folder.rglob("*.jpg")))
+    flip = BluishFlip()
+    first = photo_features(faces, flip, found.folder, 0.3)
+    assert flip.seen == 4
+    assert np.allclose(np.linalg.norm(first, axis=1), 1, atol=1e-3)
+    assert np.array_equal(photo_features(faces, flip, found.folder, 0.3), first)
+    assert flip.seen == 4
+    kept = sorted((found.folder / "bluish").iterdir())
+    assert [path.stem for path in kept] == sorted(face.digest for face in faces)
+    kept[0].write_bytes(b"damaged")
+    assert np.array_equal(photo_features(faces, flip, found.folder, 0.3), first)
+    assert flip.seen == 5
+    flip.version = "another"
+    photo_features(faces, flip, found.folder, 0.3)
+    assert flip.seen == 9
 
 
 @pytest.mark.usefixtures("_models")
@@ -193,9 +270,9 @@ def test_a_predictor_that_is_not_there_is_named_with_its_setting(tmp_path: Path,
 @pytest.mark.usefixtures("_models")
 def test_a_long_description_is_not_repeated_whole(tmp_path: Path, folder: Path) -> None:
     out = str(tmp_path / "found.jpg")
-    done = search(tmp_path, "a bald person " * 800, "--in", str(folder), "--out", out)
+    done = search(tmp_path, "a bald person " * 800, "--in", str(folder), "--by", "labels", "--out", out)
     assert "read as Bald: 4 nearest" in done.stdout
-    refused = search(tmp_path, "a window " * 800, "--in", str(folder), "--out", out)
+    refused = search(tmp_path, "a window " * 800, "--in", str(folder), "--by", "labels", "--out", out)
     assert len(done.stdout.splitlines()[0]) < 300
     assert len(refused.stderr) < 400
 

@@ -1,6 +1,7 @@
 """Image towers that come with the package: ViTs trained on labels, which FLIPs of few pairs start from.
 
-Each is a folder ``flip/towers/NAME_PRESET`` as ``python -m facecaption_ml.labelled_tower`` writes it, with its card.
+Each is a folder ``flip/towers/NAME_PRESET`` as ``python -m facecaption_ml.labelled_tower`` writes it, with its card; and the
+image tower of the bundled FLIP is called ``faces``.
 """
 
 from __future__ import annotations
@@ -13,14 +14,24 @@ from facecaption_ml.pretrained import WeightsNotReachable, weights_version
 
 TOWERS: Final = Path(__file__).parent.parent / "towers"
 WEIGHTS: Final = "model.safetensors"
+BUNDLED: Final = "bundled"
+"""The name of the FLIP that comes along: of photographs, trained by ``python -m facecaption_ml.photo_flip``."""
+FACES: Final = "faces"
+"""The name of its image tower."""
+
+
+def checkpoint_folder(name: str | Path) -> Path:
+    """The folder of a FLIP checkpoint by its path, or of the bundled one by its name."""
+    return TOWERS.parent / BUNDLED if str(name) == BUNDLED else Path(name).expanduser()
 
 
 def bundled_towers() -> dict[str, dict[str, Path]]:
-    """The folders by name (``drawn``: of drawn portraits), then by preset."""
+    """The folders by name (``drawn``: of drawn portraits; ``faces``: of photographs), then by preset."""
     towers: dict[str, dict[str, Path]] = {}
     for folder in sorted(TOWERS.glob("*_*")):
         name, _, preset = folder.name.rpartition("_")
         towers.setdefault(name, {})[preset] = folder
+    towers[FACES] = {"photos": checkpoint_folder(BUNDLED)}
     return towers
 
 
@@ -43,4 +54,4 @@ def located(name: str, preset: str) -> str:
 def described(name: str, preset: str) -> str:
     """The name as a card has it: that of a bundled tower with the version of its weights."""
     folder = bundled_towers().get(name, {}).get(preset)
-    return name if folder is None else f"the bundled {folder.name}, version {weights_version(folder / WEIGHTS)}"
+    return name if folder is None else f"the bundled {name}_{preset}, version {weights_version(folder / WEIGHTS)}"

@@ -22,7 +22,10 @@ CARD: Final = "MODEL_CARD.md"
 README: Final = "README.md"
 """The card again with the front matter by which model hubs index a folder."""
 MODEL_TYPE: Final = "facecaption_flip"
-"""Under which ``config.json`` names the model to ``transformers``, which refuses it by that name: it has no such class."""
+"""Under which ``config.json`` names the model to ``transformers``: its ``AutoModel`` refuses it, having no such class."""
+REFUSAL: Final = {"hidden_size": "load it with facecaption_ml.flip.Flip.load: no class of transformers can"}
+"""Joins ``config.json``, so that classes of ``transformers`` that are named, such as ``ViTModel``, refuse the folder as well,
+with these words: they would warn of the other type and give random weights."""
 
 
 def sha256_of(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from facecaption_ml.flip.model.presets import Preset
+from facecaption_ml.flip.model.presets import MAP_CHANNELS, ImageTower, Preset
 
 _ROUNDS: Final = 5
 
@@ -20,12 +20,17 @@ def step_flops(preset: Preset, pairs: int, text_tokens: int, processes: int = 1)
     """
     image, text = preset.image, preset.text
     t, n = image.tokens, text_tokens
-    picture = image.layers * _layer(t, image.width, image.mlp_width) + (t - 1) * image.width * 3 * image.patch**2
+    picture = image.layers * _layer(t, image.width, image.mlp_width) + (t - 1) * image.width * _inputs(image)
     caption = text.layers * _layer(n, text.width, text.mlp_width)
     crossing = text.layers * (2 * n * text.width**2 + 2 * n * t * text.width)  # queries, outputs, attention
     keys_values = text.layers * 2 * t * text.width**2 * (1 if processes == 1 else 2)
     learned = picture + caption + 3 * (caption + crossing) + keys_values
     return 2.0 * pairs * (3 * learned + picture + caption)
+
+
+def _inputs(image: ImageTower) -> int:
+    """Numbers of a patch. A stem of form hybrid is not counted: it is not trained."""
+    return MAP_CHANNELS if image.form == "hybrid" else 3 * image.patch**2
 
 
 def _layer(tokens: int, width: int, mlp_width: int) -> int:

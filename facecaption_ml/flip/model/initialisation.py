@@ -43,19 +43,20 @@ def build(
     """A model whose words are the tokenizer's; equal arguments give equal weights, and the caller's random numbers stay.
 
     ``image_init``, ``text_init``: hub names, folders or files, or ``none`` or empty for random weights; ``image_init`` also the
-    name of a bundled tower. ``init``: a FLIP
-    checkpoint, a BLIP or a file of one, of which everything is taken; the other two then have no say. The model's preset is
-    the given one with the form of image tower that came in. Raises WeightsNotReachable naming the argument where weights
+    name of a bundled tower. ``init``: a FLIP checkpoint, a BLIP or a file of one, of which everything is taken; the other two
+    then have no say. The model's preset is the given one with the form of image tower that came in. A stem that came in is
+    not to be trained. Raises WeightsNotReachable naming the argument where weights
     cannot be had or are of another shape.
     """
-    with _seeded(seed):
+    with seeded(seed):
         if init not in _RANDOM:
             return _whole_model(preset, tokenizer, init)
-        image = None if image_init in _RANDOM else _image_tower(preset, image_init)
+        image, stem = None, None
+        if image_init not in _RANDOM:
+            image, stem, form = _image_tower(preset, image_init)
+            preset = _of_form(preset, form)
         text = None if text_init in _RANDOM else _text_tower(preset, text_init, tokenizer)
-        if image is not None and isinstance(image.layernorm, torch.nn.Identity):
-            preset = _of_form(preset, "clip")
-        model = FlipModel(preset, tokenizer.vocabulary, image, text)
+        model = FlipModel(preset, tokenizer.vocabulary, image, text, stem)
         if model.text.config.vocab_size != tokenizer.vocabulary:  # one more row, for [ENC]
             model.text.resize_token_embeddings(tokenizer.vocabulary, mean_resizing=False)
     return model
@@ -101,6 +102,7 @@ def _whole_model(preset: Preset, tokenizer: CaptionTokenizer, name: str) -> Flip
         if _TOKEN_TYPES not in weights:  # BLIP's code has none: every token is of kind 0, which then adds nothing
             weights[_TOKEN_TYPES] = torch.zeros_like(stable_state(model)[_TOKEN_TYPES])
         _put(model, weights, ("log_temperature",))  # which transformers' BLIP leaves out
+        model.stem.requires_grad_(False)
         return model
 
     with naming("init"):
@@ -118,13 +120,15 @@ def _of_form(preset: Preset, form: str) -> Preset:
     return replace(preset, image=replace(preset.image, form=form))
 
 
-def _image_tower(preset: Preset, name: str) -> ViTModel:
-    def load(local: bool) -> ViTModel:
+def _image_tower(preset: Preset, name: str) -> tuple[ViTModel, torch.nn.Module, str]:
+    """The tower, the stem before it and the form of both."""
+
+    def load(local: bool) -> tuple[ViTModel, torch.nn.Module, str]:
         if is_file(name) or is_checkpoint(name) or is_foreign(name, local):
             start = read(name, local)
             model = FlipModel(_of_form(preset, start.form), _FEWEST_WORDS)
             _put(model, start.part("image"), ("text.", *_HEADS))
-            return model.image
+            return model.image, model.stem.requires_grad_(False), start.form
         loaded: Any = ViTModel.from_pretrained(
             name, add_pooling_layer=False, attn_implementation="sdpa", **_loading(preset.image.dropout, local)
         )
@@ -133,7 +137,7 @@ def _image_tower(preset: Preset, name: str) -> ViTModel:
         _require_shape(
             {"image_size": preset.image.size, "patch_size": preset.image.patch, **_widths(preset.image)}, tower.config
         )
-        return tower
+        return tower, torch.nn.Identity(), "vit"
 
     with naming("image_init"):
         name = located(name, preset.name)
@@ -197,7 +201,7 @@ def _require_whole(report: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from facecaption_ml.flip.model import attention
-from facecaption_ml.flip.model.presets import Preset
+from facecaption_ml.flip.model.presets import MAP_CHANNELS, MAP_GRID, Preset
+from facecaption_ml.flip.model.stem import ResidualStem
 
 TEMPERATURE_RANGE: Final = (0.001, 0.5)
 """Where the learned temperature is kept (ALBEF's public code)."""
@@ -33,10 +34,16 @@ class FlipModel(nn.Module):
     """
 
     def __init__(
-        self, preset: Preset, vocabulary: int, image: ViTModel | None = None, text: BertModel | None = None
+        self,
+        preset: Preset,
+        vocabulary: int,
+        image: ViTModel | None = None,
+        text: BertModel | None = None,
+        stem: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.preset = preset
+        self.stem: nn.Module = stem or (ResidualStem() if preset.image.form == "hybrid" else nn.Identity())
         self.image = image if image is not None else image_tower(preset)
         self.text = text if text is not None else BertModel(bert_config(preset, vocabulary), add_pooling_layer=False)
         self.image_projection = nn.Linear(preset.image.width, preset.projection)
@@ -46,13 +53,20 @@ class FlipModel(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(preset.temperature)))
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """Tokens of the last layer, layer-normed: [B, 1 + patches, width]; the first is [CLS]."""
-        return self.image(normalised(pixels)).last_hidden_state
+        """Tokens of the last layer, layer-normed: [B, 1 + patches, width]; the first is [CLS].
+
+        ``pixels`` may be float maps that ``stem`` has made of pictures before.
+        """
+        return self.image(self._seen(pixels)).last_hidden_state
 
     def image_states(self, pixels: Tensor) -> Any:
         """The image tower's record: ``last_hidden_state`` as ``image_tokens`` gives it, and ``hidden_states``, a tuple of the
         embeddings and every layer's tokens, [B, 1 + patches, width] each."""
-        return self.image(normalised(pixels), output_hidden_states=True)
+        return self.image(self._seen(pixels), output_hidden_states=True)
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        """What the ViT looks at: pictures in −1 … 1, or a stem's maps of them."""
+        return pixels.float() if pixels.is_floating_point() else self.stem(normalised(pixels))
 
     def text_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Tokens of the unimodal text encoder [B, L, width]; the first is [CLS]."""
@@ -122,8 +136,9 @@ def vit_config(preset: Preset) -> ViTConfig:
     shape = preset.image
     form: dict[str, Any] = {"hidden_act": "quick_gelu", "layer_norm_eps": _CLIP_EPS} if shape.form == "clip" else {}
     return ViTConfig(  # type: ignore[call-arg]
-        image_size=shape.size,
-        patch_size=shape.patch,
+        image_size=MAP_GRID if shape.form == "hybrid" else shape.size,
+        patch_size=1 if shape.form == "hybrid" else shape.patch,
+        num_channels=MAP_CHANNELS if shape.form == "hybrid" else 3,
         hidden_size=shape.width,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,

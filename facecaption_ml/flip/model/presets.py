@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,15 +15,20 @@ from facecaption_ml.flip.errors import PresetError
 FROM_SCRATCH: Final = "none"
 """The word that stands for random weights where an empty option stands for the preset's own."""
 
-FORMS: Final = ("vit", "clip")
+FORMS: Final = ("vit", "clip", "hybrid")
 """Of image towers."""
+
+MAP_CHANNELS: Final = 256
+MAP_GRID: Final = (6, 5)
+"""Channels, rows and columns of the maps that a tower of form hybrid looks at."""
 
 
 @dataclass(frozen=True)
 class ImageTower:
     """A ViT: pictures of ``size`` × ``size`` pixels in patches of ``patch`` × ``patch``, and one [CLS] token.
 
-    ``form``: vit, or clip for a tower of CLIP's kind (see model.py), which comes in with weights only.
+    ``form``: vit; clip for a tower of CLIP's kind (see model.py), which comes in with weights only; or hybrid for one that
+    looks at the maps of a residual network (stem.py), whose tokens are the places of a map.
     """
 
     size: int
@@ -37,6 +43,8 @@ class ImageTower:
     @property
     def tokens(self) -> int:
         """Patches and [CLS]."""
+        if self.form == "hybrid":
+            return math.prod(MAP_GRID) + 1
         return (self.size // self.patch) ** 2 + 1
 
 

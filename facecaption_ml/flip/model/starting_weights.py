@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from facecaption_ml.eight_bits import unpacked
+from facecaption_ml.flip.model.bundled_towers import checkpoint_folder
 from facecaption_ml.flip.model.files import CONFIG, MODEL, TOKENIZER
 from facecaption_ml.flip.model.foreign_names import CLIP, kind_of, translated
 from facecaption_ml.flip.model.weight_names import stable_name
@@ -40,8 +42,9 @@ class StartingWeights:
     tokenizer: str | None
 
     def part(self, tower: str) -> dict[str, Tensor]:
-        """Of one tower, ``image`` or ``text``. Raises ValueError where it has none."""
-        found = {name: value for name, value in self.weights.items() if name.startswith(f"{tower}.")}
+        """Of one tower, ``image`` (with its stem, if it has one) or ``text``. Raises ValueError where it has none."""
+        own = (f"{tower}.", "stem.") if tower == "image" else f"{tower}."
+        found = {name: value for name, value in self.weights.items() if name.startswith(own)}
         if not found:
             raise ValueError(f"it has no {tower} tower")
         return found
@@ -54,7 +57,7 @@ def is_file(name: str) -> bool:
 
 def is_checkpoint(name: str) -> bool:
     """Whether the name is the folder of a FLIP checkpoint."""
-    return _preset_of(Path(name).expanduser()) is not None
+    return _preset_of(checkpoint_folder(name)) is not None
 
 
 def is_foreign(name: str, local: bool) -> bool:
@@ -66,10 +69,10 @@ def is_foreign(name: str, local: bool) -> bool:
 
 def read(name: str, local: bool = True) -> StartingWeights:
     """The weights under ``name``. ``local``: only files that are there. Raises ValueError or OSError naming what is wrong."""
-    path = Path(name).expanduser()
+    path = checkpoint_folder(name)
     preset = _preset_of(path)
     if preset is not None:
-        weights = {stable_name(key): value.float() for key, value in load_file(path / MODEL).items()}
+        weights = {stable_name(key): value.float() for key, value in unpacked(load_file(path / MODEL)).items()}
         return StartingWeights(weights, preset["image"].get("form", "vit"), str(path / TOKENIZER))
     if is_file(name):
         held = _tensors(path)

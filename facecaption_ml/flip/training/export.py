@@ -13,7 +13,7 @@ from string import Template
 from typing import Any, Final
 
 from facecaption_ml.flip.model.bundled_towers import described
-from facecaption_ml.flip.model.files import CARD, CONFIG, MODEL, MODEL_TYPE, README, sha256_of
+from facecaption_ml.flip.model.files import CARD, CONFIG, MODEL, MODEL_TYPE, README, REFUSAL, sha256_of
 from facecaption_ml.flip.model.presets import FROM_SCRATCH, Preset
 from facecaption_ml.flip.model.tokenization import CaptionTokenizer
 from facecaption_ml.flip.training.config import TrainingConfig
@@ -65,6 +65,7 @@ def write_checkpoint(
     version = weights_version(weights)
     config = {
         "model_type": MODEL_TYPE,
+        **REFUSAL,
         "version": version,
         "sha256": sha256_of(weights),
         "preset": preset.as_dict(),

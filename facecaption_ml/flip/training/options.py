@@ -45,13 +45,16 @@ class TrainingOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    preset: str = Field(default="base", description="base (paper §5.1), small or tiny")
+    preset: str = Field(default="base", description="base (paper §5.1), small, tiny or photos")
     init: str = Field(
         default="",
-        description="FLIP checkpoint, BLIP or file of FLIP's authors that the whole model starts from; '': the towers' own",
+        description=(
+            "FLIP checkpoint (bundled: the package's), BLIP or file of FLIP's authors that the whole model starts from; "
+            "'': the towers' own"
+        ),
     )
-    image_init: str = _tower("a bundled tower (drawn), or a ViT, CLIP, BLIP or FLIP checkpoint")
-    text_init: str = _tower("a BERT, BLIP or FLIP checkpoint")
+    image_init: str = _tower("a bundled tower (drawn, faces), or a ViT, CLIP, BLIP or FLIP checkpoint")
+    text_init: str = _tower("a BERT, BLIP or FLIP checkpoint (bundled: the package's)")
 
     epochs: OfPreset[int] = _of_preset("passes over the training pairs", ge=1)
     batch_size: OfPreset[int] = _of_preset("pairs of a process in a forward pass", ge=1)

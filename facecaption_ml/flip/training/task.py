@@ -6,6 +6,7 @@ towers and the queue, negatives drawn by contrastive similarity, one multimodal 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -43,16 +44,20 @@ class FlipTask(nn.Module):
     """The model in training: with its momentum towers, its queue and its random numbers.
 
     ``momentum``: share of the old weights in the momentum towers at each step. ``queue_size``: features of each modality
-    kept, a multiple of the global batch, or 0. ``seed`` draws the negatives.
+    kept, a multiple of the global batch, or 0. ``seed`` draws the negatives. ``matched``: share of a batch that the matching
+    loss looks at, which is most of a step's arithmetic; negatives come from the whole batch.
     """
 
-    def __init__(self, model: FlipModel, enc_id: int, queue_size: int, momentum: float, seed: int) -> None:
+    def __init__(
+        self, model: FlipModel, enc_id: int, queue_size: int, momentum: float, seed: int, matched: float = 1.0
+    ) -> None:
         super().__init__()
         self.model = model
         self.momentum_model = momentum_towers(model)
         self.queue = FeatureQueue(queue_size, model.preset.projection)
         self.momentum = momentum
         self.enc_id = enc_id
+        self.matched = matched
         self._seed = seed
         self._generator: torch.Generator | None = None
         self._to_enqueue: GatheredMomentum | None = None
@@ -82,8 +87,9 @@ class FlipTask(nn.Module):
             alpha,
             gathered=everyone,
         )
-        image_of_text = self._draw(text, gather(image), caption_ids, everyone.caption_ids)
-        text_of_image = self._draw(image, gather(text), caption_ids, everyone.caption_ids)
+        first = slice(math.ceil(self.matched * len(pixels)))
+        image_of_text = self._draw(text[first], gather(image), caption_ids[first], everyone.caption_ids)
+        text_of_image = self._draw(image[first], gather(text), caption_ids[first], everyone.caption_ids)
         matching, accuracy, invalid = self._matching(ids, mask, image_tokens, image_of_text, text_of_image)
         self._to_enqueue = everyone
         return PairLosses(contrastive.loss + matching, contrastive.loss.detach(), matching.detach(), accuracy, invalid)
@@ -113,20 +119,22 @@ class FlipTask(nn.Module):
     def _matching(
         self, ids: Tensor, mask: Tensor, image_tokens: Tensor, image_of_text: Tensor, text_of_image: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Three kinds of pairs, B of each: matching; a caption with another's picture; a picture with another's caption."""
-        count = len(ids)
+        """Three kinds of pairs, one for each negative: matching; a caption with another's picture; a picture with another's
+        caption. The pairs are the batch's first."""
+        count = len(image_of_text)
         own = torch.arange(count, device=ids.device)
+        first = slice(count)
         other_image, other_text = image_of_text.clamp_min(0), text_of_image.clamp_min(0)
         image_tokens = _as_computed(image_tokens)
         if world_size() > 1:
             # only the negatives of the other processes' pictures are needed here, each with keys and values of its own
-            images = torch.cat([image_tokens, gather_with_gradient(image_tokens)[other_image]])
+            images = torch.cat([image_tokens[first], gather_with_gradient(image_tokens)[other_image]])
             rows = torch.cat([own, own + count, own])
         else:
             images, rows = image_tokens, torch.cat([own, other_image, own])
-        pair_ids = torch.cat([ids, ids, gather(ids)[other_text]])
+        pair_ids = torch.cat([ids[first], ids[first], gather(ids)[other_text]])
         pair_ids[:, 0] = self.enc_id
-        pair_mask = torch.cat([mask, mask, gather(mask)[other_text]])
+        pair_mask = torch.cat([mask[first], mask[first], gather(mask)[other_text]])
         logits = self.model.match_logits(pair_ids, pair_mask, images, rows)
         matches = torch.arange(3 * count, device=ids.device) < count
         valid = torch.cat([torch.ones_like(own, dtype=torch.bool), image_of_text >= 0, text_of_image >= 0])

@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 
 from facecaption_ml.decoding import as_rgb
 from facecaption_ml.devices import autocast, compute_dtype, resolve_device
+from facecaption_ml.eight_bits import unpacked
 from facecaption_ml.errors import FaceCaptionError, first_line
+from facecaption_ml.flip.model.bundled_towers import checkpoint_folder
 from facecaption_ml.flip.model.files import CONFIG, MODEL, TOKENIZER, require_finite, sha256_of
 from facecaption_ml.flip.model.model import FlipModel
 from facecaption_ml.flip.model.presets import Preset
@@ -50,12 +52,14 @@ class Flip:
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", precision: str = "auto") -> Flip:
-        """From a checkpoint's folder (``config.json``, ``model.safetensors``, ``tokenizer.json``).
+        """From a checkpoint's folder (``config.json``, ``model.safetensors``, ``tokenizer.json``), or ``bundled``.
+
+        The bundled one was trained on photographs of faces; its card lies beside it in ``facecaption_ml/flip/bundled``.
 
         ``device``: auto, cpu or cuda. ``precision``: auto, bf16, fp16 or fp32. Raises FlipError naming the file that is
         missing, damaged or of another model.
         """
-        folder = Path(path).expanduser()
+        folder = checkpoint_folder(path)
         for name in (CONFIG, MODEL, TOKENIZER):
             if not (folder / name).is_file():
                 raise FlipError(
@@ -69,7 +73,7 @@ class Flip:
         with _reading(folder / MODEL):
             _require_hash(folder / MODEL, config)
             model = FlipModel(preset, tokenizer.vocabulary)
-            weights = load_file(folder / MODEL)
+            weights = unpacked(load_file(folder / MODEL))
             require_finite(weights)
             load_stable(model, weights)
         return cls(model, tokenizer, config, resolve_device(device), precision)
