@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from control_plane_build import ControlPlanePrograms, programs
 from facecaption_ml.storage.store import Store
 from kubernetes_api import Api
 from own_network import enter_own_network
+from pod_process import REPOSITORY
 from process_kubelet import Kubelet, running
 from seaweedfs import seaweedfs, seaweedfs_program
 from servers import PictureServer, Postgres, picture_server, postgres_programs, s3_options
@@ -56,6 +58,8 @@ def plane(network: None, tools: ControlPlanePrograms, tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="session")
 def pod_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for package in ("facecaption_ml", "facecaption_assets"):  # no container may write what it has compiled
+        compileall.compile_dir(REPOSITORY / package, quiet=1)
     folder = tmp_path_factory.mktemp("pods")
     for place in (folder, *folder.parents):  # containers have users of their own
         if place.stat().st_uid == os.geteuid() and place != Path("/"):

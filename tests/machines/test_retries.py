@@ -106,7 +106,7 @@ def test_a_pod_that_is_told_to_stop_outside_the_assets_function_is_tried_again(
         small_cluster(tmp_path, **environment) as (cluster, kubeconfig),
         kubernetes_instance(kubeconfig, tmp_path / "home") as instance,
     ):
-        assert execute(instance, "stopped_early", "stopped_opening")
+        assert execute(instance, "stopped_early", "stopped_opening", run_config={"loggers": {"signals": {}}})
         retried = {event.step_key: event for event in events(instance, dg.DagsterEventType.STEP_UP_FOR_RETRY)}
         (failed,) = events(instance, dg.DagsterEventType.STEP_FAILURE)
         (stopped,) = [

@@ -40,7 +40,7 @@ class Events:
     def retries(self, step: str) -> list[str]:
         """What stands in the line of each retry of a step."""
         found = self.of(dg.DagsterEventType.STEP_UP_FOR_RETRY, step)
-        return [json.dumps(event.to_json_dict() if hasattr(event, "to_json_dict") else str(event)) for event in found]
+        return [str(event.event_specific_data) for event in found]
 
 
 class ClusterDeployment:
@@ -158,7 +158,8 @@ class ClusterDeployment:
 
     def delete(self, pod: RunningPod, seconds: int | None = None) -> None:
         """``kubectl delete pod``; ``seconds``: in place of its grace period."""
-        options = {} if seconds is None else {"gracePeriodSeconds": seconds}
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        options |= {} if seconds is None else {"gracePeriodSeconds": seconds}
         self.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod.name}", options)
 
     def cordon(self, names: Sequence[str], cordoned: bool = True) -> None:

@@ -20,6 +20,7 @@ from kubernetes.client import ApiClient, CoreV1Api
 from kubernetes.config import new_client_from_config
 
 from control_plane_build import ControlPlanePrograms
+from kubernetes_api import Api
 from loopback import free_port
 from servers import wait_until
 
@@ -27,10 +28,12 @@ _ADMIN: Final = "admin"
 _USERS: Final = {
     _ADMIN: ("admin", "system:masters"),
     "controllers": ("system:kube-controller-manager", "system:masters"),
-    "scheduler": ("system:kube-scheduler", ""),
+    "scheduler": ("system:kube-scheduler", "system:masters"),
 }
-_LOST_NODE_SECONDS: Final = 12
-"""Without a sign of life a node is lost after so long, and its pods are deleted so long after that (40 and 300 by default)."""
+_LOST_NODE_SECONDS: Final = 30
+"""A node is lost when it has given no sign of life for so long (40 by default) …"""
+_LOST_POD_SECONDS: Final = 5
+"""… and so long after that its pods are deleted (300)."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,8 @@ def _api_server(folder: Path, store: int, port: int) -> list[str]:
         f"--advertise-address={_own_address()}", "--service-cluster-ip-range=10.96.0.0/16",
         "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={folder}/accounts.key",
         f"--service-account-signing-key-file={folder}/accounts.key",
-        f"--default-not-ready-toleration-seconds={_LOST_NODE_SECONDS}",
-        f"--default-unreachable-toleration-seconds={_LOST_NODE_SECONDS}",
+        f"--default-not-ready-toleration-seconds={_LOST_POD_SECONDS}",
+        f"--default-unreachable-toleration-seconds={_LOST_POD_SECONDS}",
     ]  # fmt: skip
 
 
@@ -165,7 +168,7 @@ def _write_kubeconfig(path: Path, plane: ControlPlane, token: str) -> None:
 
 
 def _is_ready(client: ApiClient) -> bool:
-    return bool(client.call_api("/readyz", "GET", response_type="str", auth_settings=["BearerToken"])[1] == 200)
+    return bool(Api(client).get("/readyz"))
 
 
 def _has_account(client: ApiClient, namespace: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from kubernetes.client import ApiClient
@@ -15,24 +14,27 @@ class Api:
         self._client = client
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        return self._call("GET", path, query=list(query.items()))
+        found: dict[str, Any] = self._call("GET", path, query=list(query.items()))
+        return found
 
     def post(self, path: str, body: Any) -> dict[str, Any]:
-        return self._call("POST", path, body)
+        found: dict[str, Any] = self._call("POST", path, body)
+        return found
 
     def delete(self, path: str, body: Any = None) -> dict[str, Any]:
-        return self._call("DELETE", path, body)
+        found: dict[str, Any] = self._call("DELETE", path, body)
+        return found
 
     def patch(self, path: str, body: Any) -> dict[str, Any]:
         """By strategic merge, as kubelets and kubectl do it."""
-        return self._call("PATCH", path, body, "application/strategic-merge-patch+json")
+        found: dict[str, Any] = self._call("PATCH", path, body, "application/strategic-merge-patch+json")
+        return found
 
     def _call(
         self, verb: str, path: str, body: Any = None, kind: str = "application/json", query: Any = ()
-    ) -> dict[str, Any]:
-        answer = self._client.call_api(
+    ) -> Any:
+        return self._client.call_api(
             path, verb, query_params=list(query), header_params={"Accept": "application/json", "Content-Type": kind},
-            body=body, auth_settings=["BearerToken"], _preload_content=False, _request_timeout=30,
-        )[0]  # fmt: skip
-        found: dict[str, Any] = json.loads(answer.data)
-        return found
+            body=body, auth_settings=["BearerToken"], response_types_map=dict.fromkeys((200, 201, 202), "object"),
+            _return_http_data_only=True, _request_timeout=30,
+        )  # fmt: skip

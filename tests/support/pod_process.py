@@ -123,7 +123,7 @@ def _script(root: Path, mounts: Mapping[str, Path], shared_memory: str, user: in
         elif link.is_dir():
             lines.append(_bind(link, f"/{name}", readonly=True))
     lines += [_bind(Path(place), place, readonly=True) for place in ("/usr", "/etc")]
-    lines.append("mkdir -p dev proc && mount --rbind /dev dev && mount -t proc proc proc")
+    lines.append("mkdir -p dev proc tmp data opt/dagster/dagster_home && mount --rbind /dev dev && mount -t proc proc proc")
     lines.append(f"mount -t tmpfs -o size={shared_memory},mode=1777 shm dev/shm")
     # deepest last, so that no mount hides another
     for place in sorted(mounts, key=lambda one: one.count("/")):

@@ -164,7 +164,8 @@ class Kubelet:
 
     def _let_go(self, pod: Mapping[str, Any]) -> None:
         """The pod has ended, and was deleted: now it may go."""
-        options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}}
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+        options["preconditions"] = {"uid": pod["metadata"]["uid"]}
         with contextlib.suppress(ApiException):
             self.api.delete(_path(pod), options)
 

@@ -86,7 +86,7 @@ def steps() -> dg.JobDefinition:
     store = StoreResource(root=str(folder / "store"))
     made = dg.Definitions(
         [hungry, evicted, misled, stopped_early, stopped_opening, killed],
-        jobs=[dg.define_asset_job("steps", config={"loggers": {"signals": {}}})],
+        jobs=[dg.define_asset_job("steps")],
         resources={"store": store, "opening": opening},
         loggers={"signals": signals},
         executor=build_executor(settings.deploy),
