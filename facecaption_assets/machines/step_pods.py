@@ -120,7 +120,9 @@ class _StepPodHandler(K8sStepHandler):
             reason = stopped_by(newest(self._api_client.get_pods_in_job(name, namespace)))
         except Exception as error:  # the step is tried again whether the reason is known or not
             reason = f"its pod cannot be read ({type(error).__name__})"
-        DagsterEvent.engine_event(context.get_step_context(step), f"{step} was told to stop: {reason}", EngineEventData())
+        DagsterEvent.engine_event(
+            context.get_step_context(step), f"{step} was told to stop: {reason}", EngineEventData()
+        )
         return reason
 
     def _get_container_context(self, step_handler_context: StepHandlerContext) -> K8sContainerContext:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,7 +48,9 @@ def tools() -> ControlPlanePrograms:
 
 
 @pytest.fixture(scope="session")
-def plane(network: None, tools: ControlPlanePrograms, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def plane(
+    network: None, tools: ControlPlanePrograms, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ControlPlane]:
     given = os.environ.get("KUBECONFIG")
     if given:
         yield given_plane(Path(given))
@@ -161,7 +164,7 @@ def _what_the_kubelet_saw(request: pytest.FixtureRequest) -> Iterator[None]:
     if "kubelet" in request.fixturenames:
         kubelet: Kubelet = request.getfixturevalue("kubelet")
         for fault in kubelet.faults:
-            print(f"kubelet: {fault}")
+            logging.getLogger("kubelet").warning(fault)
         kubelet.faults.clear()
 
 

@@ -27,7 +27,9 @@ def test_the_service_account_may_start_and_watch_pods_and_nothing_more(deploymen
         attributes = {"verb": verb, "group": group, "resource": resource, "namespace": NAMESPACE}
         asked = {"user": f"system:serviceaccount:{NAMESPACE}:facecaption", "resourceAttributes": attributes}
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": asked}
-        return bool(deployment.api.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)["status"]["allowed"])
+        return bool(
+            deployment.api.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)["status"]["allowed"]
+        )
 
     assert may("create", "batch", "jobs")
     assert may("delete", "batch", "jobs")

@@ -1,4 +1,4 @@
-"""FLIP on the cluster: a training whose pod is evicted or whose node is lost goes on with the next batch, one trainer at a time."""
+"""FLIP on the cluster: a training that loses its pod or node goes on with the next batch, one trainer at a time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_a_training_that_loses_its_pod_ends_as_if_nothing_had_happened(
     try:
         run = registered.start(STEP, partition="flip")
         first = registered.at_work(run, STEP)
-        reached = wait_until("the first steps", lambda: (kept := steps_kept(store)) and max(kept) > 2 and kept, PATIENCE)
+        reached = wait_until(
+            "the first steps", lambda: (kept := steps_kept(store)) and max(kept) > 2 and kept, PATIENCE
+        )
         lose(registered, first)
         events = registered.succeed(run)
     finally:

@@ -17,7 +17,11 @@ from process_kubelet import Kubelet
 from running_pod import RunningPod
 from servers import graphql, wait_until
 
-_JOB: Final = {"repositoryLocationName": "facecaption", "repositoryName": "__repository__", "pipelineName": "__ASSET_JOB"}
+_JOB: Final = {
+    "repositoryLocationName": "facecaption",
+    "repositoryName": "__repository__",
+    "pipelineName": "__ASSET_JOB",
+}
 _RANGE: Final = "dagster/asset_partition_range_"
 PATIENCE: Final = 900
 """Seconds that anything may take: a pod imports Dagster in five, of a core that it may have to share with many."""

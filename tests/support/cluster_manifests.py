@@ -35,7 +35,11 @@ _DAEMON_PROGRAM: Final = (
 def filled(name: str) -> list[dict[str, Any]]:
     """The objects of a file of deploy/eks, its placeholders replaced."""
     text = (DEPLOY / "eks" / name).read_text(encoding="utf-8")
-    for placeholder, value in (("YOUR_ACCOUNT", "registry.example.org"), ("YOUR_REGION", "here"), ("your-bucket", "data")):
+    for placeholder, value in (
+        ("YOUR_ACCOUNT", "registry.example.org"),
+        ("YOUR_REGION", "here"),
+        ("your-bucket", "data"),
+    ):
         text = text.replace(placeholder, value)
     return list(yaml.safe_load_all(text))
 
@@ -52,7 +56,7 @@ def secret(name: str, **data: str) -> dict[str, Any]:
 
 
 def dagster_objects(database: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Dagster's config maps, services and deployments. ``database``: host, port, user and name, as ``postgresql`` of the values."""
+    """Dagster's config maps, services and deployments. ``database``: host, port, user and name, as the values have them."""
     instance = {
         **quick_instance(),
         "storage": {"postgres": {"postgres_db": {**database, "password": {"env": _PASSWORD}}}},

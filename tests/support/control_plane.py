@@ -141,14 +141,15 @@ def _scheduler(folder: Path) -> list[str]:
 
 def _own_address() -> str:
     """An address of this machine that is not the loopback's, which the API server does not advertise; nobody is told it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        with contextlib.suppress(OSError):
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only looks up the way
-            return str(probe.getsockname()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # sends nothing: it only looks up the way
+        return str(probe.getsockname()[0])
     return "192.0.2.1"
 
 
-def _start(programs: ControlPlanePrograms, folder: Path, name: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start(
+    programs: ControlPlanePrograms, folder: Path, name: str, arguments: Sequence[str]
+) -> subprocess.Popen[bytes]:
     log = (folder / f"{name}.log").open("wb")
     setpriv = [shutil.which("setpriv") or "setpriv", "--pdeathsig", "KILL"]
     return subprocess.Popen([*setpriv, programs[name], *arguments], stdout=log, stderr=log, cwd=folder)

@@ -2,8 +2,8 @@
 
     python tests/support/control_plane_build.py
 
-Debian has Kubernetes as a source package (1.20, with all that it needs from others), which is compiled here with Debian's Go: about
-five minutes of one core, once; it takes 3 GB while it is compiled and 0.5 GB after. etcd is Debian's, kubectl comes in a package of PyPI.
+Debian has Kubernetes as a source package (1.20, with all that it needs from others), which is compiled here with Debian's Go:
+some six minutes of one core, once; 3 GB while it is compiled, 0.4 GB after. etcd is Debian's, kubectl is in a package of PyPI.
 All of it is kept in ``TEST_CLUSTER_CACHE`` (~/.cache/facecaption-cluster).
 """
 
@@ -199,11 +199,12 @@ def _run(*command: str, cwd: Path | None = None, env: dict[str, str] | None = No
 
 
 def _say(what: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  control plane: {what}", flush=True)
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')}  control plane: {what}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
     try:
-        print(f"control plane: {build().folder}")
+        sys.stdout.write(f"control plane: {build().folder}\n")
     except CannotBuildError as error:
         sys.exit(str(error))

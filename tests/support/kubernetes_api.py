@@ -30,9 +30,7 @@ class Api:
         found: dict[str, Any] = self._call("PATCH", path, body, "application/strategic-merge-patch+json")
         return found
 
-    def _call(
-        self, verb: str, path: str, body: Any = None, kind: str = "application/json", query: Any = ()
-    ) -> Any:
+    def _call(self, verb: str, path: str, body: Any = None, kind: str = "application/json", query: Any = ()) -> Any:
         return self._client.call_api(
             path, verb, query_params=list(query), header_params={"Accept": "application/json", "Content-Type": kind},
             body=body, auth_settings=["BearerToken"], response_types_map=dict.fromkeys((200, 201, 202), "object"),

@@ -1,7 +1,7 @@
-"""A container of a pod as processes of this machine: its user, environment, volumes and service account are real, its image is not.
+"""A container of a pod as processes of this machine: its user, environment and volumes are real, its image is not.
 
-Every container sees this checkout and its interpreter as its image: a root of its own, read-only but for the pod's volumes, in a
-mount and a process namespace of its own. The network is this machine's, so that two pods cannot listen on one port.
+Every container sees this checkout and its interpreter as its image: a root of its own, read-only but for the pod's volumes, in
+a mount and a process namespace of its own. The network is that of the tests, so that two pods cannot listen on one port.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SHARED_MEMORY: Final = "64m"
 
 
 class Container:
-    """Started at once. ``mounts``: where in the container, to a path of this machine; ``shared_memory``: bytes, or as tmpfs has it."""
+    """Started at once. ``mounts``: place in the container → path here; ``shared_memory``: bytes, or as tmpfs has it."""
 
     def __init__(
         self,
@@ -123,7 +123,9 @@ def _script(root: Path, mounts: Mapping[str, Path], shared_memory: str, user: in
         elif link.is_dir():
             lines.append(_bind(link, f"/{name}", readonly=True))
     lines += [_bind(Path(place), place, readonly=True) for place in ("/usr", "/etc")]
-    lines.append("mkdir -p dev proc tmp data opt/dagster/dagster_home && mount --rbind /dev dev && mount -t proc proc proc")
+    lines.append(
+        "mkdir -p dev proc tmp data opt/dagster/dagster_home && mount --rbind /dev dev && mount -t proc proc proc"
+    )
     lines.append(f"mount -t tmpfs -o size={shared_memory},mode=1777 shm dev/shm")
     # deepest last, so that no mount hides another
     for place in sorted(mounts, key=lambda one: one.count("/")):

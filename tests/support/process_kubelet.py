@@ -1,8 +1,8 @@
-"""A small kubelet for tests: nodes that an API server takes for real, and a process for each container of the pods bound to them.
+"""A small kubelet for tests: nodes that an API server takes for real, and processes for the pods that are bound to them.
 
-It makes volumes, environment and service account of a pod, starts its containers, says in the pod's status how they are and ended,
-holds them to their memory, and stops them as a kubelet does (SIGTERM, the pod's grace period, SIGKILL). It pulls no images, runs no
-init containers, and answers neither `kubectl logs` nor `kubectl exec`.
+It makes volumes, environment and service account of a pod, starts its container, says in the pod's status how it is and how it
+ended, holds it to its memory, and stops it as a kubelet does (SIGTERM, the pod's grace period, SIGKILL). It pulls no images, runs
+no init containers, and answers neither `kubectl logs` nor `kubectl exec`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NO_IMAGE: Final = ":absent"
 
 @dataclass
 class Node:
-    """A node of a pool. ``quantities``: what it has, as Kubernetes writes it. ``alive``: it still says so, and runs what it has."""
+    """A node of a pool. ``quantities``: what it has, as Kubernetes writes it. ``alive``: its machine is there."""
 
     name: str
     labels: Mapping[str, str]
@@ -59,7 +59,7 @@ class Node:
 
 @dataclass
 class Kubelet:
-    """Of all nodes here. ``memory_scale``: of a step's limits, by the asset; what it may take here for each byte of its limit."""
+    """Of all nodes here. ``memory_scale``: by asset, what its step may take here for each byte of its limit; no limit else."""
 
     plane: ControlPlane
     api: Api
@@ -221,4 +221,3 @@ def _without_image(pod: Mapping[str, Any]) -> dict[str, Any]:
 
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-

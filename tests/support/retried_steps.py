@@ -67,7 +67,9 @@ def steps() -> dg.JobDefinition:
         if note(folder, "opening") == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    @dg.asset(op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings.deploy), required_resource_keys={"opening"})
+    @dg.asset(
+        op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings.deploy), required_resource_keys={"opening"}
+    )
     @final
     def stopped_opening(context: dg.AssetExecutionContext) -> None:
         """Its resource is told to stop."""
@@ -105,7 +107,7 @@ class _Signals(logging.Handler):
 @dg.logger
 def signals(context: dg.InitLoggerContext) -> logging.Logger:
     """Tells this process to stop when it hears that the step ``stopped_early`` has started."""
-    found = logging.Logger("signals")  # noqa: LOG001 - of this run alone
+    found = logging.Logger("signals")
     found.addHandler(_Signals())
     return found
 

@@ -104,7 +104,12 @@ class RunningPod:
         phase = "Running"
         if code is not None:
             reason = "OOMKilled" if self.out_of_memory else "Error" if code else "Completed"
-            ended = {"exitCode": code, "reason": reason, "startedAt": self.started, "finishedAt": self.ended_at or _now()}
+            ended = {
+                "exitCode": code,
+                "reason": reason,
+                "startedAt": self.started,
+                "finishedAt": self.ended_at or _now(),
+            }
             state = {"terminated": ended}
             phase = "Running" if self._restarts else "Failed" if code or self.reason else "Succeeded"
         container = {
@@ -212,7 +217,11 @@ class RunningPod:
     def _token(self) -> str:
         account = self._spec.get("serviceAccountName", "default")
         path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{account}/token"
-        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 7200},
+        }
         return str(self._api.post(path, request)["status"]["token"])
 
 
