@@ -28,7 +28,9 @@ from seaweedfs import seaweedfs, seaweedfs_program
 from servers import PictureServer, Postgres, picture_server, postgres_programs, s3_options
 
 ROWS = 6
+SHARDS_LISTED = 8
 SHARDS = ("shard-00000", "shard-00001")
+"""Those that become a data set; each of the others is one test's, since what was downloaded once is not asked for again."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -109,7 +111,7 @@ def pictures(network: None) -> Iterator[PictureServer]:
 def bucket(s3: dict[str, str], pictures: PictureServer) -> Store:
     """With the list of pictures in it."""
     store = Store("s3://data", s3_options(s3))
-    numbers = range(ROWS * len(SHARDS))
+    numbers = range(ROWS * SHARDS_LISTED)
     rows = [f"{pictures.url(f'shard{n // ROWS:02d}-{n % ROWS}')},face {n}" for n in numbers]
     store.write_bytes("source/list.csv", ("URL,TEXT\n" + "\n".join(rows) + "\n").encode())
     return store

@@ -11,18 +11,21 @@ from cluster_deployment import PATIENCE, ClusterDeployment, Events
 from cluster_nodes import of_pool
 from servers import PictureServer, wait_until
 
-SHARD = "shard-00000"
 STEP = "raw_images"
-Held = Callable[[], str]
+Held = Callable[[int], str]
+
+
+def shard(number: int) -> dict[str, str]:
+    return {"first": f"shard-{number:05d}", "last": f"shard-{number:05d}"}
 
 
 @pytest.fixture
 def held(registered: ClusterDeployment, pictures: PictureServer) -> Iterator[Held]:
-    """Starts a run whose step waits for a picture, in the middle of its asset's function; its id."""
+    """Starts a run of a shard whose step waits for a picture, in the middle of its asset's function; its id."""
 
-    def start() -> str:
-        pictures.held.add("shard00-3")
-        run = registered.start(STEP, first=SHARD, last=SHARD)
+    def start(number: int) -> str:
+        pictures.held.add(f"shard{number:02d}-3")
+        run = registered.start(STEP, **shard(number))
         wait_until("the step that asks for a picture", lambda: pictures.waiting, PATIENCE)
         return run
 
@@ -41,7 +44,7 @@ def retried(events: Events) -> str:
 def test_a_pod_that_was_killed_for_its_memory_comes_again_with_twice_as_much(registered: ClusterDeployment) -> None:
     # 16 GiB count as 200 MB, which Python and its libraries take; 32 GiB as 10 GB
     registered.kubelet.memory_scale[STEP] = 200 / 16384
-    run = registered.start(STEP, first=SHARD, last=SHARD)
+    run = registered.start(STEP, **shard(2))
     first = registered.at_work(run, STEP)
     wait_until("the end of the first try", lambda: first.has_ended, PATIENCE)
     registered.kubelet.memory_scale[STEP] = 10000 / 32768
@@ -58,7 +61,7 @@ def test_a_pod_that_was_killed_for_its_memory_comes_again_with_twice_as_much(reg
 def test_the_step_of_a_deleted_pod_is_tried_again(
     registered: ClusterDeployment, held: Held, pictures: PictureServer
 ) -> None:
-    run = held()
+    run = held(3)
     registered.delete(registered.at_work(run, STEP))
     registered.wait_for(run, "the retry", lambda events: events.retries(STEP))
     pictures.held.clear()
@@ -70,7 +73,7 @@ def test_the_step_of_a_deleted_pod_is_tried_again(
 def test_the_step_of_a_deleted_node_is_tried_again_elsewhere(
     registered: ClusterDeployment, held: Held, pictures: PictureServer
 ) -> None:
-    run = held()
+    run = held(4)
     pod = registered.at_work(run, STEP)
     registered.kubelet.remove(pod.node)
     try:
@@ -88,7 +91,7 @@ def test_a_step_without_a_node_says_what_it_waits_for_and_starts_when_there_is_o
 ) -> None:
     registered.cordon(of_pool("a100"))
     try:
-        run = registered.start("face_crops", first=SHARD, last=SHARD)
+        run = registered.start(STEP, "face_crops", **shard(7))
         said = registered.wait_for(
             run,
             "what the step waits for",
@@ -104,7 +107,7 @@ def test_a_step_without_a_node_says_what_it_waits_for_and_starts_when_there_is_o
 def test_the_steps_of_a_run_whose_pod_is_lost_end_and_a_retry_makes_what_is_missing(
     registered: ClusterDeployment, held: Held, pictures: PictureServer
 ) -> None:
-    run = held()
+    run = held(5)
     step, own = registered.at_work(run, STEP), registered.at_work(run)
     own.kill()
     registered.delete(own, seconds=0)
@@ -118,7 +121,7 @@ def test_the_steps_of_a_run_whose_pod_is_lost_end_and_a_retry_makes_what_is_miss
 
 
 def test_a_cancelled_run_takes_its_pods_along(registered: ClusterDeployment, held: Held) -> None:
-    run = held()
+    run = held(6)
     step, own = registered.at_work(run, STEP), registered.at_work(run)
     registered.cancel(run)
     wait_until("the end of both pods", lambda: step.has_ended and own.has_ended, PATIENCE)

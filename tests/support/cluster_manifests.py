@@ -25,11 +25,6 @@ CODE_PORT: Final[int] = _LOCATION["port"]
 _HOME: Final[str] = _VALUES["global"]["dagsterHome"]
 _PASSWORD: Final = "DAGSTER_PG_PASSWORD"
 _WORKSPACE: Final = f"{_HOME}/workspace.yaml"
-# The backfill daemon looks every 30 s, which no setting changes; tests have no time for that.
-_DAEMON_PROGRAM: Final = (
-    "import dagster._daemon.controller as controller; controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1; "
-    "from dagster._daemon.cli import main; main()"
-)
 
 
 def filled(name: str) -> list[dict[str, Any]]:
@@ -67,7 +62,7 @@ def dagster_objects(database: Mapping[str, Any]) -> list[dict[str, Any]]:
     where = ["-h", "0.0.0.0", "-p"]
     code = ["dagster", "code-server", "start", *where, str(CODE_PORT), *_LOCATION["codeServerArgs"]]
     web = ["dagster-webserver", *where, str(WEB_PORT), "-w", _WORKSPACE]
-    daemon = ["python", "-c", _DAEMON_PROGRAM, "run", "-w", _WORKSPACE]
+    daemon = ["dagster-daemon", "run", "-w", _WORKSPACE]
     own = {"DAGSTER_CURRENT_IMAGE": image(), "DAGSTER_CONTAINER_CONTEXT": json.dumps(deployment_context())}
     return [
         _config_map("dagster-instance", {"dagster.yaml": yaml.safe_dump(instance)}),

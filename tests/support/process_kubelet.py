@@ -21,8 +21,8 @@ from control_plane import ControlPlane
 from kubernetes_api import Api
 from running_pod import RunningPod
 
-_SYNC_SECONDS: Final = 0.5
-_HEARTBEAT_SECONDS: Final = 3.0
+_SYNC_SECONDS: Final = 1.0
+_HEARTBEAT_SECONDS: Final = 5.0
 _NO_IMAGE: Final = ":absent"
 
 
