@@ -144,8 +144,8 @@ def deployment(
 
 @pytest.fixture(scope="session")
 def registered(deployment: ClusterDeployment) -> ClusterDeployment:
-    """With the shards of the list registered, by a run."""
-    deployment.succeed(deployment.start("source_manifest"))
+    """With the shards of the list registered, and the attribute predictor, by a run."""
+    deployment.succeed(deployment.start("source_manifest", "attribute_model"))
     return deployment
 
 

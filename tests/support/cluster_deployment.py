@@ -115,7 +115,9 @@ class ClusterDeployment:
     def succeed(self, run: str) -> Events:
         status = self.end_of(run)
         events = self.events(run)
-        assert status == "SUCCESS", "\n".join(events.messages[-30:])
+        failures = events.of(dg.DagsterEventType.STEP_FAILURE)
+        reasons = [str(event.event_specific_data)[:3000] for event in failures]
+        assert status == "SUCCESS", "\n".join([*events.messages[-30:], *reasons])
         return events
 
     def _ended(self, run: str) -> str | None:

@@ -1,8 +1,8 @@
 """A small kubelet for tests: nodes that an API server takes for real, and processes for the pods that are bound to them.
 
 It makes volumes, environment and service account of a pod, starts its container, says in the pod's status how it is and how it
-ended, holds it to its memory, and stops it as a kubelet does (SIGTERM, the pod's grace period, SIGKILL). It pulls no images, runs
-no init containers, and answers neither `kubectl logs` nor `kubectl exec`.
+ended, holds it to its memory, and stops it as a kubelet does (SIGTERM, the pod's grace period, SIGKILL). It pulls no images,
+runs no init containers, and answers neither `kubectl logs` nor `kubectl exec`.
 """
 
 from __future__ import annotations
