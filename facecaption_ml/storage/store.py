@@ -20,7 +20,7 @@ import polars as pl
 
 from facecaption_ml.schemas import SOURCE, conform
 from facecaption_ml.storage.base import ObjectChangedError, StoreError, reason
-from facecaption_ml.storage.lease import WAIT_S, Check, working_alone
+from facecaption_ml.storage.lease import LEASE_S, WAIT_S, Check, working_alone
 from facecaption_ml.storage.local_files import atomic_write
 from facecaption_ml.storage.objects import Objects, open_objects
 from facecaption_ml.storage.table_file import TableFile
@@ -215,10 +215,16 @@ class Store:
         self._objects.update(key, change)
 
     def working_alone(
-        self, name: str, what: str, *, wait_s: float = WAIT_S, on_wait: Callable[[str], None] = lambda line: None
+        self,
+        name: str,
+        what: str,
+        *,
+        wait_s: float = WAIT_S,
+        lease_s: float = LEASE_S,
+        on_wait: Callable[[str], None] = lambda line: None,
     ) -> contextlib.AbstractContextManager[Check]:
         """Within the block no other process does the work ``name`` on this store; see ``lease.working_alone``."""
-        return working_alone(self._objects, name, what, wait_s=wait_s, on_wait=on_wait)
+        return working_alone(self._objects, name, what, wait_s=wait_s, lease_s=lease_s, on_wait=on_wait)
 
     def writing_file(self, key: str) -> contextlib.AbstractContextManager[Path]:
         """A local path to write a large object to; it becomes ``key`` when the block ends well, else nothing does."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,14 +26,20 @@ from facecaption_ml.errors import first_line
 from facecaption_ml.flip.errors import TrainingError
 from facecaption_ml.flip.model.files import require_finite, save_weights, sha256_of
 from facecaption_ml.flip.training.config import TrainingConfig
+from facecaption_ml.storage.base import StoreError
+from facecaption_ml.storage.lease import LEASE_S, Check
+from facecaption_ml.storage.lock import exclusive
 from facecaption_ml.storage.store import Store
 from facecaption_ml.texts import shortened
+
+logger = logging.getLogger("facecaption")
 
 TRAININGS: Final = "flip_training"
 """Where the checkpoints of unfinished trainings lie in the store, apart from the finished ones."""
 _SHORT: Final = 60  # characters of a value in a message
 _FRESH: Final = "set fresh=true to start anew"
 _LOCK: Final = ".lock"  # a hidden file: none of the store's own
+_PATIENCE: Final = 3  # leases that a training waits for: that of one that was killed has ended by then
 _NAME: Final = re.compile(r"(?:step|best)-(\d+)\.(json|pt|safetensors)")
 
 
@@ -50,6 +57,7 @@ class TrainingCheckpoints:
 
     def __init__(self, store: Store, variant: str, keep: int) -> None:
         self._store, self._folder, self._keep = store, f"{TRAININGS}/{variant}", keep
+        self._still_alone: Check = lambda: None
 
     @classmethod
     def of(cls, config: TrainingConfig) -> TrainingCheckpoints:
@@ -57,8 +65,34 @@ class TrainingCheckpoints:
 
     @property
     def lock(self) -> Path | None:
-        """The file that a training of this folder holds locked; None in a store that has no locks, such as S3."""
+        """The file that a training of this folder holds locked; None on S3, where it holds a lease."""
         return None if "://" in self._store.root else Path(self.uri) / _LOCK
+
+    @contextlib.contextmanager
+    def alone(self, lease_s: float = LEASE_S) -> Iterator[None]:
+        """Within the block no other training writes these checkpoints, from whatever machine.
+
+        In a folder another one is refused at once. On S3 it is waited for until the lease of one that was killed has ended, and
+        a training whose lease another has taken, as after its node was cut off, writes no more. Raises LockedError.
+        """
+        what = f"a training with checkpoints under {self.uri}"
+        if self.lock:
+            try:
+                self.lock.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"cannot write {self.uri}: {error.strerror}") from error
+            with exclusive(self.lock, what):
+                yield
+            return
+        name = self._folder.replace("/", "-")
+        alone = self._store.working_alone(name, what, wait_s=_PATIENCE * lease_s, lease_s=lease_s, on_wait=logger.info)
+        with alone as check:
+            self._still_alone = check
+            yield
+
+    def require_alone(self) -> None:
+        """Raises LockedError where another training may have taken this one's place."""
+        self._still_alone()
 
     @property
     def uri(self) -> str:
@@ -79,6 +113,7 @@ class TrainingCheckpoints:
         ``reproducibility`` and ``processes`` must be the same when it is read back. ``best_epoch``: whose weights it needs, 0:
         none.
         """
+        self.require_alone()
         digests: dict[str, str] = {}
         with self._store.writing_file(self._key("step", step, "safetensors")) as path:
             save_weights(weights, path)
@@ -126,6 +161,7 @@ class TrainingCheckpoints:
 
     def save_best(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
         """Keep the weights of the best epoch so far. Those that the newest checkpoint needs stay: it may be resumed."""
+        self.require_alone()
         with self._store.writing_file(self._key("best", epoch, "safetensors")) as path:
             save_weights(weights, path)
         self._forget("best", {epoch, *(self._record(step)["best_epoch"] for step in self._steps())})

@@ -28,10 +28,8 @@ from facecaption_ml.flip.errors import TrainingInterrupted, named_options
 from facecaption_ml.processes import interrupts
 from facecaption_ml.processes.tree import PARENT_SPEAKS
 from facecaption_ml.storage.lock import exclusive
-from facecaption_ml.storage.store import StoreError
 
 if TYPE_CHECKING:
-    from facecaption_ml.flip.training.checkpoint import TrainingCheckpoints
     from facecaption_ml.flip.training.config import TrainingConfig
     from facecaption_ml.flip.training.export import TrainingOutcome
     from facecaption_ml.flip.training.progress import Report
@@ -50,8 +48,8 @@ def train(config: TrainingConfig, work: Path, report: Report | None = None) -> T
     Called by every process; ``work`` is a local folder for logs and TensorBoard files. ``report`` is given each record of the
     log on the main process. Returns the outcome there, None elsewhere and where ``max_steps`` ended the run before the
     training was done. Raises TrainingError, PairsError, PresetError, WeightsNotReachable or StoreError with one line that
-    names what is wrong, LockedError where another process trains the same variant in this store (a local one: S3 has no
-    locks), and TrainingInterrupted after SIGTERM or SIGINT.
+    names what is wrong, LockedError where another process trains the same variant in this store, and TrainingInterrupted after
+    SIGTERM or SIGINT.
     """
     import torch
 
@@ -62,8 +60,9 @@ def train(config: TrainingConfig, work: Path, report: Report | None = None) -> T
     with _stop_signals() as stop_requested, process_group(config.device) as dist:
         if config.options.threads:
             torch.set_num_threads(config.options.threads)
-        with _alone_with(TrainingCheckpoints.of(config), dist.is_main_process):
-            trainer = Trainer(config, dist, work, report)
+        checkpoints = TrainingCheckpoints.of(config)
+        with checkpoints.alone() if dist.is_main_process else nullcontext():
+            trainer = Trainer(config, dist, work, report, checkpoints)
             try:
                 with _asked_to_stop(trainer, dist.count) as stop_asked:
                     trainer.fit(stop_asked or stop_requested)
@@ -89,19 +88,6 @@ def _stop_signals() -> Iterator[Callable[[], int | None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _alone_with(checkpoints: TrainingCheckpoints, is_main_process: bool) -> Iterator[None]:
-    """Within the block no other training writes these checkpoints, whatever folder it works in. Raises LockedError."""
-    lock = checkpoints.lock if is_main_process else None
-    if lock:
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot write {checkpoints.uri}: {error.strerror}") from error
-    with exclusive(lock, f"a training with checkpoints under {checkpoints.uri}") if lock else nullcontext():
-        yield
 
 
 @contextmanager

@@ -53,7 +53,14 @@ class Position:
 class Trainer:
     """One process's part of a training. Everything it needs is made, and a checkpoint read, on construction."""
 
-    def __init__(self, config: TrainingConfig, dist: ProcessGroup, work: Path, report: Report | None) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        dist: ProcessGroup,
+        work: Path,
+        report: Report | None,
+        checkpoints: TrainingCheckpoints,
+    ) -> None:
         self.config, self.options, self.dist, self.work = config, config.options, dist, work
         self.preset = Preset.named(self.options.preset)
         if self.options.batch_size * dist.count < 2:
@@ -62,7 +69,7 @@ class Trainer:
         with naming("precision"):
             dtype = compute_dtype(self.options.precision, dist.device)
         self.store = config.open_store()
-        self.checkpoints = TrainingCheckpoints.of(config)
+        self.checkpoints = checkpoints
         self.pairs = training_pairs(config, self.preset, dist)
         self.loader = training_loader(config, self.preset, self.pairs.train, dist)
         self.steps_per_epoch = self.loader.batches_per_epoch // self.options.accumulation
@@ -335,6 +342,7 @@ class Trainer:
                 line = f"{self.config.variant} epoch {self.best_epoch} chosen · {split}: matching AUC {auc:.3f} (chance 0.5)"
                 self.log.record(f"{split}_matching", self.position.step, line, epoch=self.best_epoch, auc=auc)
             self.log.flush()
+            self.checkpoints.require_alone()
             outcome = write_checkpoint(
                 store=self.store,
                 training=self.config,
