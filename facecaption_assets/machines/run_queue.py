@@ -1,9 +1,9 @@
 """The queue of runs on PostgreSQL, by a process that keeps its connections.
 
 Dagster's storages open a connection for every query and close it again, so that many short processes do not use up the
-server's. To queue one run of a backfill over the shard assets the daemon writes six assets and their checks as planned: hundreds
-of queries, and a connection costs more than the query. Only the webserver and the daemon ask for the coordinator of runs; so
-what it does to their instance holds for no run and no step.
+server's. To queue one run of a backfill over the shard assets the daemon writes six assets and their checks as planned:
+hundreds of queries, and a connection costs more than the query. Only the webserver and the daemon ask for the coordinator of
+runs; so what it does to their instance holds for no run and no step.
 """
 
 from __future__ import annotations
