@@ -33,15 +33,10 @@ COMPONENTS = ("dagsterWebserver", "dagsterDaemon")
 def instance_of_the_chart() -> dict[str, Any]:
     """The parts of the instance's file that the chart writes from the values, except storage and the launcher."""
     daemon = VALUES["dagsterDaemon"]
-    coordinator = snake(daemon["runCoordinator"]["config"]["queuedRunCoordinator"])
     logs = dict(VALUES["computeLogManager"]["config"]["s3ComputeLogManager"])
     extra = logs.pop("uploadExtraArgs")
     return {
-        "run_coordinator": {
-            "module": "dagster.core.run_coordinator",
-            "class": daemon["runCoordinator"]["type"],
-            "config": {key: value for key, value in coordinator.items() if value not in (None, [])},
-        },
+        "run_coordinator": daemon["runCoordinator"]["config"]["customRunCoordinator"],
         "compute_logs": {
             "module": "dagster_aws.s3.compute_log_manager",
             "class": VALUES["computeLogManager"]["type"],

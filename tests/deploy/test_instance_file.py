@@ -73,6 +73,7 @@ def test_the_instance_runs_as_the_file_says(home: Path) -> None:
 
     with without_database(home) as instance:
         assert isinstance(instance.run_coordinator, QueuedRunCoordinator)
+        assert type(instance.run_coordinator).__name__ == "PersistentQueuedRunCoordinator"
         assert isinstance(instance.run_launcher, DefaultRunLauncher)
         concurrency = instance.get_concurrency_config()
         assert concurrency.run_queue_config

@@ -1,0 +1,39 @@
+"""The queue of runs on PostgreSQL, by a process that keeps its connections.
+
+Dagster's storages open a connection for every query and close it again, so that many short processes do not use up the
+server's. To queue one run of a backfill over the shard assets the daemon writes six assets and their checks as planned:
+hundreds of queries, and a connection costs more than the query. Only the webserver and the daemon ask for the coordinator of
+runs; so what it does to their instance holds for no run and no step.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster_postgres.utils import create_pg_engine
+from sqlalchemy.pool import NullPool
+
+_OPEN: Final = {"pool_size": 4, "max_overflow": 16, "pool_recycle": 1800}
+
+
+class PersistentQueuedRunCoordinator(QueuedRunCoordinator):
+    """Dagster's queue with its configuration, whose instance keeps connections to PostgreSQL open."""
+
+    def register_instance(self, instance: Any) -> None:
+        super().register_instance(instance)
+        for storage in (instance.event_log_storage, instance.run_storage, instance.schedule_storage):
+            keep_connections(storage)
+
+
+def keep_connections(storage: Any) -> None:
+    """Of one of Dagster's storages on PostgreSQL that opens one for every query; others are left as they are.
+
+    A connection that the server has closed meanwhile, as by a restart, is noticed and opened anew.
+    """
+    engine = getattr(storage, "_engine", None)
+    if engine is None or not hasattr(storage, "postgres_url") or not isinstance(engine.pool, NullPool):
+        return
+    storage._engine = create_pg_engine(
+        storage.postgres_url, storage._token_provider, isolation_level="AUTOCOMMIT", pool_pre_ping=True, **_OPEN
+    )
