@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo ablation ui lint test test-all test-production lock lock-check clean
+.PHONY: help setup demo ablation ui lint test test-all test-production test-cluster lock lock-check clean
 PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 help:  ## Show this list
@@ -39,13 +39,17 @@ lint: setup  ## Style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 test: setup  ## The quick tests: no S3 server, real models or trainings in processes; one run end to end, and the UI
-	@$(PYTEST) --ignore=tests/production --hypothesis-profile=quick -m "not (processes or models or s3 or slow)"
+	@$(PYTEST) --ignore=tests/production --ignore=tests/cluster --hypothesis-profile=quick -m "not (processes or models or s3 or slow)"
 
-test-all: setup  ## Every test but those of production
-	@$(PYTEST) --ignore=tests/production
+test-all: setup  ## Every test but those of production and the cluster
+	@$(PYTEST) --ignore=tests/production --ignore=tests/cluster
 
 test-production: setup  ## Production's processes with PostgreSQL and S3, and the faults they must survive
 	@$(BIN)/pytest --hypothesis-profile=thorough -rs tests/production
+
+test-cluster: setup | $(filter .tools/bin/uv,$(UV))  ## The deployment on a real control plane: KUBECONFIG's, or one that is built once
+	@test -n "$$KUBECONFIG" || UV=$(UV) $(BIN)/python tests/support/control_plane_build.py
+	@$(BIN)/pytest -rs --timeout=7200 -v tests/cluster
 
 LOCKS ?= .
 COMPILE = $(UV) pip compile --quiet --python-version 3.11 --no-header --no-emit-index-url --generate-hashes pyproject.toml

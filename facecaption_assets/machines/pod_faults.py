@@ -65,6 +65,18 @@ def fault_of(job: Any | None, pod: Any | None) -> Fault:
     return Fault(f"its pod is {str(pod.status.phase).lower()}")
 
 
+def stopped_by(pod: Any | None) -> str:
+    """Why a pod (``V1Pod``) was told to stop. It may be at it still, and the reason not yet be known."""
+    if pod is None:
+        return "its pod was deleted"
+    disrupted = [one for one in pod.status.conditions or () if one.type == "DisruptionTarget" and one.status == "True"]
+    if disrupted:
+        return _said(disrupted[0].reason, disrupted[0].message)
+    if pod.status.reason:
+        return _said(pod.status.reason, pod.status.message)
+    return "its pod was deleted" if pod.metadata.deletion_timestamp else "its pod was sent SIGTERM"
+
+
 def _said(reason: str | None, message: str | None) -> str:
     line = " ".join((message or "").split())
     return f"{reason or 'Unknown'}: {line}" if line else reason or "Unknown"

@@ -20,6 +20,7 @@ from untrained_flip import save_flip
 QUICK: dict[str, Any] = {
     **SHORT,
     "flip_preset": "micro",
+    "flip_image_init": "none",
     "flip_epochs": 1,
     "benchmark_sample_pictures": 20,
     "benchmark_sample_drawings": 10,

@@ -126,7 +126,8 @@ def test_every_setting_of_the_config_map_is_one(monkeypatch: pytest.MonkeyPatch)
 def test_pod_security_at_its_strictest_lets_the_pods_in(name: str) -> None:
     assert_restricted(pods()[name])
     (container,) = pods()[name]["containers"]
-    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/data"}  # all that is written to
+    written_to = {"/tmp", "/data"} | ({VALUES["global"]["dagsterHome"]} if name == "code server" else set())
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == written_to
 
 
 def test_the_namespace_asks_for_the_strictest_pod_security() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from drawn_pairs import fill
 from facecaption_ml.flip.training.process import train
 from facecaption_ml.flip.training.progress import read_log
 from facecaption_ml.storage.store import Store
@@ -165,6 +166,18 @@ def test_log_and_curves_have_every_step_once(store: Store, tmp_path: Path, same_
     by_step = {record["step"]: record["loss"] for record in records if record["kind"] == "step"}
     assert [event.value for event in losses] == pytest.approx([by_step[event.step] for event in losses])
     assert [event.step for event in curves.Scalars("epoch/text_to_image_r10")] == [8, 16]
+
+
+def test_variants_whose_texts_are_equal_are_one_model(tmp_path: Path) -> None:
+    """Where template captions are the data set's captions, as in the sample world, FLIP and FLIP* of a seed do not differ."""
+    store = fill(tmp_path / "store")
+    weights = {}
+    for variant in ("flip", "flip_template", "flip_alt_text"):
+        outcome = train(micro_config(store, variant=variant, epochs=1), tmp_path / variant)
+        assert outcome is not None
+        weights[variant] = store.read_bytes(f"flip_checkpoint/{variant}/model.safetensors")
+    assert weights["flip"] == weights["flip_template"]
+    assert weights["flip"] != weights["flip_alt_text"]
 
 
 def test_what_the_model_did_not_see_whole_is_counted(tmp_path: Path) -> None:

@@ -93,6 +93,34 @@ def test_pods_that_ran_out_of_memory_or_were_evicted_are_tried_again_with_twice_
     assert 2**29 < after < 2**30
 
 
+@pytest.mark.processes
+def test_a_pod_that_is_told_to_stop_outside_the_assets_function_is_tried_again(
+    tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the step's start and before the function Dagster calls the step failed; before its start it says nothing at all."""
+    environment |= {"FACECAPTION_EXECUTOR": "kubernetes", "FACECAPTION_K8S_IMAGE": "registry.example.org/x:1"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "home").mkdir()
+    with (
+        small_cluster(tmp_path, **environment) as (cluster, kubeconfig),
+        kubernetes_instance(kubeconfig, tmp_path / "home") as instance,
+    ):
+        assert execute(instance, "stopped_early", "stopped_opening", run_config={"loggers": {"signals": {}}})
+        retried = {event.step_key: event for event in events(instance, dg.DagsterEventType.STEP_UP_FOR_RETRY)}
+        (failed,) = events(instance, dg.DagsterEventType.STEP_FAILURE)
+        (stopped,) = [
+            event.message
+            for event in events(instance, dg.DagsterEventType.ENGINE_EVENT)
+            if "was told to stop" in (event.message or "")
+        ]
+        assert len(cluster.jobs) == 4
+    assert noted(tmp_path).count("stopped_early") == noted(tmp_path).count("stopped_opening") == 1
+    assert set(retried) == {"stopped_early", "stopped_opening"}
+    assert failed.step_key == "stopped_early"
+    assert stopped.startswith("stopped_early was told to stop: its pod ")
+
+
 def assert_grown(first: dict[str, Any], second: dict[str, Any]) -> None:
     """The second try's pod is that of the first, but for its memory."""
     containers = [job["spec"]["template"]["spec"]["containers"][0] for job in (first, second)]

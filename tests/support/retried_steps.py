@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -54,6 +55,26 @@ def steps() -> dg.JobDefinition:
         note(folder, "misled")
         raise StoreError("no shard of facecaption_dataset is there yet:\nmaterialize it first")
 
+    @retried
+    @final
+    def stopped_early(context: dg.AssetExecutionContext) -> None:
+        """Is told to stop after its start and before this function (by the logger below)."""
+        note(folder, "stopped_early")
+
+    @dg.resource
+    def opening(context: dg.InitResourceContext) -> None:
+        """Is told to stop while it opens, before its step has started."""
+        if note(folder, "opening") == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @dg.asset(
+        op_tags=TINY.op_tags, retry_policy=retries.retry_policy(settings.deploy), required_resource_keys={"opening"}
+    )
+    @final
+    def stopped_opening(context: dg.AssetExecutionContext) -> None:
+        """Its resource is told to stop."""
+        note(folder, "stopped_opening")
+
     @contextlib.contextmanager
     def open_work(work: ShardWork) -> Iterator[ShardFunction]:
         def compute(shard: str) -> ShardResult:
@@ -66,12 +87,29 @@ def steps() -> dg.JobDefinition:
     killed = small_shard_asset(open_work, settings, acceptance="warns")  # in the middle of its second shard
     store = StoreResource(root=str(folder / "store"))
     made = dg.Definitions(
-        [hungry, evicted, misled, killed],
+        [hungry, evicted, misled, stopped_early, stopped_opening, killed],
         jobs=[dg.define_asset_job("steps")],
-        resources={"store": store},
+        resources={"store": store, "opening": opening},
+        loggers={"signals": signals},
         executor=build_executor(settings.deploy),
     )
     return made.resolve_job_def("steps")
+
+
+class _Signals(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if 'Started execution of step "stopped_early"' in record.getMessage():
+            folder = Path(os.environ["LOST_STEPS"])
+            if note(folder, "start of stopped_early") == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+@dg.logger
+def signals(context: dg.InitLoggerContext) -> logging.Logger:
+    """Tells this process to stop when it hears that the step ``stopped_early`` has started."""
+    found = logging.Logger("signals")
+    found.addHandler(_Signals())
+    return found
 
 
 def note(folder: Path, line: str) -> int:

@@ -173,7 +173,7 @@ class Deployment:
         home.mkdir(parents=True, exist_ok=True)
         self.environment = {**os.environ, **environment, "DAGSTER_HOME": str(home), **_AS_DEPLOYED}
         self.code_port, self.web_port = free_port(), free_port()
-        (home / "dagster.yaml").write_text(yaml.safe_dump(_quick(REPOSITORY / "deploy" / "dagster.yaml")))
+        (home / "dagster.yaml").write_text(yaml.safe_dump(quick_instance()))
         location = {"host": "127.0.0.1", "port": self.code_port, "location_name": "facecaption"}
         (home / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -293,9 +293,9 @@ def kill(process: int) -> None:
     os.kill(process, signal.SIGKILL)
 
 
-def _quick(file: Path) -> dict[str, Any]:
-    """The instance's file with its waits shortened; nothing else is changed."""
-    found: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+def quick_instance() -> dict[str, Any]:
+    """deploy/dagster.yaml with its waits shortened; nothing else is changed."""
+    found: dict[str, Any] = yaml.safe_load((REPOSITORY / "deploy" / "dagster.yaml").read_text(encoding="utf-8"))
     found["run_coordinator"]["config"]["dequeue_interval_seconds"] = 1
     found["run_monitoring"] |= {"poll_interval_seconds": 2, "free_slots_after_run_end_seconds": 2}
     found["compute_logs"]["config"]["upload_interval"] = 5
