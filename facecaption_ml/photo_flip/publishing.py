@@ -77,7 +77,7 @@ def write_card(
         megabytes=f"{(out / MODEL).stat().st_size / 1e6:.1f}",
         epoch=config["best_epoch"], epochs=plan.epochs, batch=plan.batch_size, wordings=plan.wordings, short=plan.short,
         matched=f"{100 * plan.matched:g}", seed=plan.seed, command=config["command"],
-        weight=evaluation.weight, best=evaluation.best,
+        weight=evaluation.weight, best=evaluation.best, labeller=evaluation.predictor,
         matching=", ".join(f"{value:.3f} ({split})" for split, value in evaluation.matching.items()),
         retrieval=_retrieval_table(evaluation), ways=_ways_table(evaluation),
     )  # fmt: skip

@@ -75,21 +75,18 @@ def best_weight(full: Asked, groups: npt.ArrayLike) -> float:
     return max(WEIGHTS, key=rank)
 
 
+def confirmed(query: Query, truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """bool [N, K]: which of the K labels that a query names or denies are as it says, of faces with the labels bool [N, 40]."""
+    names = [(name, True) for name in query.wanted] + [(name, False) for name in query.unwanted]
+    male = ATTRIBUTES.index("Male")
+    held = [~truth[:, male] if name == FEMALE else truth[:, ATTRIBUTES.index(name)] for name, _ in names]
+    return np.stack([own == wanted for own, (_, wanted) in zip(held, names, strict=True)], 1)
+
+
 def _right(short: Asked, scores: Matrix, truth: npt.NDArray[np.bool_]) -> float:
     shares = []
     for query, own in zip(short.queries, scores, strict=True):
-        if query.is_empty:
-            continue
-        faces = truth[np.argsort(-own, kind="stable")[:TOP]]
-        shares.append(np.mean([_holds(faces, name) == wanted for wanted, name in _asked_labels(query)]))
+        if not query.is_empty:
+            best = np.argsort(-own, kind="stable")[:TOP]
+            shares.append(confirmed(query, truth[best]).mean())
     return float(np.mean(shares))
-
-
-def _asked_labels(query: Query) -> list[tuple[bool, str]]:
-    return [(True, name) for name in query.wanted] + [(False, name) for name in query.unwanted]
-
-
-def _holds(labels: npt.NDArray[np.bool_], name: str) -> npt.NDArray[np.bool_]:
-    if name == FEMALE:
-        return ~labels[:, ATTRIBUTES.index("Male")]
-    return labels[:, ATTRIBUTES.index(name)]

@@ -25,6 +25,11 @@ def checkpoint_folder(name: str | Path) -> Path:
     return TOWERS.parent / BUNDLED if str(name) == BUNDLED else Path(name).expanduser()
 
 
+def own_folder(name: str) -> str:
+    """The folder of the bundled FLIP by its name, and every other name as it is."""
+    return str(checkpoint_folder(name)) if name == BUNDLED else name
+
+
 def bundled_towers() -> dict[str, dict[str, Path]]:
     """The folders by name (``drawn``: of drawn portraits; ``faces``: of photographs), then by preset."""
     towers: dict[str, dict[str, Path]] = {}

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BertModel, ViTModel
 
 from facecaption_ml.errors import naming
-from facecaption_ml.flip.model.bundled_towers import located
+from facecaption_ml.flip.model.bundled_towers import located, own_folder
 from facecaption_ml.flip.model.files import TOKENIZER
 from facecaption_ml.flip.model.model import FlipModel, text_mode
 from facecaption_ml.flip.model.presets import FROM_SCRATCH, Preset
@@ -106,6 +106,7 @@ def _whole_model(preset: Preset, tokenizer: CaptionTokenizer, name: str) -> Flip
         return model
 
     with naming("init"):
+        name = own_folder(name)
         return load_weights(load, name, _BLIP, is_file=is_file(name))
 
 
@@ -152,7 +153,7 @@ def _text_tower(preset: Preset, name: str, tokenizer: CaptionTokenizer) -> BertM
             model = FlipModel(preset, vocabulary)
             weights = with_words(read(name, local).part("text"), vocabulary, tokenizer.cls_id)
             weights.setdefault(_TOKEN_TYPES, torch.zeros_like(stable_state(model)[_TOKEN_TYPES]))
-            _put(model, weights, ("image.", "crossattention", *_HEADS))
+            _put(model, weights, ("image.", "stem.", "crossattention", *_HEADS))
             return model.text
         loaded: Any = BertModel.from_pretrained(
             name, add_pooling_layer=False, **text_mode(), **_loading(preset.text.dropout, local)
@@ -170,6 +171,7 @@ def _text_tower(preset: Preset, name: str, tokenizer: CaptionTokenizer) -> BertM
         return tower
 
     with naming("text_init"):
+        name = own_folder(name)
         return load_weights(load, name, _BERT, is_file=is_file(name))
 
 
