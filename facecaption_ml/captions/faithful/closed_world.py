@@ -28,7 +28,8 @@ _ALWAYS: Final = -1
 _NEVER: Final = 0
 _TERMINAL: Final = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 _NAME: Final = re.compile(r"(?<=[a-z,] )(?!I\b)[A-Z][\w'’-]*")
-_OF: Final = re.compile(r"\b(?:nose|mouth|smile|face|hair|hairline|eyes|lips|brows|eyebrows|cheeks|neck|head|ears|chin|looks) of (?:[a-z]+ ){0,4}$")
+_PICTURES: Final = "photo|photos|photograph|picture|image|portrait|shot|snapshot|headshot|closeup|up|view|sight"
+_OF: Final = re.compile(rf"\b(?!(?:{_PICTURES})\b)[a-z]+ of (?:[a-z]+ ){{0,4}}$")
 _ASSERTING: Final = frozenset(Bearing) - {Bearing.DENIES}
 
 
