@@ -96,7 +96,7 @@ class ClosedWorld:
         return tuple(found)
 
     def _of_a_person(self, words: str) -> re.Match[str] | None:
-        """What a person is said to do; not where the person stands behind "of": "the smile of this man leaves his mouth open"."""
+        """What a person is said to do; not where one stands behind "of": "the smile of this man leaves his mouth open"."""
         matches = self._of_persons.finditer(words)
         return next((match for match in matches if not _OF.search(words, 0, match.start())), None)
 
@@ -161,7 +161,20 @@ def _inflected(verb: str) -> list[str]:
 
 
 _UNDOUBLED: Final = frozenset(
-    {"open", "darken", "soften", "deepen", "brighten", "lighten", "redden", "thicken", "fatten", "broaden", "widen", "heighten"}
+    {
+        "open",
+        "darken",
+        "soften",
+        "deepen",
+        "brighten",
+        "lighten",
+        "redden",
+        "thicken",
+        "fatten",
+        "broaden",
+        "widen",
+        "heighten",
+    }
     | {"straighten", "sharpen", "strengthen", "loosen", "visit", "limit", "exhibit", "edit", "happen"}
 )
 
