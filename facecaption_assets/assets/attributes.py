@@ -17,6 +17,7 @@ from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.progress import Progress
+from facecaption_assets.factories.records import PREDICTOR
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import ONE_A100
 from facecaption_assets.resources.models import label_rule
@@ -273,7 +274,7 @@ def _label_metadata(
     made_with = {
         "label rule": rule.words,
         "never labels under it": ", ".join(rule.silent) or "none",
-        "predictor": version,
+        PREDICTOR: version,
         "facecaption": package_version(),
     }
     if not len(attributes):

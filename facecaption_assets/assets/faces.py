@@ -12,6 +12,7 @@ import polars as pl
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews, sheets
 from facecaption_assets.factories.progress import Progress
+from facecaption_assets.factories.records import DETECTOR_WEIGHTS
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import ONE_A100
 from facecaption_assets.resources.data import removals
@@ -111,7 +112,7 @@ def _metadata(crops: pl.DataFrame, faces: Counter[str], images: Counter[str], we
         **pictures,
         **previews.counts("faces", faces),
         **previews.counts("images", images),
-        "detector weights": weights,
+        DETECTOR_WEIGHTS: weights,
     }
 
 

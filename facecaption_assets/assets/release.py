@@ -14,7 +14,7 @@ from facecaption_assets.factories.asset import configured_asset
 from facecaption_assets.factories.check import Check
 from facecaption_assets.factories.dataset_inputs import SAME_SETTINGS, DatasetInputs
 from facecaption_assets.factories.progress import Progress
-from facecaption_assets.factories.records import COST, TOKENS, summed
+from facecaption_assets.factories.records import COST, DETECTOR_WEIGHTS, PREDICTOR, TOKENS, summed, told
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU
 from facecaption_assets.partitions import STATISTICS_ASSETS
@@ -145,8 +145,14 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
             require_one_form(store, shards, settings.release.images)
         inputs = DatasetInputs.of(context.instance, shards)
         funnel = total_counts(store, expected)
-        versions = {"grammar": context.resources.grammar.load().version, "profile": settings.profile}
         rules = in_words(label_rules(store, shards))
+        versions = {
+            **_networks(context.instance, shards),
+            "label rule": rules,
+            "grammar": context.resources.grammar.load().version,
+            "profile": settings.profile,
+            "facecaption": package_version(),
+        }
         spent = _spent(context.instance, shards)
         rows = sum(store.row_count(DATASET, shard) for shard in shards)
         statistics, pictures = card_sections(store, STATISTICS_ASSETS, rows)
@@ -197,6 +203,15 @@ def _facecaption_release(settings: Settings) -> dg.AssetsDefinition:
         )
 
     return facecaption_release
+
+
+def _networks(instance: dg.DagsterInstance, shards: Sequence[str]) -> dict[str, str]:
+    """The versions of the networks that found and labelled the faces, as the shards' records have them."""
+    recorded = {
+        "detector": told(instance, "face_crops", shards, DETECTOR_WEIGHTS),
+        "predictor": told(instance, "face_attributes", shards, PREDICTOR),
+    }
+    return {part: in_words(versions) if versions else "not recorded" for part, versions in recorded.items()}
 
 
 def _spent(instance: dg.DagsterInstance, shards: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ each shard is recorded by itself as soon as it is done, once, with the version o
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -52,6 +53,9 @@ SOURCE_ROWS: Final = "facecaption/source_rows"
 To Dagster the source is one asset; its version moves with every shard of it.
 """
 TOKENS: Final = ("prompt tokens", "completion tokens", "tokens of answers from the cache")
+DETECTOR_WEIGHTS: Final = "detector weights"
+PREDICTOR: Final = "predictor"
+"""The metadata that names the version of the network that made a shard of ``face_crops`` or ``face_attributes``."""
 COST: Final = "cost with the answers from the cache"
 """With TOKENS the metadata that says what a shard's captions took of a language model."""
 
@@ -93,6 +97,19 @@ def summed(instance: dg.DagsterInstance, asset: str, shards: Iterable[str], name
                 if value is not None and isinstance(value.value, int | float):
                     sums[name] = sums.get(name, 0) + value.value
     return sums
+
+
+def told(instance: dg.DagsterInstance, asset: str, shards: Iterable[str], name: str) -> Counter[str]:
+    """What the metadata of the shards' latest records says under a name, each text with the number of shards."""
+    texts: Counter[str] = Counter()
+    for shard in shards:
+        wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[shard])
+        for record in instance.fetch_materializations(wanted, limit=1).records:
+            made = record.asset_materialization
+            value = made.metadata.get(name) if made else None
+            if value is not None and isinstance(value.value, str):
+                texts[value.value] += 1
+    return texts
 
 
 def input_tags(instance: dg.DagsterInstance, parents: Iterable[dg.AssetKey], shard: str) -> dict[str, str]:

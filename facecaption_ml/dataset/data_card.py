@@ -65,7 +65,7 @@ def data_card(
         columns=_columns(pixels),
         splits=_counted(["split", "pairs"], {split: summary.by_split[split] for split in SPLITS}),
         funnel=_counted(["stage", "count"], funnel),
-        label_rule=label_rule,
+        label_rule=_label_rule(label_rule, summary.captions),
         saying=_saying(summary.captions),
         captions=_captions(summary.captions, kept_out, spent or {}),
         statistics=statistics,
@@ -109,6 +109,14 @@ def summary_json(summary: ReleaseSummary, funnel: Mapping[str, int]) -> bytes:
         },
         indent=2,
     ).encode()
+
+
+def _label_rule(words: str, tally: CaptionTally) -> str:
+    """The rule, and which pairs have no labels beside others that have: those whose caption was published with the picture."""
+    published, others = tally.sources[PUBLISHED], tally.sources[TEMPLATE] + tally.sources[LLM]
+    if published and others:
+        return f"{words}. The {published:,} pairs with a published caption have no labels: no predictor was asked"
+    return words
 
 
 def _saying(tally: CaptionTally) -> str:

@@ -71,6 +71,18 @@ def test_answers_end_by_themselves_or_are_cut_off(tiny_chat: LocalChatModel) -> 
     assert any(answer.failure is Failure.TRUNCATED and answer.text is None for answer in short)
 
 
+def test_tokens_are_counted_as_a_server_counts_them(tiny_chat: LocalChatModel) -> None:
+    asked = questions(6)
+    answers = tiny_chat.answer(asked, Sampling(temperature=20.0, top_p=1.0, max_new_tokens=9))
+    alone = [tiny_chat.answer([one], Sampling(temperature=20.0, top_p=1.0, max_new_tokens=9))[0] for one in asked]
+    # what prompts share is worked out once and counted for each
+    assert [answer.prompt_tokens for answer in answers] == [answer.prompt_tokens for answer in alone]
+    assert len({answer.prompt_tokens for answer in answers}) > 1
+    assert all(answer.prompt_tokens > 10 for answer in answers)
+    assert all(1 <= answer.completion_tokens <= 9 for answer in answers)
+    assert {answer.completion_tokens for answer in answers if answer.failure is Failure.TRUNCATED} <= {9}
+
+
 def test_model_answers_behind_a_real_endpoint(tiny_chat: LocalChatModel) -> None:
     pytest.importorskip("openai")
     from facecaption_ml.captions.backends.endpoint import EndpointChatModel

@@ -125,6 +125,18 @@ def test_published_captions_have_no_model_no_attempts_and_no_labels(store: Store
     assert numbers["captions"]["sources"] == {"llm": 0, "template": 0, "published": 2}
 
 
+def test_a_card_of_published_and_template_captions_says_what_holds_of_each(store: Store) -> None:
+    make_shard(store, S[0], ["published"] * 2)
+    make_shard(store, S[1], ["none"] * 3)
+    text, numbers, _ = release(store, S[:2])
+    assert numbers["captions"]["sources"] == {"llm": 0, "template": 3, "published": 2}
+    assert "p > 0.85. The 2 pairs with a published caption have no labels: no predictor was asked." in text
+    assert "A caption by the grammar says the labels of its face and nothing else." in text
+    assert "nothing holds it to the labels of the face" in text
+    assert "| as published (`published`) | 2 | 40.0% |" in text
+    assert "| the grammar (`template`) | 3 | 60.0% |" in text
+
+
 def test_the_card_counts_models_refusals_and_sources_over_all_shards(store: Store) -> None:
     make_shard(store, S[0], ["llm", "llm", "unfaithful", "not fluent"])
     make_shard(store, S[1], ["llm", "client error: 402 no credit left", "client error: 402 pay first"], model="chat2")

@@ -10,7 +10,7 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +45,8 @@ class _Row:
     ids: list[int]
     seed: int
     constraint: Constraint | None
+    prompt_tokens: int = 0
+    """Of the whole prompt, what it shares with other rows included."""
     rng: random.Random = field(init=False)
     generated: list[int] = field(default_factory=list)
     log_probability: float = 0.0
@@ -164,13 +166,16 @@ class LocalChatModel:
             constraint = request.constraint(self._encode, self._punctuation) if request.constraint else None
             ids = self._tokenizer(text[len(head) :], add_special_tokens=False).input_ids
             rows.append(_Row(index, ids, request.seed, constraint))
+        shared_ids = list(self._encode(head)) if head else []
+        for row in rows:
+            row.prompt_tokens = len(shared_ids) + len(row.ids)
         if not head:
             return [], rows
         # Last messages begin alike, too; a row keeps at least one token, whose logits give its first draw.
         alike = os.path.commonprefix([row.ids[:-1] for row in rows])  # noqa: RUF071 (of lists)
         for row in rows:
             row.ids = row.ids[len(alike) :]
-        return [*self._encode(head), *alike], rows
+        return [*shared_ids, *alike], rows
 
     def _rendered(self, messages: Sequence[Message], ask: bool) -> str:
         turns = [{"role": role, "content": content} for role, content in messages]
@@ -231,6 +236,14 @@ class LocalChatModel:
         return tokens
 
     def _read(self, row: _Row) -> Answer:
+        """The row's answer with its tokens, counted as servers do: the mark of its end is one of them."""
+        return replace(
+            self._text_of(row),
+            prompt_tokens=row.prompt_tokens,
+            completion_tokens=len(row.generated) + row.ended,
+        )
+
+    def _text_of(self, row: _Row) -> Answer:
         if row.stuck:
             return Answer(failure=Failure.DEAD_END if row.constraint else Failure.TRUNCATED)
         text = (

@@ -28,7 +28,8 @@ _ALWAYS: Final = -1
 _NEVER: Final = 0
 _TERMINAL: Final = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 _NAME: Final = re.compile(r"(?<=[a-z,] )(?!I\b)[A-Z][\w'’-]*")
-_OF: Final = re.compile(r"\b(?:nose|mouth|smile|face|hair|hairline|eyes|lips|brows|eyebrows|cheeks|neck|head|ears|chin|looks) of (?:[a-z]+ ){0,4}$")
+_PICTURES: Final = "photo|photos|photograph|picture|image|portrait|shot|snapshot|headshot|closeup|up|view|sight"
+_OF: Final = re.compile(rf"\b(?!(?:{_PICTURES})\b)[a-z]+ of (?:[a-z]+ ){{0,4}}$")
 _ASSERTING: Final = frozenset(Bearing) - {Bearing.DENIES}
 
 
@@ -95,7 +96,7 @@ class ClosedWorld:
         return tuple(found)
 
     def _of_a_person(self, words: str) -> re.Match[str] | None:
-        """What a person is said to do; not where the person stands behind "of": "the smile of this man leaves his mouth open"."""
+        """What a person is said to do; not where one stands behind "of": "the smile of this man leaves his mouth open"."""
         matches = self._of_persons.finditer(words)
         return next((match for match in matches if not _OF.search(words, 0, match.start())), None)
 
@@ -160,7 +161,20 @@ def _inflected(verb: str) -> list[str]:
 
 
 _UNDOUBLED: Final = frozenset(
-    {"open", "darken", "soften", "deepen", "brighten", "lighten", "redden", "thicken", "fatten", "broaden", "widen", "heighten"}
+    {
+        "open",
+        "darken",
+        "soften",
+        "deepen",
+        "brighten",
+        "lighten",
+        "redden",
+        "thicken",
+        "fatten",
+        "broaden",
+        "widen",
+        "heighten",
+    }
     | {"straighten", "sharpen", "strengthen", "loosen", "visit", "limit", "exhibit", "edit", "happen"}
 )
 

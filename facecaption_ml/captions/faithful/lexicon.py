@@ -124,7 +124,7 @@ class Lexicon:
             entry.as_person.append(Claim(bit, Bearing.SAYS))
 
     def _complete(self, words: tuple[str, ...], entry: Entry) -> Entry:
-        """What a phrase of several words says by what stands in it: a gender ("his", "woman"), the part of the face it begins with."""
+        """What a phrase says by the words in it: a gender ("his", "woman"), the part of the face that it begins with."""
         for word in words if len(words) > 1 else ():
             inner = self._entries.get((word,))
             gender = [c for c in inner.claims if c.attribute & GENDER_BITS] if inner else []
@@ -154,7 +154,7 @@ class Lexicon:
             yield self._wordings[phrase][1]
 
     def _longest(self, words: list[str], at: int, text: str, start: int) -> Entry | None:
-        """The entry of the longest phrase that begins at a word; ``start``: where that word begins in ``text``, all words joined."""
+        """The entry of the longest phrase that begins at a word; ``start``: where it begins in ``text``, the words joined."""
         word, longest, found = words[at], 0, list[Entry]()
         for length in self._lengths.get(word, ()):
             if entry := self._entries.get(tuple(words[at : at + length])):
@@ -174,7 +174,9 @@ class Lexicon:
         if words not in self._matched:
             if len(self._matched) >= _MOST_UNLISTED:
                 self._matched.clear()
-            joined = Entry(role=next((e.role for e in entries if e.role), ""), head=next((e.head for e in entries if e.head), ""))
+            joined = Entry(
+                role=next((e.role for e in entries if e.role), ""), head=next((e.head for e in entries if e.head), "")
+            )
             for entry in entries:
                 joined.claims += [claim for claim in entry.claims if claim not in joined.claims]
                 for part in ("of", "before", "behind"):

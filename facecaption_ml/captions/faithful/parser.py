@@ -13,6 +13,18 @@ from dataclasses import dataclass, field
 
 from facecaption_ml.captions.faithful.lexicon import COLON, Bearing, Claim, Entry, Lexicon, tokens
 from facecaption_ml.captions.faithful.negation import negated
+from facecaption_ml.captions.faithful.surroundings import (
+    before_the_insertion,
+    behind_lipstick,
+    comes_before,
+    ends_phrase,
+    follows_both,
+    is_a_degree,
+    is_another_person,
+    is_apart,
+    lies_under,
+    looks_as_verb,
+)
 from facecaption_ml.captions.labels import FACIAL_HAIR_BITS, GENDER_BITS
 
 _, DENIES, HINTS, BEARD, FACIAL_HAIR, CLEAN_SHAVEN = Bearing
@@ -34,11 +46,6 @@ _FLUSHING = frozenset(
     }
 )
 _STARTS_ANEW = frozenset({"verb", "contrast", "relative"})
-_UNDER = frozenset({("under",), ("below",), ("beneath",), ("underneath",)})
-_ENDS_A_PLACE = frozenset({"conjunction", "comma", "verb", "copula", "relative", "contrast", "preposition"})
-_GRADED = frozenset(
-    (word,) for word in ("big", "large", "thick", "bushy", "high", "narrow", "pointy", "prominent", "heavy")
-)
 _IS = Entry(role="copula")
 _JOINING = frozenset({"conjunction", "alternative", "comma", "nor"})
 _SEES_THROUGH = frozenset({"passing", "shape", "neutral"})
@@ -135,12 +142,12 @@ class _Sentence:
         flags = negated(self.items)
         for i, item in enumerate(self.items):
             negative = flags[i] if flags else False
-            if self._looks(i):
+            if looks_as_verb(self.items, i):
                 item = Entry(role="copula", words=item.words)
             role = item.role
-            if role == "neutral" or self._is_a_degree(i):
+            if role == "neutral" or is_a_degree(self.items, i):
                 continue
-            if item.relation and self._is_another_person(i):
+            if item.relation and is_another_person(self.items, i):
                 self.pending = []
                 continue
             if role in _FLUSHING:
@@ -153,11 +160,11 @@ class _Sentence:
                 # a gender is told even under a negation: "there is no beard on his face"
                 self._say(claim, negative and not claim.attribute & GENDER_BITS, i)
             for part, claims in item.before.items():
-                if self._comes_before(i, part):
+                if comes_before(self.items, i, part):
                     for claim in claims:
                         self._say(claim, negative, i)
             for part, claims in item.behind.items():
-                if self._lies_under(i, part):
+                if lies_under(self.items, i, part):
                     for claim in claims:
                         self._say(claim, negative, i)
             if self._is_a_person(i, item):
@@ -165,7 +172,7 @@ class _Sentence:
                 for claim in (*item.of["person"], *item.as_person):
                     self._say(claim, negative, i)
                 self._noun(i, item, negative)
-            elif item.of and not (item.head and self._ends_phrase(i)):
+            elif item.of and not (item.head and ends_phrase(self.items, i)):
                 if not self._follows_its_noun(i, item, negative):
                     self.pending.append((item, negative))
             elif item.head:
@@ -187,54 +194,6 @@ class _Sentence:
         else:
             self.said.append((claim, place))
 
-    def _looks(self, i: int) -> bool:
-        """Whether "look" is the verb of a plural before it ("her eyes look narrow")."""
-        if self.items[i].words != ("look",) or not i:
-            return False
-        before = self.items[i - 1]
-        return bool(before.head) and before.words[-1].endswith("s")
-
-    def _is_a_degree(self, i: int) -> bool:
-        """Whether "pretty" only says how much ("a pretty big nose")."""
-        if self.items[i].words != ("pretty",) or i + 1 == len(self.items):
-            return False
-        return self.items[i + 1].words[:1] in _GRADED
-
-    def _is_another_person(self, i: int) -> bool:
-        """Whether "husband" and the like stands behind whose it is ("her young husband", "the woman's husband")."""
-        for item in reversed(self.items[max(0, i - 3) : i]):
-            if item.possessive or item.head == "person":
-                return True
-            if item.role or item.head:
-                return False
-        return False
-
-    def _comes_before(self, i: int, part: str) -> bool:
-        """Whether the next noun is that part; without one, whether the sentence has named it ("eyes with bags below")."""
-        other = False
-        for item in self.items[i + 1 :]:
-            if item.words == ("them",) or item.head == part:
-                return True
-            if item.role in _ENDS_A_PLACE or (item.head and item.head != "person"):
-                other = other or bool(item.head)
-                break
-            other = other or item.role == "unknown"  # "a bag under his arm"
-        return not other and any(item.head == part for item in self.items[:i])
-
-    def _lies_under(self, i: int, part: str) -> bool:
-        """Whether a part of the face is named behind "under", earlier in the sentence ("below his eyes are bags")."""
-        under, named = False, ""
-        for item in self.items[:i]:
-            if under and item.role == "relative" and named == part:  # "narrow eyes, under which he has bags"
-                return True
-            named = item.head or named
-            if item.head and under:
-                if item.head == part:
-                    return True
-                under = item.head == "person"  # "under the man's eyes"
-            under = under or item.words in _UNDER
-        return False
-
     def _follows_its_noun(self, i: int, item: Entry, negative: bool) -> bool:
         """Whether the adjective stands right behind a noun that it fits ("her mouth slightly open"), and if so says it."""
         before = next((it for it in reversed(self.items[:i]) if it.role != "passing"), None)
@@ -244,11 +203,6 @@ class _Sentence:
         for claim in claims:
             self._say(claim, negative, i)
         return bool(claims)
-
-    def _ends_phrase(self, i: int) -> bool:
-        """Whether a word that is both adjective and noun ("gold") stands as the noun."""
-        following = self.items[i + 1] if i + 1 < len(self.items) else None
-        return following is None or not (following.head or following.of)
 
     def _is_a_person(self, i: int, item: Entry) -> bool:
         """Whether a colour of the hair stands as a noun, for somebody who has it ("a pretty young blonde smiles")."""
@@ -265,12 +219,6 @@ class _Sentence:
             if before.head or not (before.of or before.claims or before.role in (*_JOINING, "passing")):
                 return False
         return False
-
-    def _both(self, i: int) -> bool:
-        """Whether a noun is the second of "both his nose and his lips"."""
-        if i < 4 or not self.items[i - 1].possessive or self.items[i - 2].role != "conjunction":
-            return False
-        return bool(self.items[i - 3].head) and ("both",) in [item.words for item in self.items[: i - 3]]
 
     def _noun(self, i: int, item: Entry, negative: bool) -> None:
         before = self.items[i - 1] if i else None
@@ -293,7 +241,7 @@ class _Sentence:
                 self._say(claim, negated_adjective or negative, i)
             if claims:
                 self.mentions.pairs.append((adjective.words[0], item.head))
-            elif claims is None and self.pending and not self.group and self._is_apart(adjective):
+            elif claims is None and self.pending and not self.group and is_apart(self.items, adjective):
                 self.early.append((adjective, negated_adjective))  # "Young, wavy hair, big lips": a list, of the person
             elif claims is None and self.pending and not adjective.claims:
                 self.mentions.unfit.append((adjective, item.words[0] if item.words else ""))
@@ -308,7 +256,7 @@ class _Sentence:
         self.pending, self.single = rest, False
         if item.words == ("they",) and self.group != ["person"]:
             self.meant = self.group
-        self.group = [*self.group, item.head] if joined or self._both(i) else [item.head]
+        self.group = [*self.group, item.head] if joined or follows_both(self.items, i) else [item.head]
         self.first = self.first or self.group
         self.copular = False
         if item.head == "person" and (not self.subject or item.words in _SUBJECTS):
@@ -327,10 +275,16 @@ class _Sentence:
             self._compare(i)
         if item.words == ("of",) and self._is_of(i):
             return
-        if item.words == ("as",) and self.copular and not self.pending and i + 1 < len(self.items) and self.items[i + 1].of:
+        if (
+            item.words == ("as",)
+            and self.copular
+            and not self.pending
+            and i + 1 < len(self.items)
+            and self.items[i + 1].of
+        ):
             return  # "as bushy as they are arched"
-        if (item.words == ("the",) or item.possessive) and self._is_of(i) and not self.copular:  # "large the nose, wavy her hair"
-            return
+        if (item.words == ("the",) or item.possessive) and self._is_of(i) and not self.copular:
+            return  # "large the nose, wavy her hair"
         # "brown in colour", "the shape of her face", "a rosy tint in the cheeks": look through
         if role == "preposition" and i and self.items[i - 1].role == "shape":
             return
@@ -351,17 +305,11 @@ class _Sentence:
                     self.group = nearest = self.base
                 self.subject = self.first if inserted else nearest or self.subject
             if before and before.role == "comma":
-                self.subject = self._before_the_insertion(i) or self.subject
+                self.subject = before_the_insertion(self.items, i) or self.subject
             self.copular, self.base = True, []
         elif role in ("determiner", "verb", "preposition", "contrast"):
             self.copular = False
             self.single = item.words in (("a",), ("an",))
-
-    def _before_the_insertion(self, i: int) -> list[str]:
-        """The noun before what stands between commas: "her cheeks, below high cheekbones, are rosy"; none without a pair."""
-        opening = next((j for j in range(i - 2, 0, -1) if self.items[j].role == "comma"), 0)
-        head = self.items[opening - 1].head if opening else ""
-        return [head] if head and head != "other" else []
 
     def _is_inverted(self, i: int) -> bool:
         """Whether the noun of the adjectives before a copula stands behind it: "pointed is her nose"."""
@@ -370,11 +318,6 @@ class _Sentence:
             return False
         of = self.pending[-1][0].of
         return after[1].head in of and not any(head in of for head in self.group)
-
-    def _is_apart(self, adjective: Entry) -> bool:
-        """Whether an adjective of persons stands before a comma."""
-        at = next(i for i, item in enumerate(self.items) if item is adjective)
-        return "person" in adjective.of and at + 1 < len(self.items) and self.items[at + 1].role == "comma"
 
     def _is_of(self, i: int) -> bool:
         """Whether "of" stands between an adjective and the bare noun that it is of: "pale of skin and wavy of hair"."""
@@ -461,7 +404,7 @@ class _Sentence:
             if self.copular and not fitting:  # "full lips, and they are parted"
                 heads = [head for head in self.meant if head in adjective.of] or heads
                 fitting = [head for head in heads if head in adjective.of]
-            if not fitting and "lips" in adjective.of and self._behind_lipstick(i):
+            if not fitting and "lips" in adjective.of and behind_lipstick(self.items, i):
                 heads = fitting = ["lips"]
             # "Her eyes and hair are brown" is not about her hair alone: it hints
             partly = self.copular and 0 < len(fitting) < len(heads) and not guessed
@@ -470,11 +413,6 @@ class _Sentence:
             for claim in dict.fromkeys(c for head in fitting for c in adjective.of[head]):
                 self._say(Claim(claim.attribute, HINTS) if partly else claim, negative, i)
         self.pending = []
-
-    def _behind_lipstick(self, i: int) -> bool:
-        """Whether the last noun is the lipstick on lips: "her lips coated in lipstick and slightly parted"."""
-        nouns = [item for item in self.items[:i] if item.head]
-        return len(nouns) > 1 and nouns[-1].words == ("lipstick",) and nouns[-2].head == "lips"
 
     def _postfix(self, i: int, item: Entry, negative: bool) -> None:
         """ "His beard is gone", "glasses are not visible", "makeup-free": the last claim turns into its denial."""

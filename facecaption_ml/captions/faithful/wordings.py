@@ -1,7 +1,8 @@
 """Wordings with alternatives: "hair (falls|hangs) straight" stands for two phrases, some of the lexicon's for thousands.
 
-``(a|b)`` stands for one of the alternatives, ``(|a )`` for one that may be left out, with its space, and ``<his>`` for one of the
-words of that class. Written out the lexicon would have millions of phrases; so a wording is matched where its first word stands.
+``(a|b)`` stands for one of the alternatives, ``(|a )`` for one that may be left out, with its space, and ``<his>`` for one of
+the words of that class. Written out the lexicon would have millions of phrases; so a wording is matched where its first word
+stands.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ _NAMES: Final = WORDS["names"]
 _I: Final = re.IGNORECASE
 _GAP: Final = r"[^\w\"'“‘«„<{\[]{0,4}"  # between an announcement and what it announces
 _SPEAKS_OF_A_TEXT: Final = (
-    r"\b(?:here|below (?:is|are|you)|following|follows|sure|certainly|re-?writ\w*|re-?phras\w*|re-?word\w*|paraphras\w*|revis\w*|versions?"
+    r"\b(?:here|below (?:is|are|you)|following"
+    r"|follows|sure|certainly|re-?writ\w*|re-?phras\w*|re-?word\w*|paraphras\w*|revis\w*|versions?"
     r"|descriptions?|captions?|sentences?|requests?|answers?|outputs?|results?|option|alternative|text|task)\b"
 )
 _BULLET: Final = re.compile(r"^[ \t]*(?:[-*•‣–]|\(?(?:\d{1,2}|[a-eA-E])[.):])[ \t]+(?=\S)")
