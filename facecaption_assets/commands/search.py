@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import click
 import numpy as np
@@ -189,7 +189,7 @@ def _in_photos(settings: Settings, folder: Path, text: str, query: Query, top: i
 
     flip, name = (None, "") if by == "labels" else _flip(settings, settings.open_store(), text, query, variant)
     if by == "auto":
-        by = "flip" if query.is_empty else measured_best(flip)
+        by = "flip" if query.is_empty else cast(By, measured_best(flip))
     finder = _finder(settings, folder)
     faces = _faces_of(finder, folder)
     margin = settings.crops.margin

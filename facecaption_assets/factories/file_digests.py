@@ -35,8 +35,10 @@ MISSING: Final = "missing"
 _WHOLE_UP_TO: Final = 16 << 20
 _SAMPLES, _SAMPLE_BYTES = 8, 1 << 20
 _OF_A_CHECKPOINT: Final = (".safetensors", ".bin", ".pth", ".pt", ".gguf", ".json", ".txt", ".model", ".toml")
-_CHECKPOINTS: Final = {name: (_LIBRARY / "attributes" / name,) for name in ("bundled", "drawn")}
-_FLIP: Final = {BUNDLED: (checkpoint_folder(BUNDLED),)}
+_CHECKPOINTS: Final[dict[str, Sequence[Path]]] = {
+    name: (_LIBRARY / "attributes" / name,) for name in ("bundled", "drawn")
+}
+_FLIP: Final[dict[str, Sequence[Path]]] = {BUNDLED: (checkpoint_folder(BUNDLED),)}
 _OWN: Final[dict[str, dict[str, Sequence[Path]]]] = {
     "captions.grammar": {"bundled": (GRAMMAR,)},
     "llm.prompt": {"bundled": (PROMPT,)},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import dagster as dg
 import sqlalchemy as sa
@@ -30,7 +30,7 @@ def build_executor(settings: DeploySettings) -> dg.ExecutorDefinition:
 
     return dg.ExecutorDefinition(
         name=plain.name,
-        config_schema=plain.config_schema,
+        config_schema=cast(Any, plain.config_schema),  # which the class itself gives, and takes
         requirements=plain._requirements_fn,  # what create needs of a job, which has no public name
         executor_creation_fn=create_with_pools,
         description=plain.description,

@@ -11,6 +11,7 @@ from dagster import DagsterEvent
 from dagster._core.definitions.metadata import MetadataValue
 from dagster._core.events import EngineEventData
 from dagster._core.execution.plan.objects import ErrorSource, StepFailureData
+from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.executor.step_delegating import CheckStepHealthResult, StepDelegatingExecutor, StepHandlerContext
 from dagster._utils.error import SerializableErrorInfo
@@ -85,7 +86,7 @@ class _StepPodExecutor(StepDelegatingExecutor):
         self._interrupted |= {step.step.key}
         reason = self._step_handler.say_who_stopped(step.step.key)
         error = SerializableErrorInfo(f"Step {step.step.key} was told to stop: {reason}", [], None)
-        super().log_failure_or_retry_event_after_error(step, error, known)
+        super().log_failure_or_retry_event_after_error(step, error, known or KnownExecutionState())
         return True
 
     def _get_step_handler_context(self, plan_context: Any, steps: Any, active_execution: Any) -> StepHandlerContext:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from facecaption_ml.flip import Flip
@@ -21,5 +21,5 @@ def measured_weight(flip: Flip) -> float:
     return float(_measured(flip).get("weight", 1.0))
 
 
-def _measured(flip: Flip | None) -> dict[str, object]:
+def _measured(flip: Flip | None) -> dict[str, Any]:
     return dict(flip.config.get("search", {})) if flip else {}

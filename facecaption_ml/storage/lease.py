@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import json
 import os
 import socket
@@ -97,7 +98,7 @@ class _Lease:
         seen_at = time.monotonic()
         told = False
         while True:
-            found = self._say(lambda state, seen=seen, at=seen_at: self._is_free(state, seen, at))
+            found = self._say(functools.partial(self._is_free, seen=seen, seen_at=seen_at))
             if found is None:
                 break
             if found != seen:

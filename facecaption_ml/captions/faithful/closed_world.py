@@ -56,9 +56,9 @@ class ClosedWorld:
         }
         phrases = [*((words, _ALWAYS) for words in self._listed), *self._needs.items()]
         self._phrases: dict[str, list[tuple[tuple[str, ...], int]]] = {}
-        for words, status in phrases:
-            if len(words) > 1:
-                self._phrases.setdefault(words[0], []).append((words, status))
+        for phrase, status in phrases:
+            if len(phrase) > 1:
+                self._phrases.setdefault(phrase[0], []).append((phrase, status))
         self._beyond = {_phrase(words) for group in data["beyond"].values() for words in group.split()}
         self._status: dict[tuple[str, ...], int] = {}
         acts = [form for verb in data["verbs"]["of_parts"].split() for form in _inflected(verb)[1:3]]  # "-s" and "-ing"

@@ -29,6 +29,9 @@ class ResidualStem(nn.Module):
     Its parameters have the names of the predictor's trunk.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, _WIDTHS[0], 3, 2, 1), nn.Identity(), nn.ReLU()]
