@@ -206,3 +206,13 @@ def test_a_checkpoint_without_its_own_thresholds_says_so_and_keeps_the_plain_rul
     Thresholds.fit(*calibrated_faces(50, 7), "other weights").write(tmp_path / THRESHOLDS)
     with pytest.raises(PrecisionError, match=r"thresholds\.json: of other weights \(other weights\)"):
         predictor.labels(p, precision=0.9)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", ["bundled", "drawn"])
+def test_checkpoints_that_come_along_have_thresholds_of_their_own(name: str) -> None:
+    """Else FACECAPTION_LABEL_PRECISION would be refused where one of them labels the faces."""
+    predictor = AttributePredictor.load(name)
+    strict, loose = (predictor.rule(precision).thresholds for precision in (0.95, 0.85))
+    assert all(strict[label] >= loose[label] for label in loose)
+    assert sum(loose.values()) < sum(strict.values())
