@@ -4,6 +4,7 @@ They lie under ``benchmark_features/<model>/<model version>/``:
 
     <pictures' version>/view-<v>/pooled-<chunk>.npz    readable bool [n], pooled float16 [n, D]
     <pictures' version>/view-<v>/layers-<chunk>.npz    readable bool [n], layers float16 [n, V, W]
+    <pictures' version>/<name>.npz                     a number measured of pictures with texts
     texts/<texts' version>.npz                         texts float16 [n, D]
 
 A chunk holds ``CHUNK`` rows of the pictures, whatever splits they are in, so that tasks with other splits of the same pictures
@@ -107,6 +108,15 @@ class FeatureCache:
         place = {text: at for at, text in enumerate(distinct)}
         parts = [self._text_chunk(distinct[at : at + _TEXTS]) for at in range(0, len(distinct), _TEXTS)]
         return np.concatenate(parts)[[place[text] for text in texts]]
+
+    def number(self, pictures: Pictures, name: str, measure: Callable[[], float]) -> float:
+        """What ``measure`` found of the pictures under that name, asked for once."""
+        key = f"{self._folder}/{pictures.version}/{name}.npz"
+        kept = self._read(key, ("value",), 1)
+        if kept is None:
+            kept = {"value": np.array([measure()], np.float64)}
+            self._write(key, kept)
+        return float(kept["value"][0])
 
     def _chunk(self, pictures: Pictures, number: int, layers: bool, view: int) -> PictureFeatures:
         rows = range(number * CHUNK, min((number + 1) * CHUNK, len(pictures.names)))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from facecaption_ml.benchmarks.datasets.data import PairData
+from facecaption_ml.benchmarks.datasets.pictures import content_version
 from facecaption_ml.benchmarks.encoders.features import FeatureCache, Half
 from facecaption_ml.benchmarks.encoders.models import FlipEncoder, PretrainedHeads
 from facecaption_ml.benchmarks.options import ProbeProtocol
@@ -115,7 +116,7 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
     ]
     chance = _chance(test, gallery)
     if flip:
-        measured.append(_matching(flip, data, test, cache.batch_size, protocol.seed))
+        measured.append(_matching(flip, data, test, cache, protocol.seed))
         chance.append(Measurement(MATCHING, AUC, 0.5))
     return Measured(
         result_of(
@@ -141,18 +142,22 @@ def measure_retrieval(data: PairData, cache: FeatureCache, protocol: ProbeProtoc
     )
 
 
-def _matching(flip: FlipEncoder, data: PairData, test: SplitPairs, batch: int, seed: int) -> Measurement:
-    """Of at most a thousand pictures, spread over the split, with their first captions."""
+def _matching(flip: FlipEncoder, data: PairData, test: SplitPairs, cache: FeatureCache, seed: int) -> Measurement:
+    """Of at most a thousand pictures, spread over the split, with their first captions; kept with the features."""
     places = np.unique(np.linspace(0, len(test.images.rows) - 1, _MATCHED_PICTURES).round().astype(np.int64))
     first = np.searchsorted(test.owner, places)
-    scores = PairScores(
-        flip, data.pictures, test.images.rows[places].tolist(), [test.captions[at] for at in first], batch
-    )
+    rows, captions = test.images.rows[places].tolist(), [test.captions[at] for at in first]
     pictures, texts = mismatched(test.caption_ids[first], seed=seed)
     if not len(pictures):
         return Measurement(MATCHING, AUC, None, why="one caption for all")
-    own = np.arange(len(places))
-    return Measurement(MATCHING, AUC, area_under_curve(scores.odds(own, own), scores.odds(pictures, texts)))
+
+    def measure() -> float:
+        scores = PairScores(flip, data.pictures, rows, captions, cache.batch_size)
+        own = np.arange(len(places))
+        return area_under_curve(scores.odds(own, own), scores.odds(pictures, texts))
+
+    asked = content_version([str(seed), *map(str, rows), *captions])
+    return Measurement(MATCHING, AUC, cache.number(data.pictures, f"matching-{asked}", measure))
 
 
 def train_retrieval_probe(
