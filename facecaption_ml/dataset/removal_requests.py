@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,6 +16,7 @@ from facecaption_ml.dataset.removals import (
     RemovalList,
     RemovalListError,
     lines_of,
+    list_text,
     text_of,
     without_addresses,
 )
@@ -78,6 +80,8 @@ def record_requests(
         added = "".join(f"{comment}\n{line}\n" for line in written)
         return (before + ("\n" if before and not before.endswith("\n") else "") + added).encode() if written else None
 
+    with contextlib.suppress(FileNotFoundError):  # nobody has asked for anything yet
+        list_text(path, options)  # raises where the place of the list cannot be reached, which is no empty list
     objects, key = open_parent(path, options)
     try:
         objects.update(key, append)

@@ -14,7 +14,7 @@ import facecaption_assets.factories.code_versions as versions
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.settings import SETTINGS, Settings, load_settings
 from facecaption_assets.settings.naming import Setting
-from settings_read import READ
+from settings_read import READ, VLLM
 
 # Under guided decoding each setting of rewriting counts; others leave some idle.
 GUIDED = {"profile": "sample", "llm_backend": "local", "llm_guided": True}
@@ -118,8 +118,7 @@ def test_the_backends_that_can_be_guided_are_those_that_say_so() -> None:
 
 
 def test_every_setting_is_read_by_an_asset_or_is_known_to_change_no_result(settings: Settings) -> None:
-    # Those of vLLM's engine count for captions once they are set, not before.
-    read = set().union(*READ.values(), {"vllm_dtype", "vllm_quantization", "vllm_engine_args"})
+    read = set().union(*READ.values(), VLLM)
     unread = {name for name, setting in SETTINGS.items() if not versions.is_operational(setting)} - read
     assert not unread, "declare them in `reads` of the assets that depend on them, or as OPERATIONAL"
     assert not read & {name for name, setting in SETTINGS.items() if versions.is_operational(setting)}

@@ -307,7 +307,7 @@ def facecaption_search(home: Path, *arguments: str) -> Result:
 
 @pytest.fixture
 def _colour_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_command, "load_variant", lambda *_: ColourEncoder())
+    monkeypatch.setattr(search_command, "load_flip", lambda *_: (ColourEncoder(), "flip"))
 
 
 @pytest.mark.usefixtures("store", "_colour_checkpoint")
@@ -353,7 +353,12 @@ def assert_one_line(done: Result, *words: str) -> None:
 def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
     out = str(tmp_path / "found.jpg")
     assert_one_line(facecaption_search(tmp_path, "  ", "--out", out), "description is empty")
-    assert_one_line(facecaption_search(tmp_path, "red", "--out", out), "no checkpoint", "'flip'", "flip_checkpoint")
+    assert_one_line(
+        facecaption_search(tmp_path, "red", "--variant", "flip", "--out", out),
+        "no checkpoint",
+        "'flip'",
+        "flip_checkpoint",
+    )
     assert_one_line(facecaption_search(tmp_path, "red", "--variant", "clip", "--out", out), "clip", "flip_template")
     assert_one_line(facecaption_search(tmp_path, "red", "--top", "0", "--out", out), "--top")
     assert_one_line(facecaption_search(tmp_path, "red", "--out", str(tmp_path / "a" / "b.jpg")), "no folder", "a")

@@ -11,8 +11,9 @@ PROBES = {
     for task in ("retrieval", "attributes", "sketches", "shared", "folders", "baselines")
 }
 LLM = {"llm_backend", "llm_model", "llm_temperature", "llm_top_p", "llm_max_new_tokens", "llm_prompt", "llm_guided",
-       "llm_attempts", "llm_least_fluency", "llm_model_name", "llm_extra_body", "vllm_dtype", "vllm_quantization",
-       "vllm_engine_args"}  # fmt: skip
+       "llm_attempts", "llm_least_fluency", "llm_model_name", "llm_extra_body"}  # fmt: skip
+VLLM = {"vllm_dtype", "vllm_quantization", "vllm_engine_args"}
+"""They count for captions once they are set, not before."""
 DRAWN = {"benchmark_sample_pictures", "benchmark_sample_drawings"}
 BENCHMARK = PROBES["shared"] | PROBES["folders"] | PROBES["baselines"] | DRAWN | {"seed"}
 RELEASE = {"release_images", "validation_share", "test_share"}
