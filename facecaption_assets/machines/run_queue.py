@@ -10,15 +10,30 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import dagster as dg
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster_postgres.utils import create_pg_engine
 from sqlalchemy.pool import NullPool
 
+_LIMITS: Final = ("max_concurrent_runs", "tag_concurrency_limits")
 _OPEN: Final = {"pool_size": 4, "max_overflow": 16, "pool_recycle": 1800}
 
 
 class PersistentQueuedRunCoordinator(QueuedRunCoordinator):
-    """Dagster's queue with its configuration, whose instance keeps connections to PostgreSQL open."""
+    """Dagster's queue with its configuration, whose instance keeps connections to PostgreSQL open.
+
+    Dagster refuses limits in two places of its own queue only, so this one does it itself.
+    """
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> PersistentQueuedRunCoordinator:
+        """Raises DagsterInvariantViolationError for limits that belong under ``concurrency.runs`` of the instance's file."""
+        given = [name for name in _LIMITS if config_value.get(name) is not None]
+        if given:
+            raise dg.DagsterInvariantViolationError(
+                f"run_coordinator has {', '.join(given)}: set it under concurrency.runs of dagster.yaml, where it counts"
+            )
+        return super().from_config_value(inst_data, config_value)
 
     def register_instance(self, instance: Any) -> None:
         super().register_instance(instance)

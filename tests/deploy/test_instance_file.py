@@ -10,7 +10,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.errors import DagsterInvalidConfigError
 from dagster._core.instance.config import PoolGranularity, dagster_instance_config
 from dagster._core.instance.ref import InstanceRef
 
@@ -104,8 +103,11 @@ def test_a_limit_in_two_places_is_refused(home: Path) -> None:
     config = read_yaml(home / "dagster.yaml")
     config["run_coordinator"]["config"]["max_concurrent_runs"] = 3
     (home / "dagster.yaml").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(DagsterInvalidConfigError, match="max_concurrent_runs"):
-        dagster_instance_config(str(home))
+    with (
+        without_database(home) as instance,
+        pytest.raises(dg.DagsterInvariantViolationError, match="max_concurrent_runs: set it under concurrency"),
+    ):
+        instance.run_coordinator  # noqa: B018
 
 
 def stages() -> list[list[tuple[str, str]]]:
