@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facecaption_ml.attributes.face_resnet import FEATURES, MEAN, RANGE, FaceResnet
 from facecaption_ml.errors import FaceCaptionError
+from facecaption_ml.excitation import Excitation
 from facecaption_ml.taxonomy import ATTRIBUTES
 
 PIXEL_MEAN: Final = (124.0, 107.0, 97.0)
@@ -109,19 +110,6 @@ class AttributeNetwork(nn.Module):
         return (logits + self(x.flip(3)).double()) / 2 if self._mirrored else logits
 
 
-class _Excitation(nn.Module):
-    """Scales channels by what the whole picture shows (squeeze-and-excitation, Hu et al., CVPR 2018)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.down = nn.Linear(channels, channels // 8)
-        self.up = nn.Linear(channels // 8, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale = torch.sigmoid(self.up(torch.relu(self.down(x.mean((2, 3))))))
-        return x * scale[:, :, None, None]
-
-
 class _Block(nn.Module):
     """Two 3×3 convolutions and a shortcut."""
 
@@ -131,7 +119,7 @@ class _Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
-        self.excite = _Excitation(channels)
+        self.excite = Excitation(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels:
             pool = [nn.AvgPool2d(2, ceil_mode=True)] if stride == 2 else []

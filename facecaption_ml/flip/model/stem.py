@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from facecaption_ml.excitation import Excitation
 from facecaption_ml.flip.model.presets import MAP_CHANNELS
 
 _WIDTHS: Final = (24, 64, 128, MAP_CHANNELS)
@@ -52,19 +53,6 @@ class ResidualStem(nn.Module):
         return self.trunk(scaled.contiguous(memory_format=torch.channels_last))
 
 
-class _Excitation(nn.Module):
-    """Scales channels by what the whole picture shows (Hu et al., CVPR 2018)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.down = nn.Linear(channels, channels // 8)
-        self.up = nn.Linear(channels // 8, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale = torch.sigmoid(self.up(torch.relu(self.down(x.mean((2, 3))))))
-        return x * scale[:, :, None, None]
-
-
 class _Block(nn.Module):
     """Two 3×3 convolutions and a shortcut."""
 
@@ -72,7 +60,7 @@ class _Block(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 3, 2 if halves else 1, 1)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1)
-        self.excite = _Excitation(channels)
+        self.excite = Excitation(channels)
         self.shortcut: nn.Module = nn.Identity()
         if halves:
             self.shortcut = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(channels_in, channels, 1))
