@@ -109,7 +109,8 @@ def test_a_signal_while_a_program_is_loaded(run: Run, number: signal.Signals) ->
 from facecaption_ml.processes.early_signals import end_on_signals
 end_on_signals()
 print("at work")
-time.sleep(60)
+for _ in range(6000):  # as loading does: a signal just before one long sleep would wait for its end
+    time.sleep(0.01)
 """).stop(number, to_all=False)
     assert ended.status == 128 + number
     assert ended.said_after == f"stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}\n"
