@@ -124,6 +124,7 @@ def test_the_check_recounts_each_row_under_its_rule() -> None:
     assert checks.label_thresholds(frame, rule, 3).metadata["examples"] == ["low", "few"]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused_and_the_one_in_the_store_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ def test_every_folder_and_baseline_has_a_setting(place: Place) -> None:
     assert [location(name) for name in HUB_MODELS] == [spec.checkpoint for spec in HUB_MODELS.values()]
 
 
+@pytest.mark.slow
 def test_what_a_retrieval_partition_is_recorded_with(place: Place, measured: dict[str, Outcome]) -> None:
     found, result = measured["retrieval"].metadata, place.result("retrieval/sample/flip")
     for way in ("text → image", "image → text"):
@@ -156,6 +157,7 @@ def test_the_checks_of_a_partition(measured: dict[str, Outcome]) -> None:
     assert defined.passed == (defined.metadata["count"].value == 0)
 
 
+@pytest.mark.slow
 def test_materializing_again_encodes_nothing_and_gives_the_same_version(
     place: Place, measured: dict[str, Outcome]
 ) -> None:
@@ -336,6 +338,7 @@ def test_a_photo_is_described_whether_or_not_it_has_a_face(place: Place, photos:
     assert describe(grey).endswith(".")
 
 
+@pytest.mark.slow
 def test_any_photos_become_episodes_with_captions(place: Place, tmp_path: Path) -> None:
     for number, labels in enumerate((["Male", "Smiling"], ["Young", "Bangs"], ["Eyeglasses", "Male"])):
         portrait = draw_portrait(frozenset(labels), number, 160).image

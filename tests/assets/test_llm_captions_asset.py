@@ -47,6 +47,7 @@ def backwards(messages: list[dict[str, str]]) -> str:
     return ". ".join([first, *rest[::-1]]) + ", as one can see."
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_is_well_rewrites_and_is_asked_only_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer
 ) -> None:
@@ -65,6 +66,7 @@ def test_an_endpoint_that_is_well_rewrites_and_is_asked_only_once(
     assert store.read_table("llm_captions", SHARD_NAMES[0]).equals(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "reason"), [("page", "malformed answer"), ("empty", "empty answer"), ("sorry", "refusal")]
 )
@@ -131,6 +133,7 @@ def test_the_servers_words_stand_in_the_row_and_in_the_metadata(
     assert "this model's context is 16 tokens" in str(told["errors of the endpoint"])
 
 
+@pytest.mark.slow
 def test_no_backend_keeps_the_template_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, store = pipeline(tmp_path, monkeypatch, llm_backend="none")
     made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
@@ -183,6 +186,7 @@ def test_a_demonstration_without_its_model_costs_nothing_but_itself(
     assert told.startswith("none: FACECAPTION_LLM_MODEL: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "named"),
     [

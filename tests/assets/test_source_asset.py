@@ -117,6 +117,7 @@ def test_only_a_table_that_names_files_lets_files_be_read(tmp_path: Path) -> Non
     assert allowed == {named: tmp_path.resolve(), urls: None, tmp_path: tmp_path.resolve()}
 
 
+@pytest.mark.slow
 def test_only_shards_whose_rows_have_changed_have_other_rows_than_before(tmp_path: Path) -> None:
     source, shards = tmp_path / "list.txt", ["shard-00000", "shard-00001", "shard-00002"]
     noted = []

@@ -103,6 +103,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 ROWS = 22 - 5  # faces less those that are not released
 
 
+@pytest.mark.slow
 def test_every_statistic_counts_the_finished_shards(measured: Outcome) -> None:
     assert measured.success
     for name in STATISTICS_ASSETS:
@@ -153,6 +154,7 @@ def test_the_figures_are_in_the_ui_and_in_the_store(measured: Outcome) -> None:
         assert measured.metadata[name]["figure as SVG"].endswith(f"{name}.svg")
 
 
+@pytest.mark.slow
 def test_neither_the_cut_into_shards_nor_a_second_run_changes_a_number(tmp_path: Path) -> None:
     names = ("text_statistics", "image_quality")
     cuts = (range(14, 22), range(7), range(7, 14))
@@ -166,6 +168,7 @@ def test_neither_the_cut_into_shards_nor_a_second_run_changes_a_number(tmp_path:
     assert run(one.store, "text_statistics").store.read_bytes(version) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [0, 1])
 def test_no_shard_or_an_empty_one_gives_empty_tables(tmp_path: Path, shards: int) -> None:
     done = run(fill(tmp_path / "store", *[range(0)] * shards, manifest=2))
@@ -215,6 +218,7 @@ def test_without_any_metric_picture_quality_is_an_empty_table(tmp_path: Path, mo
     assert not done.has("image_quality", "image_quality.png")
 
 
+@pytest.mark.slow
 def test_models_score_a_sample_of_the_released_faces_and_of_other_folders(tmp_path: Path) -> None:
     store = fill(tmp_path / "store", range(8), range(8, 16))
     store.delete(store.table_key("face_crops", "shard-00001"))  # its six faces have no picture any more
@@ -303,6 +307,7 @@ def test_the_card_shows_what_there_is_and_says_what_is_not(measured: Outcome, tm
     assert lines[1].startswith("- `image_quality` is not part of this card: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_statistics", [True, False])
 def test_the_release_is_packed_with_and_without_statistics(tmp_path: Path, with_statistics: bool) -> None:
     store = fill(tmp_path / "store", range(6))
@@ -318,6 +323,7 @@ def test_the_release_is_packed_with_and_without_statistics(tmp_path: Path, with_
     assert store.exists("release/figures/text_statistics.png") == with_statistics
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
 def test_a_statistic_that_fails_leaves_the_others_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -44,6 +44,7 @@ def checkpoint(data: AttributeData, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
+@pytest.mark.slow
 def test_a_batch_gives_what_single_crops_give(checkpoint: Path) -> None:
     predictor = AttributePredictor.load(checkpoint)
     crops = [picture[: 30 + i] for i, picture in enumerate(pictures(9, 5)[0])]
@@ -66,6 +67,7 @@ def test_the_model_card_tells_what_was_measured(checkpoint: Path) -> None:
     assert "$" not in card
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_weights(data: AttributeData, tmp_path: Path) -> None:
     for name in ("a", "b"):
         train_attributes(data, "micro", tmp_path / name, epochs=2, seed=3)
@@ -103,6 +105,7 @@ def test_a_killed_training_goes_on_where_it_stopped(data: AttributeData, tmp_pat
     assert all(np.array_equal(whole[key], resumed[key]) for key in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "other", "no weights"])
 def test_a_damaged_state_is_named_and_the_training_starts_anew(
     damage: str, data: AttributeData, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -131,6 +134,7 @@ def test_a_damaged_state_is_named_and_the_training_starts_anew(
     assert all(np.array_equal(expected[key], found[key]) for key in expected)
 
 
+@pytest.mark.slow
 def test_a_state_of_other_data_is_not_resumed(data: AttributeData, tmp_path: Path) -> None:
     train_attributes(data, "micro", tmp_path, epochs=1, seed=3)
     epochs: list[int] = []
@@ -139,6 +143,7 @@ def test_a_state_of_other_data_is_not_resumed(data: AttributeData, tmp_path: Pat
     assert epochs == [1]
 
 
+@pytest.mark.slow
 def test_it_stops_when_nothing_gets_better(data: AttributeData, tmp_path: Path) -> None:
     coins = np.random.default_rng(0).random((100, 40)) < 0.5
     noise = AttributeData.from_arrays(pictures(100)[0], coins, "coins")

@@ -29,6 +29,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folders
 
 
+@pytest.mark.slow
 def test_the_logits_are_the_weighted_mean(two: tuple[Path, Path], tmp_path: Path) -> None:
     config = join(*two, tmp_path, 0.7)
     temperatures = json.loads((two[0] / "config.json").read_text())["temperatures"]
@@ -95,6 +96,7 @@ def test_a_checkpoint_of_one_network_is_read_as_before() -> None:
     assert isinstance(network, AttributeNetwork)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     write_weights(tmp_path / "attributes.safetensors", {})
     command = [sys.executable, "-m", "facecaption_ml.attributes.joining", str(tmp_path), str(tmp_path)]

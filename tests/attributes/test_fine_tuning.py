@@ -31,10 +31,12 @@ def accuracy(out: Path, init: Path | None) -> float:
     return float(np.mean([score.accuracy for score in found.scores[:3]]))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_ahead_after_one_epoch(learned: Path, tmp_path: Path) -> None:
     assert accuracy(tmp_path / "tuned", learned) > accuracy(tmp_path / "new", None) + 0.1
 
 
+@pytest.mark.slow
 def test_a_state_of_another_start_is_not_gone_on_with(learned: Path, tmp_path: Path) -> None:
     data, out = AttributeData.from_arrays(*pictures(120), "colours"), tmp_path / "out"
     train_attributes(data, "micro", out, epochs=1, seed=2)
@@ -74,6 +76,7 @@ def test_a_teacher_speaks_of_the_training_pictures_only(learned: Path) -> None:
     assert np.array_equal(found[held], data.labels[held])
 
 
+@pytest.mark.slow
 def test_what_a_teacher_has_learned_reaches_pictures_with_wrong_labels(learned: Path, tmp_path: Path) -> None:
     pixels, labels = pictures(240, seed=9)
     wrong = labels.copy()

@@ -116,6 +116,7 @@ def test_counts_are_those_by_hand() -> None:
     assert [claimed[0, at[t]] for t in (0.5, 0.9, 0.98)] == pytest.approx([0.875, 0.95, 0.98])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [0.8, 0.9, 0.95])
 def test_labels_of_other_faces_are_as_often_right_as_was_asked(precision: float) -> None:
     rule = Thresholds.fit(*calibrated_faces(600, 1), "v").rule(precision)
@@ -128,6 +129,7 @@ def test_labels_of_other_faces_are_as_often_right_as_was_asked(precision: float)
     assert len(short) <= 2
 
 
+@pytest.mark.slow
 def test_probabilities_that_claim_too_much_are_found_out() -> None:
     honest = Thresholds.fit(*calibrated_faces(600, 1), "v").rule(0.9)
     boastful = Thresholds.fit(*calibrated_faces(600, 1, shift=0.15), "v").rule(0.9)
@@ -168,6 +170,7 @@ def test_a_precision_that_cannot_be_had_is_one_line(precision: float) -> None:
         AttributePredictor.load("bundled").rule(precision)
 
 
+@pytest.mark.slow
 def test_cross_fitting_counts_every_face_once_an_order() -> None:
     p, truth = calibrated_faces(100, 4)
     logits = np.log(p / (1 - p))

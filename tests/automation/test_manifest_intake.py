@@ -182,6 +182,7 @@ def test_manifests_on_s3(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPa
         stat_manifest("s3://data/intake/z.csv", options)
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.sampled_from("abcdefghij"), max_size=8), min_size=1, max_size=4), st.integers(1, 4))
 def test_manifests_one_after_the_other_mark_the_urls_that_one_long_manifest_would(
     manifests: list[list[str]], size: int

@@ -153,6 +153,7 @@ def test_shards_made_by_other_code_are_stale() -> None:
     assert night.tick() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("versions", "stale"),
     [
@@ -321,6 +322,7 @@ def test_the_budget_goes_to_missing_shards_first_then_failed_then_stale_ones() -
     ]
 
 
+@pytest.mark.slow
 def test_five_thousand_shards() -> None:
     night = Night(5_000, nightly_shards=800)
     s = night.shards

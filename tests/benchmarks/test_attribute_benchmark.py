@@ -39,6 +39,7 @@ def measure(
     return measure_attributes(data, cache_of(store), protocol, fractions)
 
 
+@pytest.mark.slow
 def test_attributes_that_show_in_the_pixels_are_learned_and_more_data_teaches_more(store: Store) -> None:
     """100 epochs at 0.3 as in the paper; 1 % of 400 pictures are 4."""
     measured = measure(labelled(store, 400, 200), store, PAPER.model_copy(update={"runs": 2}), (0.01, 0.1, 1.0))

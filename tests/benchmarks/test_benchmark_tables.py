@@ -101,6 +101,7 @@ def test_the_two_shares_of_one_printed_column_say_so_on_celeba_only() -> None:
     assert noted == [("CelebA", "2 %"), ("CelebA", "10 %")]
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(

@@ -124,6 +124,7 @@ def test_chance_is_one_half_and_the_mean_of_one_over_every_rank(store: Store, ph
 # -- data whose answer is known -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_more_is_drawn_the_better_its_photo_is_found(store: Store) -> None:
     """The paper's 100 epochs at 1e-6; a whole drawing here is its photo."""
     measured = measure(drawings(store, 20, 60), store, SKETCHES.model_copy(update={"runs": 2, "batch_size": 80}))
@@ -146,6 +147,7 @@ def test_the_more_is_drawn_the_better_its_photo_is_found(store: Store) -> None:
             assert picture.format == "PNG"
 
 
+@pytest.mark.slow
 def test_text_is_learned_and_helps_an_early_sketch(store: Store) -> None:
     """At a rate that does move weights in so few steps."""
     protocol = QUICK.model_copy(update={"epochs": 15, "learning_rate": 2e-3})

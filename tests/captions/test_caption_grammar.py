@@ -134,6 +134,7 @@ def test_missing_file_and_missing_attribute(tmp_path):
         CaptionGrammar(shrunk, "shrunk.pcfg").caption(["Wearing_Hat"], None, 0)
 
 
+@pytest.mark.slow
 def test_nltk_is_loaded_only_with_a_grammar():
     code = "import sys, facecaption_ml.captions as c; assert 'nltk' not in sys.modules; c.check_faithful('', [], None); " \
            "assert 'nltk' not in sys.modules; c.template_caption([], None, 0); assert 'nltk' in sys.modules"  # fmt: skip

@@ -123,6 +123,7 @@ def settled(labels: set[str], gender: str | None) -> list[str]:
     return [name for name in settle_conflicts([*labels, *known])[0] if name != FEMALE]
 
 
+@pytest.mark.slow
 @examples(800)
 @given(st.sets(st.sampled_from(OTHERS), max_size=12), st.sampled_from(GENDERS), st.integers(0, 2**64 - 1))
 def test_every_template_caption_is_inside_the_closed_world(chosen: set[str], gender: str | None, seed: int) -> None:

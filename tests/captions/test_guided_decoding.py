@@ -291,6 +291,7 @@ SEEDS = st.integers(0, 2**32)
 LETTERS = st.sampled_from([1, 2, 3, 4, 40])
 
 
+@pytest.mark.slow
 @examples(150)
 @given(LABELS, st.sampled_from(GENDERS), SEEDS, LETTERS)
 def test_whatever_the_dice_write_comes_to_its_end_and_is_faithful(
@@ -304,6 +305,7 @@ def test_whatever_the_dice_write_comes_to_its_end_and_is_faithful(
     assert judgement.faithful, (written.text, judgement)
 
 
+@pytest.mark.slow
 @examples(150)
 @given(LABELS, st.sampled_from(GENDERS), SEEDS)
 def test_no_text_of_the_dice_has_a_defect(names: list[str], gender: Gender | None, seed: int) -> None:
@@ -312,6 +314,7 @@ def test_no_text_of_the_dice_has_a_defect(names: list[str], gender: Gender | Non
     assert not found, (text, found)
 
 
+@pytest.mark.slow
 @examples(150)
 @given(LABELS, st.sampled_from(GENDERS), SEEDS)
 def test_no_sentence_says_one_label_alone(names: list[str], gender: Gender | None, seed: int) -> None:

@@ -54,6 +54,7 @@ def test_sliding_windows_are_not_claimed_to_be_supported() -> None:
     assert not shared_prefix.supports(MistralForCausalLM(config))
 
 
+@pytest.mark.slow
 def test_answers_end_by_themselves_or_are_cut_off(tiny_chat: LocalChatModel) -> None:
     assert tiny_chat.answer([], Sampling()) == []
     hot = [ChatRequest((("user", "hello"),), seed) for seed in range(40)]

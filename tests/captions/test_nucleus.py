@@ -23,6 +23,7 @@ def sorted_nucleus(logits: np.ndarray, temperature: float, top_p: float) -> tupl
     return kept, weights[kept] / weights[kept].sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deviation", [0.0, 0.5, 2.0, 8.0, 100.0])
 @pytest.mark.parametrize("top_p", [0.1, 0.9, 1.0])
 def test_draws_have_the_shares_of_a_sorted_nucleus(deviation: float, top_p: float) -> None:

@@ -70,6 +70,7 @@ def texts(answers: list[Answer]) -> list[tuple[str | None, Failure | None]]:
     return [(answer.text, answer.failure) for answer in answers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampling", "questions", "with_prefix", "threads"),
     [
@@ -95,6 +96,7 @@ def test_answers_equal_those_of_one_row_at_a_time(
         assert together.fluency == (None if single.fluency is None else pytest.approx(single.fluency, abs=1e-3))
 
 
+@pytest.mark.slow
 def test_any_order_of_requests_gives_the_very_same_answers(chat: Callable[..., LocalChatModel]) -> None:
     asked = free_questions(with_prefix=True, count=40)
     order = random.Random(5).sample(range(40), 40)
@@ -106,6 +108,7 @@ def test_any_order_of_requests_gives_the_very_same_answers(chat: Callable[..., L
     assert shuffled == [answers[i] for i in order]
 
 
+@pytest.mark.slow
 def test_waiting_rows_join_the_batch_under_way(chat: Callable[..., LocalChatModel]) -> None:
     model = chat(4)
     asked = sorted(guided_questions(with_prefix=True, count=32), key=lambda request: len(request.messages[-1][1]))
@@ -130,6 +133,7 @@ def test_waiting_rows_join_the_batch_under_way(chat: Callable[..., LocalChatMode
     assert full > 0.8 * together
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
 @pytest.mark.parametrize("prefix_tokens", [0, 11])
 def test_logits_are_those_of_each_whole_text(kind: str, prefix_tokens: int) -> None:

@@ -85,6 +85,7 @@ def assert_right(labels, gender, caption):
     assert_good_english(caption, gender)
 
 
+@pytest.mark.slow
 @examples(1500)
 @given(st.sets(st.sampled_from(OTHERS), max_size=20), st.sampled_from(GENDERS), st.integers(0, 2**64 - 1))
 def test_every_consistent_label_set_gets_a_faithful_caption(chosen, gender, seed):
@@ -214,6 +215,7 @@ def attribute_rows(n):
     return pl.DataFrame(rows, schema=dict(schemas.SCHEMAS["face_attributes"]))
 
 
+@pytest.mark.slow
 def test_caption_table_is_the_same_in_any_order_and_shard():
     frame, grammar, seen = attribute_rows(2500), CaptionGrammar.load(), []
     table = caption_table(frame, grammar, 11, on_progress=lambda *counts: seen.append(counts))

@@ -99,6 +99,23 @@ def test_an_argument_that_the_engine_does_not_have_is_named_before_anything_is_l
     assert engine.made == []
 
 
+def test_a_host_without_a_gpu_is_named_and_not_the_model(
+    tmp_path: Path, engine: type[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this host has a GPU")
+
+    def start(_: Engine, **arguments: Any) -> None:
+        raise RuntimeError("Device string must not be empty")  # what vLLM 0.30 says there
+
+    monkeypatch.setattr(engine, "__init__", start)
+    with pytest.raises(ChatModelError, match=r"must not be empty.*no GPU on this host") as e:
+        opened(tmp_path)
+    assert e.value.option == "backend"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -121,6 +138,7 @@ def test_answers_come_in_the_order_asked_with_the_tokens_that_they_took(tmp_path
     assert second.failure is Failure.TRUNCATED
 
 
+@pytest.mark.slow
 def test_one_engine_has_the_captions_of_all_shards_thousands_in_a_call(tmp_path: Path, engine: type[Engine]) -> None:
     rewriter = opened(tmp_path, attempts=1)
     for shard in range(2):

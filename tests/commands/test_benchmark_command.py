@@ -67,6 +67,7 @@ def test_a_model_without_checkpoint_says_what_to_materialize(settings: Settings)
         run_benchmark(settings, "retrieval", "flip", "sample")
 
 
+@pytest.mark.slow
 def test_a_checkpoints_folder_is_measured_under_its_name_and_leaves_the_grids_results(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_checkpoints_folder_is_measured_under_its_name_and_leaves_the_grids_re
     assert all(Path(line).is_file() for line in printed.err.splitlines() if line.startswith("/"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asset", "partition", "words"),
     [

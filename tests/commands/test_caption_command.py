@@ -72,6 +72,7 @@ def test_a_folder_is_read_as_a_source_reads_it(strip: Path, tmp_path: Path) -> N
     assert_one_line(done, str(folder), "no pictures in this folder", "passed over: 2 hidden, 1 system folder")
 
 
+@pytest.mark.slow
 def test_a_face_is_worded_as_in_the_data_set_and_says_no_label_that_is_kept_out(strip: Path, tmp_path: Path) -> None:
     def faces(**environment: str) -> list[dict]:
         return json.loads(invoke("caption", "--json", strip, home=tmp_path, **environment).stdout)["faces"]

@@ -75,6 +75,7 @@ def remembered(settings: Settings) -> Settings:
     return settings
 
 
+@pytest.mark.slow
 def test_nothing_of_a_removed_picture_is_left_in_the_instance_and_everything_else_is(
     remembered: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

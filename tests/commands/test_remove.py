@@ -258,6 +258,7 @@ def test_pictures_of_an_unfinished_shard_are_found_by_their_hash(settings: Setti
     assert f"{NAMES[1]}: source_manifest 1" in shown
 
 
+@pytest.mark.slow
 def test_a_removal_that_was_interrupted_is_run_again_to_the_end(
     settings: Settings, capsys: Captured, tmp_path: Path
 ) -> None:

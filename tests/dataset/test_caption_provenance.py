@@ -230,6 +230,7 @@ def test_a_thousand_reasons_do_not_make_a_thousand_lines() -> None:
     assert tally.refused.total() == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -91,6 +91,7 @@ def test_one_shard(world: World) -> None:
         assert world.check_outcomes(check, run) == {SHARDS[1]: "SUCCEEDED"}
 
 
+@pytest.mark.slow
 def test_a_range_opens_its_work_once_and_each_shard_has_its_own_record(world: World) -> None:
     run = world.run(tags=RANGE)
     assert run.success

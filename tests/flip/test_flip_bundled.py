@@ -85,6 +85,7 @@ def test_a_training_of_photographs_starts_from_it(flip: Flip) -> None:
     assert all(torch.equal(whole[name], value) for name, value in stable_state(flip.model).items())
 
 
+@pytest.mark.slow
 def test_photographs_are_searched_with_it(tmp_path: Path, photos: Path) -> None:
     """What is found of real photographs, as JSON and as a sheet; a second search looks at no photograph again."""
     found = {}

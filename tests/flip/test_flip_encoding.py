@@ -47,6 +47,7 @@ def images() -> list[bytes]:
     return [square(rng, colour, ground) for colour, ground in PAIRS]
 
 
+@pytest.mark.slow
 def test_features_are_unit_rows_in_one_space(flip: Flip, images: list[bytes]) -> None:
     pictures, texts = flip.encode_images(images), flip.encode_texts(TEXTS)
     for features in (pictures, texts):

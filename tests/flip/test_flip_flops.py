@@ -60,6 +60,7 @@ def test_the_papers_step_is_of_the_size_one_expects() -> None:
     assert step_flops(base, 160, 65) == 2 * step_flops(base, 80, 65)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_matrix_rate_is_one_that_a_processor_can_have(dtype: torch.dtype) -> None:
     assert 1e8 < matrix_rate(torch.device("cpu"), dtype) < 1e14

@@ -79,6 +79,7 @@ def test_equal_arguments_give_equal_weights(tower: tuple[Path, TowerResult], tmp
         assert torch.equal(value, again[name]), name
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_drawn_portraits(tmp_path: Path) -> None:
     out = tmp_path / "tower"
     given = ["--data", "drawn", "--portraits", "60", "--preset", "micro", "--epochs", "1", "--out", str(out)]

@@ -317,6 +317,7 @@ def test_threads_end_when_an_epoch_is_left_and_the_loader_closed(store: Store, n
     assert_same(list(itertools.islice(loader.epoch(0), 2)), expected)  # it can be opened again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [False, True], ids=["threads", "process"])
 def test_a_fault_while_reading_reaches_the_consumer_and_everything_ends(
     store: Store, new_loader: NewLoader, process: bool

@@ -114,6 +114,7 @@ def test_the_best_epoch_by_validation_is_what_is_kept(store: Store, tmp_path: Pa
     assert_same(model, load_file(weights[8 * outcome.best_epoch]))
 
 
+@pytest.mark.slow
 def test_checkpoints_are_kept_as_told_and_gone_when_the_training_is_done(store: Store, tmp_path: Path) -> None:
     config = micro_config(store, epochs=2, checkpoint_minutes=0, keep_checkpoints=3, max_steps=11)
     assert train(config, tmp_path / "work") is None
@@ -168,6 +169,7 @@ def test_log_and_curves_have_every_step_once(store: Store, tmp_path: Path, same_
     assert [event.step for event in curves.Scalars("epoch/text_to_image_r10")] == [8, 16]
 
 
+@pytest.mark.slow
 def test_variants_whose_texts_are_equal_are_one_model(tmp_path: Path) -> None:
     """Where template captions are the data set's captions, as in the sample world, FLIP and FLIP* of a seed do not differ."""
     store = fill(tmp_path / "store")

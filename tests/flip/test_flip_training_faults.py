@@ -99,6 +99,7 @@ def test_an_absurd_learning_rate_leaves_no_spoiled_checkpoint(store: Store, line
     assert steps_kept(store) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "named"),
     [
@@ -201,6 +202,7 @@ def test_two_trainings_of_a_variant_do_not_share_a_store(store: Store, line_of: 
     assert ".lock" not in " ".join(store.keys("flip_training/"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_step_and_leaves_a_checkpoint(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals

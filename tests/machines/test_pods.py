@@ -86,6 +86,7 @@ def test_a_pod_with_gpus_is_sure_of_all_that_it_asks_for(asset: str) -> None:
         assert container["image"] == GPU_IMAGE
 
 
+@pytest.mark.slow
 def test_the_steps_of_one_run_go_to_different_nodes() -> None:
     job = definitions().resolve_job_def("shard_pipeline")
     assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == set(SHARD_ASSETS)
@@ -165,6 +166,7 @@ def test_the_kubernetes_page_shows_the_table_of_the_real_definitions() -> None:
     assert shown == pod_table(definitions())
 
 
+@pytest.mark.slow
 @examples(30)
 @given(
     st.builds(

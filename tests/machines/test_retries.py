@@ -276,6 +276,7 @@ def test_a_users_error_in_a_process_is_not_tried_again(tmp_path: Path) -> None:
 # Errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asset", "partition", "given"),
     [

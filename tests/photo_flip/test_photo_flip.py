@@ -39,6 +39,7 @@ def drawn_faces(count: int = 96) -> MappedFaces:
 PLAN = Plan(epochs=6, batch_size=16, peak_learning_rate=3e-3, warm_up_steps=5, wordings=2, short=1, matched=0.5)
 
 
+@pytest.mark.slow
 def test_a_training_learns_what_captions_say_and_is_the_same_again() -> None:
     faces = drawn_faces()
     stem, _ = read_stem("bundled")
@@ -128,6 +129,7 @@ def celeba(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_leaves_a_checkpoint_with_card_and_figures(
     tmp_path: Path, celeba: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

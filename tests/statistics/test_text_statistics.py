@@ -348,6 +348,7 @@ def test_distinct_n_of_short_texts() -> None:
 # -- bad and empty input -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "frames", [[], [frame_of([])], [frame_of([("f", None, " ", None, None)])]], ids=["none", "empty", "blank"]
 )

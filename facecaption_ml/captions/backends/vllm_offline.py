@@ -23,7 +23,8 @@ class VllmChatModel:
     SamplingParams, but what else is in a batch can change the last bits of its logits. A prompt longer than the model's
     context ends the batch with vLLM's error. The engine lives until ``close``, for all shards of a run.
 
-    Written from the documentation and source of vLLM 0.8 to 0.30 and not run: that needs a GPU host.
+    Written from the documentation and source of vLLM 0.8 to 0.30. Of 0.30 the package was loaded, took all arguments and
+    looked for a GPU; no model was run by it, which needs a GPU host.
 
     ``batch_size``: captions written at once, where ``options`` do not say. Raises ChatModelError where vllm is not installed,
     does not have one of the options, or cannot load the model.
@@ -42,8 +43,7 @@ class VllmChatModel:
         try:
             self._llm = self._vllm.LLM(model=model, **arguments)
         except Exception as error:  # vLLM raises its workers' exceptions, of any class
-            reason = " ".join(str(error).split())[:200]
-            raise ChatModelError(f"model {model!r} does not load in vLLM: {reason}", option="model") from error
+            raise self._not_loaded(model, error) from error
         self.model_id = model
 
     @classmethod
@@ -58,6 +58,16 @@ class VllmChatModel:
         if lines:
             version = getattr(self._vllm, "__version__", "")
             raise ChatModelError(f"vLLM {version} has {'; '.join(lines)}", option="vllm_engine_args")
+
+    @staticmethod
+    def _not_loaded(model: str, error: Exception) -> ChatModelError:
+        """Without a GPU vLLM says "Device string must not be empty", whatever the model."""
+        import torch
+
+        reason = " ".join(str(error).split())[:200]
+        if not torch.cuda.is_available():
+            return ChatModelError(f"vLLM does not start ({reason}): torch finds no GPU on this host", option="backend")
+        return ChatModelError(f"model {model!r} does not load in vLLM: {reason}", option="model")
 
     def answer(self, requests: Sequence[ChatRequest], sampling: Sampling) -> list[Answer]:
         """An answer for each request, in their order, by one call of the engine."""
