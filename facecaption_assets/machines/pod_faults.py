@@ -65,16 +65,21 @@ def fault_of(job: Any | None, pod: Any | None) -> Fault:
     return Fault(f"its pod is {str(pod.status.phase).lower()}")
 
 
-def stopped_by(pod: Any | None) -> str:
-    """Why a pod (``V1Pod``) was told to stop. It may be at it still, and the reason not yet be known."""
-    if pod is None:
-        return "its pod was deleted"
-    disrupted = [one for one in pod.status.conditions or () if one.type == "DisruptionTarget" and one.status == "True"]
-    if disrupted:
-        return _said(disrupted[0].reason, disrupted[0].message)
-    if pod.status.reason:
-        return _said(pod.status.reason, pod.status.message)
-    return "its pod was deleted" if pod.metadata.deletion_timestamp else "its pod was sent SIGTERM"
+def stopped_by(pods: Sequence[Any]) -> str:
+    """Why a step's pod (one of its Job's, ``V1Pod``) was told to stop. It may be at it still, and the reason not yet be known.
+
+    A Job has another pod made as soon as one is being deleted: the newest need not be the one that was told.
+    """
+    for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp, reverse=True):
+        for condition in pod.status.conditions or ():
+            if condition.type == "DisruptionTarget" and condition.status == "True":
+                return _said(condition.reason, condition.message)
+        if pod.status.reason:
+            return _said(pod.status.reason, pod.status.message)
+        if pod.metadata.deletion_timestamp:
+            return "its pod was deleted"
+    last = newest(pods)
+    return "its pod was deleted" if last is None or last.status.phase == "Pending" else "its pod was sent SIGTERM"
 
 
 def _said(reason: str | None, message: str | None) -> str:

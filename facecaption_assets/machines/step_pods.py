@@ -118,7 +118,7 @@ class _StepPodHandler(K8sStepHandler):
         name = self._get_k8s_step_job_name(context)
         namespace = self._get_container_context(context).namespace
         try:
-            reason = stopped_by(newest(self._api_client.get_pods_in_job(name, namespace)))
+            reason = stopped_by(self._api_client.get_pods_in_job(name, namespace))
         except Exception as error:  # the step is tried again whether the reason is known or not
             reason = f"its pod cannot be read ({type(error).__name__})"
         DagsterEvent.engine_event(

@@ -18,7 +18,7 @@ from kubernetes.client import (
     V1PodStatus,
 )
 
-from facecaption_assets.machines.pod_faults import Fault, fault_of, minutes_waiting, newest, waits_for
+from facecaption_assets.machines.pod_faults import Fault, fault_of, minutes_waiting, newest, stopped_by, waits_for
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -117,3 +117,28 @@ def test_the_last_pod_of_a_job_counts() -> None:
     old, new = pod(age=9), pod(age=1)
     assert newest([new, old]) is newest([old, new]) is new
     assert newest([]) is None
+
+
+def deleted(found: V1Pod) -> V1Pod:
+    found.metadata.deletion_timestamp = NOW
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason"),
+    [
+        ([], "its pod was deleted"),
+        ([pod("Running")], "its pod was sent SIGTERM"),
+        ([deleted(pod("Running"))], "its pod was deleted"),
+        # the second takes the place of the first
+        ([deleted(pod("Running", age=9)), pod("Running", age=1)], "its pod was deleted"),
+        ([pod("Pending", age=1)], "its pod was deleted"),
+        ([pod("Failed", age=9, reason="Evicted", message="low on disk"), pod("Pending")], "Evicted: low on disk"),
+        (
+            [deleted(pod("Running", conditions=condition("DisruptionTarget", "True", "DeletionByTaintManager", "gone")))],
+            "DeletionByTaintManager: gone",
+        ),
+    ],
+)
+def test_who_stopped_a_step(pods: list[V1Pod], reason: str) -> None:
+    assert stopped_by(pods) == reason

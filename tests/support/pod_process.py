@@ -133,7 +133,8 @@ def _script(root: Path, mounts: Mapping[str, Path], shared_memory: str, user: in
     lines += [_bind(Path(place), place, readonly=True) for place in _PREFIXES]
     lines += [_bind(REPOSITORY, APP, readonly=True), "mount -o remount,ro root ."]
     words = " ".join(map(shlex.quote, command))
-    as_user = f"/usr/sbin/chroot --userspec={user}:{user} . /usr/bin/setpriv --no-new-privs"
+    # A change of user forgets the signal that ends the container with the process that made its namespaces.
+    as_user = f"/usr/sbin/chroot --userspec={user}:{user} . /usr/bin/setpriv --no-new-privs --pdeathsig KILL"
     lines.append(f"exec {as_user} sh -c {shlex.quote(f'cd {APP} && exec {words}')}")
     return "\n".join(lines)
 
