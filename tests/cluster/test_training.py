@@ -20,7 +20,7 @@ from servers import wait_until
 from squares import assert_same, steps_kept, write_squares
 
 STEP = "flip_checkpoint"
-EPOCHS = 12  # of eight batches
+EPOCHS = 6  # of eight batches
 SETTINGS = {"flip_preset": "micro", "flip_epochs": str(EPOCHS), "flip_checkpoint_minutes": "0", "flip_log_every": "1"}
 PREFIX = "flip_checkpoint/flip"
 Lose = Callable[[ClusterDeployment, RunningPod], None]
@@ -46,9 +46,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@pytest.mark.parametrize("lose", [evict, lose_node], ids=["evicted", "node-lost"])
+@pytest.mark.parametrize(
+    ("lose", "said"),
+    [(evict, "was told to stop: Evicted: The node was low on resource: ephemeral-storage."), (lose_node, "its node was")],
+    ids=["evicted", "node-lost"],
+)
 def test_a_training_that_loses_its_pod_ends_as_if_nothing_had_happened(
-    registered: ClusterDeployment, bucket: Store, uninterrupted: Store, tmp_path: Path, lose: Lose
+    registered: ClusterDeployment, bucket: Store, uninterrupted: Store, tmp_path: Path, lose: Lose, said: str
 ) -> None:
     store = Store(f"s3://data/{lose.__name__}", bucket.storage_options)
     write_squares(store, 160)
@@ -67,6 +71,7 @@ def test_a_training_that_loses_its_pod_ends_as_if_nothing_had_happened(
         if not registered.kubelet.nodes[first.node].alive:
             registered.kubelet.come_back(first.node)
     assert len(events.retries(STEP)) == 1
+    assert any(said in line for line in (*events.messages, *events.retries(STEP)))
     trainers = [pod for pod in registered.pods(run, STEP) if "resuming after step" in pod_log(pod) or pod is first]
     assert len(trainers) == 2
     assert first.finished <= trainers[-1].began

@@ -104,9 +104,10 @@ class Kubelet:
     # Pods
 
     def evict(self, name: str, message: str) -> None:
-        """As a kubelet whose node runs short of something: the pod is stopped, and stays as failed for this reason."""
+        """As a kubelet whose node runs short of something: it says why, stops the pod, and leaves it there as failed."""
         pod = self.named(name)
         pod.reason = ("Evicted", message)
+        self._say(pod.manifest, pod.status())
         pod.stop()
 
     def named(self, name: str) -> RunningPod:

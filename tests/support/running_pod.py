@@ -124,7 +124,7 @@ class RunningPod:
             "phase": phase, "conditions": conditions, "hostIP": "127.0.0.1", "podIP": "127.0.0.1",
             "startTime": self.started, "containerStatuses": [container],
         }  # fmt: skip
-        if self.reason and code is not None:
+        if self.reason:
             found |= {"reason": self.reason[0], "message": self.reason[1]}
         return found
 
