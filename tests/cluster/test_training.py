@@ -48,7 +48,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.mark.parametrize(
     ("lose", "said"),
-    [(evict, "was told to stop: Evicted: The node was low on resource: ephemeral-storage."), (lose_node, "its node was")],
+    [
+        (evict, "was told to stop: Evicted: The node was low on resource: ephemeral-storage."),
+        (lose_node, "its node was"),
+    ],
     ids=["evicted", "node-lost"],
 )
 def test_a_training_that_loses_its_pod_ends_as_if_nothing_had_happened(

@@ -135,7 +135,11 @@ def deleted(found: V1Pod) -> V1Pod:
         ([pod("Pending", age=1)], "its pod was deleted"),
         ([pod("Failed", age=9, reason="Evicted", message="low on disk"), pod("Pending")], "Evicted: low on disk"),
         (
-            [deleted(pod("Running", conditions=condition("DisruptionTarget", "True", "DeletionByTaintManager", "gone")))],
+            [
+                deleted(
+                    pod("Running", conditions=condition("DisruptionTarget", "True", "DeletionByTaintManager", "gone"))
+                )
+            ],
             "DeletionByTaintManager: gone",
         ),
     ],

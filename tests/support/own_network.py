@@ -33,13 +33,17 @@ def _start_keeper() -> None:
     """A process that reads from a pipe which nobody writes to: its end is the end of the process that holds the other side."""
     end, _held = os.pipe()  # closed by no one; not inherited by the programs that are started
     subprocess.Popen(
-        [sys.executable, __file__], stdin=end, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, __file__],
+        stdin=end,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     os.close(end)
 
 
 def _end_what_is_left() -> None:
-    mine = os.stat("/proc/self/ns/net").st_ino
+    mine = _network(os.getpid())
     while left := [number for number in _numbers() if number != os.getpid() and _network(number) == mine]:
         for number in left:
             with contextlib.suppress(ProcessLookupError):
@@ -55,7 +59,7 @@ def _numbers() -> list[int]:
 def _network(number: int) -> int:
     """A process's network; 0 of one that has ended."""
     try:
-        return os.stat(f"/proc/{number}/ns/net").st_ino
+        return Path(f"/proc/{number}/ns/net").stat().st_ino
     except OSError:
         return 0
 
