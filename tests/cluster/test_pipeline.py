@@ -53,7 +53,8 @@ def test_two_shards_are_made_by_jobs(registered: ClusterDeployment, made: str, b
     steps = {event.step_key for event in events.of(dg.DagsterEventType.STEP_SUCCESS)}
     assert steps == set(SHARD_ASSETS)
     for asset in SHARD_ASSETS:
-        assert set(registered.instance.get_materialized_partitions(dg.AssetKey(asset))) == set(SHARDS)
+        materialized = events.of(dg.DagsterEventType.ASSET_MATERIALIZATION, asset)
+        assert {event.partition for event in materialized} == set(SHARDS)
         (pod,) = registered.pods(made, asset)
         assert pod.manifest["metadata"]["ownerReferences"][0]["kind"] == "Job"
     store = Store("s3://data/store", bucket.storage_options)
