@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache, reduce
+from operator import or_
 from typing import Final
 
 from facecaption_ml import taxonomy
@@ -20,11 +22,8 @@ GENDER_BITS: Final = MALE_BIT | FEMALE_BIT
 FACIAL_HAIR_BITS: Final = BIT["Mustache"] | BIT["Goatee"] | BIT["Sideburns"] | BIT["5_o_Clock_Shadow"]
 EXCLUDES: Final = {BIT[name]: sum(BIT[other] for other in others) for name, others in taxonomy.EXCLUDES.items()}
 """For each attribute's bit the bits of those that exclude it."""
-_GROUPS: Final = [
-    (sum(BIT[name] for name in group), frozenset((0, *(BIT[name] for name in group))))
-    for group in taxonomy.EXCLUSIVE_GROUPS
-]
-"""Each exclusive group's bits, and what of them a face may have: none or one."""
+_CONTESTED: Final = reduce(or_, EXCLUDES.values())
+"""Bits of every attribute that another excludes."""
 
 IMPLIED: Final = {FEMALE_BIT: BIT["No_Beard"]}
 """What goes without saying, by the label's bit that implies it: nobody writes of a woman that she has no beard."""
@@ -57,10 +56,8 @@ def label_bits(labels: Iterable[str], gender: Gender | None) -> int:
     Order and repetition of ``labels`` do not matter. Raises ValueError for an unknown attribute, an unknown gender, and
     for gender "female" beside the label Male.
     """
-    bits = 0
     try:
-        for name in labels:
-            bits |= BIT[name]
+        bits = reduce(or_, map(BIT.__getitem__, labels), 0)
     except KeyError as error:
         raise ValueError(
             f"unknown attribute {error.args[0]!r}; the names are CelebA's, see taxonomy.ATTRIBUTES"
@@ -75,10 +72,13 @@ def label_bits(labels: Iterable[str], gender: Gender | None) -> int:
         bits |= MALE_BIT
     elif gender is not None:
         raise ValueError(f"gender is {gender!r}, should be 'male', 'female' or None")
-    for group, free in _GROUPS:
-        if bits & group not in free:
-            return sum(BIT[name] for name in settle_conflicts(names_of(bits))[0])
-    return bits
+    return bits & ~_CONTESTED | _settled(bits & _CONTESTED)
+
+
+@lru_cache(maxsize=1 << 16)
+def _settled(contested: int) -> int:
+    """Contested attributes without those that a conflict costs; the others take no part in it."""
+    return sum(BIT[name] for name in settle_conflicts(names_of(contested))[0])
 
 
 def said_bits(known: int) -> int:

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from facecaption_ml.captions.labels import label_bits
+from facecaption_ml.captions.template.constructions import Written, written
+from facecaption_ml.captions.template.fitting import Fitting
+from facecaption_ml.captions.template.phrases import Kept, PhraseBook
 from facecaption_ml.captions.template.planner import Planner
 from facecaption_ml.captions.template.productions import GrammarError, Rules, read_rules
 from facecaption_ml.captions.template.sampler import Sampler
+from facecaption_ml.captions.template.sentences import Sentences
 from facecaption_ml.captions.template.style import bundled_style
 from facecaption_ml.taxonomy import Gender
 
@@ -34,6 +38,8 @@ class CaptionGrammar:
         self._rules: Rules = read_rules(text, source)
         self._guarded: int = self._rules.guarded
         self._planner = Planner(self._style)
+        self._kept = Kept()
+        self._sentences: dict[Written, Sentences] = {}
         self._samplers: dict[int, Sampler] = {}
 
     @classmethod
@@ -60,8 +66,17 @@ class CaptionGrammar:
         known = bits & self._guarded
         sampler = self._samplers.get(known)
         if sampler is None:
-            sampler = self._samplers[known] = Sampler(self._rules, self._style, self._planner, known)
+            sampler = self._samplers[known] = self._sampler(known)
         return sampler.caption(bits, seed)
+
+    def _sampler(self, known: int) -> Sampler:
+        """For label sets that have these (bits) of the labels that guards ask about."""
+        book = PhraseBook(self._rules, known, self._kept)
+        constructions = written(self._rules, book)
+        if constructions not in self._sentences:
+            self._sentences[constructions] = Sentences(constructions, self._style)
+        sentences = self._sentences[constructions]
+        return Sampler(self._style, self._planner, sentences, Fitting(self._rules, book, sentences))
 
 
 @cache

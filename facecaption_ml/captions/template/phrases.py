@@ -52,6 +52,9 @@ def said(wordings: Wordings, draw: Callable[[], int]) -> str:
     text, leaves = patterns[bisect_right(bounds, draw())] if len(patterns) > 1 else patterns[0]
     if not leaves:
         return text
+    if len(leaves) == 1:
+        edges, texts = leaves[0]
+        return text % texts[bisect_right(edges, draw())]
     return text % tuple([texts[bisect_right(edges, draw())] for edges, texts in leaves])
 
 
@@ -69,14 +72,37 @@ class SlotWordings(dict[int, Wordings]):
         return wordings
 
 
-class PhraseBook:
-    """The wordings under one state of the guards (which of the labels that guards ask about are known)."""
+class Kept:
+    """What the books of one grammar work out together, by the guards' labels that matter to a nonterminal."""
 
-    def __init__(self, rules: Rules, known: int) -> None:
+    def __init__(self) -> None:
+        self.patterns: dict[tuple[Name, int, int], dict[Symbols, float] | None] = {}
+        self.words: dict[tuple[Name, int], dict[str, float]] = {}
+        self.leaves: dict[tuple[str, Name, int], Texts] = {}
+        self.slots: dict[tuple[Name, int], SlotWordings] = {}
+
+
+class PhraseBook:
+    """The wordings under one state of the guards (which of the labels that guards ask about are known).
+
+    ``kept``: given to all books of a grammar, so that what depends on no guard is worked out once.
+    """
+
+    def __init__(self, rules: Rules, known: int, kept: Kept | None = None) -> None:
         self._rules = rules
         self._known = known
-        self._weighted: dict[tuple[Name, int], dict[Symbols, float] | None] = {}
-        self._leaf_texts: dict[tuple[str, Name], Texts] = {}
+        self._kept = kept or Kept()
+
+    def slot(self, name: Name) -> SlotWordings:
+        """The wordings of a slot."""
+        key = name, self._matters(name)
+        if key not in self._kept.slots:
+            self._kept.slots[key] = SlotWordings(self, name)
+        return self._kept.slots[key]
+
+    def _matters(self, name: Name) -> int:
+        """The known labels (bits) on which the wordings of ``name`` depend."""
+        return self._known & self._rules.asked[name]
 
     def wordings(self, name: Name, asserted: int) -> Wordings | None:
         """The wordings of ``name`` for exactly the attributes ``asserted`` (bits), or None where there is none."""
@@ -98,8 +124,12 @@ class PhraseBook:
 
     def _words(self, name: Name) -> dict[str, float]:
         """Words of a leaf (articles open) → probability."""
-        if not name.admits(self._known):
-            return {}
+        key = name, self._matters(name)
+        if key not in self._kept.words:
+            self._kept.words[key] = self._written(name) if name.admits(self._known) else {}
+        return self._kept.words[key]
+
+    def _written(self, name: Name) -> dict[str, float]:
         admissible: list[tuple[float, dict[str, float]]] = []
         for weight, right in self._rules.productions[name]:
             partial = {"": 1.0}
@@ -117,10 +147,10 @@ class PhraseBook:
 
     def _patterns(self, name: Name, asserted: int) -> dict[Symbols, float] | None:
         """Words and leaves in a row → probability; None where no derivation asserts exactly that."""
-        key = name, asserted
-        if key not in self._weighted:
-            self._weighted[key] = self._expand(name, asserted)
-        return self._weighted[key]
+        key = name, asserted, self._matters(name)
+        if key not in self._kept.patterns:
+            self._kept.patterns[key] = self._expand(name, asserted)
+        return self._kept.patterns[key]
 
     def _expand(self, name: Name, asserted: int) -> dict[Symbols, float] | None:
         if asserted & ~self._rules.scope[name] or name.asserts & ~asserted or not name.admits(self._known):
@@ -181,8 +211,9 @@ class PhraseBook:
         return Pattern(text if leaves else text.replace("%%", "%"), tuple(leaves))
 
     def _leaf(self, article: str, name: Name) -> Texts:
-        if (article, name) not in self._leaf_texts:
+        key = article, name, self._matters(name)
+        if key not in self._kept.leaves:
             words = self._words(name)
             texts = [spaced(article + text) for text in words]
-            self._leaf_texts[article, name] = table(list(words.values()), texts)
-        return self._leaf_texts[article, name]
+            self._kept.leaves[key] = table(list(words.values()), texts)
+        return self._kept.leaves[key]

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from facecaption_ml.captions.labels import names_of, subsets
 from facecaption_ml.captions.template.draws import best_of, table
+from facecaption_ml.captions.template.fitting import Fitting
 from facecaption_ml.captions.template.productions import GrammarError
 from facecaption_ml.captions.template.style import Style
 
@@ -22,25 +23,32 @@ DRAFTS: Final = 160
 _MOST_ORDERS: Final = 24
 
 
+Shape = int
+"""What a plan depends on: how many phrases each family has, 16 bits for each in the order of the style: had, and above them worn."""
+
+
 class Cut(NamedTuple):
-    """A family's phrases (bits) in an order, the slots each fits, and how many are had and worn."""
+    """A family's phrases (bits) in an order, the slots each fits, and how many they are, as a shape."""
 
     phrases: tuple[int, ...]
     fits: tuple[int, ...]
-    had: int
-    worn: int
+    shape: Shape
 
 
-class Shape(NamedTuple):
-    """What a plan depends on: the families present, by their place in the style, with their phrases had and worn."""
+class Cuts(dict[int, tuple[list[int], list[Cut]]]):
+    """The ways to say some labels of one family, as ``draws.table`` has them, made when they are first asked for."""
 
-    families: tuple[int, ...]
-    had: tuple[int, ...]
-    worn: tuple[int, ...]
+    def __init__(self, cutter: Cutter) -> None:
+        super().__init__()
+        self._cutter = cutter
+
+    def __missing__(self, held: int) -> tuple[list[int], list[Cut]]:
+        cuts = self[held] = self._cutter.cuts(held)
+        return cuts
 
 
 Plan = tuple[tuple[int, ...], ...]
-"""For each sentence the families in it, as places in ``Shape.families``; the first is the opening, and may be empty."""
+"""For each sentence the families in it, as places among those present; the first is the opening, and may be empty."""
 
 
 HasRoom = Callable[[bool, int, int], bool]
@@ -49,45 +57,51 @@ HasRoom = Callable[[bool, int, int], bool]
 class Cutter:
     """Cuts families into phrases."""
 
-    def __init__(
-        self, style: Style, fit: Callable[[int], int], is_worn: Callable[[int], bool], tail: Callable[[int], bool]
-    ) -> None:
-        self._style, self._fit, self._is_worn, self._tail = style, fit, is_worn, tail
-        self._fits: dict[int, int] = {}
-
-    def fit(self, phrase: int) -> int:
-        """The slots that have a wording for the phrase, 0 where it cannot be said."""
-        if phrase not in self._fits:
-            self._fits[phrase] = self._fit(phrase)
-        return self._fits[phrase]
+    def __init__(self, style: Style, fitting: Fitting) -> None:
+        self._style, self._fitting = style, fitting
 
     def cuts(self, held: int) -> tuple[list[int], list[Cut]]:
         """The ways to say the labels of one family, as ``draws.table`` has them. Raises GrammarError where there is none."""
         cuts: dict[tuple[int, ...], float] = {}
-        for parts in _partitions(held, lambda part: self.whole(part, held) and bool(self.fit(part))):
+        for parts in _partitions(held, lambda part: self.whole(part, held) and bool(self._fitting.fit(part))):
             orders = dict.fromkeys(self._tails_last(order) for order in _orders(parts))
             weights = [self._style.neighbours ** self._neighbours(order) for order in orders]
             for order, weight in zip(orders, weights, strict=True):
                 cuts[order] = weight / sum(weights) * self._style.merged ** -len(parts)
         if not cuts:
             raise GrammarError(f"no sentence can say {', '.join(names_of(held))}")
-        return table(list(cuts.values()), [self._cut(order) for order in cuts])
+        place = next(place for place, family in enumerate(self._style.families) if held & family)
+        return table(list(cuts.values()), [self._cut(order, place) for order in cuts])
 
     def whole(self, part: int, held: int) -> bool:
         """Whether the part has all or none of the held attributes that always stand together."""
         return all(not part & group or held & group == part & group for group in self._style.together)
 
     def _tails_last(self, order: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted(order, key=self._tail))
+        return tuple(sorted(order, key=self._fitting.closes))
 
     def _neighbours(self, order: tuple[int, ...]) -> int:
         pairs = [a | b for a, b in pairwise(order)]
         return sum(any(pair & group == group for pair in pairs) for group in self._style.beside)
 
-    def _cut(self, order: tuple[int, ...]) -> Cut:
-        fits = tuple(self.fit(phrase) for phrase in order)
-        worn = sum(map(self._is_worn, fits))
-        return Cut(order, fits, len(order) - worn, worn)
+    def _cut(self, order: tuple[int, ...], place: int) -> Cut:
+        fits = tuple(self._fitting.fit(phrase) for phrase in order)
+        worn = sum(map(self._fitting.is_worn, fits))
+        return Cut(order, fits, _shape(place, len(order) - worn, worn))
+
+
+def _shape(place: int, had: int, worn: int) -> Shape:
+    return (had | worn << 8) << 16 * place
+
+
+def _sizes(shape: Shape) -> Iterator[tuple[int, int, int]]:
+    """For each family that is present its place, and how many of its phrases are had and worn."""
+    place = 0
+    while shape:
+        if shape & 0xFFFF:
+            yield place, shape & 0xFF, shape >> 8 & 0xFF
+        shape >>= 16
+        place += 1
 
 
 class Planner:
@@ -109,15 +123,14 @@ class Planner:
         return found
 
     def _best(self, shape: Shape, has_room: HasRoom) -> tuple[list[int], list[Plan]]:
-        drafts = self._drafts.get(shape.families)
+        families, had, worn = zip(*_sizes(shape), strict=True) if shape else ((), (), ())
+        drafts = self._drafts.get(families)
         if drafts is None:
-            drafts = self._drafts[shape.families] = self._drawn(shape.families)
-        costs = {plan: self._cost(shape, plan, fixed, has_room) for plan, (_, fixed) in drafts.items()}
+            drafts = self._drafts[families] = self._drawn(families)
+        costs = {plan: self._cost(had, worn, plan, fixed, has_room) for plan, (_, fixed) in drafts.items()}
         possible = [plan for plan, cost in costs.items() if cost < inf]
-        if not possible:
-            return table(
-                [1.0], [((), *((i,) for i in range(len(shape.families))))]
-            )  # each alone, which always has room
+        if not possible:  # each alone, which always has room
+            return table([1.0], [((), *((i,) for i in range(len(families))))])
         shares = best_of(self._style.drafts, [drafts[p][0] for p in possible], [costs[p] for p in possible])
         return table(shares, possible)
 
@@ -145,18 +158,18 @@ class Planner:
             fixed[draft] = costs.stray * strays + costs.sentence * len(draft)
         return {draft: (float(times), fixed[draft]) for draft, times in drawn.items()}
 
-    def _cost(self, shape: Shape, plan: Plan, cost: float, has_room: HasRoom) -> float:
-        """The style cost of a plan, infinite where a sentence has no room for its phrases."""
+    def _cost(
+        self, had: tuple[int, ...], worn: tuple[int, ...], plan: Plan, cost: float, has_room: HasRoom
+    ) -> float:
+        """The style cost of a plan for families with so many phrases, infinite where a sentence has no room for them."""
         costs = self._style.plan_costs
         sizes: list[int] = []
         for families in plan:
-            had = worn = 0
-            for family in families:
-                had += shape.had[family]
-                worn += shape.worn[family]
-            if not has_room(not sizes, had, worn):
+            have = sum([had[family] for family in families])
+            wear = sum([worn[family] for family in families])
+            if not has_room(not sizes, have, wear):
                 return inf
-            size = had + worn
+            size = have + wear
             if size > 4:
                 cost += costs.crowded * (size - 4)
             elif size == 1 and sizes:

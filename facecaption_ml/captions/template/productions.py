@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Final
 
 from facecaption_ml.captions.labels import BIT, FEMALE_BIT, MALE_BIT
@@ -45,19 +47,17 @@ class Name:
 
 @dataclass(frozen=True)
 class Rules:
-    """The productions by left side, and for each nonterminal the attributes (bits) that it can assert."""
+    """The productions by left side; for each nonterminal what it can assert, and what its guards and theirs ask (bits)."""
 
     productions: Mapping[Name, tuple[tuple[float, Symbols], ...]]
     scope: Mapping[Name, int]
+    asked: Mapping[Name, int]
     names: Mapping[str, Name]
 
     @property
     def guarded(self) -> int:
         """Bits of every label that some guard asks about."""
-        bits = 0
-        for name in self.names.values():
-            bits |= name.needs | name.forbids
-        return bits
+        return reduce(or_, self.asked.values())
 
 
 def read_rules(text: str, source: str) -> Rules:
@@ -83,8 +83,10 @@ def read_rules(text: str, source: str) -> Rules:
             raise GrammarError(_at(text, source, str(production.lhs()), "an alternative is empty"))
         productions.setdefault(name_of(production.lhs()), []).append((production.prob(), right))
     _check(productions, names, text, source)
-    scope = {name: _scope(name, productions, ()) for name in productions}
-    return Rules({name: tuple(p) for name, p in productions.items()}, scope, names)
+    below = {name: _below(name, productions) for name in productions}
+    scope = {name: reduce(or_, (each.asserts for each in reached)) for name, reached in below.items()}
+    asked = {name: reduce(or_, (each.needs | each.forbids for each in reached)) for name, reached in below.items()}
+    return Rules({name: tuple(p) for name, p in productions.items()}, scope, asked, names)
 
 
 def _parse_name(word: str, text: str, source: str) -> Name:
@@ -124,15 +126,15 @@ def _check(
                 raise GrammarError(_at(text, source, left.text, "'a(n)' must not be the last word"))
 
 
-def _scope(name: Name, productions: Mapping[Name, list[tuple[float, Symbols]]], above: tuple[Name, ...]) -> int:
-    if name in above:  # only BODY may; the sampler reports any other that a sentence uses
-        return 0
-    bits = name.asserts
-    for _, right in productions[name]:
-        for symbol in right:
-            if isinstance(symbol, Name):
-                bits |= _scope(symbol, productions, (*above, name))
-    return bits
+def _below(name: Name, productions: Mapping[Name, list[tuple[float, Symbols]]]) -> set[Name]:
+    """The nonterminals that a derivation of one can have, itself among them."""
+    found, waiting = {name}, [name]
+    while waiting:
+        for _, right in productions[waiting.pop()]:
+            more = {symbol for symbol in right if isinstance(symbol, Name)} - found
+            found |= more
+            waiting += more
+    return found
 
 
 def _at(text: str, source: str, word: str, problem: str) -> str:
