@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache
+from operator import sub
 
 Fits = tuple[int, ...]
 """For each phrase the slots that have a wording for it, one bit each."""
 
 
-@lru_cache(maxsize=1 << 16)
-def assignments(fits: Fits, slots: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Ways to give each slot (a bit) a phrase that it fits, as places in the sorted ``fits``; phrases of equal fits are equal."""
+def assignments(kinds: Sequence[tuple[int, int]], slots: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Ways to give each slot (a bit) a phrase that it fits, as places among the phrases.
+
+    ``kinds``: for phrases that are equal, one kind after the other, what they fit and how many they are.
+    """
     room = Counter(slots)
     for slot, count in room.items():
-        if sum([fit & slot != 0 for fit in fits]) < count:
+        if sum([number for fit, number in kinds if fit & slot]) < count:
             return []
-    names, kinds = list(room), list(Counter(fits).items())
+    names = tuple(room)
     found = []
-    for shares in _shares(kinds, names, list(room.values())):
+    for shares in _shares(kinds, names, tuple(room.values())):
         queues: dict[int, list[int]] = {slot: [] for slot in names}
         first = 0
         for share in shares:
@@ -31,27 +34,27 @@ def assignments(fits: Fits, slots: tuple[int, ...]) -> list[tuple[int, ...]]:
     return found
 
 
-def _shares(kinds: Sequence[tuple[int, int]], slots: list[int], room: list[int]) -> Iterator[tuple[list[int], ...]]:
+def _shares(
+    kinds: Sequence[tuple[int, int]], slots: tuple[int, ...], room: tuple[int, ...]
+) -> list[tuple[tuple[int, ...], ...]]:
     """Ways to share phrases, so many of each fit, among slots with room for so many: for each fit how many each slot gets."""
-    if not kinds:
-        yield ()
-        return
-    (fit, count), *rest = kinds
-    limits = [left if fit & slot else 0 for slot, left in zip(slots, room, strict=True)]
-    for share in _split(count, limits):
-        left = [a - b for a, b in zip(room, share, strict=True)]
-        for others in _shares(rest, slots, left):
-            yield (share, *others)
+    ways: list[tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]] = [((), room)]
+    for fit, count in kinds:
+        ways = [
+            ((*shares, share), tuple(map(sub, left, share)))
+            for shares, left in ways
+            for share in _splits(count, tuple([n if fit & slot else 0 for slot, n in zip(slots, left, strict=True)]))
+        ]
+    return [shares for shares, _ in ways]
 
 
-def _split(count: int, limits: list[int]) -> Iterator[list[int]]:
-    """Ways to put ``count`` equal phrases into slots, the most into the first one first."""
+@cache
+def _splits(count: int, limits: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Ways to put ``count`` equal phrases into slots that take so many, the most into the first one first."""
     if not limits:
-        if not count:
-            yield []
-        return
-    if count > sum(limits):
-        return
-    for number in range(min(count, limits[0]), -1, -1):
-        for others in _split(count - number, limits[1:]):
-            yield [number, *others]
+        return [] if count else [()]
+    return [
+        (number, *others)
+        for number in range(min(count, limits[0]), -1, -1)
+        for others in _splits(count - number, limits[1:])
+    ]

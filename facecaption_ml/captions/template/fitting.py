@@ -25,6 +25,7 @@ class Fitting:
             self.of_the_person |= rules.scope[slot]
         self.wordings: list[SlotWordings] = [book.slot(slot) for slot in sentences.slots]
         self._fits: dict[int, int] = {}
+        self._closing: dict[int, bool] = {}
 
     def fit(self, phrase: int) -> int:
         """The slots that have a wording for the phrase, one bit each; 0 where it cannot be said."""
@@ -40,7 +41,9 @@ class Fitting:
 
     def closes(self, phrase: int) -> bool:
         """Whether the phrase closes its list."""
-        return self._tail is not None and self._book.can_say(self._tail, phrase)
+        if phrase not in self._closing:
+            self._closing[phrase] = self._tail is not None and self._book.can_say(self._tail, phrase)
+        return self._closing[phrase]
 
     def person(self, traits: int) -> bool:
         """Whether every slot that names the person has a wording for exactly these attributes (bits)."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from facecaption_ml.captions.labels import subsets
 from facecaption_ml.captions.template.draws import table
@@ -24,15 +24,8 @@ Texts = tuple[list[int], list[str]]
 """Bounds and texts, as ``draws.table`` makes them."""
 
 
-class Pattern(NamedTuple):
-    """A text with a ``%s`` for each leaf."""
-
-    text: str
-    leaves: tuple[Texts, ...]
-
-
-Wordings = tuple[list[int], list[Pattern]]
-"""Bounds and patterns."""
+Pattern = tuple[str, tuple[Texts, ...]]
+"""A text with a ``%s`` for each leaf, and the leaves. Plain tuples here and in what follows: they are unpacked for every phrase."""
 
 MOST_PATTERNS: Final = 20_000  # of one phrase; a grammar beyond that should have another slot
 _ARTICLE_OPEN: Final = "a(n)"
@@ -46,10 +39,26 @@ def spaced(words: str) -> str:
     return _ARTICLE.sub(lambda m: ("an " if _VOWEL_SOUND.match(m[1]) else "a ") + m[1], text)
 
 
+class Patterns(dict[int, Pattern]):
+    """Patterns by their place in a table, compiled when they are first drawn: a phrase has dozens, and few are ever said."""
+
+    def __init__(self, book: PhraseBook, parts: list[Symbols]) -> None:
+        super().__init__()
+        self._book, self._parts = book, parts
+
+    def __missing__(self, place: int) -> Pattern:
+        pattern = self[place] = self._book.compiled(self._parts[place])
+        return pattern
+
+
+Wordings = tuple[list[int], Patterns]
+"""Bounds and patterns."""
+
+
 def said(wordings: Wordings, draw: Callable[[], int]) -> str:
     """A wording, drawn."""
     bounds, patterns = wordings
-    text, leaves = patterns[bisect_right(bounds, draw())] if len(patterns) > 1 else patterns[0]
+    text, leaves = patterns[bisect_right(bounds, draw()) if len(bounds) > 1 else 0]
     if not leaves:
         return text
     if len(leaves) == 1:
@@ -76,6 +85,7 @@ class Kept:
     """What the books of one grammar work out together, by the guards' labels that matter to a nonterminal."""
 
     def __init__(self) -> None:
+        self.says: dict[tuple[Name, int, int], bool] = {}
         self.patterns: dict[tuple[Name, int, int], dict[Symbols, float] | None] = {}
         self.words: dict[tuple[Name, int], dict[str, float]] = {}
         self.leaves: dict[tuple[str, Name, int], Texts] = {}
@@ -109,11 +119,37 @@ class PhraseBook:
         patterns = self._patterns(name, asserted)
         if not patterns:
             return None
-        return table(list(patterns.values()), [self._compiled(parts) for parts in patterns])
+        bounds, parts = table(list(patterns.values()), list(patterns))
+        return bounds, Patterns(self, parts)
 
     def can_say(self, name: Name, asserted: int) -> bool:
-        """Whether there is a wording of ``name`` for exactly these attributes."""
-        return bool(self._patterns(name, asserted))
+        """Whether there is a wording of ``name`` for exactly these attributes; far less work than the wordings."""
+        key = name, asserted, self._matters(name)
+        if key not in self._kept.says:
+            self._kept.says[key] = self._derives(name, asserted)
+        return self._kept.says[key]
+
+    def _derives(self, name: Name, asserted: int) -> bool:
+        if not self._may_say(name, asserted):
+            return False
+        if self._is_leaf(name):
+            return asserted == name.asserts and bool(self._words(name))
+        return any(weight and self._all_say(right, asserted) for weight, right in self._rules.productions[name])
+
+    def _all_say(self, right: Symbols, asserted: int) -> bool:
+        """Whether the symbols of a right side can share the attributes."""
+        names = [symbol for symbol in right if isinstance(symbol, Name)]
+        if not names:
+            return not asserted
+        first, *rest = names
+        return any(
+            self.can_say(first, part) and self._all_say(tuple(rest), asserted & ~part)
+            for part in subsets(asserted & self._rules.scope[first])
+        )
+
+    def _may_say(self, name: Name, asserted: int) -> bool:
+        """Whether the nonterminal's own name and guards leave room for these attributes."""
+        return not asserted & ~self._rules.scope[name] and not name.asserts & ~asserted and name.admits(self._known)
 
     def texts(self, name: Name) -> dict[str, float]:
         """The texts of a leaf with their probabilities; none where a guard forbids it."""
@@ -153,10 +189,10 @@ class PhraseBook:
         return self._kept.patterns[key]
 
     def _expand(self, name: Name, asserted: int) -> dict[Symbols, float] | None:
-        if asserted & ~self._rules.scope[name] or name.asserts & ~asserted or not name.admits(self._known):
+        if not self.can_say(name, asserted):
             return None
         if self._is_leaf(name):
-            return {(name,): 1.0} if asserted == name.asserts and self._words(name) else None
+            return {(name,): 1.0}
         admissible: list[tuple[float, dict[Symbols, float]]] = []
         for weight, right in self._rules.productions[name]:
             ways = list(self._ways(right, asserted)) if weight else []
@@ -192,7 +228,7 @@ class PhraseBook:
                 for tail in self._ways(rest, asserted & ~part):
                     yield {(*h, *t): p * q for h, p in head.items() for t, q in tail.items()}
 
-    def _compiled(self, parts: Symbols) -> Pattern:
+    def compiled(self, parts: Symbols) -> Pattern:
         """Words and leaves as a pattern: a leaf with one text is written out, and one takes the open article before it."""
         words: list[str] = []
         leaves: list[Texts] = []
@@ -208,7 +244,7 @@ class PhraseBook:
             else:
                 words.append(leaf[1][0].replace("%", "%%"))
         text = spaced(" ".join(words))
-        return Pattern(text if leaves else text.replace("%%", "%"), tuple(leaves))
+        return text if leaves else text.replace("%%", "%"), tuple(leaves)
 
     def _leaf(self, article: str, name: Name) -> Texts:
         key = article, name, self._matters(name)

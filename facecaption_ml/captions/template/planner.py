@@ -6,7 +6,7 @@ A plan is the cheapest of ``style.drafts`` draws (``style.toml``). It depends on
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise, permutations
 from math import inf
 from random import Random
@@ -16,7 +16,7 @@ from facecaption_ml.captions.labels import names_of, subsets
 from facecaption_ml.captions.template.draws import best_of, table
 from facecaption_ml.captions.template.fitting import Fitting
 from facecaption_ml.captions.template.productions import GrammarError
-from facecaption_ml.captions.template.style import Style
+from facecaption_ml.captions.template.style import PlanCosts, Style
 
 DRAFTS: Final = 160
 """Plans drawn for each set of families, of which a caption's drafts are."""
@@ -63,11 +63,13 @@ class Cutter:
     def cuts(self, held: int) -> tuple[list[int], list[Cut]]:
         """The ways to say the labels of one family, as ``draws.table`` has them. Raises GrammarError where there is none."""
         cuts: dict[tuple[int, ...], float] = {}
+        beside = [group for group in self._style.beside if held & group == group]
         for parts in _partitions(held, lambda part: self.whole(part, held) and bool(self._fitting.fit(part))):
             orders = dict.fromkeys(self._tails_last(order) for order in _orders(parts))
-            weights = [self._style.neighbours ** self._neighbours(order) for order in orders]
+            weights = [self._style.neighbours ** _neighbours(order, beside) for order in orders]
+            total, merged = sum(weights), self._style.merged ** -len(parts)
             for order, weight in zip(orders, weights, strict=True):
-                cuts[order] = weight / sum(weights) * self._style.merged ** -len(parts)
+                cuts[order] = weight / total * merged
         if not cuts:
             raise GrammarError(f"no sentence can say {', '.join(names_of(held))}")
         place = next(place for place, family in enumerate(self._style.families) if held & family)
@@ -80,14 +82,18 @@ class Cutter:
     def _tails_last(self, order: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(order, key=self._fitting.closes))
 
-    def _neighbours(self, order: tuple[int, ...]) -> int:
-        pairs = [a | b for a, b in pairwise(order)]
-        return sum(any(pair & group == group for pair in pairs) for group in self._style.beside)
-
     def _cut(self, order: tuple[int, ...], place: int) -> Cut:
         fits = tuple(self._fitting.fit(phrase) for phrase in order)
         worn = sum(map(self._fitting.is_worn, fits))
         return Cut(order, fits, _shape(place, len(order) - worn, worn))
+
+
+def _neighbours(order: tuple[int, ...], beside: Sequence[int]) -> int:
+    """How many of the groups an order puts side by side."""
+    if not beside:
+        return 0
+    pairs = [a | b for a, b in pairwise(order)]
+    return sum([any([pair & group == group for pair in pairs]) for group in beside])
 
 
 def _shape(place: int, had: int, worn: int) -> Shape:
@@ -127,7 +133,8 @@ class Planner:
         drafts = self._drafts.get(families)
         if drafts is None:
             drafts = self._drafts[families] = self._drawn(families)
-        costs = {plan: self._cost(had, worn, plan, fixed, has_room) for plan, (_, fixed) in drafts.items()}
+        sentences = _Sizes(had, worn, self._style.plan_costs, has_room)
+        costs = {plan: self._cost(plan, fixed, sentences) for plan, (_, fixed) in drafts.items()}
         possible = [plan for plan, cost in costs.items() if cost < inf]
         if not possible:  # each alone, which always has room
             return table([1.0], [((), *((i,) for i in range(len(families))))])
@@ -158,27 +165,40 @@ class Planner:
             fixed[draft] = costs.stray * strays + costs.sentence * len(draft)
         return {draft: (float(times), fixed[draft]) for draft, times in drawn.items()}
 
-    def _cost(
-        self, had: tuple[int, ...], worn: tuple[int, ...], plan: Plan, cost: float, has_room: HasRoom
-    ) -> float:
-        """The style cost of a plan for families with so many phrases, infinite where a sentence has no room for them."""
+    def _cost(self, plan: Plan, cost: float, sentences: _Sizes) -> float:
+        """The style cost of a plan, infinite where a sentence has no room for its phrases."""
         costs = self._style.plan_costs
         sizes: list[int] = []
         for families in plan:
-            have = sum([had[family] for family in families])
-            wear = sum([worn[family] for family in families])
-            if not has_room(not sizes, have, wear):
-                return inf
-            size = have + wear
-            if size > 4:
-                cost += costs.crowded * (size - 4)
-            elif size == 1 and sizes:
-                cost += costs.lonely
+            size, own = sentences[families, not sizes]
+            cost += own
             sizes.append(size)
         if len(sizes) > 1:
             later = sizes[1:]
             cost += costs.bare_opening * (not sizes[0]) + costs.uneven * (max(later) - min(later))
         return cost
+
+
+class _Sizes(dict[tuple[tuple[int, ...], bool], tuple[int, float]]):
+    """Phrases in a sentence of some families, by whether it is the opening, and what it costs: infinite without room."""
+
+    def __init__(self, had: tuple[int, ...], worn: tuple[int, ...], costs: PlanCosts, has_room: HasRoom) -> None:
+        super().__init__()
+        self._had, self._worn, self._costs, self._has_room = had, worn, costs, has_room
+
+    def __missing__(self, sentence: tuple[tuple[int, ...], bool]) -> tuple[int, float]:
+        families, opening = sentence
+        had = sum([self._had[family] for family in families])
+        worn = sum([self._worn[family] for family in families])
+        size, cost = had + worn, 0.0
+        if not self._has_room(opening, had, worn):
+            cost = inf
+        elif size > 4:
+            cost = self._costs.crowded * (size - 4)
+        elif size == 1 and not opening:
+            cost = self._costs.lonely
+        self[sentence] = size, cost
+        return size, cost
 
 
 def _orders(parts: tuple[int, ...]) -> list[tuple[int, ...]]:

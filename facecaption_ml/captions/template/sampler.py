@@ -53,9 +53,10 @@ class Sampler:
         texts: list[str] = []
         for families in plans[bisect_right(bounds, draw())]:
             if len(families) == 1:
-                phrases, fits, _ = cuts[families[0]]
+                cut = cuts[families[0]]
+                phrases, fits = cut.phrases, cut.fits
             else:
-                phrases, fits = _together([cuts[place] for place in families], last)
+                phrases, fits = _together(cuts, families, last)
             alternatives = self._alternatives[fits]
             bounds, sentences = alternatives[state]
             text, capital, after, said_where, runs = sentences[bisect_right(bounds, draw())]
@@ -120,12 +121,17 @@ class Sampler:
         return choice
 
 
-def _together(cuts: list[Cut], last: int) -> tuple[tuple[int, ...], Fits]:
+def _together(cuts: list[Cut], families: tuple[int, ...], last: int) -> tuple[tuple[int, ...], Fits]:
     """The phrases of several families and what they fit; one that says a label of ``last`` goes to the end."""
-    phrases = sum([cut.phrases for cut in cuts], ())
-    fits = sum([cut.fits for cut in cuts], ())
-    at = next((i for i, phrase in enumerate(phrases) if phrase & last), None) if last else None
-    if at is not None:
-        phrases = (*phrases[:at], *phrases[at + 1 :], phrases[at])
-        fits = (*fits[:at], *fits[at + 1 :], fits[at])
+    phrases: tuple[int, ...] = ()
+    fits: Fits = ()
+    for family in families:
+        phrases += cuts[family].phrases
+        fits += cuts[family].fits
+    if last:
+        for at, phrase in enumerate(phrases):
+            if phrase & last:
+                phrases = (*phrases[:at], *phrases[at + 1 :], phrase)
+                fits = (*fits[:at], *fits[at + 1 :], fits[at])
+                break
     return phrases, fits

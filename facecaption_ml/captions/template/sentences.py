@@ -6,15 +6,15 @@ fits, which are few.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from functools import reduce
 from itertools import groupby
 from operator import or_
 from typing import Final, NamedTuple
 
 from facecaption_ml.captions.template.assignments import Fits, assignments
-from facecaption_ml.captions.template.constructions import Before, Construction, Written
-from facecaption_ml.captions.template.constructions import OPENING as OPENING_NAME
+from facecaption_ml.captions.template.constructions import OPENING, Before, Construction, Written
 from facecaption_ml.captions.template.draws import best_of, table
 from facecaption_ml.captions.template.productions import GrammarError, Name
 from facecaption_ml.captions.template.style import Style
@@ -33,18 +33,13 @@ Run = tuple[int, tuple[int, ...]]
 """Neighbouring equal slots, which make a list: the slot, and the places of its phrases; no place for the person's slot."""
 
 
-class Sentence(NamedTuple):
-    """A construction with phrases for its slots: text with a ``%s`` for each, ``runs`` the phrases in the order of their fits.
+Sentence = tuple[str, bool, int, int, tuple[Run, ...]]
+"""A construction with phrases for its slots; a plain tuple, as it is unpacked for every sentence.
 
-    ``state``: what the next sentence is measured against; with ``said_where`` (0 or 1: that a sentence has said in which
-    picture, this one or one before it) the state in which a table is looked up.
-    """
-
-    text: str
-    begins_with_slot: bool
-    state: int
-    said_where: int
-    runs: tuple[Run, ...]
+Text with a ``%s`` for each slot; whether it begins with one; ``state``: what the next sentence is measured against; 1 where it
+says in which picture, else 0; the runs of phrases, which are in the order of their fits. A state and the 1 of any sentence so
+far are the state in which the next one's table is looked up.
+"""
 
 
 class Filled(NamedTuple):
@@ -52,6 +47,7 @@ class Filled(NamedTuple):
 
     sentence: Sentence
     starts: Before
+    says_where: bool
     weight: float
     cost: float
 
@@ -90,12 +86,17 @@ class ByFits(dict[Fits, Alternatives]):
 
 
 class _Group(NamedTuple):
-    """Constructions with the same slots after the person's: these as bits one by one and together, and as places in ``slots``."""
+    """Constructions with the same slots after those of ``people``: these as bits one by one and together, and as places.
+
+    ``filled``: them with phrases, by what matters of the phrases' fits.
+    """
 
     bits: tuple[int, ...]
     needed: int
     slots: tuple[int, ...]
+    people: int
     constructions: list[Construction]
+    filled: dict[tuple[tuple[int, int], ...], list[Filled]]
 
 
 class Sentences:
@@ -117,6 +118,8 @@ class Sentences:
         self._place = {slot: place for place, slot in enumerate(self.slots)}
         self._by_name = {slot.text: 1 << place for place, slot in enumerate(ordinary)}
         self.have, self.worn = self._by_name[HAVE], self._by_name[WORN]
+        self._doing = self._by_name.get(_EXPRESSING, 0)
+        self._things = sum(self._by_name.get(name, 0) for name in _THINGS)
         self._befores = list(dict.fromkeys([_NOTHING, *(c.starts for c in (*openings, *sentences))]))
         self._state = {before: 2 * place for place, before in enumerate(self._befores)}
         self._openings = self._grouped(openings, 1)
@@ -139,12 +142,12 @@ class Sentences:
         before, said_where = self._befores[state >> 1], state & 1
         filled = self._fill(fits, state == START)
         if said_where:
-            filled = [each for each in filled if not each.sentence.said_where]
+            filled = [each for each in filled if not each.says_where]
         if not filled:
             raise GrammarError(f"no sentence takes {len(fits)} phrases; {HAVE} and {WORN} need longer lists")
         alike = fits, self._as_seen(filled, before), said_where
         if alike not in self._tables:
-            costs = [self._cost(each, before) for each in filled]
+            costs = self._costs(filled, before)
             shares = best_of(self._style.drafts, [each.weight for each in filled], costs)
             self._tables[alike] = table(shares, [each.sentence for each in filled])
         return self._tables[alike]
@@ -154,61 +157,65 @@ class Sentences:
         if before is _NOTHING:
             return before
         word, construction = before
-        if all(each.starts.word != word for each in filled):
+        starts = {each.starts for each in filled}
+        if all([start.word != word for start in starts]):
             word = "any"
-        if construction != OPENING_NAME and all(each.starts.construction != construction for each in filled):
+        if construction != OPENING and all([start.construction != construction for start in starts]):
             construction = "any"
         return Before(word, construction)
 
-    def _cost(self, filled: Filled, before: Before) -> float:
-        """What a filled construction costs after the sentence before."""
-        costs, starts, cost = self._style.sentence_costs, filled.starts, filled.cost
-        if starts.word == before.word:
-            cost += costs.same_word
-        if starts.construction == before.construction:
-            cost += costs.same_construction
-        if before.construction == OPENING_NAME and starts.construction in costs.later:
-            cost += costs.early
-        return cost
+    def _costs(self, filled: list[Filled], before: Before) -> list[float]:
+        """What each costs after the sentence before."""
+        more, style = [], self._style.sentence_costs
+        for _, (word, construction), _, _, cost in filled:
+            if word == before.word:
+                cost += style.same_word
+            if construction == before.construction:
+                cost += style.same_construction
+            if before.construction == OPENING and construction in style.later:
+                cost += style.early
+            more.append(cost)
+        return more
 
     def _fill(self, fits: Fits, opening: bool) -> list[Filled]:
         """The constructions that take exactly these phrases, whose fits are in order."""
         key = fits, opening
         if key not in self._filled:
-            anywhere = reduce(or_, fits, 0)
-            groups = (self._openings if opening else self._sentences)[len(fits)]
-            self._filled[key] = [
-                each
-                for group in groups
-                if not group.needed & ~anywhere and all([fit & group.needed for fit in fits])
-                for each in self._filled_group(fits, group, opening)
-            ]
+            anywhere, kinds = reduce(or_, fits, 0), tuple(Counter(fits).items())
+            filled: list[Filled] = []
+            for group in (self._openings if opening else self._sentences)[len(fits)]:
+                if not group.needed & ~anywhere and all([fit & group.needed for fit, _ in kinds]):
+                    matters = group.needed | self._doing
+                    filled += self._fill_group(group, tuple([(fit & matters, count) for fit, count in kinds]))
+            self._filled[key] = filled
         return self._filled[key]
 
-    def _filled_group(self, fits: Fits, group: _Group, opening: bool) -> list[Filled]:
-        """A group's constructions with the phrases in every way that they fit."""
-        ways = assignments(fits, group.bits)
-        ands = self._style.sentence_costs.ands
-        filled: list[Filled] = []
-        for places in ways:
-            runs, static = self._runs(group.slots, places), self._static(fits, places, group.bits)
-            for c in group.constructions:
-                said_where = int(c.name in self._style.sentence_costs.placing)
-                person: tuple[Run, ...] = ((self._place[c.slots[0]], ()),) if opening else ()
-                sentence = Sentence(c.text, c.begins_with_slot, self._state[c.starts], said_where, person + runs)
-                cost = static + ands * max(c.ands - 1, 0)
-                filled.append(Filled(sentence, c.starts, c.weight / len(ways), cost))
-        return filled
+    def _fill_group(self, group: _Group, kinds: tuple[tuple[int, int], ...]) -> list[Filled]:
+        """A group's constructions with the phrases in every way that they fit.
 
-    def _runs(self, slots: tuple[int, ...], places: tuple[int, ...]) -> tuple[Run, ...]:
-        pairs = groupby(zip(slots, places, strict=True), key=lambda pair: pair[0])
-        return tuple([(slot, tuple([place for _, place in run])) for slot, run in pairs])
+        ``kinds``: of phrases with the same fits those that matter here, and how many they are; many fits are alike to a group.
+        """
+        if kinds not in group.filled:
+            ways = assignments(kinds, group.bits)
+            fits = [fit for fit, count in kinds for _ in range(count)]
+            group.filled[kinds] = [
+                each
+                for places in ways
+                for each in self._one_way(group, places, self._static(fits, places, group.bits), len(ways))
+            ]
+        return group.filled[kinds]
 
-    def _static(self, fits: Fits, places: tuple[int, ...], bits: tuple[int, ...]) -> float:
+    def _one_way(self, group: _Group, places: tuple[int, ...], static: float, ways: int) -> Iterator[Filled]:
+        runs, costs = _runs(group.slots, places), self._style.sentence_costs
+        for c in group.constructions:
+            person: tuple[Run, ...] = ((self._place[c.slots[0]], ()),) if group.people else ()
+            says_where = c.name in costs.placing
+            sentence = c.text, c.begins_with_slot, self._state[c.starts], int(says_where), person + runs
+            yield Filled(sentence, c.starts, says_where, c.weight / ways, static + costs.ands * max(c.ands - 1, 0))
+
+    def _static(self, fits: list[int], places: tuple[int, ...], bits: tuple[int, ...]) -> float:
         """The cost of what could be done and is said as a thing."""
-        doing = self._by_name.get(_EXPRESSING, 0)
-        things = sum(self._by_name.get(name, 0) for name in _THINGS)
-        count = sum([bool(fits[at] & doing and bit & things) for at, bit in zip(places, bits, strict=True)])
+        count = sum([bool(fits[at] & self._doing and bit & self._things) for at, bit in zip(places, bits, strict=True)])
         return self._style.sentence_costs.static * count
 
     def _grouped(self, constructions: tuple[Construction, ...], people: int) -> dict[int, list[_Group]]:
@@ -220,5 +227,10 @@ class Sentences:
         for slots, same in by_slots.items():
             places = tuple(self._place[slot] for slot in slots)
             bits = tuple(1 << place for place in places)
-            groups[len(slots)].append(_Group(bits, reduce(or_, bits, 0), places, same))
+            groups[len(slots)].append(_Group(bits, reduce(or_, bits, 0), places, people, same, {}))
         return groups
+
+
+def _runs(slots: tuple[int, ...], places: tuple[int, ...]) -> tuple[Run, ...]:
+    pairs = groupby(zip(slots, places, strict=True), key=lambda pair: pair[0])
+    return tuple([(slot, tuple([place for _, place in run])) for slot, run in pairs])
