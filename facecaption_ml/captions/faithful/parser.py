@@ -204,11 +204,18 @@ class _Sentence:
             self._say(claim, negative, i)
         return bool(claims)
 
+    def _is_called(self, i: int) -> bool:
+        """Whether what stands right before fits a person only: "pale young brunette with bangs", "young blonde, big lips"."""
+        of = self.items[i - 1].of if i else {}
+        return "person" in of and "hair" not in of
+
     def _is_a_person(self, i: int, item: Entry) -> bool:
         """Whether a colour of the hair stands as a noun, for somebody who has it ("a pretty young blonde smiles")."""
         if not ("hair" in item.of and "person" in item.of) or self.copular:
             return False
         after = self.items[i + 1 : i + 3]
+        if self._is_called(i) and (not after or after[0].role in ("comma", "contrast", "verb", "preposition")):
+            return True
         if after and after[0].role == "comma" and len(after) > 1:  # "a blonde, smiling woman", and "this blonde, who"
             after = [] if after[1].head else after[1:]
         if after and after[0].words not in _SUBJECTS and (after[0].head or after[0].of or after[0].role in _JOINING):

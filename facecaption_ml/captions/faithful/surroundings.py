@@ -12,8 +12,9 @@ from facecaption_ml.captions.faithful.lexicon import Entry
 
 _UNDER = frozenset({("under",), ("below",), ("beneath",), ("underneath",)})
 _ENDS_A_PLACE = frozenset({"conjunction", "comma", "verb", "copula", "relative", "contrast", "preposition"})
+_MAY_BE_PRETTY = ("person", "face", "looks", "expression")
 _GRADED = frozenset(
-    (word,) for word in ("big", "large", "thick", "bushy", "high", "narrow", "pointy", "prominent", "heavy")
+    (word,) for word in ("big", "large", "thick", "bushy", "high", "narrow", "pointy", "prominent", "heavy", "full", "straight", "wavy", "curly", "arched")
 )
 
 
@@ -26,10 +27,13 @@ def looks_as_verb(items: Sequence[Entry], i: int) -> bool:
 
 
 def is_a_degree(items: Sequence[Entry], i: int) -> bool:
-    """Whether "pretty" only says how much ("a pretty big nose")."""
-    if items[i].words != ("pretty",) or i + 1 == len(items):
+    """Whether "pretty" only says how much ("a pretty big nose", "she is pretty pale", "pretty pale skin")."""
+    if items[i].words != ("pretty",) or i + 1 == len(items) or items[i + 1].head:
         return False
-    return items[i + 1].words[:1] in _GRADED
+    if items[i + 1].words[:1] in _GRADED or (i and items[i - 1].role == "copula" and items[i + 1].of):
+        return True
+    noun = next((item for item in items[i + 1 :] if not item.of or item.head), None)
+    return noun is not None and noun.head not in ("", *_MAY_BE_PRETTY) and not noun.words[-1].endswith("ed")
 
 
 def is_another_person(items: Sequence[Entry], i: int) -> bool:

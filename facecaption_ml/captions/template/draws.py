@@ -21,9 +21,16 @@ def draws(seed: int) -> Iterator[int]:
     Four times faster to begin than ``random.Random``, and a caption needs thirty numbers.
     """
     key = b"%d" % seed
-    return chain.from_iterable(
-        _BLOCK(blake2b(key, digest_size=64, salt=b"%d" % number).digest()) for number in count()
-    )
+    return chain(_block(key, 0), _later_blocks(key))
+
+
+def _block(key: bytes, number: int) -> tuple[int, ...]:
+    return _BLOCK(blake2b(key, salt=b"%d" % number).digest())
+
+
+def _later_blocks(key: bytes) -> Iterator[int]:
+    for number in count(1):
+        yield from _block(key, number)
 
 
 def table(weights: Sequence[float], choices: Sequence[Choice]) -> tuple[list[int], list[Choice]]:

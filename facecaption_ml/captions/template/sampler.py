@@ -78,12 +78,10 @@ class Sampler:
         words: list[str] = []
         for slot, places in runs:
             wordings = self._wordings[slot]
-            if len(places) == 1:
-                words.append(said(wordings[phrases[order[places[0]]]], draw))
-            elif places:
+            if len(places) > 1:
                 words += [said(wordings[phrases[at]], draw) for at in sorted([order[place] for place in places])]
             else:
-                words.append(said(wordings[person], draw))
+                words.append(said(wordings[phrases[order[places[0]]] if places else person], draw))
         return words
 
     def _families(self, labels: int, draw: Callable[[], int]) -> tuple[list[Cut], Shape]:
