@@ -30,7 +30,7 @@ class Fitting:
     def fit(self, phrase: int) -> int:
         """The slots that have a wording for the phrase, one bit each; 0 where it cannot be said."""
         if phrase not in self._fits:
-            fit = sum(1 << place for place, slot in enumerate(self._slots) if self._book.can_say(slot, phrase))
+            fit = sum([1 << place for place, slot in enumerate(self._slots) if self._book.can_say(slot, phrase)])
             always = self._sentences.have | self._sentences.worn
             self._fits[phrase] = fit if fit & always else 0
         return self._fits[phrase]

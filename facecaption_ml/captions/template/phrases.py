@@ -124,6 +124,8 @@ class PhraseBook:
 
     def can_say(self, name: Name, asserted: int) -> bool:
         """Whether there is a wording of ``name`` for exactly these attributes; far less work than the wordings."""
+        if asserted & ~self._rules.scope[name]:
+            return False
         key = name, asserted, self._matters(name)
         if key not in self._kept.says:
             self._kept.says[key] = self._derives(name, asserted)
@@ -149,7 +151,7 @@ class PhraseBook:
 
     def _may_say(self, name: Name, asserted: int) -> bool:
         """Whether the nonterminal's own name and guards leave room for these attributes."""
-        return not asserted & ~self._rules.scope[name] and not name.asserts & ~asserted and name.admits(self._known)
+        return not name.asserts & ~asserted and name.admits(self._known)
 
     def texts(self, name: Name) -> dict[str, float]:
         """The texts of a leaf with their probabilities; none where a guard forbids it."""

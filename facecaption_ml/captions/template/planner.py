@@ -6,7 +6,7 @@ A plan is the cheapest of ``style.drafts`` draws (``style.toml``). It depends on
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise, permutations
 from math import inf
 from random import Random
@@ -64,8 +64,9 @@ class Cutter:
         """The ways to say the labels of one family, as ``draws.table`` has them. Raises GrammarError where there is none."""
         cuts: dict[tuple[int, ...], float] = {}
         beside = [group for group in self._style.beside if held & group == group]
-        for parts in _partitions(held, lambda part: self.whole(part, held) and bool(self._fitting.fit(part))):
-            orders = dict.fromkeys(self._tails_last(order) for order in _orders(parts))
+        good = {part for part in subsets(held) if part and self.whole(part, held) and self._fitting.fit(part)}
+        for parts in _partitions(held, good):
+            orders = self._tails_last(parts, _orders(parts))
             weights = [self._style.neighbours ** _neighbours(order, beside) for order in orders]
             total, merged = sum(weights), self._style.merged ** -len(parts)
             for order, weight in zip(orders, weights, strict=True):
@@ -73,17 +74,22 @@ class Cutter:
         if not cuts:
             raise GrammarError(f"no sentence can say {', '.join(names_of(held))}")
         place = next(place for place, family in enumerate(self._style.families) if held & family)
-        return table(list(cuts.values()), [self._cut(order, place) for order in cuts])
+        bounds, orders = table(list(cuts.values()), list(cuts))
+        return bounds, [self._cut(order, place) for order in orders]
 
     def whole(self, part: int, held: int) -> bool:
         """Whether the part has all or none of the held attributes that always stand together."""
-        return all(not part & group or held & group == part & group for group in self._style.together)
+        return all([not part & group or held & group == part & group for group in self._style.together])
 
-    def _tails_last(self, order: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted(order, key=self._fitting.closes))
+    def _tails_last(self, parts: tuple[int, ...], orders: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """The orders with what closes its list at the end, each once."""
+        tails = {part for part in parts if self._fitting.closes(part)}
+        if tails:
+            orders = [tuple(sorted(order, key=tails.__contains__)) for order in orders]
+        return list(dict.fromkeys(orders))
 
     def _cut(self, order: tuple[int, ...], place: int) -> Cut:
-        fits = tuple(self._fitting.fit(phrase) for phrase in order)
+        fits = tuple([self._fitting.fit(phrase) for phrase in order])
         worn = sum(map(self._fitting.is_worn, fits))
         return Cut(order, fits, _shape(place, len(order) - worn, worn))
 
@@ -134,12 +140,12 @@ class Planner:
         if drafts is None:
             drafts = self._drafts[families] = self._drawn(families)
         sentences = _Sizes(had, worn, self._style.plan_costs, has_room)
-        costs = {plan: self._cost(plan, fixed, sentences) for plan, (_, fixed) in drafts.items()}
-        possible = [plan for plan, cost in costs.items() if cost < inf]
+        weighed = [(plan, times, self._cost(plan, fixed, sentences)) for plan, (times, fixed) in drafts.items()]
+        possible = [(plan, times, cost) for plan, times, cost in weighed if cost < inf]
         if not possible:  # each alone, which always has room
             return table([1.0], [((), *((i,) for i in range(len(families))))])
-        shares = best_of(self._style.drafts, [drafts[p][0] for p in possible], [costs[p] for p in possible])
-        return table(shares, possible)
+        plans, weights, costs = zip(*possible, strict=True)
+        return table(best_of(self._style.drafts, weights, costs), plans)
 
     def _drawn(self, families: tuple[int, ...]) -> dict[Plan, tuple[float, float]]:
         """Plans for these families: how often each was drawn, and what it costs whatever the phrases are."""
@@ -209,13 +215,13 @@ def _orders(parts: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [tuple(draw.sample(parts, len(parts))) for _ in range(_MOST_ORDERS)]
 
 
-def _partitions(bits: int, good: Callable[[int], bool]) -> Iterator[tuple[int, ...]]:
+def _partitions(bits: int, good: Collection[int]) -> Iterator[tuple[int, ...]]:
     """Every way to split a set into good parts, the part with the lowest bit first."""
     if not bits:
         yield ()
         return
     lowest = bits & -bits
     for more in subsets(bits ^ lowest):
-        if good(lowest | more):
+        if lowest | more in good:
             for rest in _partitions(bits ^ lowest ^ more, good):
                 yield (lowest | more, *rest)
