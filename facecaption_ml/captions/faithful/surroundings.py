@@ -14,8 +14,9 @@ _UNDER = frozenset({("under",), ("below",), ("beneath",), ("underneath",)})
 _ENDS_A_PLACE = frozenset({"conjunction", "comma", "verb", "copula", "relative", "contrast", "preposition"})
 _MAY_BE_PRETTY = ("person", "face", "looks", "expression")
 _GRADED = frozenset(
-    (word,) for word in ("big", "large", "thick", "bushy", "high", "narrow", "pointy", "prominent", "heavy", "full", "straight", "wavy", "curly", "arched")
-)
+    (word,)
+    for word in ("big", "large", "thick", "bushy", "high", "narrow", "pointy", "prominent", "heavy", "full", "straight")
+) | {("wavy",), ("curly",), ("arched",)}
 
 
 def looks_as_verb(items: Sequence[Entry], i: int) -> bool:

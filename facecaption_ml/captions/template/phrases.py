@@ -25,7 +25,7 @@ Texts = tuple[list[int], list[str]]
 
 
 Pattern = tuple[str, tuple[Texts, ...]]
-"""A text with a ``%s`` for each leaf, and the leaves. Plain tuples here and in what follows: they are unpacked for every phrase."""
+"""A text with a ``%s`` for each leaf, and the leaves. A plain tuple, as it is unpacked for every phrase."""
 
 MOST_PATTERNS: Final = 20_000  # of one phrase; a grammar beyond that should have another slot
 _ARTICLE_OPEN: Final = "a(n)"

@@ -24,7 +24,7 @@ _MOST_ORDERS: Final = 24
 
 
 Shape = int
-"""What a plan depends on: how many phrases each family has, 16 bits for each in the order of the style: had, and above them worn."""
+"""What a plan depends on: how many phrases each family has, 16 bits a family in the style's order: had, above them worn."""
 
 
 class Cut(NamedTuple):
@@ -79,7 +79,7 @@ class Cutter:
 
     def whole(self, part: int, held: int) -> bool:
         """Whether the part has all or none of the held attributes that always stand together."""
-        return all([not part & group or held & group == part & group for group in self._style.together])
+        return all(not part & group or held & group == part & group for group in self._style.together)
 
     def _tails_last(self, parts: tuple[int, ...], orders: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """The orders with what closes its list at the end, each once."""
@@ -99,7 +99,7 @@ def _neighbours(order: tuple[int, ...], beside: Sequence[int]) -> int:
     if not beside:
         return 0
     pairs = [a | b for a, b in pairwise(order)]
-    return sum([any([pair & group == group for pair in pairs]) for group in beside])
+    return sum([any(pair & group == group for pair in pairs) for group in beside])
 
 
 def _shape(place: int, had: int, worn: int) -> Shape:

@@ -158,9 +158,9 @@ class Sentences:
             return before
         word, construction = before
         starts = {each.starts for each in filled}
-        if all([start.word != word for start in starts]):
+        if all(start.word != word for start in starts):
             word = "any"
-        if construction != OPENING and all([start.construction != construction for start in starts]):
+        if construction != OPENING and all(start.construction != construction for start in starts):
             construction = "any"
         return Before(word, construction)
 
@@ -184,7 +184,7 @@ class Sentences:
             anywhere, kinds = reduce(or_, fits, 0), tuple(Counter(fits).items())
             filled: list[Filled] = []
             for group in (self._openings if opening else self._sentences)[len(fits)]:
-                if not group.needed & ~anywhere and all([fit & group.needed for fit, _ in kinds]):
+                if not group.needed & ~anywhere and all(fit & group.needed for fit, _ in kinds):
                     matters = group.needed | self._doing
                     filled += self._fill_group(group, tuple([(fit & matters, count) for fit, count in kinds]))
             self._filled[key] = filled
