@@ -175,6 +175,32 @@ def test_the_faithfulness_check_itself_knows_the_forty_attributes_only() -> None
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "A smiling woman with rosy cheeks and roses in her hair.",
+        "A smiling woman with rosy cheeks joins us.",
+        "A smiling woman with rosy cheeks looks like us.",
+        "The smiling woman with rosy cheeks is past it.",
+        "A smiling woman with rosy cheeks, about to part.",
+        "The smiling woman with rosy cheeks is looking past us.",
+        "The first lady smiles with rosy cheeks.",
+        "The woman smiles; her cheeks are rosy. She is one of us.",
+    ],
+)
+def test_words_of_talk_make_up_no_invention(text: str) -> None:
+    assert judge_rewrite(text, ["Smiling", "Rosy_Cheeks"], "female").caption is None
+
+
+def test_a_last_sentence_that_tells_what_can_be_seen_is_part_of_the_caption() -> None:
+    text = "The man smiles. You can also see some bags under his eyes."
+    assert judge_rewrite(text, ["Smiling", "Bags_Under_Eyes"], "male").caption == text
+    assert (
+        judge_rewrite("The man smiles here. You can change the tone if you like.", ["Smiling"], "male").caption
+        == "The man smiles."
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "labels"),
     [
         ("The man with a big nose has a big nose.", ["Big_Nose"]),
