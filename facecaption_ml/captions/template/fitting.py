@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import Final
 
+from facecaption_ml.captions.template.constructions import Constructions
 from facecaption_ml.captions.template.phrases import PhraseBook, SlotWordings
 from facecaption_ml.captions.template.productions import Rules
-from facecaption_ml.captions.template.sentences import Sentences
 
 TAIL: Final = "Tail"
 """A phrase with a wording here closes its list ("wavy hair with bangs")."""
 
 
 class Fitting:
-    """Phrases (bits of attributes) against the slots of ``sentences``. ``wordings``: those of each slot, by its place."""
+    """Phrases (bits of attributes) against the slots of ``constructions``. ``wordings``: those of each slot, by its place."""
 
-    def __init__(self, rules: Rules, book: PhraseBook, sentences: Sentences) -> None:
-        self._book, self._sentences = book, sentences
+    def __init__(self, rules: Rules, book: PhraseBook, constructions: Constructions) -> None:
+        self._book, self._constructions = book, constructions
         self._tail = rules.names.get(TAIL)
-        ordinary = len(sentences.slots) - sentences.people
-        self._slots, self._people = sentences.slots[:ordinary], sentences.slots[ordinary:]
+        ordinary = len(constructions.slots) - constructions.people
+        self._slots, self._people = constructions.slots[:ordinary], constructions.slots[ordinary:]
         self.of_the_person = 0
         for slot in self._people:
             self.of_the_person |= rules.scope[slot]
-        self.wordings: list[SlotWordings] = [book.slot(slot) for slot in sentences.slots]
+        self.wordings: list[SlotWordings] = [book.slot(slot) for slot in constructions.slots]
         self._fits: dict[int, int] = {}
         self._closing: dict[int, bool] = {}
 
@@ -31,13 +31,13 @@ class Fitting:
         """The slots that have a wording for the phrase, one bit each; 0 where it cannot be said."""
         if phrase not in self._fits:
             fit = sum([1 << place for place, slot in enumerate(self._slots) if self._book.can_say(slot, phrase)])
-            always = self._sentences.have | self._sentences.worn
+            always = self._constructions.have | self._constructions.worn
             self._fits[phrase] = fit if fit & always else 0
         return self._fits[phrase]
 
     def is_worn(self, fit: int) -> bool:
         """Whether the phrase is said as worn rather than as had."""
-        return not fit & self._sentences.have
+        return not fit & self._constructions.have
 
     def closes(self, phrase: int) -> bool:
         """Whether the phrase closes its list."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from facecaption_ml.captions.labels import label_bits
-from facecaption_ml.captions.template.constructions import Written, written
+from facecaption_ml.captions.template.constructions import Constructions
 from facecaption_ml.captions.template.fitting import Fitting
 from facecaption_ml.captions.template.phrases import Kept, PhraseBook
 from facecaption_ml.captions.template.planner import Planner
 from facecaption_ml.captions.template.productions import GrammarError, Rules, read_rules
 from facecaption_ml.captions.template.sampler import Sampler
-from facecaption_ml.captions.template.sentences import Sentences
 from facecaption_ml.captions.template.style import bundled_style
+from facecaption_ml.captions.template.written_out import Written, written
 from facecaption_ml.taxonomy import Gender
 
 BUNDLED: Final = Path(__file__).with_name("face.pcfg")
@@ -39,7 +39,7 @@ class CaptionGrammar:
         self._guarded: int = self._rules.guarded
         self._planner = Planner(self._style)
         self._kept = Kept()
-        self._sentences: dict[Written, Sentences] = {}
+        self._constructions: dict[Written, Constructions] = {}
         self._samplers: dict[int, Sampler] = {}
 
     @classmethod
@@ -72,11 +72,11 @@ class CaptionGrammar:
     def _sampler(self, known: int) -> Sampler:
         """For label sets that have these (bits) of the labels that guards ask about."""
         book = PhraseBook(self._rules, known, self._kept)
-        constructions = written(self._rules, book)
-        if constructions not in self._sentences:
-            self._sentences[constructions] = Sentences(constructions, self._style)
-        sentences = self._sentences[constructions]
-        return Sampler(self._style, self._planner, sentences, Fitting(self._rules, book, sentences))
+        texts = written(self._rules, book)
+        if texts not in self._constructions:
+            self._constructions[texts] = Constructions(texts, self._style)
+        constructions = self._constructions[texts]
+        return Sampler(self._style, self._planner, constructions, Fitting(self._rules, book, constructions))
 
 
 @cache

@@ -2,7 +2,7 @@
 
 1. The opening sentence's person takes the gender and some of the other traits that can stand there (``Fitting.person``).
 2. The other labels stand in families; each is cut into phrases, and families share sentences (``planner.py``).
-3. Each sentence in turn gets a construction, the best of k by what it costs after the one before (``sentences.py``).
+3. Each sentence in turn gets a construction, the best of k by what it costs after the one before (``constructions.py``).
 4. Each phrase is worded (``phrases.py``).
 
 Everything is drawn from tables that are kept by the few labels that matter to them, so a caption costs some thirty bisections,
@@ -16,21 +16,21 @@ from collections.abc import Callable, Sequence
 
 from facecaption_ml.captions.labels import each_bit, names_of, said_bits, subsets
 from facecaption_ml.captions.template.assignments import Fits
+from facecaption_ml.captions.template.constructions import START, Constructions
 from facecaption_ml.captions.template.draws import draws, table
 from facecaption_ml.captions.template.fitting import Fitting
 from facecaption_ml.captions.template.phrases import said
 from facecaption_ml.captions.template.planner import Cut, Cuts, Cutter, Planner, Shape
 from facecaption_ml.captions.template.productions import GrammarError
-from facecaption_ml.captions.template.sentences import START, Sentences
 from facecaption_ml.captions.template.style import Style
 
 
 class Sampler:
     """Captions for all label sets that agree on the guards' labels."""
 
-    def __init__(self, style: Style, planner: Planner, sentences: Sentences, fitting: Fitting) -> None:
+    def __init__(self, style: Style, planner: Planner, constructions: Constructions, fitting: Fitting) -> None:
         self._style, self._planner, self._fitting = style, planner, fitting
-        self._alternatives, self._has_room = sentences.by_fits, sentences.has_room
+        self._alternatives, self._has_room = constructions.by_fits, constructions.has_room
         self._wordings = fitting.wordings
         self._cutter = Cutter(style, fitting)
         self._cuts = Cuts(self._cutter)
