@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from facecaption_ml.attributes.evaluation import Evaluation
 
 GROUP = "attributes"
-_SHEET_CROPS: Final = 12
+_SHEET_CROPS: Final = 8
 _OF_LABELS: Final = ("min_labels", "label_precision")  # what of the settings the model itself does not depend on
 
 
@@ -296,11 +296,8 @@ def _label_metadata(
         **previews.counts("faces", outcomes),
         "mean labels per face": round(float(np.mean(per_face)), 2),
         "conflicts settled": int(attributes["dropped_conflicts"].list.len().sum()),
-        "label frequencies": previews.figure(
-            previews.bars(
-                {name: given[name] / len(attributes) for name in ATTRIBUTES}, f"share of faces ({rule.words})"
-            ),
-            "labels",
+        "label frequencies": previews.shares(
+            {name: given[name] / len(attributes) for name in ATTRIBUTES}, f"share of faces ({rule.words})"
         ),
         **previews.counts("gender", Counter(attributes["gender"].fill_null("unknown").to_list())),
         **made_with,

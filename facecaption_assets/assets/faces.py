@@ -22,7 +22,7 @@ from facecaption_ml.schemas import empty
 
 GROUP = "faces"
 _NEEDED: Final = ("sample_id", "url", "alt_text", "status", "image", "width", "height")
-_SHEET_CROPS: Final = 18
+_SHEET_CROPS: Final = 12
 _SHEET_PICTURES: Final = 8
 
 
@@ -104,7 +104,7 @@ def _metadata(crops: pl.DataFrame, faces: Counter[str], images: Counter[str], we
         x0, y0, x1, y1 = (crops["box"].arr.get(i).to_numpy() for i in range(4))
         pictures = {
             "face sizes": previews.spread(np.minimum(x1 - x0, y1 - y0), "px, shorter side of the box", "face sizes"),
-            "crops": sheets.crop_sheet(crops.head(_SHEET_CROPS)),
+            "crops": sheets.crop_sheet(crops.head(_SHEET_CROPS), pictures=2),
             "scores": previews.spread(crops["score"].to_numpy(), "", "scores"),
             "mean width, px": round(float(np.mean(x1 - x0)), 1),
         }
@@ -136,4 +136,5 @@ def _detections(work: ShardWork, shard: str, crops: pl.DataFrame) -> dict[str, A
             drawn.append(draw_faces(decode_image(image["bytes"]), faces))
         if len(drawn) >= len(chosen):
             break
-    return {"kept faces in their pictures": previews.picture(contact_sheet(drawn, columns=4, cell=220), "kept faces")}
+    sheet = contact_sheet(drawn, columns=4, cell=220)
+    return {"kept faces in their pictures": previews.shard_picture(sheet, "kept faces", pictures=2)}

@@ -1,7 +1,7 @@
 """Charts small enough for the Dagster UI to show them at once.
 
 The UI renders Markdown below 1,000 characters in place and puts anything longer behind a link. A chart here is an SVG of a few
-hundred characters in such a value; one that does not fit is left out by its caller (``fits``) or drawn as a figure instead.
+hundred characters in such a value; one of many bars is longer, and still a fraction of what a picture of them takes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from urllib.parse import quote
 
 import numpy as np
 
-SHOWN_IN_PLACE: Final = 1_000
-"""Characters of a Markdown value from which on the UI hides it behind a link."""
 _BINS: Final = 24
 _BAR, _ROW, _TEXT, _LONGEST = 9, 15, 200, 200  # px: a bar's height, a row's, the names' column, the longest bar
 _WIDTH, _HEIGHT = 360, 60  # px, of a histogram
@@ -56,11 +54,6 @@ def histogram(values: Sequence[float] | np.ndarray, unit: str, alt: str) -> str:
     foot = f"{ends[0]:g} to {ends[2]:g} {unit}, median {ends[1]:g}"
     inner = f"<path fill='steelblue' d='{outline}z'/><text y='{_HEIGHT + 13}'>{html.escape(foot, quote=False)}</text>"
     return _markdown(inner, _WIDTH, _HEIGHT + 18, alt)
-
-
-def fits(markdown: str) -> bool:
-    """Whether the UI shows it in place."""
-    return len(markdown) < SHOWN_IN_PLACE
 
 
 def _markdown(inner: str, width: int, height: int, alt: str) -> str:

@@ -1,13 +1,15 @@
 """What a person looks at in the Dagster UI: pictures, histograms and small tables as metadata values.
 
-All of it lands in the event log, for every shard of every asset. So pictures are JPEG data of at most ``MOST_PICTURE_BYTES`` or
-small PNGs, tables have at most ``MOST_ROWS`` rows, and their texts are cut to a line. Longer tables lie in the store.
+All of it lands in the event log. So pictures have at most ``MOST_PICTURE_BYTES``, those of a shard ``SHARD_PICTURE_BYTES``
+together, since there are thousands of shards; tables have at most ``MOST_ROWS`` rows, and their texts are cut to a line. Longer
+tables lie in the store.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PICTURE_BYTES: Final = 60_000
+SHARD_PICTURE_BYTES: Final = 21_000
+"""As text a third more; with tables and numbers a shard then leaves less than 40 kB for each asset."""
 MOST_ROWS: Final = 12
+_WEBP_QUALITY: Final = 30  # a larger picture shows more than a finer one of as many bytes
 
 
 def picture(image: np.ndarray, alt: str) -> dg.MarkdownMetadataValue:
@@ -34,6 +39,23 @@ def picture(image: np.ndarray, alt: str) -> dg.MarkdownMetadataValue:
         if len(data) <= MOST_PICTURE_BYTES:
             break
     return _embedded(data, "jpeg", alt)
+
+
+def shard_picture(image: np.ndarray, alt: str, pictures: int = 1) -> dg.MarkdownMetadataValue:
+    """An RGB uint8 [H, W, 3] image as WebP, made smaller until it fits on the page of a shard that has so many ``pictures``."""
+    from PIL import Image
+
+    shown = Image.fromarray(image)
+    while True:
+        buffer = io.BytesIO()
+        shown.save(buffer, "WEBP", quality=_WEBP_QUALITY)
+        over = buffer.tell() * pictures / SHARD_PICTURE_BYTES
+        if over <= 1 or min(shown.size) < 2:
+            return _embedded(buffer.getvalue(), "webp", alt)
+        shrink = min(0.95 / math.sqrt(over), 0.9)
+        shown = shown.resize(
+            (max(int(shown.width * shrink), 1), max(int(shown.height * shrink), 1)), Image.Resampling.LANCZOS
+        )
 
 
 def figure(drawn: Figure, alt: str) -> dg.MarkdownMetadataValue:
@@ -76,15 +98,13 @@ def spread(values: Sequence[float] | np.ndarray, unit: str, alt: str) -> dg.Mark
 def shares(
     by_name: Mapping[str, float], alt: str, baseline: Mapping[str, float] | None = None
 ) -> dg.MarkdownMetadataValue:
-    """Bars of shares of 1, with ticks where a ``baseline`` lies: in place where the UI can, else a figure behind its link."""
-    inline = inline_charts.bars(by_name, alt, baseline)
-    return dg.MetadataValue.md(inline) if inline_charts.fits(inline) else figure(bars(by_name, alt, baseline), alt)
+    """Bars of shares of 1, with ticks where a ``baseline`` lies; many of them stand behind a link of the UI."""
+    return dg.MetadataValue.md(inline_charts.bars(by_name, alt, baseline))
 
 
 def amounts(by_name: Mapping[str, int], alt: str) -> dg.MarkdownMetadataValue:
-    """Bars of counts: in place where the UI can, else a figure behind its link."""
-    inline = inline_charts.bars(by_name, alt, form="{:,.0f}")
-    return dg.MetadataValue.md(inline) if inline_charts.fits(inline) else figure(bars(by_name, "count"), alt)
+    """Bars of counts; many of them stand behind a link of the UI."""
+    return dg.MetadataValue.md(inline_charts.bars(by_name, alt, form="{:,.0f}"))
 
 
 def counts(heading: str, by_name: Mapping[str, int]) -> dict[str, int]:

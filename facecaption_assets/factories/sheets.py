@@ -9,13 +9,13 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from facecaption_assets.factories.previews import picture
+from facecaption_assets.factories.previews import shard_picture
 from facecaption_ml.schemas import DATASET
 from facecaption_ml.storage.store import Store
 
 WHOLE: Final = None
 """Of a sheet's texts: in as many lines as they need."""
-_FACES: Final = 8
+_FACES: Final = 6
 _CELL, _WIDE_CELL = 160, 220  # px; the wide one where the texts are long
 
 
@@ -26,17 +26,18 @@ def crop_sheet(
     alt: str = "face crops",
     columns: int = 6,
     lines: int | None = 2,
+    pictures: int = 1,
 ) -> dg.MarkdownMetadataValue:
-    """The crops of a few rows of ``face_crops``, with a text each, by default their scores.
+    """The crops of a few rows of ``face_crops``, with a text each, by default their scores, for the page of a shard.
 
-    ``lines``: of a text, at most; ``WHOLE``: all of them.
+    ``lines``: of a text, at most; ``WHOLE``: all of them. ``pictures``: on the page, this one among them.
     """
     shown = list(texts) if texts is not None else [f"{score:.3f}" for score in crops["score"]]
-    return _sheet(_decoded(crops), shown, alt, columns, lines)
+    return _sheet(_decoded(crops), shown, alt, columns, lines, pictures)
 
 
 def picture_sheet(raw: pl.DataFrame, alt: str) -> dg.MarkdownMetadataValue:
-    """The pictures of a few rows of ``raw_images`` that were fetched, with their sizes."""
+    """The pictures of a few rows of ``raw_images`` that were fetched, with their sizes, for the page of a shard."""
     sizes = [f"{width} × {height} px" for width, height in raw.select("width", "height").iter_rows()]
     return _sheet(_decoded(raw), sizes, alt, columns=4, lines=1)
 
@@ -55,7 +56,7 @@ def caption_sheet(store: Store, shards: Sequence[str], released: pl.DataFrame | 
         if len(crops):
             texts = crops.join(shown, on="face_id", how="left", maintain_order="left")["caption"].to_list()
             alt = "released faces with their captions"
-            return {"faces and captions": crop_sheet(crops, texts, alt=alt, columns=4, lines=WHOLE)}
+            return {"faces and captions": crop_sheet(crops, texts, alt=alt, columns=3, lines=WHOLE)}
     return {}
 
 
@@ -84,13 +85,19 @@ def _decoded(rows: pl.DataFrame) -> list[np.ndarray | None]:
 
 
 def _sheet(
-    pictures: Sequence[np.ndarray | None], texts: Sequence[str], alt: str, columns: int, lines: int | None
+    decoded: Sequence[np.ndarray | None],
+    texts: Sequence[str],
+    alt: str,
+    columns: int,
+    lines: int | None,
+    pictures: int = 1,
 ) -> dg.MarkdownMetadataValue:
     from facecaption_ml.faces import contact_sheet
 
     cell = _WIDE_CELL if lines is None or lines > 2 else _CELL
-    shown = [(drawn, text) for drawn, text in zip(pictures, texts, strict=True) if drawn is not None]
+    shown = [(drawn, text) for drawn, text in zip(decoded, texts, strict=True) if drawn is not None]
     if not shown:
-        return dg.MetadataValue.md(f"none of these {len(pictures)} pictures can be decoded")
+        return dg.MetadataValue.md(f"none of these {len(decoded)} pictures can be decoded")
     drawn, captions = [drawn for drawn, _ in shown], [text for _, text in shown]
-    return picture(contact_sheet(drawn, captions, columns=columns, cell=cell, caption_lines=lines), alt)
+    sheet = contact_sheet(drawn, captions, columns=columns, cell=cell, caption_lines=lines)
+    return shard_picture(sheet, alt, pictures)

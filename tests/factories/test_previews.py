@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -10,10 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from facecaption_assets.factories import inline_charts, previews
 from facecaption_assets.factories.previews import MOST_ROWS
 from facecaption_ml.statistics.text import PUBLISHED_SHARES
+from facecaption_ml.taxonomy import ATTRIBUTES
 from facecaption_ml.texts import LINE, shortened
 
 DATA_URL = "data:image/png;base64," + "iVBORw0KGgo" * 4000
@@ -80,7 +84,19 @@ def test_no_name_breaks_a_chart(shares: dict[str, float]) -> None:
     assert len(list(chart.iter("{http://www.w3.org/2000/svg}text"))) == len(shares)
 
 
-def test_a_chart_that_is_too_long_to_be_shown_in_place_becomes_a_figure() -> None:
-    many = {f"attribute {number}": 0.5 for number in range(40)}
-    assert previews.shares(many, "shares").value.startswith("![shares](data:image/png;base64,")
-    assert previews.shares({"a": 0.5}, "shares").value.startswith("![shares](<data:image/svg+xml,")
+def test_a_chart_of_all_attributes_takes_a_few_thousand_characters() -> None:
+    chart = previews.shares(dict.fromkeys(ATTRIBUTES, 0.123), "shares").value or ""
+    assert len(list(svg(chart).iter("{http://www.w3.org/2000/svg}text"))) == 40
+    assert len(chart) < 6_000
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("shape", [(2000, 1500), (40, 3000), (1, 1)])
+def test_a_picture_of_a_shard_gets_smaller_until_it_fits(shape: tuple[int, int], pictures: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)  # nothing takes more
+    found = previews.shard_picture(noise, "noise", pictures).value or ""
+    data = base64.b64decode(found.removeprefix("![noise](data:image/webp;base64,").removesuffix(")"))
+    assert len(data) <= previews.SHARD_PICTURE_BYTES / pictures
+    shown = Image.open(io.BytesIO(data))
+    assert shown.format == "WEBP"
+    assert shown.width / shown.height == pytest.approx(shape[1] / shape[0], rel=0.3)
