@@ -2,12 +2,13 @@
 
 Dagster's storages open a connection for every query and close it again, so that many short processes do not use up the
 server's. To queue one run of a backfill over the shard assets the daemon writes six assets and their checks as planned:
-hundreds of queries, and a connection costs more than the query. Only the webserver and the daemon ask for the coordinator of
-runs; so what it does to their instance holds for no run and no step.
+hundreds of queries, and a connection costs more than the query. One in five asks whether a table is there; that is kept too.
+Only the webserver and the daemon ask for the coordinator of runs; what it does to their instance holds for no run and no step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import dagster as dg
@@ -52,3 +53,18 @@ def keep_connections(storage: Any) -> None:
     storage._engine = create_pg_engine(
         storage.postgres_url, storage._token_provider, isolation_level="AUTOCOMMIT", pool_pre_ping=True, **_OPEN
     )
+    if hasattr(storage, "has_table"):
+        storage.has_table = _Tables(storage.has_table)
+
+
+class _Tables:
+    """Whether the database has a table; one that was there once is not asked for again, since no table ever goes."""
+
+    def __init__(self, has_table: Callable[[str], bool]) -> None:
+        self._has_table = has_table
+        self._there: set[str] = set()
+
+    def __call__(self, table_name: str) -> bool:
+        if table_name not in self._there and self._has_table(table_name):
+            self._there.add(table_name)
+        return table_name in self._there

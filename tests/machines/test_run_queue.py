@@ -39,3 +39,18 @@ def test_queries_share_a_connection_and_survive_a_restart_of_the_server(postgres
     assert len(storage.get_dynamic_partitions("shards")) == 20
     assert len(opened) == 2
     storage.dispose()
+
+
+def test_a_table_that_is_there_is_looked_up_once_and_one_that_comes_later_is_found(postgres: Postgres) -> None:
+    address = f"postgresql+psycopg2://dagster:{postgres.password}@127.0.0.1:{postgres.port}/postgres"
+    storage, asked = PostgresEventLogStorage(address), list[str]()
+    keep_connections(storage)
+    sa.event.listen(storage._engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    assert not storage.has_table("later")
+    with storage._connect() as connection:
+        connection.execute(sa.text("create table later (id int)"))
+    assert storage.has_table("later")
+    asked.clear()
+    assert storage.has_table("later")
+    assert not asked
+    storage.dispose()
