@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,10 +25,13 @@ from facecaption_assets.settings import Settings, SettingsError, load_settings
 from facecaption_ml.schemas import SHARD_TABLES, empty
 from nightly_context import NightlyContext
 
+# Not that of the working folder, where a demo may have left shards.
+_EMPTY_HOME = tempfile.TemporaryDirectory(prefix="nightly-home-")
+
 
 @cache
 def code_location(**more: Any) -> tuple[Settings, dg.Definitions]:
-    settings = load_settings(profile="photos", shards_per_run=4, **more)
+    settings = load_settings(profile="photos", shards_per_run=4, **{"home": Path(_EMPTY_HOME.name), **more})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return settings, build_definitions(settings)

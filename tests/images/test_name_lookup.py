@@ -65,12 +65,14 @@ def test_names_of_this_machine_need_no_server(names: NameServer, site: Site) -> 
 
 def test_silent_hosts_cost_no_good_row_and_little_time(names: NameServer, site: Site) -> None:
     urls = [f"http://{'silent' if i % 2 else 'good'}{i}.example:{site.port}/image/{i}" for i in range(600)]
-    policy = local(nameservers=(names.address,), retries=1, backoff_s=0.1, total_timeout_s=10.0, connections=32)
+    policy = local(nameservers=(names.address,), retries=1, backoff_s=0.1, total_timeout_s=100.0, connections=4)
     start = time.monotonic()
     table = fetch_raw_images(manifest(urls), *policy)
     wall = time.monotonic() - start
     assert table["status"].to_list() == ["ok", "dns_error"] * 300
-    assert wall < 15  # two lookups of a second each, side by side; one after the other in 32 threads they take 19 s
+    assert (
+        wall < 75
+    )  # two lookups of a second each, side by side; one after the other over 4 connections they take 150 s
     assert "no answer to the lookup of silent1.example within 1 s, 2 times" in table["error"][1]
 
 
