@@ -180,6 +180,7 @@ def test_a_baseline_by_its_folder_is_a_partition_like_any_other(place: Place, tm
     assert "100 % accuracy" in found.metadata
 
 
+@pytest.mark.slow
 def test_celeba_through_the_settings(place: Place, tmp_path: Path) -> None:
     numbers = range(1, 13)
     splits = {n: 0 if n < 7 else 1 if n < 9 else 2 for n in numbers}
@@ -269,6 +270,7 @@ def test_tables_of_what_was_measured(place: Place, measured: dict[str, Outcome])
     }
 
 
+@pytest.mark.slow
 def test_a_number_that_fell_is_a_warning_that_names_it(tmp_path: Path) -> None:
     place = Place(tmp_path)
     key = "benchmarks/retrieval/sample/flip.json"
@@ -329,6 +331,7 @@ def test_names_that_there_are_not_are_answered_with_those_there_are(place: Place
         measure(place.settings(benchmark_lfwa=str(tmp_path / "gone")), place.store, "attributes", "lfwa", "flip")
 
 
+@pytest.mark.slow
 def test_a_photo_is_described_whether_or_not_it_has_a_face(place: Place, photos: Path) -> None:
     describe = describer(place.settings())
     obama = decode_image((photos / "obama.jpg").read_bytes())

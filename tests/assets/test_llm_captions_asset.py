@@ -91,6 +91,7 @@ def metadata(made: Pipeline, shard: str) -> dict[str, object]:
     return {name: entry.value for name, entry in event.asset_materialization.metadata.items()}
 
 
+@pytest.mark.slow
 def test_tokens_and_their_price_are_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer) -> None:
     server.text = backwards
     given = {"llm_backend": "endpoint", "llm_model": "m", "llm_price_prompt": 1000.0, "llm_price_completion": 10_000.0}
@@ -103,6 +104,7 @@ def test_tokens_and_their_price_are_summed(tmp_path: Path, monkeypatch: pytest.M
     assert told["cost"] == pytest.approx(asked * (200 * 1000 + 30 * 10_000) / 1e6)
 
 
+@pytest.mark.slow
 def test_an_endpoint_without_credit_ends_the_run_with_its_words_and_costs_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer
 ) -> None:
@@ -119,6 +121,7 @@ def test_an_endpoint_without_credit_ends_the_run_with_its_words_and_costs_no_ans
     assert len(server.times) == 6 + len(found["caption"].unique()) - 4
 
 
+@pytest.mark.slow
 def test_the_servers_words_stand_in_the_row_and_in_the_metadata(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer
 ) -> None:
@@ -153,6 +156,7 @@ def metadata_of(made: Pipeline, shard: str) -> Mapping[str, dg.MetadataValue]:  
     return record.asset_materialization.metadata
 
 
+@pytest.mark.slow
 def test_a_demonstration_shows_rewrites_of_the_first_shard_and_keeps_the_templates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,6 +180,7 @@ def test_a_demonstration_shows_rewrites_of_the_first_shard_and_keeps_the_templat
     assert "demonstration" not in metadata_of(made, SHARD_NAMES[1])
 
 
+@pytest.mark.slow
 def test_a_demonstration_without_its_model_costs_nothing_but_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,7 @@ def data() -> AttributeData:
     return AttributeData.from_arrays(pixels, random.random((8, 40)) < 0.4, "noise", 0.25, 0.25)
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_the_file_and_leaves_the_first_blocks(
     data: AttributeData, weights: Path, tmp_path: Path
 ) -> None:

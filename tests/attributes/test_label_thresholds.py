@@ -43,6 +43,7 @@ def calibrated_faces(count: int, seed: int, shift: float = 0.0) -> tuple[np.ndar
     return p, rng.random((count, 40)) < np.clip(p - shift, 0, 1)
 
 
+@pytest.mark.slow
 @examples(40)
 @given(faces, precisions)
 def test_above_its_threshold_an_attribute_reaches_the_precision_with_the_confidence(
@@ -81,6 +82,7 @@ def asserted_labels_alone(p: np.ndarray, rule: LabelRule) -> np.ndarray:
     return with_female(p, p > 0.5)[0] > np.array([rule.thresholds[name] for name in NAMES])
 
 
+@pytest.mark.slow
 @examples(40)
 @given(faces)
 def test_bounds_never_fall_and_are_the_same_every_time_and_in_any_order(drawn: tuple[np.ndarray, np.ndarray]) -> None:

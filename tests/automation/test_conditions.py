@@ -57,6 +57,7 @@ class Ticks:
         return {asset for asset in wanted if result.get_num_requested(dg.AssetKey(asset))}
 
 
+@pytest.mark.slow
 def test_summaries_follow_49_of_50_shards_once_at_the_next_tick() -> None:
     ticks = Ticks()
     shards = [f"shard-{number:05d}" for number in range(50)]
@@ -141,6 +142,7 @@ def test_what_the_night_keeps_fresh_has_an_age_at_which_it_is_too_old() -> None:
     assert with_policy(shard_freshness_hours=0.0) == set(SUMMARIES)
 
 
+@pytest.mark.slow
 def test_weekly_benchmarks_measure_each_trained_variant_on_each_data_set_that_is_there(tmp_path: Path) -> None:
     defs = definitions(benchmark_celeba=str(tmp_path), benchmark_lfwa=str(tmp_path))
     instance = dg.DagsterInstance.local_temp(str(tmp_path))

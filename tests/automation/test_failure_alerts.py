@@ -178,6 +178,7 @@ def test_ordinary_errors_stay_as_they_are() -> None:
 _OTHER_LETTERS = st.characters(exclude_characters="[redacted]")
 
 
+@pytest.mark.slow
 @given(st.text(_OTHER_LETTERS, min_size=6, max_size=40).filter(str.strip), st.text(), st.text())
 def test_a_known_secret_never_comes_through(secret: str, before: str, after: str) -> None:
     found = redact(f"{before}{secret}{after}", frozenset({secret}))

@@ -49,6 +49,7 @@ def test_a_manifest_adds_shards_after_the_last_and_marks_urls_that_were_there_be
     assert run.get_asset_check_evaluations()[0].passed
 
 
+@pytest.mark.slow
 def test_the_same_file_or_the_same_content_makes_no_shards_twice(world: World) -> None:
     manifest = world.manifest("more.csv", ["d", "e", "f"])
     assert world.run().success

@@ -173,6 +173,7 @@ def test_a_bucket_that_is_not_there_is_named(s3_server: dict[str, str]) -> None:
         read_celeba_labels(Store("s3://absent/celeba", s3_options(s3_server)))
 
 
+@pytest.mark.slow
 def test_real_celeba_is_read_with_its_own_labels_and_split(tmp_path: Path) -> None:
     archive = SHARED_DATA / "celeba_lowres.tar"
     if not archive.is_file():

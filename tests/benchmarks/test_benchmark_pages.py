@@ -63,6 +63,7 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
+@pytest.mark.slow
 @given(HOSTILE)
 def test_no_name_or_note_becomes_html(text: str) -> None:
     page, tame = html(with_hostile(text), {text: PNG}), html(with_hostile("tame"), {"tame": PNG})

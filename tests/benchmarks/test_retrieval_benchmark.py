@@ -38,6 +38,7 @@ def measure(data: PairData, store: Store, protocol: ProbeProtocol = QUICK) -> Be
     return measure_retrieval(data, cache_of(store), protocol).result
 
 
+@pytest.mark.slow
 def test_after_the_papers_protocol_pictures_and_captions_that_correspond_find_each_other(store: Store) -> None:
     """20 epochs at 4e-4, from features of pictures and texts that are turned against each other: by chance 1 of 100."""
     protocol = RETRIEVAL.model_copy(update={"batch_size": 16, "runs": 2})
@@ -199,6 +200,7 @@ def test_the_test_split_is_not_looked_at_in_training(store: Store) -> None:
     assert result.measurements != other.measurements
 
 
+@pytest.mark.slow
 def test_a_small_validation_split_does_not_choose_the_first_epoch_for_want_of_difference(store: Store) -> None:
     """R@10 among ten pictures is always 1; R@5 still tells epochs apart, and where all are right the last one is taken."""
     data, cache = pairs(store, 200, 20, 10), cache_of(store)

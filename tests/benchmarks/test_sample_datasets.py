@@ -77,6 +77,7 @@ def all_crops() -> list[np.ndarray]:
     return drawn(sample_labels_data(1, SMALL).pictures, list(range(12)))
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=4))
 @examples(10)
 def test_a_picture_does_not_depend_on_what_else_is_asked_for(all_crops: list[np.ndarray], rows: list[int]) -> None:

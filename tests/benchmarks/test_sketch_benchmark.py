@@ -109,6 +109,7 @@ def test_the_course_reaches_each_stage_at_its_own_share_in_spite_of_rounding(sta
     np.testing.assert_allclose(reciprocal, 1 / ranks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("photos", [2, 3, 8])
 def test_chance_is_one_half_and_the_mean_of_one_over_every_rank(store: Store, photos: int) -> None:
     result = measure(drawings(store, 4, photos), store).result
@@ -158,6 +159,7 @@ def test_text_is_learned_and_helps_an_early_sketch(store: Store) -> None:
     assert early[BOTH] > early[SKETCH] + 0.1
 
 
+@pytest.mark.slow
 def test_the_test_split_is_not_looked_at_in_training(store: Store) -> None:
     """Other captions of test photos change what is found by text, and nothing that is asked by sketch."""
     data = drawings(store, 20, 12, 8)
@@ -213,6 +215,7 @@ def test_without_captions_only_sketches_are_asked_with(store: Store) -> None:
     assert set(measured.result.curves) == {f"{SKETCH}, m@A", f"{SKETCH}, m@B"}
 
 
+@pytest.mark.slow
 def test_a_drawing_whose_photo_does_not_decode_is_counted_and_left_out(store: Store) -> None:
     """Of the gallery too: every number is as without it."""
     data = drawings(store, 6, 8, damaged_photos=[2, 9])

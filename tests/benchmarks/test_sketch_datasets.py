@@ -372,6 +372,7 @@ def test_sketches_do_not_depend_on_the_order_in_which_they_are_read(tmp_path: Pa
         assert len(found) == len(rows)
 
 
+@pytest.mark.slow
 def test_the_split_follows_from_names_and_seed_and_not_from_captions(tmp_path: Path) -> None:
     store = write(tmp_path, some_photos(12))
     first, again = photo_episodes(store, None, steps=2), photo_episodes(store, described, steps=2)

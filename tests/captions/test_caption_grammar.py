@@ -91,6 +91,7 @@ def test_an_unknown_wording_shows():
     assert all(("Wearing_Hat" in find_attributes(c)[0]) == ("tricorne" not in c) for c in captions)
 
 
+@pytest.mark.slow
 def test_version_is_the_text(tmp_path: Path):
     grammar = CaptionGrammar.load()
     assert re.fullmatch(r"[0-9a-f]{12}", grammar.version)

@@ -72,6 +72,7 @@ def test_there_are_enough_kinds_and_each_is_there_once() -> None:
     assert len({entry["answer"] for entry in DATA["answers"]}) == len(kinds)
 
 
+@pytest.mark.slow
 @examples(300)
 @given(st.sampled_from(BEFORE), st.sampled_from(BEFORE), st.sampled_from(AROUND), st.sampled_from(BEHIND))
 def test_what_stands_around_a_caption_in_any_combination_goes(

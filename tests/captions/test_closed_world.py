@@ -29,6 +29,7 @@ def judged(case: dict):
     return judge_rewrite(case["text"], case["labels"], case["gender"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["", "_fresh", "_diverse", "_plain", "_rounds"])
 def test_inventions_are_refused_and_honest_paraphrases_taken(name: str) -> None:
     """All but the first: sentences that the vocabulary was first measured on without having seen them."""

@@ -330,6 +330,7 @@ def test_no_sentence_says_one_label_alone(names: list[str], gender: Gender | Non
         assert len(said) > 1 or said == ["Blurry"], (sentence, text)
 
 
+@pytest.mark.slow
 @examples(60)
 @given(LABELS, st.sampled_from(GENDERS), SEEDS)
 def test_words_are_those_of_the_vocabulary_and_of_the_gender(

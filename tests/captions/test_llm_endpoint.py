@@ -117,6 +117,7 @@ def test_rate_limit_slows_the_client_down_instead_of_costing_rows(server: ChatSe
     assert [answer.failure for answer in answers] == [None] * 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "failure", "attempts"),
     [
@@ -260,6 +261,7 @@ def test_dead_endpoint_is_given_up(dead_port: int, caplog: pytest.LogCaptureFixt
     assert time.monotonic() - start < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("behaviour", "failure"), [("hang", Failure.TIMEOUT), ("500", Failure.SERVER_ERROR)])
 def test_endpoint_that_never_answers_well_is_left_alone(server: ChatServer, behaviour: str, failure: Failure) -> None:
     chat = model(server.url(behaviour), timeout_s=0.2, retries=0)

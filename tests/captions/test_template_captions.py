@@ -109,6 +109,7 @@ def test_every_pair_of_labels(gender):
             assert_right(labels, gender, template_caption(given_labels(labels), gender, i * 100 + j))
 
 
+@pytest.mark.slow
 def test_no_label_is_said_twice(random_captions):
     words = (
         r"glasses|hat|lipstick|earrings|necklace|makeup|goatee|smil\w+|bangs|fringe|double chin|bald|cheekbones|young"
@@ -145,6 +146,7 @@ def test_several_sentences_with_different_attributes(random_captions):
             assert sum(map(len, told)) == len(set(said(labels)) - {"Male", FEMALE}), caption
 
 
+@pytest.mark.slow
 @examples(300)
 @given(
     st.sets(st.sampled_from(OTHERS), min_size=1, max_size=14),
@@ -189,6 +191,7 @@ def test_wrong_labels_are_named():
         template_caption([], "other", 0)
 
 
+@pytest.mark.slow
 def test_captions_do_not_depend_on_what_was_captioned_before():
     sets = [(settled(random.Random(i).sample(OTHERS, 8), GENDERS[i % 3]), GENDERS[i % 3]) for i in range(60)]
     warm, again = CaptionGrammar.load(), CaptionGrammar.load("bundled")

@@ -53,6 +53,7 @@ PRONOUN = r"(he|she|they|his|her|their|there|the (man|woman|person)('s)?)"
 UNAMBIGUOUS = rf"\.|,? and (is|are|has|have|wears?) |,? and {PRONOUN} |, (wearing|he|she|they) | who is "
 
 
+@pytest.mark.slow
 @examples(400)
 @given(captions())
 def test_nothing_stands_where_a_no_before_it_could_deny_it(case):
@@ -62,6 +63,7 @@ def test_nothing_stands_where_a_no_before_it_could_deny_it(case):
         assert re.match(UNAMBIGUOUS, caption[lack.end() :]), caption
 
 
+@pytest.mark.slow
 @examples(400)
 @given(captions(most=20))
 def test_in_which_picture_is_said_once(case):
@@ -96,6 +98,7 @@ def test_hair_is_named_once(case):
     assert len(re.findall(r"\bnose\b", caption)) <= 1, caption
 
 
+@pytest.mark.slow
 @examples(150)
 @given(captions(most=20))
 def test_no_sentence_is_one_adjective(case):
@@ -149,6 +152,7 @@ def test_few_labels_do_not_sound_like_a_form(labels, gender, known):
             assert len(sentences(caption)) == 1, caption
 
 
+@pytest.mark.slow
 def test_openings_vary_and_sentences_begin_differently():
     draw = random.Random(5)
     openings, thrice, total = set(), 0, 500

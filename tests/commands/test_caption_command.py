@@ -30,6 +30,7 @@ def strip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_caption_sees_what_the_detectors_settings_say(strip: Path, tmp_path: Path) -> None:
     found = {}
     for size in ("0", "160"):
@@ -38,6 +39,7 @@ def test_caption_sees_what_the_detectors_settings_say(strip: Path, tmp_path: Pat
     assert found == {"0": 4, "160": 0}
 
 
+@pytest.mark.slow
 def test_weights_of_the_settings_and_those_of_the_option(strip: Path, tmp_path: Path) -> None:
     done = invoke("caption", strip, home=tmp_path, FACECAPTION_DETECTOR_WEIGHTS="absent.pth")
     assert done.returncode == 1
@@ -47,6 +49,7 @@ def test_weights_of_the_settings_and_those_of_the_option(strip: Path, tmp_path: 
     assert named.returncode == 0
 
 
+@pytest.mark.slow
 def test_the_predictor_of_the_settings_and_that_of_the_option(strip: Path, tmp_path: Path) -> None:
     done = invoke("caption", strip, home=tmp_path, FACECAPTION_ATTRIBUTE_WEIGHTS="absent")
     assert_one_line(done, "FACECAPTION_ATTRIBUTE_WEIGHTS", "absent", "attributes.safetensors is missing")
@@ -56,6 +59,7 @@ def test_the_predictor_of_the_settings_and_that_of_the_option(strip: Path, tmp_p
     assert_one_line(wrong, "--attributes", "absent", "attributes.safetensors is missing")
 
 
+@pytest.mark.slow
 def test_a_folder_is_read_as_a_source_reads_it(strip: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     for name in ("a.jpg", ".hidden.jpg", ".thumbnails/b.jpg", "@eaDir/c.jpg", "sub/_MG_1.JPG", "d.jpg.part"):

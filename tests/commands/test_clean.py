@@ -48,6 +48,7 @@ def littered(settings: Settings) -> Settings:
     return settings
 
 
+@pytest.mark.slow
 def test_what_left_the_source_goes_and_what_is_in_use_stays(littered: Settings, capsys: Captured) -> None:
     store = Store(littered.store_root)
     before = store.sizes()

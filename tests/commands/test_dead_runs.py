@@ -47,6 +47,7 @@ def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> S:
     return found.status
 
 
+@pytest.mark.slow
 def test_runs_of_ended_processes_only(
     instance: dg.DagsterInstance, tmp_path: Path, ended: ProcessIdentity, capsys: pytest.CaptureFixture[str]
 ) -> None:

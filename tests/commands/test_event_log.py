@@ -107,6 +107,7 @@ def test_nothing_of_a_removed_picture_is_left_in_the_instance_and_everything_els
     assert PIXELS in str(model.asset_materialization)
 
 
+@pytest.mark.slow
 def test_what_a_list_written_by_hand_has_emptied_is_taken_out_of_the_instance_too(remembered: Settings) -> None:
     store, removed = remembered.open_store(), RemovalList(urls=frozenset({url(0, 0)}))
     remove_addresses(store, survey(store, removed).held)

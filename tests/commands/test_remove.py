@@ -32,6 +32,7 @@ Captured = pytest.CaptureFixture[str]
 TODAY = datetime.date(2026, 5, 4)
 
 
+@pytest.mark.slow
 def test_a_removed_url_is_recorded_and_shown_and_a_rebuild_takes_out_row_and_pixels(
     settings: Settings, capsys: Captured, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def environment() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "words"),
     [

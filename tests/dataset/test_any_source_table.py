@@ -81,6 +81,7 @@ def test_any_bytes_are_rows_and_dropped_rows_or_one_error(
 _pieces = st.lists(st.sampled_from([*'ab," é\r', "http://a/", "http://b/,x\r"]), max_size=10).map("".join)
 
 
+@pytest.mark.slow
 @given(st.lists(_pieces, min_size=1, max_size=30), st.sampled_from("\n\r"), st.integers(32, 200))
 @_quick
 def test_rows_do_not_depend_on_where_blocks_end(tmp_path: Path, lines: Sequence[str], end: str, size: int) -> None:

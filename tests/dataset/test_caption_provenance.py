@@ -137,6 +137,7 @@ def test_a_card_of_published_and_template_captions_says_what_holds_of_each(store
     assert "| the grammar (`template`) | 3 | 60.0% |" in text
 
 
+@pytest.mark.slow
 def test_the_card_counts_models_refusals_and_sources_over_all_shards(store: Store) -> None:
     make_shard(store, S[0], ["llm", "llm", "unfaithful", "not fluent"])
     make_shard(store, S[1], ["llm", "client error: 402 no credit left", "client error: 402 pay first"], model="chat2")
@@ -175,6 +176,7 @@ def test_with_templates_alone_the_card_says_that_no_model_was_asked(store: Store
     assert numbers["captions"]["models"] == []
 
 
+@pytest.mark.slow
 def test_the_card_names_the_labels_that_no_caption_says(store: Store) -> None:
     released = make_shard(store, S[0], ["none"] * 4, excluded=["Attractive", "Chubby"])
     assert released["labels"].to_list() == [LABELS] * 4
@@ -199,6 +201,7 @@ def test_what_is_not_stored_any_more_is_counted_as_unknown(store: Store) -> None
     assert numbers["captions"]["sources"]["llm"] == 1
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(["llm", "template"]), min_size=1, max_size=40), st.integers(1, 7))
 def test_examples_do_not_depend_on_how_rows_are_divided_into_shards(sources: list[str], size: int) -> None:
     ids = [f"{sample_id(str(i))}_0" for i in range(len(sources))]

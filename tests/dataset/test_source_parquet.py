@@ -107,6 +107,7 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.slow
 def test_urls_of_megabytes_in_a_dictionary_take_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "list.parquet"
     values = pa.array(["http://a.test/" + "x" * 5_000_000, URLS[0]])

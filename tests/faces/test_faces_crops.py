@@ -77,6 +77,7 @@ def table(shard: pl.DataFrame, detector: FaceDetector) -> CropTable:
     return crop_table(shard, detector)
 
 
+@pytest.mark.slow
 def test_counts_add_up(table: CropTable, shard: pl.DataFrame, detector: FaceDetector) -> None:
     assert table.images[ImageOutcome.NOT_FETCHED] == 2
     assert table.images[ImageOutcome.UNDECODABLE] == 3

@@ -52,6 +52,7 @@ def assert_agree(ours: np.ndarray, theirs: np.ndarray, pixels: float = 1.0, scor
     assert np.abs(ours[:, 4] - theirs[partner, 4]).max() <= score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["bundled", "user"])
 def test_agrees_with_facexlib_on_photographs(
     source: str, photo_pixels: dict[str, np.ndarray], user_weights: Path
@@ -91,6 +92,7 @@ def test_coordinates_are_those_of_the_source(detector: FaceDetector, photo_pixel
     assert left_eye[1] < nose[1] < left_mouth[1]
 
 
+@pytest.mark.slow
 def test_same_result_whatever_is_beside_it_and_however_many_threads(
     detector: FaceDetector, photo_pixels: dict[str, np.ndarray], blobs: list[np.ndarray]
 ) -> None:

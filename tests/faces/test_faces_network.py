@@ -121,6 +121,7 @@ def resnet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_resnet50_from_a_users_file(resnet_file: Path) -> None:
     model = facexlib_network(load_weights(resnet_file, "resnet50"), "resnet50")

@@ -69,6 +69,7 @@ def assert_each_once(faces: Sequence[Face], boxes: Placed) -> None:
         assert max(overlap(face, box) for face in sure) > 0.7
 
 
+@pytest.mark.slow
 def test_a_group_photo(detector: FaceDetector, portraits: list[Portrait]) -> None:
     picture, boxes = group(portraits, (6000, 4000), 165, 12, 8)
     (faces,) = detector.detect([picture])

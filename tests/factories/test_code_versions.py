@@ -63,6 +63,7 @@ def _under(**changes: Any) -> dict[str, Any]:
     return reads_of(load_settings(**GUIDED).replaced(**changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -84,6 +85,7 @@ def test_a_changed_setting_moves_the_code_version_of_what_reads_it_and_of_nothin
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "setting", "value", "moves"),
     [

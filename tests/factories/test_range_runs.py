@@ -46,6 +46,7 @@ def reasons(chain: Chain, asset: str) -> dict[str | None, str]:
     return {r.partition_key: str(r.event_log_entry.asset_observation.metadata["failure"].value) for r in records}  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_each_shard_is_recorded_once_and_its_checks_are_passed(chain: Chain) -> None:
     chain.words[S[1]] = "Another person."
     run = chain.run()
@@ -73,6 +74,7 @@ def test_a_shard_alone_is_recorded_as_in_a_range(chain: Chain) -> None:
     assert checks(chain, "llm_captions", "hard")[S[1]] == "SUCCEEDED"
 
 
+@pytest.mark.slow
 def test_what_is_made_again_without_a_change_makes_nothing_stale(chain: Chain) -> None:
     chain.run()
     assert chain.run("summary", partition_key=None).success
@@ -81,6 +83,7 @@ def test_what_is_made_again_without_a_change_makes_nothing_stale(chain: Chain) -
     assert not chain.stale("summary")
 
 
+@pytest.mark.slow
 def test_a_shard_with_other_content_makes_what_follows_stale_and_no_other_shard(chain: Chain) -> None:
     chain.run()
     chain.run("summary", partition_key=None)
@@ -100,6 +103,7 @@ def test_a_changed_setting_makes_stale_what_reads_it_and_nothing_else(chain: Cha
     assert chain.stale("llm_captions", S[0], home="/elsewhere", threads=3, shards_per_run=9) == []
 
 
+@pytest.mark.slow
 def test_good_shards_go_on_beside_a_failed_one(chain: Chain) -> None:
     chain.run()  # so that there are tables of an earlier run, which the failed shard must not be carried on with
     chain.failing, chain.computed = {("template_captions", S[1])}, []

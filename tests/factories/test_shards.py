@@ -102,6 +102,7 @@ def test_a_range_opens_its_work_once_and_each_shard_has_its_own_record(world: Wo
         assert world.check_outcomes("hard", run)[shard] == "SUCCEEDED"
 
 
+@pytest.mark.slow
 def test_what_is_recorded_on_the_spot_says_which_code_made_it(world: World) -> None:
     world.raising = {SHARDS[2]}  # the step fails, so that Dagster writes no events of its own for the others
     assert not world.run(tags=RANGE).success
@@ -123,6 +124,7 @@ def test_a_range_of_one_shard_records_its_checks_for_that_shard(world: World) ->
     assert world.check_outcomes("schema", run)[SHARDS[2]] == "SUCCEEDED"
 
 
+@pytest.mark.slow
 def test_a_failing_shard_does_not_undo_the_others(world: World) -> None:
     world.raising = {SHARDS[1]}
     run = world.run(tags=RANGE)
@@ -139,6 +141,7 @@ def test_a_failing_shard_does_not_undo_the_others(world: World) -> None:
     assert world.materialized() == SHARDS
 
 
+@pytest.mark.slow
 def test_a_blocking_check_keeps_its_shard_from_counting(world: World) -> None:
     world.failing_check, world.warning_check = {SHARDS[0]}, {SHARDS[2]}
     run = world.run(tags=RANGE)
@@ -149,6 +152,7 @@ def test_a_blocking_check_keeps_its_shard_from_counting(world: World) -> None:
     assert not world.store.has_table("template_captions", SHARDS[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_a_rejected_shard_keeps_its_rows_apart(world: World, several: bool) -> None:
     world.rejected = {SHARDS[0]}

@@ -45,6 +45,7 @@ def test_recall_is_that_of_a_slow_count(pairs: int, captions: int, seed: int) ->
         assert found.text_to_image[at] == pytest.approx(slow_recall(texts, images, ids, min(k, pairs)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[1] * 30, [1, 2, 3, 5, 9], [20], [10, 1]], ids=str)
 def test_chance_is_what_random_features_reach(sizes: list[int]) -> None:
     ids = np.repeat(np.arange(len(sizes)), sizes)

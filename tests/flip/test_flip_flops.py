@@ -28,6 +28,7 @@ def counted(preset: Preset, pairs: int, tokens: int, processes: int = 1) -> int:
     return int(counter.get_total_flops())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pairs", "tokens"), [(4, 8), (6, 40)])
 @pytest.mark.parametrize("preset", ["tiny", "micro"])
 def test_a_step_has_the_operations_that_pytorch_counts(preset: str, pairs: int, tokens: int) -> None:

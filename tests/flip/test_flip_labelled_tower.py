@@ -72,6 +72,7 @@ def test_the_card_and_the_figures_say_what_it_is(tower: tuple[Path, TowerResult]
     assert figures["data"] == "squares"
 
 
+@pytest.mark.slow
 def test_equal_arguments_give_equal_weights(tower: tuple[Path, TowerResult], tmp_path: Path) -> None:
     trained(tmp_path / "again")
     again = load_file(tmp_path / "again" / "model.safetensors")

@@ -163,6 +163,7 @@ def test_training_views_are_decoded_larger_than_plain_ones(
     assert set(sides) == {16}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_threads_change_nothing(store: Store, new_loader: NewLoader, threads: int, prefetch: int) -> None:

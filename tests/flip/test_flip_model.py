@@ -140,6 +140,7 @@ def test_a_token_moved_to_another_place_counts(model: FlipModel) -> None:
     assert not torch.allclose(model.text_tokens(ids, mask)[:, 0], model.text_tokens(swapped, mask)[:, 0], atol=1e-3)
 
 
+@pytest.mark.slow
 @examples(25)
 @given(st.integers(0, 1000), st.integers(0, 4), st.integers(FIRST_WORD, VOCABULARY - 1))
 def test_padding_changes_nothing_whatever_stands_in_it(seed: int, more: int, filler: int) -> None:
@@ -201,6 +202,7 @@ def test_matching_depends_on_the_picture_the_caption_and_enc(model: FlipModel) -
         assert not torch.allclose(logits, changed, atol=1e-3), what
 
 
+@pytest.mark.slow
 @examples(25)
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=6), st.integers(0, 1000))
 def test_image_rows_are_the_same_as_pictures_repeated(rows: list[int], seed: int) -> None:

@@ -63,6 +63,7 @@ def test_a_training_goes_on_to_the_last_bit(
     assert_same(newest(other), found)
 
 
+@pytest.mark.slow
 def test_equal_settings_give_equal_weights_on_any_number_of_threads(store: Store, tmp_path: Path) -> None:
     versions = set()
     for threads in (1, 3):
@@ -129,6 +130,7 @@ def test_checkpoints_are_kept_as_told_and_gone_when_the_training_is_done(store: 
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_best_weights_survive_an_epoch_that_is_run_again(store: Store, tmp_path: Path) -> None:
     """Stopped in the second epoch, run to the third, thrown back to the second: its best is still the first epoch's."""
     config = micro_config(store, epochs=4, keep_checkpoints=1, max_steps=12)
@@ -182,6 +184,7 @@ def test_variants_whose_texts_are_equal_are_one_model(tmp_path: Path) -> None:
     assert weights["flip"] != weights["flip_alt_text"]
 
 
+@pytest.mark.slow
 def test_what_the_model_did_not_see_whole_is_counted(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     write_squares(store, PAIRS, extra=" It is drawn again and again and again and again and again.", damaged=10)
@@ -202,6 +205,7 @@ def test_what_the_model_did_not_see_whole_is_counted(tmp_path: Path) -> None:
     assert "kept secret" not in json.dumps(found) + card
 
 
+@pytest.mark.slow
 def test_without_held_out_pairs_the_last_epoch_counts(store: Store, tmp_path: Path) -> None:
     outcome = train(micro_config(store, epochs=2, evaluation_pairs=0), tmp_path / "work")
     assert outcome is not None

@@ -60,6 +60,7 @@ def line_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> LineOf:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "where"),
     [(4, "the loss or its gradient is not finite at step 5"), (8, "the weights are not finite after step 8")],
@@ -164,6 +165,7 @@ def test_a_training_that_cannot_start_says_why(
     assert named in line_of(micro_config(store, **given, fresh=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["safetensors", "pt", "json"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(
     store: Store, tmp_path: Path, line_of: LineOf, ending: str

@@ -63,6 +63,7 @@ def test_names_of_this_machine_need_no_server(names: NameServer, site: Site) -> 
     assert (row["status"], names.asked) == ("ok", [])
 
 
+@pytest.mark.slow
 def test_silent_hosts_cost_no_good_row_and_little_time(names: NameServer, site: Site) -> None:
     urls = [f"http://{'silent' if i % 2 else 'good'}{i}.example:{site.port}/image/{i}" for i in range(600)]
     policy = local(nameservers=(names.address,), retries=1, backoff_s=0.1, total_timeout_s=100.0, connections=4)

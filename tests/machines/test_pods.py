@@ -69,6 +69,7 @@ def test_an_assets_job_is_valid_and_says_all_that_a_node_must_have(asset: str) -
     assert {"/tmp", "/data"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asset", ASSETS)
 def test_a_pod_with_gpus_is_sure_of_all_that_it_asks_for(asset: str) -> None:
     pod = pod_of(asset)

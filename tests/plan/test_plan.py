@@ -65,6 +65,7 @@ def test_twice_the_urls_take_twice_the_machine_hours(urls: int, speeds: Values, 
     assert twice.totals["gpu_hours"] == pytest.approx(2 * once.totals["gpu_hours"])
 
 
+@pytest.mark.slow
 @examples(50)
 @given(speeds=SPEEDS, sizes=SIZES)
 def test_totals_are_the_sums_of_the_stages_and_say_which_they_lack(speeds: Values, sizes: Values) -> None:
@@ -114,6 +115,7 @@ def plan_of(home: Settings, request: Request) -> tuple[Plan, dict[str, dict[str,
     return plan, {stage["asset"]: stage for stage in plan.stages.iter_rows(named=True)}
 
 
+@pytest.mark.slow
 def test_speeds_and_shares_are_those_of_this_installation(home: Settings) -> None:
     make_data_set(home)
     plan, stages = plan_of(home, Request(MILLION))
@@ -125,6 +127,7 @@ def test_speeds_and_shares_are_those_of_this_installation(home: Settings) -> Non
     assert stages["raw_images"]["stored_bytes"] == pytest.approx(MILLION / 3 * size, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_cpus_speed_does_not_become_gpu_hours_unless_asked(home: Settings) -> None:
     make_data_set(home)
     plan, stages = plan_of(home, Request(MILLION))

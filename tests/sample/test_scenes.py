@@ -11,6 +11,7 @@ from facecaption_ml.sample import draw_scene, labelled_portraits
 from facecaption_ml.sample.scenes import plan_scene, scene_faces
 
 
+@pytest.mark.slow
 def test_sizes_and_faces_over_many_scenes() -> None:
     plans = [plan_scene(seed) for seed in range(600)]
     counts = np.bincount([len(plan.places) for plan in plans], minlength=4) / len(plans)

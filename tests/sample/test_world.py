@@ -113,6 +113,7 @@ def test_alt_text_seldom_tells_of_the_face() -> None:
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["jpeg", *VARIANT_SHARES])
 def test_every_form_of_a_file_shows_the_scene(variant: str) -> None:
     scene = draw_scene(11).image

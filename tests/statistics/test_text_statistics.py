@@ -394,6 +394,7 @@ def test_a_full_scratch_disk_is_named(tmp_path: Path) -> None:
         counter.add(np.arange(9, dtype=np.uint64), np.zeros(9, np.uint16))
 
 
+@pytest.mark.slow
 def test_progress_counts_rows_and_the_figure_has_three_panels(rows: list[tuple], tmp_path: Path) -> None:
     seen: list[int] = []
     result = TextStatistics.of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from facecaption_assets.training.figures import on_white, retrieval_figure, training_curves
 from facecaption_ml import figures
@@ -49,6 +50,7 @@ def test_the_own_face_is_framed_among_the_nearest() -> None:
     assert (picture[0, 0] == 255).all()
 
 
+@pytest.mark.slow
 def test_a_caption_with_dollar_signs_is_drawn_as_it_is() -> None:
     for caption in ("He paid $5 and got $3 back", r"a $\frac{1}{0$ of $\nothing$ man"):
         rows = [Retrieval(caption, face(90, True), 1, [face(90, True)])]
