@@ -113,7 +113,7 @@ def test_there_is_a_sheet_of_pictures_to_look_at(
 ) -> None:
     value = materialized[asset][0].metadata[sheet].value
     assert isinstance(value, str)
-    assert "data:image/jpeg;base64," in value
+    assert "data:image/webp;base64," in value
 
 
 def test_the_pages_lead_to_the_trace_of_a_face(materialized: dict[str, list[dg.AssetMaterialization]]) -> None:
