@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -203,6 +204,7 @@ def test_a_demonstration_without_its_model_costs_nothing_but_itself(
 def test_a_wrong_setting_is_one_line_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], named: str
 ) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # not installed, even where it is
     made, _ = pipeline(tmp_path, monkeypatch, **settings)
     with pytest.raises(RunFailedError, match=re.escape(named)) as caught:
         made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
