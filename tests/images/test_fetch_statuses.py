@@ -74,7 +74,7 @@ def test_status_by_answer(site: Site, path: str, status: str) -> None:
 )
 def test_status_by_body(site: Site, body: bytes, status: str) -> None:
     site.replies["/body"] = reply(body=body)
-    assert fetch_one(f"{site.base}/body", local())["status"] == status
+    assert fetch_one(f"{site.base}/body", local(read_timeout_s=20.0, total_timeout_s=30.0))["status"] == status
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "GIF"])

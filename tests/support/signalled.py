@@ -18,6 +18,11 @@ REPOSITORY = Path(__file__).parents[2]
 STOPPED = {signal.SIGINT: "stopped by Ctrl-C", signal.SIGTERM: "stopped by SIGTERM"}
 
 
+def _hear_hangups() -> None:
+    """Also where the tests themselves were started by ``nohup``."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a program ended: its exit status, what it had written, and how long it took after the signal."""
@@ -45,6 +50,7 @@ class Program:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_hear_hangups,
             )
 
     def output(self) -> str:
