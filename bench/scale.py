@@ -36,7 +36,7 @@ from backfills import launch
 from facecaption_assets.automation.nightly_backfill import find_backlog
 from facecaption_assets.definitions import build_definitions
 from facecaption_assets.factories.records import version_tags
-from facecaption_assets.machines.run_queue import keep_connections
+from facecaption_assets.machines.run_queue import keep_connections_of
 from facecaption_assets.partitions import SHARD_ASSETS
 from facecaption_assets.settings import Settings, load_settings
 from servers import Deployment, Postgres, postgres_programs, wait_until
@@ -108,8 +108,7 @@ def definitions() -> tuple[Settings, dg.RepositoryDefinition]:
 def instance_of_home() -> Iterator[dg.DagsterInstance]:
     """The deployment's own, as its daemon has it: with connections that stay open."""
     with dg.DagsterInstance.get() as instance:
-        for storage in (instance.event_log_storage, instance.run_storage, instance.schedule_storage):
-            keep_connections(storage)
+        keep_connections_of(instance)
         yield instance
 
 

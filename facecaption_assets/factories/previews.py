@@ -45,17 +45,17 @@ def shard_picture(image: np.ndarray, alt: str, pictures: int = 1) -> dg.Markdown
     """An RGB uint8 [H, W, 3] image as WebP, made smaller until it fits on the page of a shard that has so many ``pictures``."""
     from PIL import Image
 
-    shown = Image.fromarray(image)
+    whole = shown = Image.fromarray(image)
+    scale = 1.0
     while True:
         buffer = io.BytesIO()
         shown.save(buffer, "WEBP", quality=_WEBP_QUALITY)
         over = buffer.tell() * pictures / SHARD_PICTURE_BYTES
         if over <= 1 or min(shown.size) < 2:
             return _embedded(buffer.getvalue(), "webp", alt)
-        shrink = min(0.95 / math.sqrt(over), 0.9)
-        shown = shown.resize(
-            (max(int(shown.width * shrink), 1), max(int(shown.height * shrink), 1)), Image.Resampling.LANCZOS
-        )
+        scale *= min(0.95 / math.sqrt(over), 0.9)
+        size = max(int(whole.width * scale), 1), max(int(whole.height * scale), 1)
+        shown = whole.resize(size, Image.Resampling.LANCZOS)
 
 
 def figure(drawn: Figure, alt: str) -> dg.MarkdownMetadataValue:
@@ -79,14 +79,11 @@ def histogram(
     return drawn
 
 
-def bars(by_name: Mapping[str, float], label: str, baseline: Mapping[str, float] | None = None) -> Figure:
-    """Horizontal bars with their numbers, one per name, in the given order from the top; a tick for each of ``baseline``."""
+def bars(by_name: Mapping[str, float], label: str) -> Figure:
+    """Horizontal bars with their numbers, one per name, in the given order from the top."""
     drawn, (axes,) = figures.new_figure(5.0, 0.6 + 0.24 * max(len(by_name), 1))
     whole = all(float(value).is_integer() for value in by_name.values())
     figures.bars(axes, by_name, label, "{:,.0f}" if whole else "{:.3f}")
-    for row, name in enumerate(reversed(list(by_name))):  # the first name is on top
-        if baseline and name in baseline:
-            axes.plot([baseline[name]] * 2, [row - 0.4, row + 0.4], color=figures.COLOURS[1], linewidth=2)
     return drawn
 
 

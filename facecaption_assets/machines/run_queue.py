@@ -38,8 +38,13 @@ class PersistentQueuedRunCoordinator(QueuedRunCoordinator):
 
     def register_instance(self, instance: Any) -> None:
         super().register_instance(instance)
-        for storage in (instance.event_log_storage, instance.run_storage, instance.schedule_storage):
-            keep_connections(storage)
+        keep_connections_of(instance)
+
+
+def keep_connections_of(instance: dg.DagsterInstance) -> None:
+    """Of all three storages of an instance, see ``keep_connections``."""
+    for storage in (instance.event_log_storage, instance.run_storage, instance.schedule_storage):
+        keep_connections(storage)
 
 
 def keep_connections(storage: Any) -> None:

@@ -62,26 +62,26 @@ class Alternatives(dict[int, Choices]):
     ``order``: the places of the phrases in the order of their fits.
     """
 
-    def __init__(self, sentences: Constructions, order: list[int], fits: Fits) -> None:
+    def __init__(self, constructions: Constructions, order: list[int], fits: Fits) -> None:
         super().__init__()
         self.order = order
-        self._sentences, self._fits = sentences, fits
+        self._constructions, self._fits = constructions, fits
 
     def __missing__(self, state: int) -> Choices:
-        choices = self[state] = self._sentences.choices(self._fits, state)
+        choices = self[state] = self._constructions.choices(self._fits, state)
         return choices
 
 
 class ByFits(dict[Fits, Alternatives]):
     """The alternatives for phrases in any order; those of the same phrases in another order share their tables."""
 
-    def __init__(self, sentences: Constructions) -> None:
+    def __init__(self, constructions: Constructions) -> None:
         super().__init__()
-        self._sentences = sentences
+        self._constructions = constructions
 
     def __missing__(self, fits: Fits) -> Alternatives:
         order = sorted(range(len(fits)), key=fits.__getitem__)
-        found = self[fits] = Alternatives(self._sentences, order, tuple([fits[at] for at in order]))
+        found = self[fits] = Alternatives(self._constructions, order, tuple([fits[at] for at in order]))
         return found
 
 
