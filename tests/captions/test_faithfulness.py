@@ -19,7 +19,6 @@ def in_order(names):
     return tuple(sorted(names, key=list(BIT).index))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case['text'][:40]}" for i, case in enumerate(CASES, 1)])
 def test_hand_written_rewrite(case):
     found = check_faithful(case["text"], case["labels"], case["gender"])

@@ -117,7 +117,6 @@ def test_rate_limit_slows_the_client_down_instead_of_costing_rows(server: ChatSe
     assert [answer.failure for answer in answers] == [None] * 40
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "failure", "attempts"),
     [

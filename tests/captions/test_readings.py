@@ -14,7 +14,6 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case['text'][:40]}" for i, case in enumerate(CASES, 1)])
 def test_reading(case: dict) -> None:
     found = tuple(map(set, find_attributes(case["text"])))

@@ -93,7 +93,6 @@ REFUSED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TAKEN)
 @pytest.mark.parametrize("pieces", [False, True], ids=["at once", "in pieces"])
 def test_odd_headers_are_taken(site: Site, name: str, pieces: bool) -> None:
