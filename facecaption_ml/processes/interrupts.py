@@ -9,6 +9,7 @@ starts do not hear a terminal's Ctrl-C, which all of its processes get: this one
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -60,6 +61,7 @@ def run(work: Callable[[], Any]) -> Any:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _on_signal)
     os.register_at_fork(after_in_child=_forget)
+    atexit.register(_ignore_signals)
     done, results, errors = threading.Event(), [], []
 
     def in_thread() -> None:
@@ -205,6 +207,12 @@ def _call(callbacks: list[Callable[[], None]]) -> None:
     for callback in reversed(callbacks):
         with contextlib.suppress(Exception):
             callback()
+
+
+def _ignore_signals() -> None:
+    """At the very end Python puts the system's handlers back, by which a late Ctrl-C would take the exit status away."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _forget() -> None:

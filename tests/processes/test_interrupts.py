@@ -161,6 +161,24 @@ interrupts.run(work)
     assert ended.seconds < 8
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_work_changes_no_exit_status(run: Run, number: signal.Signals) -> None:
+    program = run("""
+import os
+class Loaded:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(1, b"taken apart\\n")  # as Python takes its modules apart; with a large library's that takes a while
+        for _ in range(100):
+            sleep(0.01)
+loaded = Loaded()
+interrupts.run(lambda: print("at work"))
+sys.exit(130)
+""")
+    program.wait_for("taken apart", 30)
+    ended = program.stop(number, to_all=False)
+    assert (ended.status, ended.said_after) == (130, "")
+
+
 @pytest.mark.parametrize(("end", "status"), [("return 5", 5), ("sys.exit(3)", 3), ("raise ValueError('no')", 1)])
 def test_without_a_signal_it_is_as_if_it_were_called(end: str, status: int) -> None:
     text = f"{START}\ndef work():\n    {end}\nsys.exit(interrupts.run(work))"
