@@ -6,6 +6,7 @@ from facecaption_assets.assets.ablation import ablation_assets
 from facecaption_assets.assets.attributes import attribute_assets
 from facecaption_assets.assets.benchmarks import benchmark_assets
 from facecaption_assets.assets.captions import caption_assets
+from facecaption_assets.assets.demonstration import demonstration_asset
 from facecaption_assets.assets.faces import face_assets
 from facecaption_assets.assets.flip import flip_assets
 from facecaption_assets.assets.release import release_assets
@@ -29,6 +30,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         *face_assets(settings),
         *attribute_assets(settings),
         *caption_assets(settings),
+        demonstration_asset(settings),
         *statistics_assets(settings),
         *release_assets(settings),
         *flip_assets(settings),

@@ -27,6 +27,9 @@ BENCHMARK_ASSETS: Final = {
 }
 """The asset of each benchmark."""
 
+DEMONSTRATION: Final = "rewriting_demonstration"
+"""What a small model would make of a few captions of the first shard."""
+
 SHARDS = dg.DynamicPartitionsDefinition(name="shards")
 """Shards of the source, registered by ``source_manifest``: ``shard-00000`` and on."""
 

@@ -31,6 +31,7 @@ GRAPH = {
     "face_attributes": {"face_crops", "attribute_model"},
     "template_captions": {"face_attributes"},
     "llm_captions": {"template_captions"},
+    "rewriting_demonstration": {"template_captions"},
     "facecaption_dataset": {"raw_images", "face_crops", "face_attributes", "template_captions", "llm_captions"},
     "dataset_comparison": {"facecaption_dataset"},
     "text_statistics": {"facecaption_dataset"},

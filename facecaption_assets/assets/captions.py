@@ -17,9 +17,7 @@ from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.resources.data import removals
 from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.captions import caption_table
-from facecaption_ml.captions.backends.chat import ChatModelError
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
-from facecaption_ml.captions.rewrite.demonstration import demonstrate
 from facecaption_ml.captions.rewrite.judgement import kind_of
 from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.captions.rewrite.usage import Prices, Usage
@@ -30,7 +28,6 @@ from facecaption_ml.errors import FaceCaptionError, naming_fields
 GROUP = "captions"
 LLM_PREFIX: Final = f"{PREFIX}LLM_"
 _TREND: Final = 30  # shards that the acceptance rate is compared with
-_SHOWN: Final = 4  # pairs of a demonstration on the terminal
 
 
 def caption_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -109,7 +106,7 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
 
 
 @contextlib.contextmanager
-def _naming_llm() -> Iterator[None]:
+def naming_llm() -> Iterator[None]:
     """Within the block, errors of the chat model name settings."""
     try:
         with naming_fields(LLM_PREFIX):
@@ -121,7 +118,7 @@ def _naming_llm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
-    with _naming_llm():
+    with naming_llm():
         rewriter = work.context.resources.captioner.rewriter()
     prices = work.settings.llm.prices
     of_run = Usage()
@@ -132,14 +129,13 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
         if rewriter is None:
             if has_removals(work.store, shard, removed):
                 delete_answers(work.store, shard)
-            shown = _demonstrated(work, shard, templates)
             kept = unwritten(templates, "FACECAPTION_LLM_BACKEND is none")
-            return _finished(work, templates, kept, {"rewriting": "no language model was asked", **shown}, asked=False)
+            return _finished(work, templates, kept, {"rewriting": "no language model was asked"}, asked=False)
         cache = AnswerCache(work.store, f"{slug(rewriter.model_id)}/{shard}")
         progress = Progress(f"llm_captions {shard}", "captions")
         usage = Usage()
         try:
-            with _naming_llm():
+            with naming_llm():
                 captions = rewriter.rewrite(templates, cache, on_progress=progress, usage=usage)
         finally:
             of_run.add_all(usage)
@@ -161,32 +157,6 @@ def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
     finally:
         if rewriter is not None:
             rewriter.model.close()
-
-
-def _demonstrated(work: ShardWork, shard: str, templates: pl.DataFrame) -> dict[str, Any]:
-    """For the first shard, where a demonstration is wanted: what the model would write, side by side with the templates.
-
-    A model that cannot be had costs the demonstration, not the captions: the metadata then say why.
-    """
-    count = work.settings.llm.demonstration
-    if not count or templates.is_empty() or shard != work.store.registered_shards("template_captions")[0]:
-        return {}
-    try:
-        with _naming_llm():
-            rewriter = work.context.resources.captioner.demonstrator()
-            try:
-                shown = demonstrate(rewriter, templates, count)
-            finally:
-                rewriter.model.close()
-    except ChatModelError as error:
-        logger.warning(f"llm_captions {shard}: no demonstration of rewriting: {error}")
-        return {"demonstration": f"none: {error}"}
-    logger.info("\n".join([f"llm_captions {shard}: {shown.told}", *shown.lines(_SHOWN)]).rstrip())
-    return {
-        "demonstration": dg.MetadataValue.md(shown.markdown),
-        "model of the demonstration": shown.model_id,
-        **previews.counts("demonstration, not rewritten", shown.kept),
-    }
 
 
 def _what_came(work: ShardWork, shard: str, templates: pl.DataFrame, captions: pl.DataFrame) -> dict[str, Any]:

@@ -48,6 +48,9 @@ TEMPLATE_CAPTIONS: Final[Mapping[str, str]] = {
     "faithful": "Every caption asserts all of its labels and nothing else.",
     "unique_faces": "No face id occurs twice.",
 }
+REWRITING_DEMONSTRATION: Final[Mapping[str, str]] = {
+    "faithful": "Every rewrite that is shown asserts all labels of its face and nothing else.",
+}
 LLM_CAPTIONS: Final[Mapping[str, str]] = {
     "faces_conserved": "Every template caption has one final caption, in the same order.",
     "faithful": "Every final caption asserts all labels of its face and nothing else.",

@@ -22,13 +22,15 @@ import sqlalchemy as sa
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
-from facecaption_assets.partitions import SHARD_ASSETS, STATISTICS_ASSETS
+from facecaption_assets.partitions import DEMONSTRATION, SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_ml.dataset.removals import RemovalList
 from facecaption_ml.errors import first_line
 from facecaption_ml.storage.local_files import atomic_write
 
 REDACTED: Final = "[removed on request]"
-_WHOLE: Final = frozenset({"source_manifest", "facecaption_release", "flip_checkpoint", *STATISTICS_ASSETS})
+_WHOLE: Final = frozenset(
+    {"source_manifest", "facecaption_release", "flip_checkpoint", DEMONSTRATION, *STATISTICS_ASSETS}
+)
 """Assets over all shards that may show a picture, URL or text of any."""
 # Tables of Dagster's that hold events, and the column with the event's JSON.
 _COLUMNS: Final = {

@@ -12,7 +12,7 @@ from facecaption_assets.assets.release import PIXELS_SETTING
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
 from facecaption_assets.commands.stages import attempt, run_benchmarks, run_in_background, stage
 from facecaption_assets.commands.status import show_status
-from facecaption_assets.partitions import REFETCH_TAG, SHARD_ASSETS, STATISTICS_ASSETS
+from facecaption_assets.partitions import DEMONSTRATION, REFETCH_TAG, SHARD_ASSETS, STATISTICS_ASSETS
 from facecaption_assets.settings import Settings
 from facecaption_ml.dataset.release import require_one_form
 from facecaption_ml.dataset.release_files import PREFIX
@@ -95,8 +95,10 @@ def _demonstrate(pipeline: Pipeline, begin: str, end: str, variant: str) -> list
     rest = [asset for asset in SHARD_ASSETS if asset not in on_pictures]
     stage(pipeline, f"attributes, captions and pairs of {begin} to {end}", *rest, first=begin, last=end)
     with run_in_background(pipeline, f"FLIP ({pipeline.settings.flip.preset})", "flip_checkpoint", variant) as training:
-        statistics = run_statistics(pipeline)
         draw_samples(pipeline.settings)
+        statistics = run_statistics(pipeline)
+        if pipeline.settings.llm.demonstration:  # whose failure is told, and costs nothing but itself
+            attempt(pipeline, "what a small model makes of some captions", DEMONSTRATION)
     return [statistics, training.error, *([] if training.error else run_benchmarks(pipeline, [variant]))]
 
 

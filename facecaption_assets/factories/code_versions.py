@@ -30,7 +30,6 @@ OPERATIONAL: Final = (
     "llm.client_errors", "llm.price_prompt", "llm.price_completion",
     "llm.vllm.requests_at_once", "llm.vllm.max_num_seqs", "llm.vllm.max_num_batched_tokens", "llm.vllm.gpu_memory_utilization",
     "llm.vllm.max_model_len", "llm.vllm.tensor_parallel_size", "llm.vllm.enable_prefix_caching",
-    "llm.demonstration",  # shown in the metadata; no caption is taken from it
     "llm.acceptance_floor",  # of a check that warns
 )  # fmt: skip
 """Settings and groups of them that change no result."""
@@ -48,13 +47,14 @@ def is_operational(setting: Setting) -> bool:
 def settings_read(settings: Settings, reads: Collection[str]) -> Iterator[Setting]:
     """The settings that ``reads`` names, such as ``attributes.threshold``, and those of the groups it names (``crops``).
 
-    Without those that change nothing under the others: a group may have a property ``idle`` that names them.
+    Of a group without those that change nothing under the others: it may have a property ``idle`` that names them.
     """
     known = {".".join(setting.path): setting for setting in SETTINGS.values()}
     for name in reads:
         assert any(_within(path, [name]) for path in known), f"there is no setting or group {name!r}"
     for path, setting in known.items():
-        if _within(path, reads) and not is_operational(setting) and not _is_idle(settings, setting):
+        of_a_group = _within(path, reads) and not is_operational(setting) and not _is_idle(settings, setting)
+        if path in reads or of_a_group:
             yield setting
 
 

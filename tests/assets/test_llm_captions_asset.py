@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +19,6 @@ from facecaption_assets.settings import load_settings
 from facecaption_ml.schemas import empty
 from facecaption_ml.storage.store import Store
 from llm_server import ChatServer, running_chat_server
-from tiny_chat_models import save_tiny
 
 SHARD_NAMES = ["shard-00000", "shard-00001"]
 
@@ -147,49 +146,6 @@ def test_no_backend_keeps_the_template_captions(tmp_path: Path, monkeypatch: pyt
     of_a_model = {"acceptance rate", "from the LLM", "mean attempts", "rewrites", "what came of the template captions"}
     assert not of_a_model & set(told)
     assert not [name for name in told if name.startswith("template kept")]
-
-
-def metadata_of(made: Pipeline, shard: str) -> Mapping[str, dg.MetadataValue]:  # type: ignore[type-arg]
-    key = dg.AssetKey("llm_captions")
-    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[shard])
-    (record, *_) = made.instance.fetch_materializations(wanted, limit=1).records
-    assert record.asset_materialization
-    return record.asset_materialization.metadata
-
-
-@pytest.mark.slow
-def test_a_demonstration_shows_rewrites_of_the_first_shard_and_keeps_the_templates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    pytest.importorskip("transformers", reason="the llm extra is not installed")
-    caplog.set_level("INFO", logger="facecaption")
-    folder = save_tiny(tmp_path / "tiny")
-    shown = {"llm_backend": "none", "llm_demonstration": 4, "llm_model": str(folder), "llm_attempts": 1}
-    made, store = pipeline(tmp_path, monkeypatch, device="cpu", threads=1, **shown)
-    made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[1])
-    found = store.read_table("llm_captions", SHARD_NAMES[0])
-    templates = store.read_table("template_captions", SHARD_NAMES[0])
-    assert found["caption"].to_list() == templates["template_caption"].to_list()
-    assert set(found["reason"]) == {"FACECAPTION_LLM_BACKEND is none"}
-    told = str(metadata_of(made, SHARD_NAMES[0])["demonstration"].value)
-    assert "It is a demonstration" in told
-    assert "the data set keeps the templates" in told
-    rewritten = [line.split(" | ") for line in told.splitlines() if line.startswith("| ")][2:]
-    assert rewritten
-    assert {template.removeprefix("| ") for template, _ in rewritten} <= set(templates["template_caption"])
-    assert "  rewrite   " in caplog.text
-    assert "demonstration" not in metadata_of(made, SHARD_NAMES[1])
-
-
-@pytest.mark.slow
-def test_a_demonstration_without_its_model_costs_nothing_but_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown = {"llm_backend": "none", "llm_demonstration": 4, "llm_model": "no/where.gguf"}
-    made, _ = pipeline(tmp_path, monkeypatch, device="cpu", **shown)
-    made.run("llm_captions", first=SHARD_NAMES[0], last=SHARD_NAMES[0])
-    told = str(metadata_of(made, SHARD_NAMES[0])["demonstration"].value)
-    assert told.startswith("none: FACECAPTION_LLM_MODEL: ")
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ READ = {
     "face_attributes": {"attribute_threshold", "label_precision", "min_labels"},
     "template_captions": {"grammar", "caption_exclude", "seed"},
     "llm_captions": {*LLM, "seed"},
+    "rewriting_demonstration": {*LLM, "llm_demonstration", "seed"},
     "facecaption_dataset": RELEASE,
     "facecaption_release": {*RELEASE, "grammar", "caption_exclude", "profile"},
     "dataset_comparison": {"seed"},

@@ -18,21 +18,27 @@ _WORTH: Final = "Such rewrites count as better than nothing"
 
 @dataclass(frozen=True)
 class Demonstration:
-    """``pairs``: template caption and rewrite. ``kept``: how many templates had no rewrite that was taken, by reason."""
+    """``rewrites``: those that were taken, ``caption``, with face_id, template_caption, labels and gender. ``kept``: how many
+    templates had none, by reason."""
 
     model_id: str
-    pairs: tuple[tuple[str, str], ...]
+    rewrites: pl.DataFrame
     kept: Mapping[str, int]
     calibration: Calibration | None
 
     @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Template captions and their rewrites."""
+        return list(self.rewrites.select("template_caption", "caption").iter_rows())
+
+    @property
     def told(self) -> str:
         """What it is, in a line or two."""
-        count = len(self.pairs) + sum(self.kept.values())
+        count = len(self.rewrites) + sum(self.kept.values())
         known = self.calibration
         judged = f" ({known.told})" if known and known.pairs else " (its rewrites have not been judged)"
         verdict = _WORTH if known and known.worth_having else _DEMONSTRATION
-        rewrote = f"{self.model_id} rewrote {len(self.pairs)} of {count} captions."
+        rewrote = f"{self.model_id} rewrote {len(self.rewrites)} of {count} captions."
         return f"{rewrote} {verdict}{judged}; here they are shown, and the data set keeps the templates."
 
     @property
@@ -50,7 +56,7 @@ def demonstrate(rewriter: Rewriter, templates: pl.DataFrame, count: int) -> Demo
     """Rewrite the first ``count`` different captions of a ``template_captions`` table. Raises ChatModelError."""
     few = templates.unique("template_caption", keep="first", maintain_order=True).head(count)
     written = rewriter.rewrite(few).join(few, on="face_id", how="inner", maintain_order="left")
-    taken = written.filter(caption_source=LLM).select("template_caption", "caption")
+    taken = written.filter(caption_source=LLM).select("face_id", "template_caption", "caption", "labels", "gender")
     reasons = written.filter(pl.col("caption_source") != LLM)["reason"].value_counts(sort=True)
     known = calibration_of(rewriter.model.model_id)
-    return Demonstration(rewriter.model_id, tuple(taken.iter_rows()), dict(reasons.iter_rows()), known)
+    return Demonstration(rewriter.model_id, taken, dict(reasons.iter_rows()), known)

@@ -25,7 +25,7 @@ class RewritingOptions(ChatOptions):
         0,
         ge=0,
         description="with the backend none: so many captions of the first shard are rewritten by the model under guided "
-        "decoding and shown in the metadata; the data set keeps the templates",
+        "decoding and shown by rewriting_demonstration; the data set keeps the templates",
     )
     price_prompt: float = Field(
         0.0,
@@ -40,11 +40,12 @@ class RewritingOptions(ChatOptions):
     @property
     def idle(self) -> frozenset[str]:
         """The fields that change no caption under the others: nearly all of them where nobody rewrites."""
+        shown = {"demonstration"}  # no caption is taken from it
         if self.backend == NONE:
             return frozenset(type(self).model_fields) - {"backend"}
         if self.backend not in GUIDABLE:
-            return frozenset({"guided", "least_fluency"})
-        return frozenset() if self.guided else frozenset({"least_fluency"})
+            return frozenset({"guided", "least_fluency", *shown})
+        return frozenset(shown if self.guided else {"least_fluency", *shown})
 
     @property
     def prices(self) -> Prices:
