@@ -114,6 +114,7 @@ def test_every_statistic_counts_the_finished_shards(measured: Outcome) -> None:
             assert passed == (check != "complete"), (name, check)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_rows(measured: Outcome) -> None:
     pairs = pl.concat([measured.store.read_table("facecaption_dataset", f"shard-{k:05d}") for k in (0, 1)])
     words = [len(text.replace(".", " ").split()) for text in pairs["caption"]]
@@ -132,6 +133,7 @@ def test_the_numbers_are_those_of_the_rows(measured: Outcome) -> None:
     assert (quality["data_set"], quality["metric"], quality["images"]) == (THIS_DATA_SET, "brisque", ROWS)
 
 
+@pytest.mark.slow
 def test_what_no_model_measured_is_said_in_one_line_naming_the_setting(measured: Outcome) -> None:
     for name, setting in (("image_quality", "FACECAPTION_CLIP"), ("image_text_matching", "FACECAPTION_ITM_MODEL")):
         (note,) = measured.json(name)["notes"]
@@ -144,6 +146,7 @@ def test_what_no_model_measured_is_said_in_one_line_naming_the_setting(measured:
     assert not measured.has("image_text_matching", "image_text_matching.png")
 
 
+@pytest.mark.slow
 def test_the_figures_are_in_the_ui_and_in_the_store(measured: Outcome) -> None:
     for name in ("dataset_comparison", "text_statistics", "image_quality"):
         assert measured.metadata[name]["figure"].startswith("![")
@@ -250,6 +253,7 @@ def test_models_score_a_sample_of_the_released_faces_and_of_other_folders(tmp_pa
     assert again.table("image_text_matching").is_empty()
 
 
+@pytest.mark.slow
 def test_the_checks_fail_where_the_numbers_do_not_add_up(measured: Outcome) -> None:
     text, lengths = measured.table("text_statistics"), measured.table("text_statistics", "words_per_text")
     assert checks.texts_conserved(text, lengths, ROWS).passed
@@ -285,6 +289,7 @@ def test_the_checks_fail_where_the_numbers_do_not_add_up(measured: Outcome) -> N
     assert not checks.matching_in_range(match.with_columns(mean=pl.lit(1.5))).passed
 
 
+@pytest.mark.slow
 def test_the_card_shows_what_there_is_and_says_what_is_not(measured: Outcome, tmp_path: Path) -> None:
     text, pictures = card_sections(measured.store, STATISTICS_ASSETS, ROWS)
     assert set(pictures) == {f"{name}.png" for name in ("dataset_comparison", "image_quality", "text_statistics")}

@@ -58,6 +58,7 @@ def test_a_batch_gives_what_single_crops_give(checkpoint: Path) -> None:
     assert encoded[0] == pytest.approx(together[8], abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_model_card_tells_what_was_measured(checkpoint: Path) -> None:
     card = (checkpoint / "MODEL_CARD.md").read_text()
     scores = json.loads((checkpoint / "evaluation.json").read_text())
@@ -230,6 +231,7 @@ def test_a_window_that_leaves_the_frame_repeats_the_border() -> None:
     assert np.array_equal(lower[1], lower[3])
 
 
+@pytest.mark.slow
 def test_the_table_counts_every_crop(checkpoint: Path) -> None:
     pixels, _ = pictures(6, 9)
     bodies: list[bytes | None] = [encode_jpeg(picture) for picture in pixels[:4]] + [b"damaged", None]
@@ -245,6 +247,7 @@ def test_the_table_counts_every_crop(checkpoint: Path) -> None:
     assert everything["face_id"].to_list() == frame["face_id"].to_list()
 
 
+@pytest.mark.slow
 def test_checkpoints_that_do_not_fit_are_named(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"attributes.safetensors is missing"):
         AttributePredictor.load(tmp_path)

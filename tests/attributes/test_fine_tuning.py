@@ -16,6 +16,8 @@ from facecaption_ml.attributes import (
 )
 from facecaption_ml.attributes.distillation import soft_labels
 
+pytestmark = pytest.mark.slow  # a training comes first
+
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,12 +33,10 @@ def accuracy(out: Path, init: Path | None) -> float:
     return float(np.mean([score.accuracy for score in found.scores[:3]]))
 
 
-@pytest.mark.slow
 def test_a_checkpoint_is_ahead_after_one_epoch(learned: Path, tmp_path: Path) -> None:
     assert accuracy(tmp_path / "tuned", learned) > accuracy(tmp_path / "new", None) + 0.1
 
 
-@pytest.mark.slow
 def test_a_state_of_another_start_is_not_gone_on_with(learned: Path, tmp_path: Path) -> None:
     data, out = AttributeData.from_arrays(*pictures(120), "colours"), tmp_path / "out"
     train_attributes(data, "micro", out, epochs=1, seed=2)
@@ -76,7 +76,6 @@ def test_a_teacher_speaks_of_the_training_pictures_only(learned: Path) -> None:
     assert np.array_equal(found[held], data.labels[held])
 
 
-@pytest.mark.slow
 def test_what_a_teacher_has_learned_reaches_pictures_with_wrong_labels(learned: Path, tmp_path: Path) -> None:
     pixels, labels = pictures(240, seed=9)
     wrong = labels.copy()

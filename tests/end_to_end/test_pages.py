@@ -14,6 +14,8 @@ from facecaption_assets.factories.check import WARNINGS
 from facecaption_assets.factories.previews import MOST_PICTURE_BYTES, MOST_ROWS
 from facecaption_assets.partitions import SHARD_ASSETS, STATISTICS_ASSETS
 
+pytestmark = pytest.mark.slow  # a run of every asset comes first
+
 MOST_BYTES = 40_000
 """Of a materialization's metadata, without its pictures."""
 SHEETS = {

@@ -21,6 +21,8 @@ from facecaption_ml.flip.training.process import train
 from facecaption_ml.storage.store import Store
 from squares import COLOURS, GROUNDS, micro_config, square, write_squares
 
+pytestmark = pytest.mark.slow  # a training comes first
+
 PAIRS = [(colour, ground) for colour in COLOURS for ground in GROUNDS]
 TEXTS = [f"A {colour} square on a {ground} ground." for colour, ground in PAIRS]
 TOLERANCE = 2e-6  # of unit rows in float32, when sums are taken in another order
@@ -47,7 +49,6 @@ def images() -> list[bytes]:
     return [square(rng, colour, ground) for colour, ground in PAIRS]
 
 
-@pytest.mark.slow
 def test_features_are_unit_rows_in_one_space(flip: Flip, images: list[bytes]) -> None:
     pictures, texts = flip.encode_images(images), flip.encode_texts(TEXTS)
     for features in (pictures, texts):

@@ -147,6 +147,7 @@ def test_the_best_weights_survive_an_epoch_that_is_run_again(store: Store, tmp_p
     assert Path(store.uri("flip_training/flip/best-00000001.safetensors")).read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same_machine", [True, False])
 def test_log_and_curves_have_every_step_once(store: Store, tmp_path: Path, same_machine: bool) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -98,6 +98,7 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Store(str(tmp_path / "file" / "store")).check_writable()
 
 
+@pytest.mark.slow
 def test_an_s3_store_out_of_reach_is_named_without_its_secret() -> None:
     options = {
         "aws_endpoint_url": "http://127.0.0.1:9",
