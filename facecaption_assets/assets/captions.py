@@ -15,7 +15,8 @@ from facecaption_assets.factories.records import COST, TOKENS
 from facecaption_assets.factories.shards import ShardFunction, ShardResult, ShardWork, shard_asset
 from facecaption_assets.machines.compute import CPU, ONE_A100
 from facecaption_assets.resources.data import removals
-from facecaption_assets.settings import PREFIX, Settings
+from facecaption_assets.resources.models import naming_llm
+from facecaption_assets.settings import Settings
 from facecaption_ml.captions import caption_table
 from facecaption_ml.captions.rewrite.answer_cache import AnswerCache, delete_answers, slug
 from facecaption_ml.captions.rewrite.judgement import kind_of
@@ -23,10 +24,8 @@ from facecaption_ml.captions.rewrite.rewriting import LLM, unwritten
 from facecaption_ml.captions.rewrite.usage import Prices, Usage
 from facecaption_ml.dataset.provenance import package_version
 from facecaption_ml.dataset.removal_requests import has_removals
-from facecaption_ml.errors import FaceCaptionError, naming_fields
 
 GROUP = "captions"
-LLM_PREFIX: Final = f"{PREFIX}LLM_"
 _TREND: Final = 30  # shards that the acceptance rate is compared with
 
 
@@ -103,17 +102,6 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
         )
 
     yield caption
-
-
-@contextlib.contextmanager
-def naming_llm() -> Iterator[None]:
-    """Within the block, errors of the chat model name settings."""
-    try:
-        with naming_fields(LLM_PREFIX):
-            yield
-    except FaceCaptionError as error:
-        error.option = error.option and error.option.replace(f"{LLM_PREFIX}VLLM_", f"{PREFIX}VLLM_")
-        raise
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from typing import Any, Final
 import dagster as dg
 import polars as pl
 
-from facecaption_assets.assets.captions import GROUP, naming_llm
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.factories import previews
 from facecaption_assets.factories.asset import configured_asset
@@ -15,6 +14,7 @@ from facecaption_assets.factories.file_digests import ANSWERS, CALIBRATION, LEXI
 from facecaption_assets.factories.progress import logger
 from facecaption_assets.machines.compute import ONE_A100
 from facecaption_assets.partitions import DEMONSTRATION, all_of
+from facecaption_assets.resources.models import naming_llm
 from facecaption_assets.settings import Settings
 from facecaption_ml.captions.rewrite.demonstration import Demonstration, demonstrate
 from facecaption_ml.dataset.provenance import package_version
@@ -39,7 +39,7 @@ def demonstration_asset(settings: Settings) -> dg.AssetsDefinition:
         resources={"captioner"},
         name=DEMONSTRATION,
         deps=[all_of("template_captions")],
-        group_name=GROUP,
+        group_name="captions",
         kinds={"llm"},
         description=(
             "What the model of FACECAPTION_LLM_MODEL would make of the first FACECAPTION_LLM_DEMONSTRATION template captions "

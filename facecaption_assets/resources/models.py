@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from facecaption_assets.settings import Settings
+from facecaption_assets.settings import PREFIX, Settings
 from facecaption_ml.devices import resolve_device
-from facecaption_ml.errors import naming
+from facecaption_ml.errors import FaceCaptionError, naming, naming_fields
 from facecaption_ml.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _CLIP_SETTING = "FACECAPTION_CLIP"
 _MATCHER_SETTING = "FACECAPTION_ITM_MODEL"
 _FLIP_CHECKPOINTS = "flip_checkpoint/"  # in the store, a folder for each variant
+_LLM: Final = f"{PREFIX}LLM_"
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,17 @@ class CaptionerResource(FromSettings):
         settings = self.settings
         cache = self.cache / "chat_models"
         return how(settings.llm, device=settings.device, threads=settings.threads, cache=cache, seed=settings.seed)
+
+
+@contextlib.contextmanager
+def naming_llm() -> Iterator[None]:
+    """Within the block, errors of the chat model name settings."""
+    try:
+        with naming_fields(_LLM):
+            yield
+    except FaceCaptionError as error:
+        error.option = error.option and error.option.replace(f"{_LLM}VLLM_", f"{PREFIX}VLLM_")
+        raise
 
 
 class QualityScorersResource(FromSettings):
