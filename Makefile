@@ -40,7 +40,7 @@ ui: setup  ## Open the Dagster UI on what the demo materialized
 lint: setup  ## Style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-test: setup  ## The quick tests: no S3 server, real models or trainings in processes; one run end to end, and the UI
+test: setup  ## The quick tests: no S3 server, real models or trainings in processes; one run end to end
 	@$(PYTEST) --ignore=tests/production --ignore=tests/cluster --hypothesis-profile=quick -m "not (processes or models or s3 or slow)"
 
 test-all: setup  ## Every test but those of production and the cluster

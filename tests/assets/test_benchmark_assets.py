@@ -132,6 +132,7 @@ def test_what_a_retrieval_partition_is_recorded_with(place: Place, measured: dic
     assert found["dagster/uri"] == place.store.uri("benchmarks/retrieval/sample/flip.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "number", "pictures"),
     [("attributes", "1 % accuracy", ["layers"]), ("sketches", "sketch + text m@A", ["curves", "drawing"])],

@@ -62,6 +62,7 @@ def test_it_shows_rewrites_of_the_first_captions_and_writes_nothing(
     assert "  rewrite   " in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"llm_demonstration": 0}, {"llm_backend": "local", "llm_demonstration": 4}])
 def test_where_none_is_wanted_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]

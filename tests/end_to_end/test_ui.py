@@ -34,6 +34,7 @@ def ui(home: Path, facecaption) -> Iterator[int]:  # type: ignore[no-untyped-def
         interrupt(process, 30)
 
 
+@pytest.mark.slow
 def test_the_ui_shows_the_lineage_and_a_backfill_over_a_range_ends_well(ui: int, facecaption) -> None:  # type: ignore[no-untyped-def]
     query = "{assetNodes{assetKey{path} dependencyKeys{path} partitionStats{numMaterialized numPartitions}}}"
     nodes = graphql(ui, query)

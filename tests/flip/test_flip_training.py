@@ -42,7 +42,7 @@ def store(squares: Store, tmp_path: Path) -> Store:
 @pytest.mark.parametrize(
     ("accumulation", "stops"),
     [
-        pytest.param(1, (10,), id="mid-epoch"),
+        pytest.param(1, (10,), id="mid-epoch", marks=pytest.mark.slow),
         pytest.param(1, (8, 16), id="epoch-borders", marks=pytest.mark.slow),
         pytest.param(2, (5,), id="accumulation", marks=pytest.mark.slow),
     ],

@@ -26,13 +26,13 @@ def picture(number: int, format_name: str = "JPEG", size: tuple[int, int] = (40,
 
 
 def png_bomb(side: int) -> bytes:
-    """A PNG of side × side grey pixels in a few hundred kilobytes."""
+    """A PNG of side × side grey pixels in a few megabytes."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
 
     header = side.to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
-    packer = zlib.compressobj(9)
+    packer = zlib.compressobj(1)
     rows = b"".join(packer.compress(bytes(side + 1)) for _ in range(side)) + packer.flush()
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
