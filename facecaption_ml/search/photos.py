@@ -6,9 +6,10 @@ was renamed or copied is not looked at again, and one that was changed is. The v
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from facecaption_ml.faces import FaceDetector
 
 _DIGITS: Final = 5  # of kept probabilities
+_AT_ONCE: Final = 16  # photographs that are looked at together; more gain nothing on a CPU
+_PIXELS_AT_ONCE: Final = 32_000_000  # of them in memory, and one more photograph
 
 
 @dataclass(frozen=True)
@@ -69,48 +72,77 @@ class PhotoFaces:
     ) -> tuple[list[PhotoFace], list[str]]:
         """The faces of all files in their order, and a line for each file that cannot be read.
 
-        The detector is loaded with the first file that is not kept yet; a file that is kept needs neither model.
+        Several photographs are looked at together, and kept before the next ones are read. The detector is loaded with the
+        first file that is not kept yet; files that are kept need neither model.
         """
-        found: list[PhotoFace] = []
+        detector = functools.cache(self.detector)
+        digests: dict[Path, str] = {}
+        known: dict[str, list[dict[str, Any]]] = {}
+        waiting: dict[str, np.ndarray] = {}
         faults: list[str] = []
         for done, path in enumerate(paths, start=1):
             try:
                 data = path.read_bytes()
-                found += self._faces(path, data)
+                digest = hashlib.sha256(data).hexdigest()
+                if digest not in known and digest not in waiting:
+                    kept = _read(self._place(digest))
+                    if kept is None:
+                        waiting[digest] = decode_image(data)
+                    else:
+                        known[digest] = kept
+                digests[path] = digest
             except (OSError, UndecodableImage) as error:
                 faults.append(f"{path}: {error.strerror if isinstance(error, OSError) and error.strerror else error}")
+            if waiting and (done == len(paths) or _is_enough(waiting.values())):
+                known |= self._looked_at(detector(), waiting)
+                waiting = {}
             if on_progress:
                 on_progress(done, len(paths))
+        found = [face for path, digest in digests.items() for face in _faces(path, digest, known[digest])]
         return found, faults
 
-    def _faces(self, path: Path, data: bytes) -> Iterator[PhotoFace]:
-        digest = hashlib.sha256(data).hexdigest()
-        kept = self.folder / f"{digest}.json"
-        records = _read(kept)
-        if records is None:
-            records = self._look(data)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(kept, sync=False) as file:
-                file.write(json.dumps(records).encode())
-        for number, record in enumerate(records):
-            face = Face(tuple(record["box"]), np.array(record["landmarks"], np.float32), record["score"])
-            yield PhotoFace(path, number, face, np.array(record["probabilities"], np.float32), digest)
+    def _place(self, digest: str) -> Path:
+        return self.folder / f"{digest}.json"
 
-    def _look(self, data: bytes) -> list[dict[str, Any]]:
-        image = decode_image(data)
-        faces = [face for face in self.detector().detect([image])[0] if face.score > self.min_score]
-        if not faces:
-            return []
-        probabilities = self.predictor.predict([align_and_crop(image, face, self.margin)[0] for face in faces])
-        return [
-            {
-                "box": [float(value) for value in face.box],
-                "landmarks": np.asarray(face.landmarks, float).tolist(),
-                "score": float(face.score),
-                "probabilities": [round(float(value), _DIGITS) for value in own],
-            }
-            for face, own in zip(faces, probabilities, strict=True)
+    def _looked_at(self, detector: FaceDetector, images: Mapping[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
+        """What is found of pictures by digest, which is kept then."""
+        found = [
+            [face for face in faces if face.score > self.min_score] for faces in detector.detect(list(images.values()))
         ]
+        crops = [
+            align_and_crop(image, face, self.margin)[0]
+            for image, faces in zip(images.values(), found, strict=True)
+            for face in faces
+        ]
+        probabilities = iter(self.predictor.predict(crops) if crops else ())
+        records = {
+            digest: [_record(face, next(probabilities)) for face in faces]
+            for digest, faces in zip(images, found, strict=True)
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for digest, own in records.items():
+            with atomic_write(self._place(digest), sync=False) as file:
+                file.write(json.dumps(own).encode())
+        return records
+
+
+def _is_enough(images: Collection[np.ndarray]) -> bool:
+    return len(images) >= _AT_ONCE or sum(image.shape[0] * image.shape[1] for image in images) >= _PIXELS_AT_ONCE
+
+
+def _record(face: Face, probabilities: np.ndarray) -> dict[str, Any]:
+    return {
+        "box": [float(value) for value in face.box],
+        "landmarks": np.asarray(face.landmarks, float).tolist(),
+        "score": float(face.score),
+        "probabilities": [round(float(value), _DIGITS) for value in probabilities],
+    }
+
+
+def _faces(path: Path, digest: str, records: Sequence[Mapping[str, Any]]) -> Iterator[PhotoFace]:
+    for number, record in enumerate(records):
+        face = Face(tuple(record["box"]), np.array(record["landmarks"], np.float32), record["score"])
+        yield PhotoFace(path, number, face, np.array(record["probabilities"], np.float32), digest)
 
 
 def looks_version(*parts: object) -> str:

@@ -137,6 +137,40 @@ def test_what_is_kept_and_damaged_is_looked_at_anew(tmp_path: Path, folder: Path
     assert predictor.seen == 4
 
 
+def test_photographs_are_looked_at_together_and_kept_before_the_next_ones(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number:02}.jpg" for number in range(20)]
+    for number, path in enumerate(paths):
+        path.write_bytes(encode_jpeg(np.full((120, 120, 3), (200, 40, 10 * number), np.uint8)))
+    loaded: list[WholePicture] = []
+
+    class Interrupted(Reddish):
+        def predict(self, images: list[np.ndarray]) -> np.ndarray:
+            if self.seen:
+                raise KeyboardInterrupt
+            return super().predict(images)
+
+    def detector() -> WholePicture:
+        loaded.append(WholePicture())
+        return loaded[-1]
+
+    first, second = Interrupted(), Reddish()
+    with pytest.raises(KeyboardInterrupt):
+        PhotoFaces(detector, first, tmp_path / "cache", "v1", 0.3).of(paths)  # type: ignore[arg-type]
+    assert 1 < first.seen < 20
+    faces, _ = PhotoFaces(detector, second, tmp_path / "cache", "v1", 0.3).of(paths)  # type: ignore[arg-type]
+    assert second.seen == 20 - first.seen
+    assert [face.path for face in faces] == paths
+    assert len(loaded) == 2, "once each"
+
+
+def test_two_files_of_one_content_are_looked_at_once(tmp_path: Path, folder: Path) -> None:
+    shutil.copy(folder / "a.jpg", folder / "z.jpg")
+    predictor = Reddish()
+    faces, _ = finder(tmp_path / "cache", predictor).of([folder / "a.jpg", folder / "b.jpg", folder / "z.jpg"])
+    assert [face.name for face in faces] == ["a.jpg#0", "b.jpg#0", "z.jpg#0"]
+    assert predictor.seen == 2
+
+
 # -- the command -----------------------------------------------------------------------------------------------------------
 
 
