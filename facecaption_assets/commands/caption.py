@@ -53,7 +53,8 @@ def caption_photos(
             click.echo(f"Error: {path}: {reason}", err=True)
             good = False
             continue
-        everything += faces
+        if sheet:
+            everything += faces
         if as_json:
             shown = [face.as_json() for face in faces]
             click.echo(json.dumps({"photo": str(path), "label_rule": captioner.rule.words, "faces": shown}))
