@@ -1,6 +1,6 @@
 """Template captions a second, one core: this project against plain samplers over the same bundled grammar.
 
-    python bench/template_captions.py [--captions 20000] [--rounds 5] [--out FILE.json]
+    python bench/template_captions.py [--captions 20000] [--rounds 5] [--celeba FOLDER] [--seen 20000] [--out FILE.json]
 
 Three ways, taking turns in every round, medians of captions a second of processor time:
 
@@ -10,8 +10,9 @@ Three ways, taking turns in every round, medians of captions a second of process
   ``nltk.PCFG.fromstring`` it, sample one caption.
 
 The label sets are drawn anew for every round (shares near CelebA's, gender known for most), so no round repeats another's.
-The first row of ours starts with empty caches, the second has seen other label sets. The faithfulness check is timed on
-the captions of ours.
+Labels drawn one by one are more motley than any face's: with ``--celeba`` they are those of a list_attr_celeba.txt, of which a
+face keeps three in four. The first row of ours starts with empty caches, the second has seen ``--seen`` other label sets.
+The faithfulness check is timed on the captions of ours.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nltk
 from harness import machine, write_json
 
+from facecaption_ml.attributes.celeba import parse_attributes
 from facecaption_ml.captions import CaptionGrammar, caption_seed, check_faithful
 from facecaption_ml.captions.template.grammar import BUNDLED
 from facecaption_ml.markdown import markdown_table
@@ -39,13 +41,31 @@ SHARES = {"No_Beard": 0.83, "Young": 0.77, "Attractive": 0.51, "Mouth_Slightly_O
 CONFIDENT = 0.75  # of the true attributes, how many pass the probability threshold of 0.85
 
 
-def label_sets(count: int, seed: int) -> list[LabelSet]:
+Rows = Sequence[frozenset[str]]
+"""The attributes of real faces, Male among them; none: each label is drawn by itself."""
+
+
+def celeba_rows(folder: Path | None) -> Rows:
+    """The faces of a CelebA folder's list."""
+    if folder is None:
+        return ()
+    path = folder / "list_attr_celeba.txt"
+    table = parse_attributes(path.read_text(encoding="utf-8"), str(path))
+    return [frozenset(name for name, holds in zip(ATTRIBUTES, row, strict=True) if holds) for row in table.values()]
+
+
+def label_sets(count: int, seed: int, real: Rows = ()) -> list[LabelSet]:
     """Consistent label sets with more than five labels, gender among them where it is known."""
     draw = random.Random(seed)
     sets: list[LabelSet] = []
     while len(sets) < count:
         gender: Gender | None = draw.choices(("male", "female", None), (0.38, 0.52, 0.1))[0]
-        labels = [n for n in ATTRIBUTES if n != "Male" and draw.random() < SHARES.get(n, 0.15) * CONFIDENT]
+        if real:
+            face = draw.choice(real)
+            gender = gender and ("male" if "Male" in face else "female")
+            labels = [n for n in ATTRIBUTES if n != "Male" and n in face and draw.random() < CONFIDENT]
+        else:
+            labels = [n for n in ATTRIBUTES if n != "Male" and draw.random() < SHARES.get(n, 0.15) * CONFIDENT]
         kept = settle_conflicts([*labels, *({"male": ["Male"], "female": [FEMALE]}.get(gender or "", []))])[0]
         if len(kept) > 5:
             sets.append(([n for n in kept if n != FEMALE], gender))
@@ -82,18 +102,23 @@ def timed(work: Callable[[], object], count: int) -> float:
     return count / (time.process_time() - start)
 
 
-def one_round(number: int, count: int, warm: CaptionGrammar, fixed: nltk.PCFG) -> dict[str, float]:
+def written(grammar: CaptionGrammar, sets: Sequence[LabelSet], key: str) -> list[str]:
+    """Captions of the label sets."""
+    return [
+        grammar.caption(labels, gender, caption_seed(f"{key}_{i}", grammar.version, 0))
+        for i, (labels, gender) in enumerate(sets)
+    ]
+
+
+def one_round(number: int, count: int, real: Rows, warm: CaptionGrammar, fixed: nltk.PCFG) -> dict[str, float]:
     """Items a processor-second of each way over this round's label sets."""
-    sets, cold = label_sets(count, seed=number), CaptionGrammar.load()
+    sets, cold = label_sets(count, number, real), CaptionGrammar.load()
     few = max(1, count // 20)
     draw = random.Random(number)
     captions: list[str] = []
 
     def ours(grammar: CaptionGrammar) -> None:
-        captions[:] = [
-            grammar.caption(labels, gender, caption_seed(f"{number}_{i}", grammar.version, 0))
-            for i, (labels, gender) in enumerate(sets)
-        ]
+        captions[:] = written(grammar, sets, str(number))
 
     def per_image() -> None:
         for labels, gender in sets[:few]:
@@ -123,11 +148,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--captions", type=int, default=20_000, help="a round, default 20000")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--celeba", type=Path, help="folder with list_attr_celeba.txt: label sets of its faces")
+    parser.add_argument(
+        "--seen", type=int, default=20_000, help="other label sets before the first round, default 20000"
+    )
     parser.add_argument("--out", type=Path, help="write the figures as JSON here")
     options = parser.parse_args()
+    real = celeba_rows(options.celeba)
     warm, fixed = CaptionGrammar.load(), nltk.PCFG.fromstring(BUNDLED.read_text(encoding="utf-8"))
-    one_round(0, options.captions, warm, fixed)  # warms `warm` with other label sets than those measured
-    rounds = [one_round(r, options.captions, warm, fixed) for r in range(1, options.rounds + 1)]
+    written(warm, label_sets(options.seen, 0, real), "before")
+    rounds = [one_round(r, options.captions, real, warm, fixed) for r in range(1, options.rounds + 1)]
     medians = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
     checked = medians["check_faithful (texts)"]
     print(f"{options.rounds} rounds of {options.captions:,} label sets, processor time, medians\n")
