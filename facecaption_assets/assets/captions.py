@@ -106,8 +106,7 @@ def _open_grammar(work: ShardWork) -> Iterator[ShardFunction]:
 
 @contextlib.contextmanager
 def _open_rewriter(work: ShardWork) -> Iterator[ShardFunction]:
-    with naming_llm():
-        rewriter = work.context.resources.captioner.rewriter()
+    rewriter = work.context.resources.captioner.rewriter()
     prices = work.settings.llm.prices
     of_run = Usage()
 

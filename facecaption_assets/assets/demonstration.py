@@ -47,8 +47,7 @@ def demonstration_asset(settings: Settings) -> dg.AssetsDefinition:
         ),
     )
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        with naming_llm():
-            rewriter = context.resources.captioner.demonstrator()
+        rewriter = context.resources.captioner.demonstrator()
         if rewriter is None:
             why = (
                 "not wanted: FACECAPTION_LLM_DEMONSTRATION is 0, or FACECAPTION_LLM_BACKEND has all captions rewritten"

@@ -72,6 +72,17 @@ class GrammarResource(FromSettings):
             return CaptionGrammar.load(self.settings.captions.grammar)
 
 
+@contextlib.contextmanager
+def naming_llm() -> Iterator[None]:
+    """Within the block, errors of the chat model name settings."""
+    try:
+        with naming_fields(_LLM):
+            yield
+    except FaceCaptionError as error:
+        error.option = error.option and error.option.replace(f"{_LLM}VLLM_", f"{PREFIX}VLLM_")
+        raise
+
+
 class CaptionerResource(FromSettings):
     """The chat model that rewrites captions, and how it is asked."""
 
@@ -90,18 +101,8 @@ class CaptionerResource(FromSettings):
     def _opened(self, how: Callable[..., Rewriter | None]) -> Rewriter | None:
         settings = self.settings
         cache = self.cache / "chat_models"
-        return how(settings.llm, device=settings.device, threads=settings.threads, cache=cache, seed=settings.seed)
-
-
-@contextlib.contextmanager
-def naming_llm() -> Iterator[None]:
-    """Within the block, errors of the chat model name settings."""
-    try:
-        with naming_fields(_LLM):
-            yield
-    except FaceCaptionError as error:
-        error.option = error.option and error.option.replace(f"{_LLM}VLLM_", f"{PREFIX}VLLM_")
-        raise
+        with naming_llm():
+            return how(settings.llm, device=settings.device, threads=settings.threads, cache=cache, seed=settings.seed)
 
 
 class QualityScorersResource(FromSettings):

@@ -8,10 +8,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from drawn_pairs import face, table
+from captioned_shards import captioned_pipeline
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
-from facecaption_assets.partitions import DEMONSTRATION, SHARDS
-from facecaption_assets.settings import load_settings
+from facecaption_assets.partitions import DEMONSTRATION
 from facecaption_ml.schemas import empty
 from facecaption_ml.storage.store import Store
 from tiny_chat_models import save_tiny
@@ -21,15 +20,8 @@ SHARD_NAMES = ["shard-00000", "shard-00001"]
 
 def pipeline(home: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> tuple[Pipeline, Store]:
     """Of two shards the second has faces."""
-    monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
-    loaded = load_settings(home=home, device="cpu", threads=1, **settings)
-    made = Pipeline(loaded)
-    assert SHARDS.name
-    made.instance.add_dynamic_partitions(SHARDS.name, SHARD_NAMES)
-    store = Store(loaded.store_root)
-    store.write_table("template_captions", empty("template_captions"), SHARD_NAMES[0])
-    store.write_table("template_captions", table("template_captions", [face(k) for k in range(6)]), SHARD_NAMES[1])
-    return made, store
+    faces = dict(zip(SHARD_NAMES, (0, 6), strict=True))
+    return captioned_pipeline(home, monkeypatch, faces, device="cpu", threads=1, **settings)
 
 
 def metadata(made: Pipeline) -> Mapping[str, dg.MetadataValue]:  # type: ignore[type-arg]

@@ -11,11 +11,9 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from drawn_pairs import face, table
+from captioned_shards import captioned_pipeline
 from facecaption_assets.checks import tables as checks
 from facecaption_assets.commands.instance import Pipeline, RunFailedError
-from facecaption_assets.partitions import SHARDS
-from facecaption_assets.settings import load_settings
 from facecaption_ml.schemas import empty
 from facecaption_ml.storage.store import Store
 from llm_server import ChatServer, running_chat_server
@@ -30,15 +28,8 @@ def server() -> Iterator[ChatServer]:
 
 
 def pipeline(home: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> tuple[Pipeline, Store]:
-    monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
-    loaded = load_settings(home=home, **settings)
-    made = Pipeline(loaded)
-    assert SHARDS.name
-    made.instance.add_dynamic_partitions(SHARDS.name, SHARD_NAMES)
-    store = Store(loaded.store_root)
-    store.write_table("template_captions", table("template_captions", [face(k) for k in range(6)]), SHARD_NAMES[0])
-    store.write_table("template_captions", empty("template_captions"), SHARD_NAMES[1])
-    return made, store
+    """Of two shards the first has faces."""
+    return captioned_pipeline(home, monkeypatch, dict(zip(SHARD_NAMES, (6, 0), strict=True)), **settings)
 
 
 def backwards(messages: list[dict[str, str]]) -> str:
